@@ -1,0 +1,196 @@
+"""Reference integrators in torch: any device, any dtype, batched, differentiable. Read these to know what is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from emubench.errors import EmubenchError
+from emubench.system import Step, System
+
+RightHandSide = Callable[[Tensor], Tensor]
+
+
+def euler(rhs: RightHandSide, h: float) -> Step:
+    """The explicit Euler step ``u + h f(u)``, of order 1."""
+    return lambda u, _=None: u + h * rhs(u)
+
+
+def heun(rhs: RightHandSide, h: float) -> Step:
+    """Heun's step (explicit trapezoidal rule), of order 2."""
+
+    def step(u: Tensor, _: Tensor | None = None) -> Tensor:
+        k1 = rhs(u)
+        return u + h / 2 * (k1 + rhs(u + h * k1))
+
+    return step
+
+
+def rk4(rhs: RightHandSide, h: float) -> Step:
+    """The classical Runge–Kutta step, of order 4."""
+
+    def step(u: Tensor, _: Tensor | None = None) -> Tensor:
+        k1 = rhs(u)
+        k2 = rhs(u + h / 2 * k1)
+        k3 = rhs(u + h / 2 * k2)
+        k4 = rhs(u + h * k3)
+        return u + h / 6 * (k1 + 2 * (k2 + k3) + k4)
+
+    return step
+
+
+EXPLICIT: dict[str, Callable[[RightHandSide, float], Step]] = {"rk4": rk4, "heun": heun, "euler": euler}
+
+
+class Etdrk4Coefficients(NamedTuple):
+    """Coefficients of :func:`etdrk4` for a diagonal linear part, one per Fourier mode, float64."""
+
+    exp: np.ndarray
+    exp_half: np.ndarray
+    q: np.ndarray
+    f1: np.ndarray
+    f2: np.ndarray
+    f3: np.ndarray
+
+
+def etdrk4_coefficients(symbol: np.ndarray, h: float, n_points: int = 64) -> Etdrk4Coefficients:
+    """φ-functions of ``h * symbol`` as means over a circle around it, which avoids their cancellation near zero.
+
+    Kassam & Trefethen 2005, doi:10.1137/S1064827502410633.
+    """
+    z = h * symbol
+    circle = z[:, None] + np.exp(1j * np.pi * (np.arange(1, n_points + 1) - 0.5) / n_points)
+    e = np.exp(circle)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return h * values.mean(axis=1).real
+
+    return Etdrk4Coefficients(
+        exp=np.exp(z),
+        exp_half=np.exp(z / 2),
+        q=mean((np.exp(circle / 2) - 1) / circle),
+        f1=mean((-4 - circle + e * (4 - 3 * circle + circle**2)) / circle**3),
+        f2=mean((2 + circle + e * (circle - 2)) / circle**3),
+        f3=mean((-4 - 3 * circle - circle**2 + e * (4 - circle)) / circle**3),
+    )
+
+
+def etdrk4(
+    symbol: np.ndarray, nonlinear: RightHandSide, h: float, dtype: torch.dtype, device: str | torch.device
+) -> Step:
+    """Fourth-order exponential time differencing on Fourier coefficients (Cox & Matthews 2002, doi:10.1006/jcph.2002.6995).
+
+    ``symbol`` is the linear part, one real number per mode; ``nonlinear`` maps coefficients to coefficients.
+    """
+    c = etdrk4_coefficients(symbol, h)
+    e, e2, q, f1, f2, f3 = (torch.as_tensor(v, dtype=dtype, device=device) for v in c)
+
+    def step(v: Tensor, _: Tensor | None = None) -> Tensor:
+        nv = nonlinear(v)
+        a = e2 * v + q * nv
+        na = nonlinear(a)
+        b = e2 * v + q * na
+        nb = nonlinear(b)
+        nc = nonlinear(e2 * a + q * (2 * nb - nv))
+        return e * v + f1 * nv + 2 * f2 * (na + nb) + f3 * nc
+
+    return step
+
+
+def etd1(
+    symbol: np.ndarray, nonlinear: RightHandSide, h: float, dtype: torch.dtype, device: str | torch.device
+) -> Step:
+    """Exponential Euler ``e^{hL} v + h φ₁(hL) N(v)``, of order 1: the cheap end of the solver ladder."""
+    z = h * np.asarray(symbol)
+    phi = np.where(np.abs(z) < 1e-12, 1.0, np.expm1(z) / np.where(z == 0, 1.0, z))
+    e = torch.as_tensor(np.exp(z), dtype=dtype, device=device)
+    p = torch.as_tensor(h * phi, dtype=dtype, device=device)
+    return lambda v, _=None: e * v + p * nonlinear(v)
+
+
+def ornstein_uhlenbeck(
+    symbol: np.ndarray, intensity: float, h: float, dtype: torch.dtype, device: str | torch.device
+) -> Step:
+    """Exact step of ``dv_k = L_k v_k dt + √intensity dW_k`` on a ring with even, real ``symbol`` L_k ≤ 0 (rfft modes).
+
+    The mean decays as e^{hL}; the noise gets the variance ``intensity (e^{2hL} − 1)/2L`` (``intensity h`` at L = 0).
+    """
+    z = 2 * h * np.asarray(symbol)
+    growth = np.where(np.abs(z) < 1e-12, 1.0, np.expm1(z) / np.where(z == 0, 1.0, z))
+    decay = torch.as_tensor(np.exp(z / 2), dtype=dtype, device=device)
+    amplitude = torch.as_tensor(np.sqrt(intensity * h * growth), dtype=dtype, device=device)
+
+    def step(u: Tensor, noise: Tensor | None = None) -> Tensor:
+        if noise is None:
+            raise ValueError("a stochastic step needs noise")
+        hat = decay * torch.fft.rfft(u) + amplitude * torch.fft.rfft(noise)
+        return torch.fft.irfft(hat, n=u.shape[-1])
+
+    return step
+
+
+def rollout(
+    step: Step,
+    state: Float[Tensor, "B *S"],
+    n_samples: int,
+    steps_per_sample: int = 1,
+    noise: Callable[[], Tensor] | None = None,
+) -> Float[Tensor, "B T *S"]:
+    """The ``n_samples`` states that follow ``state``, one every ``steps_per_sample`` steps."""
+    samples = []
+    for _ in range(n_samples):
+        for _ in range(steps_per_sample):
+            state = step(state, noise() if noise is not None else None)
+        samples.append(state)
+    return torch.stack(samples, dim=1)
+
+
+def reference_rollout(
+    system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]
+) -> np.ndarray:
+    """The truth by the reference solver: states ``"B *S"`` to the next ``n_samples`` samples ``"B T *S"``, float64.
+
+    Trajectory b takes its noise from ``rngs[b]`` alone, ``steps_per_sample`` rows of ``*S`` at a time.
+    """
+    step, k = system.solver(), system.steps_per_sample
+    current, samples = torch.as_tensor(state, dtype=torch.float64), []
+    for _ in range(n_samples):
+        noises: list[Tensor | None] = [None] * k
+        if system.stochastic:
+            drawn = np.stack([rng.standard_normal((k, *system.shape)) for rng in rngs], axis=1)
+            noises = list(torch.from_numpy(drawn))
+        for noise in noises:
+            current = step(current, noise)
+        samples.append(current)
+    return torch.stack(samples, dim=1).numpy()
+
+
+def simulate(
+    system: System,
+    state: Float[np.ndarray, "B *S"],
+    n_samples: int,
+    rngs: list[np.random.Generator] | None = None,
+    *,
+    reference: bool = False,
+) -> Float[np.ndarray, "B T *S"]:
+    """The ``n_samples`` samples that follow ``state``, checked: by the fast kernel where there is one.
+
+    Raises :class:`EmubenchError` with trajectory, time and likely cause where the solution can't be trusted.
+    """
+    from emubench import kernels  # a fast path imports numba, which not every caller needs
+
+    if system.stochastic and (rngs is None or len(rngs) != len(state)):
+        raise ValueError("a stochastic system needs one generator per trajectory")
+    fast = None if reference else kernels.find(system)
+    samples = (fast or reference_rollout)(system, np.ascontiguousarray(state, dtype=np.float64), n_samples, rngs or [])
+    if cause := system.fault(samples):
+        bad = ~np.isfinite(samples).all(axis=tuple(range(2, samples.ndim)))
+        where = np.argwhere(bad) if bad.any() else np.zeros((1, 2), dtype=int)
+        time = (where[0][1] + 1) * system.sample_interval
+        raise EmubenchError(f"{system.name}: trajectory {where[0][0]} at time {time:g}: {cause}")
+    return samples

@@ -1,0 +1,176 @@
+"""What a dynamical system is to emubench: equation, geometry, reference solver, climate and known facts."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emubench.errors import EmubenchError, unknown
+
+Step = Callable[[Tensor, Tensor | None], Tensor]
+"""One solver step: ``(state "B *S", standard normal noise "B *S" or None) -> state "B *S"``."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A figure that a right implementation reproduces.
+
+    ``measure(system, samples)`` gets samples ``"B T *S"`` on the attractor and returns the figure; ``None`` means
+    that :mod:`emubench.diagnostics` measures it. ``tolerance`` is absolute.
+    """
+
+    name: str
+    value: float
+    tolerance: float
+    source: str
+    measure: Callable[[Any, Tensor], Tensor] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Climate:
+    """Long-time statistics, in physical units; one value per named component, or a single one on a ring."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    time_unit: float
+    """Time that counts as one unit of lead time: the Lyapunov time, or the sample interval where there is none."""
+    agreement_time: float | None = None
+    """How many time units the stored truth stays within 0.5 σ of a much finer solution; None: no such limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class System(ABC):
+    """An autonomous, possibly stochastic system on a state of shape ``*S``; parameters are the fields of a subclass.
+
+    ``climate`` is known for the default parameters; with others it has to be given, because noise levels and
+    scores are in its units.
+    """
+
+    name: ClassVar[str]
+    equation: ClassVar[str]
+    ring: ClassVar[bool]
+    """Whether the sites form a periodic ring on which all are alike."""
+    stochastic: ClassVar[bool] = False
+    starts: ClassVar[tuple[str, ...]] = ("attractor",)
+    """Kinds of initial states; trajectory i takes ``starts[i % len(starts)]``."""
+    reference_climate: ClassVar[Climate]
+    schemes: ClassVar[tuple[str, ...]]
+    """Solver schemes, the reference one first."""
+
+    sample_interval: float
+    solver_step: float
+    climate: Climate | None = None
+
+    def __post_init__(self) -> None:
+        if self.climate is None and self.parameters() == self.default_parameters():
+            object.__setattr__(self, "climate", self.reference_climate)
+        steps = self.sample_interval / self.solver_step
+        if not (self.solver_step > 0 and abs(steps - round(steps)) < 1e-9 * steps and round(steps) >= 1):
+            raise EmubenchError(
+                f"{self.name}: solver_step {self.solver_step} does not divide sample_interval {self.sample_interval}"
+            )
+
+    # --- what a subclass says ---------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape ``*S`` of the state."""
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator, start: str) -> np.ndarray:
+        """An initial state of O(σ), before spin-up."""
+
+    @abstractmethod
+    def step(self, step: float, scheme: str, dtype: torch.dtype, device: str | torch.device) -> Step:
+        """The function that advances a batch of states by ``step`` time units with ``scheme``."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> tuple[Fact, ...]:
+        """What is known of the system at its default parameters."""
+
+    def symmetries(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Maps of the state ``"... *S"`` that commute with the flow (for a stochastic system: in law)."""
+        return {}
+
+    def fault(self, samples: np.ndarray) -> str | None:
+        """The likely cause if a simulated ``"B T *S"`` block is not to be trusted, else ``None``."""
+        if np.isfinite(samples).all():
+            return None
+        return f"the solution blew up: solver_step {self.solver_step} is too long for these parameters"
+
+    # --- what follows from it ---------------------------------------------------------------------------------------
+
+    @property
+    def steps_per_sample(self) -> int:
+        """Solver steps in one sample interval."""
+        return round(self.sample_interval / self.solver_step)
+
+    @property
+    def dimension_names(self) -> tuple[str, ...]:
+        """Names of the state's axes in files."""
+        return ("site",) if self.ring else ("component",)
+
+    def solver(
+        self,
+        step: float | None = None,
+        scheme: str | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: str | torch.device = "cpu",
+    ) -> Step:
+        """One step of a solver: by default the reference one, as used for the truth."""
+        scheme = scheme or self.schemes[0]
+        if scheme not in self.schemes:
+            raise unknown(f"scheme of {self.name}", scheme, self.schemes)
+        return self.step(self.solver_step if step is None else step, scheme, dtype, device)
+
+    def known_climate(self) -> Climate:
+        """``climate``, or an error where it is not known."""
+        if self.climate is None:
+            raise EmubenchError(
+                f"{self.name}: no climate is stored for the parameters {self.parameters()}; "
+                "measure it with emubench.diagnostics.measure_climate and pass it as climate="
+            )
+        return self.climate
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Climatological mean, shape ``*S``."""
+        return np.broadcast_to(np.array(self.known_climate().mean), self.shape).copy()
+
+    @property
+    def std(self) -> np.ndarray:
+        """Climatological standard deviation σ, shape ``*S``."""
+        return np.broadcast_to(np.array(self.known_climate().std), self.shape).copy()
+
+    @property
+    def time_unit(self) -> float:
+        """Length of the unit of lead time, in time units of the equation."""
+        return self.known_climate().time_unit
+
+    @property
+    def lead_time_unit(self) -> str:
+        """Name of the unit of lead time."""
+        return "sample interval" if self.stochastic else "Lyapunov time"
+
+    @property
+    def spin_up_samples(self) -> int:
+        """Samples dropped after :meth:`draw`: at most ten Lyapunov times, so that a rebuild elsewhere still agrees."""
+        return 0 if self.stochastic else int(10 * self.time_unit / self.sample_interval)
+
+    def parameters(self) -> dict[str, float]:
+        """Every field but the climate, by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "climate"}
+
+    @classmethod
+    def default_parameters(cls) -> dict[str, float]:
+        """The benchmark's parameters."""
+        return {f.name: f.default for f in dataclasses.fields(cls) if f.name != "climate"}  # type: ignore[misc]

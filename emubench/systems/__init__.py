@@ -1,0 +1,29 @@
+"""The systems: one file each, found by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emubench import registry
+from emubench.errors import unknown
+from emubench.system import System
+
+
+def names() -> list[str]:
+    """Names of all systems: the files of this folder."""
+    return registry.names(__name__)
+
+
+def get(name: str, **parameters: Any) -> System:
+    """The system ``name`` at its benchmark parameters, some of them replaced by ``parameters``.
+
+    >>> get("lorenz96").shape
+    (40,)
+    """
+    module = registry.load(__name__, name, "system")
+    classes = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+    (cls,) = [c for c in classes if issubclass(c, System)]
+    for key in parameters:
+        if key not in cls.default_parameters() and key != "climate":
+            raise unknown(f"parameter of {name}", key, cls.default_parameters())
+    return cls(**parameters)

@@ -1,0 +1,119 @@
+"""Kuramoto–Sivashinsky: a fourth-order partial differential equation, spatio-temporal chaos on a periodic interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emubench.integrate import etd1, etdrk4
+from emubench.system import Climate, Fact, Step, System
+
+OWN = "emubench, float64 simulation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KuramotoSivashinsky(System):
+    """u_t = −u u_x − u_xx − u_xxxx on a periodic interval of length L, zero mean, N equispaced points.
+
+    Pseudo-spectral in space (products dealiased by the 2/3 rule), exponential time differencing in time.
+    Kuramoto & Tsuzuki 1976, doi:10.1143/PTP.55.356; Sivashinsky 1977, doi:10.1016/0094-5765(77)90096-0. Good
+    values: L = 22, N = 64. L = 64 is to be avoided: its eight-cell steady state is linearly stable.
+
+    >>> s = KuramotoSivashinsky()
+    >>> u = torch.sin(2 * torch.pi * torch.arange(64, dtype=torch.float64) / 64)[None]
+    >>> bool(s.rhs(u).sum().abs() < 1e-12)     # the mean is conserved
+    True
+    """
+
+    length: float = 22.0
+    n_sites: int = 64
+    sample_interval: float = 1.0
+    solver_step: float = 0.03125
+
+    name = "kuramoto_sivashinsky"
+    equation = "u_t = -u u_x - u_xx - u_xxxx, periodic, zero mean"
+    ring = True
+    schemes = ("etdrk4", "etd1")
+    reference_climate = Climate(mean=(0.0,), std=(1.186,), time_unit=20.7)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N,): u at x_j = j L / N."""
+        return (self.n_sites,)
+
+    @property
+    def wavenumbers(self) -> np.ndarray:
+        """Wavenumbers 2πj/L of the real Fourier modes j = 0 … N/2."""
+        return 2 * np.pi / self.length * np.arange(self.n_sites // 2 + 1)
+
+    @property
+    def symbol(self) -> np.ndarray:
+        """Linear growth rate k² − k⁴ of each Fourier mode."""
+        return self.wavenumbers**2 - self.wavenumbers**4
+
+    def nonlinear(self, dtype: torch.dtype, device: str | torch.device) -> Callable[[Tensor], Tensor]:
+        """−(u²)_x/2 on Fourier coefficients ``"... N/2+1"``; modes above N/3 are cut, so the product is not aliased."""
+        kept = np.arange(self.n_sites // 2 + 1) < self.n_sites / 3
+        factor = -0.5j * torch.as_tensor(self.wavenumbers * kept, dtype=dtype, device=device)
+
+        def apply(v: Tensor) -> Tensor:
+            return factor * torch.fft.rfft(torch.fft.irfft(v, n=self.n_sites) ** 2)
+
+        return apply
+
+    def rhs(self, state: Tensor) -> Tensor:
+        """Tendency of states ``"... N"`` (stiff: meant for checks, not for explicit steps)."""
+        v = torch.fft.rfft(state)
+        symbol = torch.as_tensor(self.symbol, dtype=state.dtype, device=state.device)
+        tendency = symbol * v + self.nonlinear(state.dtype, state.device)(v)
+        return torch.fft.irfft(tendency, n=self.n_sites)
+
+    def step(self, step: float, scheme: str, dtype: torch.dtype, device: str | torch.device) -> Step:
+        """An exponential step; the mean is set to zero, which the equation conserves."""
+        make = {"etdrk4": etdrk4, "etd1": etd1}[scheme]
+        inner = make(self.symbol, self.nonlinear(dtype, device), step, dtype, device)
+
+        def advance(u: Tensor, _: Tensor | None = None) -> Tensor:
+            v = torch.fft.rfft(u)
+            v[..., 0] = 0
+            return torch.fft.irfft(inner(v), n=self.n_sites)
+
+        return advance
+
+    def draw(self, rng: np.random.Generator, start: str) -> np.ndarray:
+        """A Gaussian field in the modes with k ≤ 1, of standard deviation σ."""
+        n_modes = max(1, int(self.length / (2 * np.pi)))
+        hat = np.zeros(self.n_sites // 2 + 1, dtype=complex)
+        hat[1 : n_modes + 1] = rng.standard_normal(n_modes) + 1j * rng.standard_normal(n_modes)
+        sigma = self.reference_climate.std[0]
+        return np.fft.irfft(hat, n=self.n_sites) * self.n_sites / 2 * sigma / np.sqrt(n_modes)
+
+    def symmetries(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Translation, and reflection u(x) → −u(−x)."""
+        return {
+            "translation by 7 sites": lambda u: u.roll(7, -1),
+            "reflection": lambda u: -u.flip(-1).roll(1, -1),
+        }
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Energy balance (exact), one-point statistics, exponents in the zero-mean subspace at L = 22."""
+        first = (0.0479, 0.0001, 0.0, -0.0037, -0.1871, -0.2578, -0.2899, -0.3094, -1.96)
+        source = OWN + "; Cvitanovic et al. 2010, doi:10.1137/070705623, agrees"
+        return (
+            Fact("<u_x^2> / <u_xx^2>", 1.0, 0.01, "exact: energy balance", _balance),
+            Fact("<u>", 0.0, 1e-12, "exact: the mean is conserved", lambda s, u: u.mean(-1).abs().max()),
+            Fact("std", 1.186, 0.02, OWN, lambda s, u: u.std()),
+            *(Fact(f"lyapunov exponent {i}", v, 0.01 if i == 9 else 0.002, source) for i, v in enumerate(first, 1)),
+            Fact("kaplan-yorke dimension", 4.24, 0.03, OWN),
+        )
+
+
+def _balance(system: KuramotoSivashinsky, u: Tensor) -> Tensor:
+    k = torch.as_tensor(system.wavenumbers, dtype=u.dtype)
+    power = (torch.fft.rfft(u).abs() ** 2).reshape(-1, len(k)).mean(0)
+    return (k**2 * power).sum() / (k**4 * power).sum()
