@@ -1,0 +1,370 @@
+"""Datasets: generate, open and verify. A task's observations are one file, its system's truth another.
+
+``<data>/<size>/<task>.h5`` holds all that an emulator may see (groups ``train``, ``validation``: ``observation``;
+groups ``test``, ``climate``: ``context``); ``<data>/<size>/<system>.truth.h5`` serves the scorer alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from emubench import __version__, hdf5, schema, store, systems
+from emubench import task as tasks
+from emubench.errors import EmubenchError
+from emubench.integrate import simulate
+from emubench.random import stream
+from emubench.system import System
+from emubench.task import SIZES, Task
+
+LANES = 16
+FLAT_BLANK = 56
+"""Unobserved samples at the start of a flat case's context: h = 0 falls on sample 56 of 64."""
+Progress = Callable[[int, int], None]
+
+
+def truth_path(task: Task, data: Path) -> Path:
+    """Where the truth of the task's system lies."""
+    return data / task.size / f"{task.system.name}.truth.h5"
+
+
+def task_path(task: Task, data: Path) -> Path:
+    """Where the task's observations lie."""
+    return data / task.size / f"{task.name}.h5"
+
+
+def layout(task: Task) -> dict[str, tuple[int, int]]:
+    """(trajectories, samples) of each group of the truth file: the largest that any of the four tracks needs."""
+    size = SIZES[task.size]
+    return {
+        "train": tuple(size.train),
+        "validation": tuple(size.validation),
+        "test": (task.n_test, task.context + task.test_steps),
+        "climate": (task.n_climate, task.context + task.climate_steps),
+    }
+
+
+# --- truth ------------------------------------------------------------------------------------------------------------
+
+
+def simulate_block(system: System, seed: int, split: str, block: int, length: int) -> np.ndarray:
+    """Trajectories ``16 block … 16 block + 15`` of ``split``: ``"16 T *S"``; each depends on (seed, system, split, i)."""
+    indices = range(LANES * block, LANES * (block + 1))
+    rngs = [stream(seed, system.name, split, i) for i in indices]
+    starts = [system.starts[i % len(system.starts)] for i in indices]
+    state = np.stack([system.draw(rng, start) for rng, start in zip(rngs, starts, strict=True)])
+    if system.spin_up_samples:
+        state = simulate(system, state, system.spin_up_samples, rngs)[:, -1]
+    block_samples = np.concatenate([state[:, None], simulate(system, state, length - 1, rngs)], axis=1)
+    if split in ("test", "climate"):
+        for i, start in enumerate(starts):
+            if start == "flat":
+                block_samples[i, FLAT_BLANK:] = block_samples[i, : length - FLAT_BLANK].copy()
+                block_samples[i, :FLAT_BLANK] = np.nan
+    return block_samples
+
+
+def _blocks(task: Task, seed: int) -> list[tuple[System, int, str, int, int]]:
+    return [
+        (task.system, seed, split, block, length)
+        for split, (count, length) in layout(task).items()
+        for block in range(-(-count // LANES))
+    ]
+
+
+def _simulated(jobs: list[tuple[System, int, str, int, int]], workers: int) -> Iterator[np.ndarray]:
+    if workers <= 1:
+        yield from (simulate_block(*job) for job in jobs)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        try:
+            yield from pool.map(simulate_block, *zip(*jobs, strict=True))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _header(task: Task, kind: str, seed: int) -> dict[str, Any]:
+    system = task.system
+    return {
+        "schema_version": schema.SCHEMA_VERSION,
+        "emubench_version": __version__,
+        "kind": kind,
+        "system": system.name,
+        "task": "" if kind == "truth" else task.name,
+        "size": task.size,
+        "seed": str(seed),
+        "parameters": json.dumps(system.parameters(), sort_keys=True),
+        "equation": system.equation,
+        "sample_interval": float(system.sample_interval),
+        "time_unit": float(system.time_unit),
+        "lead_time_unit": system.lead_time_unit,
+    }
+
+
+def _time_axis(task: Task, split: str, length: int) -> np.ndarray:
+    first = 1 - task.context if split in ("test", "climate") else 0
+    return (np.arange(length) + first) * task.system.sample_interval
+
+
+def write_truth(task: Task, path: Path, seed: int, workers: int = 1, progress: Progress | None = None) -> None:
+    """Simulate the truth of the task's system for all four tracks and write it to ``path``."""
+    system, groups = task.system, layout(task)
+    n_values = sum(n * t for n, t in groups.values()) * int(np.prod(system.shape))
+    store.check_space(path.parent, int(8.2 * n_values))
+    jobs = _blocks(task, seed)
+    with store.writer(path, _header(task, "truth", seed)) as file:
+        columns = {}
+        for split, (count, length) in groups.items():
+            group = file.create_group(split)
+            row = "case" if split in ("test", "climate") else "trajectory"
+            dims = (row, "time", *system.dimension_names)
+            time = {"units": "time units of the equation; 0 is the last context sample"}
+            store.Column(group, "time", ("time",), (length,), "f8", time).append(_time_axis(task, split, length))
+            codes = {"flag_meanings": " ".join(system.starts)}
+            starts = np.arange(count) % len(system.starts)
+            store.Column(group, "start", (row,), (count,), "i1", codes).append(starts)
+            columns[split] = store.Column(group, "truth", dims, (count, length, *system.shape), "f8")
+        for done, (job, block) in enumerate(zip(jobs, _simulated(jobs, workers), strict=True)):
+            split, number = job[2], job[3]
+            columns[split].append(block[: groups[split][0] - LANES * number])
+            if progress:
+                progress(done + 1, len(jobs))
+
+
+# --- observations -----------------------------------------------------------------------------------------------------
+
+
+def _observe(task: Task, seed: int, split: str, truth: np.ndarray) -> np.ndarray:
+    observed = [
+        task.observation(task.system, row, stream(seed, task.name, split, i)) for i, row in enumerate(truth)
+    ]
+    return np.stack(observed)
+
+
+def write_observations(task: Task, path: Path, truth: Path, seed: int) -> None:
+    """Observe the truth file ``truth`` as the task says and write what an emulator may see to ``path``."""
+    noise = {
+        "noise_std": task.observation.noise_std(task.system),
+        "climatological_mean": task.observation.select(task.system.mean),
+        "climatological_std": task.observation.select(task.system.std),
+        "missing": "NaN = not observed",
+    }
+    dims = ("time", *task.system.dimension_names)
+    dtype = "f8" if task.track == "clean" else "f4"
+    with open_file(truth, "truth", task, seed) as source, store.writer(path, _header(task, "observations", seed)) as file:
+        for split, amount in (("train", task.train), ("validation", task.validation)):
+            rows = source[split]["truth"][: amount.trajectories, : amount.length]  # type: ignore[index]
+            observed = _observe(task, seed, split, rows)
+            group = file.create_group(split)
+            time = _time_axis(task, split, amount.length)
+            store.Column(group, "time", ("time",), time.shape, "f8").append(time)
+            column = store.Column(group, "observation", ("trajectory", *dims), observed.shape, dtype, noise)
+            column.append(observed)
+        for split in ("test", "climate"):
+            rows = source[split]["truth"][:, : task.context]  # type: ignore[index]
+            _write_contexts(file, task, split, _observe(task, seed, split, rows), noise)
+
+
+def _write_contexts(file: Any, task: Task, split: str, contexts: np.ndarray, attributes: dict[str, Any]) -> None:
+    group = file.create_group(split)
+    time = _time_axis(task, split, task.context)
+    lead = np.arange(1, task.steps(split) + 1) * task.system.sample_interval
+    store.Column(group, "time", ("time",), time.shape, "f8").append(time)
+    units = {"units": "time units of the equation after the last context sample: forecast these"}
+    store.Column(group, "lead_time", ("lead_time",), lead.shape, "f8", units).append(lead)
+    dims = ("case", "time", *task.system.dimension_names)
+    store.Column(group, "context", dims, contexts.shape, "f8", attributes).append(contexts)
+
+
+def generate(task: Task, data: Path, seed: int = 0, workers: int = 1, progress: Progress | None = None) -> list[Path]:
+    """Make the task's observations and, unless they are there, its system's truth; return the files written."""
+    written, truth, path = [], truth_path(task, data), task_path(task, data)
+    if truth.exists():
+        open_file(truth, "truth", task, seed).close()
+    else:
+        write_truth(task, truth, seed, workers, progress)
+        written.append(truth)
+    if path.exists():
+        open_file(path, "observations", task, seed).close()
+    else:
+        write_observations(task, path, truth, seed)
+        written.append(path)
+    return written
+
+
+def write_context_file(task: Task, data: Path, path: Path) -> None:
+    """Write contexts and the lead times asked for, alone: what another framework needs to make a forecast."""
+    loaded = load(task, data)
+    noise = {"noise_std": loaded.noise_std.numpy(), "missing": "NaN = not observed"}
+    with store.writer(path, _header(task, "contexts", int(loaded.seed))) as file:
+        for split in ("test", "climate"):
+            _write_contexts(file, task, split, loaded.contexts[split].numpy(), noise)
+
+
+# --- opening ----------------------------------------------------------------------------------------------------------
+
+
+def read_header(path: Path, file: h5py.File) -> schema.FileHeader:
+    """The validated root attributes; another schema version is named together with ours."""
+    attributes = {k: _plain(v) for k, v in file.attrs.items() if not k.startswith("_")}
+    version = attributes.get("schema_version")
+    if version is None:
+        raise EmubenchError(f"{path}: attribute schema_version is missing: not an emubench dataset")
+    if version != schema.SCHEMA_VERSION:
+        raise EmubenchError(f"{path}: schema_version {version}, but this emubench reads {schema.SCHEMA_VERSION}")
+    return schema.parse(schema.FileHeader, attributes, path)
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as a Python scalar: netCDF stores numbers as arrays of one."""
+    return value.reshape(-1)[0].item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
+
+
+def open_file(path: Path, kind: str, task: Task, seed: int | None = None) -> h5py.File:
+    """Open a dataset file of the given kind for ``task``, checked for structure and header (not hashes)."""
+    if not path.exists():
+        raise EmubenchError(
+            f"{path}: no such dataset; make it with: emubench generate {task.name} "
+            f"--size {task.size} --data {path.parent.parent}"
+        )
+    file = hdf5.open_plain(path)
+    try:
+        header = read_header(path, file)
+        if header.kind != kind:
+            raise EmubenchError(f"{path}: holds {header.kind} where {kind} belong")
+        for key, value in _header(task, kind, seed or 0).items():
+            if key not in ("emubench_version", "seed") and getattr(header, key) != value:
+                raise EmubenchError(f"{path}: attribute {key}: {getattr(header, key)!r} where {value!r} belongs")
+        if seed is not None and header.seed != str(seed):
+            raise EmubenchError(
+                f"{path}: attribute seed: {header.seed} where {seed} is asked for; choose another --data or remove it"
+            )
+        for name, shape in expected_shapes(task, kind).items():
+            if name not in file or file[name].shape != shape:  # type: ignore[union-attr]
+                found = file[name].shape if name in file else "nothing"  # type: ignore[union-attr]
+                raise EmubenchError(f"{path}: array {name}: shape {found} where {shape} belongs")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def expected_shapes(task: Task, kind: str) -> dict[str, tuple[int, ...]]:
+    """Shape of every data array of a file of this kind."""
+    if kind == "truth":
+        return {f"{split}/truth": (n, t, *task.system.shape) for split, (n, t) in layout(task).items()}
+    contexts = {f"{s}/context": (task.cases(s), task.context, *task.shape) for s in ("test", "climate")}
+    if kind == "contexts":
+        return contexts
+    amounts = {"train": task.train, "validation": task.validation}
+    return contexts | {f"{s}/observation": (a.trajectories, a.length, *task.shape) for s, a in amounts.items()}
+
+
+@dataclass(frozen=True)
+class Observations:
+    """All that an emulator may see of a task; physical units, NaN = not observed."""
+
+    task: Task
+    seed: str
+    digest: str
+    train: Float[Tensor, "B T *S"]
+    validation: Float[Tensor, "B T2 *S"]
+    contexts: dict[str, Tensor]
+    noise_std: Tensor
+    std: Tensor
+    mean: Tensor
+
+
+def load(task: Task, data: Path) -> Observations:
+    """Read a task's observations into memory (float64)."""
+    path = task_path(task, data)
+    with open_file(path, "observations", task) as file:
+        shapes = expected_shapes(task, "observations")
+        arrays = {n: torch.from_numpy(hdf5.read_array(path, file, n, s).astype("f8")) for n, s in shapes.items()}
+        header = read_header(path, file)
+        digest = str(file["train/observation"].attrs.get(store.DIGEST, ""))
+    select = task.observation.select
+    return Observations(
+        task=task,
+        seed=header.seed,
+        digest=digest,
+        train=arrays["train/observation"],
+        validation=arrays["validation/observation"],
+        contexts={s: arrays[f"{s}/context"] for s in ("test", "climate")},
+        noise_std=torch.from_numpy(task.observation.noise_std(task.system)),
+        std=torch.from_numpy(select(task.system.std)),
+        mean=torch.from_numpy(select(task.system.mean)),
+    )
+
+
+def windows(observation: Float[Tensor, "B T *S"], length: int, stride: int = 1) -> Float[Tensor, "W L *S"]:
+    """All stretches of ``length`` consecutive samples, within trajectories.
+
+    >>> windows(torch.arange(4.0).reshape(1, 4, 1), 3)[..., 0].tolist()
+    [[0.0, 1.0, 2.0], [1.0, 2.0, 3.0]]
+    """
+    if length > observation.shape[1]:
+        raise EmubenchError(f"windows of {length} samples do not fit into trajectories of {observation.shape[1]}")
+    unfolded = observation.unfold(1, length, stride).movedim(-1, 2)
+    return unfolded.reshape(-1, length, *observation.shape[2:])
+
+
+# --- verifying --------------------------------------------------------------------------------------------------------
+
+
+def verify(path: Path) -> list[str]:
+    """Check a file against its own hashes and schema; return the arrays checked, raise on the first fault."""
+    with hdf5.open_plain(path) as file:
+        header = read_header(path, file)
+        task = _task_of(path, header)
+        attributes = {k: getattr(header, k) for k in type(header).model_fields}
+        open_file(path, header.kind, task).close()
+        if store.header_hash(attributes) != header.header_sha256:
+            raise EmubenchError(f"{path}: attribute header_sha256: the header was edited (seed or emubench_version)")
+        checked = []
+        for name in _array_names(file):
+            dataset = file[name]
+            stored = dataset.attrs.get(store.DIGEST)
+            if stored is None:
+                raise EmubenchError(f"{path}: array {name}: attribute {store.DIGEST} is missing: an unfinished file")
+            try:
+                found = store.file_hash(dataset)  # type: ignore[arg-type]
+            except OSError as error:
+                raise EmubenchError(f"{path}: array {name}: cannot be read ({str(error).splitlines()[0]})") from None
+            if found != str(stored):
+                raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")
+            checked.append(name)
+    return checked
+
+
+def _array_names(file: h5py.File) -> list[str]:
+    names = []
+    for group in file.values():
+        for name, item in group.items() if isinstance(group, h5py.Group) else ():
+            is_bare_dimension = str(item.attrs.get("NAME", b"")).find("not a netCDF variable") >= 0
+            if isinstance(item, h5py.Dataset) and not is_bare_dimension:
+                names.append(f"{group.name}/{name}".strip("/"))
+    return names
+
+
+def _task_of(path: Path, header: schema.FileHeader) -> Task:
+    if header.size not in SIZES:
+        raise EmubenchError(f"{path}: attribute size: {header.size!r} where one of {', '.join(SIZES)} belongs")
+    name = header.task or f"{header.system}-clean"
+    try:
+        task = tasks.get(name, header.size)
+        json.loads(header.parameters)
+    except (EmubenchError, ValueError) as error:
+        raise EmubenchError(f"{path}: attribute task or parameters: {error}") from None
+    return replace(task, system=systems.get(header.system))

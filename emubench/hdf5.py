@@ -1,0 +1,107 @@
+"""Opening HDF5 files that a stranger may have written: only plain, bounded, numeric arrays get through."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from emubench.errors import EmubenchError
+
+ALLOWED_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+MAX_BYTES = 64 * 2**30
+
+
+def open_plain(path: Path | str) -> h5py.File:
+    """Open ``path`` for reading after checking every object in it.
+
+    Raises :class:`EmubenchError` for a file that is missing, truncated or not HDF5, and for links, virtual, external,
+    object-typed or filter-plugin datasets, naming the object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EmubenchError(f"{path}: no such file")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise EmubenchError(f"{path}: not a whole HDF5 file ({str(error).splitlines()[0]})") from None
+    try:
+        for name, dataset in _walk(path, file, ""):
+            _check_dataset(path, name, dataset)
+    except EmubenchError:
+        file.close()
+        raise
+    except (RuntimeError, OSError, KeyError, ValueError) as error:
+        file.close()
+        raise EmubenchError(f"{path}: damaged HDF5 file ({str(error).splitlines()[0]})") from None
+    return file
+
+
+def _walk(path: Path, group: h5py.Group, prefix: str, depth: int = 0) -> Iterator[tuple[str, h5py.Dataset]]:
+    if depth > 4:
+        raise EmubenchError(f"{path}: {prefix}: groups are nested too deeply")
+    for key in group:
+        name = f"{prefix}/{key}"
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise EmubenchError(f"{path}: {name}: links are refused; store the array itself")
+        item = group[key]
+        if isinstance(item, h5py.Group):
+            yield from _walk(path, item, name, depth + 1)
+        elif isinstance(item, h5py.Dataset):
+            yield name, item
+        else:
+            raise EmubenchError(f"{path}: {name}: only groups and arrays are allowed")
+
+
+def _check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
+    if dataset.is_virtual or dataset.external:
+        raise EmubenchError(f"{path}: {name}: virtual and external arrays are refused; store the array itself")
+    if dataset.dtype.kind not in "fiu" and not (dataset.dtype.kind == "S" and dataset.ndim <= 1):
+        raise EmubenchError(f"{path}: {name}: type {dataset.dtype} is refused; numbers only")
+    if dataset.size is not None and dataset.size * dataset.dtype.itemsize > MAX_BYTES:
+        raise EmubenchError(f"{path}: {name}: shape {dataset.shape} exceeds {MAX_BYTES // 2**30} GiB")
+    filters = dataset.id.get_create_plist()
+    for i in range(filters.get_nfilters()):
+        if filters.get_filter(i)[0] not in ALLOWED_FILTERS:
+            raise EmubenchError(f"{path}: {name}: filter {filters.get_filter(i)[3]!r} is refused; use gzip or none")
+
+
+def read_array(path: Path, file: h5py.File, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Read the numeric array ``name``, checking its shape (both are named when they differ)."""
+    if name not in file or not isinstance(file[name], h5py.Dataset):
+        raise EmubenchError(f"{path}: array {name} is missing")
+    dataset = file[name]
+    if dataset.dtype.kind not in "fiu":
+        raise EmubenchError(f"{path}: {name}: type {dataset.dtype} where numbers belong")
+    if shape is not None and dataset.shape != shape:
+        raise EmubenchError(f"{path}: {name}: shape {dataset.shape} where {shape} belongs")
+    try:
+        return dataset[()]
+    except (OSError, RuntimeError) as error:
+        raise EmubenchError(f"{path}: {name}: cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def read_npz(path: Path, names: tuple[str, ...], shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Read the arrays ``names`` that an npz file holds, without pickles; headers are checked before data are read."""
+    try:
+        arrays = {}
+        with zipfile.ZipFile(path) as archive:
+            for name in names:
+                if f"{name}.npy" not in archive.namelist():
+                    continue
+                with archive.open(f"{name}.npy") as member:
+                    version = np.lib.format.read_magic(member)
+                    read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+                    shape, _, dtype = read_header(member)
+                if dtype.kind != "f":
+                    raise EmubenchError(f"{path}: {name}: type {dtype} where floating-point numbers belong")
+                if shape != shapes[name] and (shape[1:] != shapes[name][1:] or shape[0] > 64):
+                    raise EmubenchError(f"{path}: {name}: shape {shape} where {shapes[name]} belongs")
+                with archive.open(f"{name}.npy") as member:
+                    arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+        return arrays
+    except (zipfile.BadZipFile, OSError, ValueError, AttributeError, EOFError) as error:
+        raise EmubenchError(f"{path}: not a whole npz file ({str(error).splitlines()[0] or type(error)})") from None

@@ -1,0 +1,50 @@
+"""The observation operator: which components are seen, and how noisily. NaN means "not observed"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from emubench.errors import EmubenchError
+from emubench.system import System
+
+
+@dataclass(frozen=True)
+class Observation:
+    """``observe(state) = state[components] + noise · σ_clim · N(0, 1)`` on a random share of the ring's sites.
+
+    ``components`` are the state's components that are ever observed (``None``: all); they are the scored ones.
+    ``fraction`` of the sites of a ring are observed, drawn once per trajectory. ``noise`` is in units of the
+    climatological standard deviation.
+    """
+
+    components: tuple[int, ...] | None = None
+    fraction: float = 1.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1 or self.components == ():
+            raise EmubenchError(f"a mask that observes nothing: fraction {self.fraction}, components {self.components}")
+        if not 0 <= self.noise <= 10:
+            raise EmubenchError(f"noise must lie between 0 and 10 climatological standard deviations, not {self.noise}")
+
+    def select(self, state: np.ndarray) -> np.ndarray:
+        """The scored components of states ``"... *S"``."""
+        return state if self.components is None else state[..., list(self.components)]
+
+    def noise_std(self, system: System) -> np.ndarray:
+        """Standard deviation of the observation noise, per scored component."""
+        return self.noise * self.select(system.std)
+
+    def __call__(
+        self, system: System, truth: Float[np.ndarray, "T *S"], rng: np.random.Generator
+    ) -> Float[np.ndarray, "T *C"]:
+        """Observe one trajectory: first the mask is drawn, then the noise of all sites, observed or not."""
+        seen = self.select(truth)
+        n_sites = seen.shape[-1]
+        hidden = rng.permutation(n_sites)[max(1, round(self.fraction * n_sites)) :]
+        noisy = seen + self.noise_std(system) * rng.standard_normal(seen.shape) if self.noise else seen.copy()
+        noisy[..., hidden] = np.nan
+        return noisy

@@ -1,0 +1,127 @@
+"""Writing dataset files: netCDF-4 flavoured HDF5, hashed per array, complete under their name or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5netcdf
+import h5py
+import numpy as np
+
+from emubench.errors import EmubenchError
+
+DIGEST = "sha256"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``, renamed to it on success and removed on any failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_space(folder: Path, n_bytes: int) -> None:
+    """Raise :class:`EmubenchError` unless ``n_bytes`` fit on the disk of ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise EmubenchError(
+            f"{folder}: {n_bytes / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; choose another --data"
+        )
+
+
+class ArrayHash:
+    """SHA-256 of an array as the hash of the hashes of its rows (first axis), so that it can be streamed.
+
+    Rows count as little-endian bytes in C order.
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def update(self, rows: np.ndarray) -> None:
+        """Add rows ``"R ..."`` in order."""
+        little = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
+        for row in little:
+            self._digest.update(hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest())
+
+    def hexdigest(self) -> str:
+        """The hash so far."""
+        return self._digest.hexdigest()
+
+
+def header_hash(attributes: dict[str, Any]) -> str:
+    """SHA-256 of root attributes, so that an edited one is noticed."""
+    plain = {k: v for k, v in sorted(attributes.items()) if k != "header_sha256"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def writer(path: Path, attributes: dict[str, Any]) -> Iterator[h5netcdf.File]:
+    """An open netCDF-4 file that appears under ``path`` only when the block ends well."""
+    try:
+        with atomic(path) as temporary, h5netcdf.File(temporary, "w") as file:
+            for key, value in {**attributes, "header_sha256": header_hash(attributes)}.items():
+                file.attrs[key] = value
+            yield file
+    except OSError as error:
+        raise EmubenchError(f"{path}: cannot be written ({str(error).splitlines()[0]}); nothing was left behind") from None
+
+
+class Column:
+    """One array of a file, appended row by row and hashed as it grows."""
+
+    def __init__(
+        self,
+        group: h5netcdf.Group,
+        name: str,
+        dims: tuple[str, ...],
+        shape: tuple[int, ...],
+        dtype: str,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        for dim, length in zip(dims, shape, strict=True):
+            if dim not in group.dimensions:
+                group.dimensions[dim] = length
+        self._variable = group.create_variable(name, dims, dtype)
+        for key, value in (attributes or {}).items():
+            self._variable.attrs[key] = value
+        self._hash, self._filled, self._rows = ArrayHash(), 0, shape[0]
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write the next rows."""
+        rows = rows.astype(self._variable.dtype, copy=False)
+        self._variable[self._filled : self._filled + len(rows)] = rows
+        self._hash.update(rows)
+        self._filled += len(rows)
+        if self._filled == self._rows:
+            self._variable.attrs[DIGEST] = self._hash.hexdigest()
+
+
+def file_hash(dataset: h5py.Dataset) -> str:
+    """The hash of a stored array, read a few rows at a time."""
+    digest = ArrayHash()
+    row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
+    block = max(1, 2**24 // row_bytes)
+    for start in range(0, dataset.shape[0], block):
+        digest.update(dataset[start : start + block])
+    return digest.hexdigest()
