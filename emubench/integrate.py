@@ -83,8 +83,9 @@ def etdrk4_coefficients(symbol: np.ndarray, h: float, n_points: int = 64) -> Etd
 def etdrk4(
     symbol: np.ndarray, nonlinear: RightHandSide, h: float, dtype: torch.dtype, device: str | torch.device
 ) -> Step:
-    """Fourth-order exponential time differencing on Fourier coefficients (Cox & Matthews 2002, doi:10.1006/jcph.2002.6995).
+    """Fourth-order exponential time differencing on Fourier coefficients.
 
+    Cox & Matthews 2002, doi:10.1006/jcph.2002.6995.
     ``symbol`` is the linear part, one real number per mode; ``nonlinear`` maps coefficients to coefficients.
     """
     c = etdrk4_coefficients(symbol, h)
@@ -189,8 +190,13 @@ def simulate(
     fast = None if reference else kernels.find(system)
     samples = (fast or reference_rollout)(system, np.ascontiguousarray(state, dtype=np.float64), n_samples, rngs or [])
     if cause := system.fault(samples):
-        bad = ~np.isfinite(samples).all(axis=tuple(range(2, samples.ndim)))
-        where = np.argwhere(bad) if bad.any() else np.zeros((1, 2), dtype=int)
-        time = (where[0][1] + 1) * system.sample_interval
-        raise EmubenchError(f"{system.name}: trajectory {where[0][0]} at time {time:g}: {cause}")
+        trajectory, sample = _first_fault(system, samples)
+        time = (sample + 1) * system.sample_interval
+        raise EmubenchError(f"{system.name}: trajectory {trajectory} at time {time:g}: {cause}")
     return samples
+
+
+def _first_fault(system: System, samples: np.ndarray) -> tuple[int, int]:
+    """Index of the first faulty trajectory and of the sample at which its fault shows."""
+    b = next(b for b in range(len(samples)) if system.fault(samples[b : b + 1]))
+    return b, next(t for t in range(samples.shape[1]) if system.fault(samples[b : b + 1, : t + 1]))

@@ -58,7 +58,7 @@ class Lorenz63(System):
 
     def symmetries(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """(x, y, z) → (−x, −y, z)."""
-        return {"rotation by 180° about z": lambda u: u * torch.tensor([-1.0, -1.0, 1.0], dtype=u.dtype, device=u.device)}
+        return {"rotation by 180° about z": lambda u: u * u.new_tensor([-1.0, -1.0, 1.0])}
 
     @property
     def facts(self) -> tuple[Fact, ...]:
