@@ -1,0 +1,182 @@
+"""Real Fourier transforms of 2^m points, one per lane, in place.
+
+Neighbouring points are the parts of a complex number, so that a real transform of N points is a complex one of M = N/2
+(passes of radix 4, and one of radix 2 where M is not a power of 4) and a pass over pairs of modes k and M − k. The
+forward transform leaves the modes in digit-reversed order and the inverse one starts from it, so nothing is sorted.
+A complex number j is the vectors 2j (real) and 2j + 1 (imaginary) of a flat array.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emubench.kernels._simd import jit, load, store
+
+
+def positions(m: int) -> np.ndarray:
+    """Where the forward transform of ``m`` points leaves the modes 0 … m (mode m is mode 0)."""
+
+    def order(size: int) -> np.ndarray:
+        if size == 1:
+            return np.zeros(1, dtype=np.int64)
+        radix = 2 if size == 2 else 4
+        out = np.empty(size, dtype=np.int64)
+        for r in range(radix):
+            out[r::radix] = r * (size // radix) + order(size // radix)
+        return out
+
+    found = order(m)
+    return np.append(found, found[0])
+
+
+def twiddles(m: int) -> np.ndarray:
+    """cos and sin of 2π j/m for j < m, interleaved: conjugate of the forward transform's roots of unity."""
+    angle = 2 * np.pi * np.arange(m) / m
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1).ravel()
+
+
+@jit
+def _get(z, j):
+    return load(z, 2 * j), load(z, 2 * j + 1)
+
+
+@jit
+def _put(z, j, re, im):
+    store(z, 2 * j, re)
+    store(z, 2 * j + 1, im)
+
+
+@jit
+def _sums(ar, ai, br, bi, cr, ci, dr, di):
+    """Fourier transform of four points, e^{−2πi/4}."""
+    pr, pi, qr, qi = ar + cr, ai + ci, ar - cr, ai - ci
+    sr, si, tr, ti = br + dr, bi + di, br - dr, bi - di
+    return pr + sr, pi + si, qr + ti, qi - tr, pr - sr, pi - si, qr - ti, qi + tr
+
+
+@jit
+def _forward4(z, m, span, tw):
+    quarter, stride = span // 4, m // span
+    for j in range(quarter):
+        c1, s1 = tw[2 * j * stride], tw[2 * j * stride + 1]
+        c2, s2 = tw[4 * j * stride], tw[4 * j * stride + 1]
+        c3, s3 = tw[6 * j * stride], tw[6 * j * stride + 1]
+        for start in range(j, m, span):
+            j1, j2, j3 = start + quarter, start + 2 * quarter, start + 3 * quarter
+            (ar, ai), (br, bi), (cr, ci), (dr, di) = _get(z, start), _get(z, j1), _get(z, j2), _get(z, j3)
+            ar, ai, br, bi, cr, ci, dr, di = _sums(ar, ai, br, bi, cr, ci, dr, di)
+            _put(z, start, ar, ai)
+            _put(z, j1, br * c1 + bi * s1, bi * c1 - br * s1)
+            _put(z, j2, cr * c2 + ci * s2, ci * c2 - cr * s2)
+            _put(z, j3, dr * c3 + di * s3, di * c3 - dr * s3)
+
+
+@jit
+def _inverse4(z, m, span, tw):
+    quarter, stride = span // 4, m // span
+    for j in range(quarter):
+        c1, s1 = tw[2 * j * stride], tw[2 * j * stride + 1]
+        c2, s2 = tw[4 * j * stride], tw[4 * j * stride + 1]
+        c3, s3 = tw[6 * j * stride], tw[6 * j * stride + 1]
+        for start in range(j, m, span):
+            j1, j2, j3 = start + quarter, start + 2 * quarter, start + 3 * quarter
+            (ar, ai), (br, bi), (cr, ci), (dr, di) = _get(z, start), _get(z, j1), _get(z, j2), _get(z, j3)
+            br, bi = br * c1 - bi * s1, bi * c1 + br * s1
+            cr, ci = cr * c2 - ci * s2, ci * c2 + cr * s2
+            dr, di = dr * c3 - di * s3, di * c3 + dr * s3
+            ar, ai, dr, di, cr, ci, br, bi = _sums(ar, ai, br, bi, cr, ci, dr, di)
+            _put(z, start, ar, ai)
+            _put(z, j1, br, bi)
+            _put(z, j2, cr, ci)
+            _put(z, j3, dr, di)
+
+
+@jit
+def _radix2(z, m):
+    for j in range(0, m, 2):
+        (ar, ai), (br, bi) = _get(z, j), _get(z, j + 1)
+        _put(z, j, ar + br, ai + bi)
+        _put(z, j + 1, ar - br, ai - bi)
+
+
+@jit
+def _square(z, m, tw):
+    """The last pass of the inverse transform, the square of every real number, the first pass of the forward one."""
+    quarter = m // 4
+    for j in range(quarter):
+        j1, j2, j3 = j + quarter, j + 2 * quarter, j + 3 * quarter
+        c1, s1, c2, s2, c3, s3 = tw[2 * j], tw[2 * j + 1], tw[4 * j], tw[4 * j + 1], tw[6 * j], tw[6 * j + 1]
+        (ar, ai), (br, bi), (cr, ci), (dr, di) = _get(z, j), _get(z, j1), _get(z, j2), _get(z, j3)
+        br, bi = br * c1 - bi * s1, bi * c1 + br * s1
+        cr, ci = cr * c2 - ci * s2, ci * c2 + cr * s2
+        dr, di = dr * c3 - di * s3, di * c3 + dr * s3
+        ar, ai, dr, di, cr, ci, br, bi = _sums(ar, ai, br, bi, cr, ci, dr, di)
+        ar, ai, br, bi = ar * ar, ai * ai, br * br, bi * bi
+        cr, ci, dr, di = cr * cr, ci * ci, dr * dr, di * di
+        ar, ai, br, bi, cr, ci, dr, di = _sums(ar, ai, br, bi, cr, ci, dr, di)
+        _put(z, j, ar, ai)
+        _put(z, j1, br * c1 + bi * s1, bi * c1 - br * s1)
+        _put(z, j2, cr * c2 + ci * s2, ci * c2 - cr * s2)
+        _put(z, j3, dr * c3 + di * s3, di * c3 - dr * s3)
+
+
+@jit
+def _forward_rest(z, m, span, tw):
+    while span >= 4:
+        _forward4(z, m, span, tw)
+        span //= 4
+    if span == 2:
+        _radix2(z, m)
+
+
+@jit
+def _inverse_rest(z, m, last, tw):
+    span = 1
+    while span * 4 <= m:
+        span *= 4
+    if span < m:
+        _radix2(z, m)
+        span = 8
+    else:
+        span = 4
+    while span <= last:
+        _inverse4(z, m, span, tw)
+        span *= 4
+
+
+@jit
+def forward(z, m, tw):
+    """Complex transform of the packed real points, modes at :func:`positions`."""
+    _forward_rest(z, m, m, tw)
+
+
+@jit
+def inverse(z, m, tw):
+    """Unnormalised inverse of :func:`forward`."""
+    _inverse_rest(z, m, m, tw)
+
+
+@jit
+def square(z, m, tw):
+    """Inverse transform, square at every point, forward transform."""
+    _inverse_rest(z, m, m // 4, tw)
+    _square(z, m, tw)
+    _forward_rest(z, m, m // 4, tw)
+
+
+@jit
+def split(zr, zi, yr, yi, c, s):
+    """Twice the real transform's modes k and M − k from the complex one's, z and y; (c, s) = twiddle of 2π k/N."""
+    er, ei, pr, pi = zr + yr, zi - yi, zr - yr, zi + yi
+    # odd part: −i e^{−iθ} (z − y*)
+    qr, qi = pi * c - pr * s, 0.0 - (pr * c + pi * s)
+    return er + qr, ei + qi, er - qr, qi - ei
+
+
+@jit
+def merge(ur, ui, vr, vi, c, s):
+    """The complex transform's modes k and M − k from the real one's, u and v, unnormalised."""
+    er, ei, pr, pi = ur + vr, ui - vi, ur - vr, ui + vi
+    # i times the odd part: i e^{iθ} (u − v*)
+    qr, qi = 0.0 - (pi * c + pr * s), pr * c - pi * s
+    return er + qr, ei + qi, er - qr, qi - ei

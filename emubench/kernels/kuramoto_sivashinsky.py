@@ -1,0 +1,154 @@
+"""Kuramoto–Sivashinsky by ETDRK4 on Fourier coefficients, sixteen trajectories at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emubench.integrate import etdrk4_coefficients
+from emubench.kernels._blocks import rollout_blocks
+from emubench.kernels._fft import forward, inverse, merge, positions, split, square, twiddles
+from emubench.kernels._simd import aligned, jit, load, store
+from emubench.system import System
+
+
+def supports(system: System) -> bool:
+    """A number of sites that is a power of two from 8 on."""
+    n = system.shape[0]
+    return n >= 8 and n & (n - 1) == 0
+
+
+def coefficients(system: System) -> np.ndarray:
+    """Per mode 0 … N/2: e^{hL}, e^{hL/2} and, times the factor of −(u²)_x/2, q, f1, 2 f2, f3.
+
+    Coefficients here are rfft(u)/N. The product's modes come out N times too large, as no transform is normalised,
+    and twice, by :func:`emubench.kernels._fft.split`: its factor is −ik/(4N), the −i left to the kernel.
+    """
+    n = system.shape[0]
+    k = 2 * np.pi / float(system.parameters()["length"]) * np.arange(n // 2 + 1)
+    c = etdrk4_coefficients(k**2 - k**4, system.solver_step)
+    factor = k * (np.arange(n // 2 + 1) < n / 3) / (4 * n)
+    return np.stack([c.exp, c.exp_half, factor * c.q, factor * c.f1, 2 * factor * c.f2, factor * c.f3], axis=1)
+
+
+def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
+    """See :func:`emubench.integrate.reference_rollout`."""
+    (n,), n_steps, m = system.shape, system.steps_per_sample, system.shape[0] // 2
+    tables = (coefficients(system).ravel(), twiddles(m), twiddles(n), positions(m))
+    work = [aligned(n)] + [aligned(n + 2) for _ in range(3)]
+
+    def advance(block: np.ndarray, samples: np.ndarray, trajectories: list[int]) -> None:
+        _advance(block, samples, m, len(samples) // len(block), n_steps, *tables, *work)
+
+    return rollout_blocks(state, n_samples, advance)
+
+
+@jit
+def _start(v, z, m, tw2, pos):
+    """Coefficients v from the complex transform z; the mean is set to zero. Leave z ready for the inverse one."""
+    scale = 1 / (4 * m)
+    for k in range(m // 2 + 1):
+        i, j, c, s = 2 * pos[k], 2 * pos[m - k], tw2[2 * k], tw2[2 * k + 1]
+        ar, ai, br, bi = split(load(z, i), load(z, i + 1), load(z, j), load(z, j + 1), c, s)
+        keep = scale if k > 0 else 0.0
+        _merge_into(z, i, j, c, s, keep * ar, keep * ai, scale * br, scale * bi)
+        _put_pair(v, k, m, keep * ar, keep * ai, scale * br, scale * bi)
+
+
+@jit
+def _put_pair(v, k, m, ar, ai, br, bi):
+    store(v, 2 * k, ar)
+    store(v, 2 * k + 1, ai)
+    store(v, 2 * (m - k), br)
+    store(v, 2 * (m - k) + 1, bi)
+
+
+@jit
+def _get_pair(v, k, m):
+    return load(v, 2 * k), load(v, 2 * k + 1), load(v, 2 * (m - k)), load(v, 2 * (m - k) + 1)
+
+
+@jit
+def _merge_into(z, i, j, c, s, ar, ai, br, bi):
+    ar, ai, br, bi = merge(ar, ai, br, bi, c, s)
+    store(z, i, ar)
+    store(z, i + 1, ai)
+    store(z, j, br)
+    store(z, j + 1, bi)
+
+
+@jit
+def _product(z, k, m, tw2, pos):
+    """Modes k and M − k of −i (u²), times 2N."""
+    i, j, c, s = 2 * pos[k], 2 * pos[m - k], tw2[2 * k], tw2[2 * k + 1]
+    ar, ai, br, bi = split(load(z, i), load(z, i + 1), load(z, j), load(z, j + 1), c, s)
+    return i, j, c, s, ai, 0.0 - ar, bi, 0.0 - br
+
+
+@jit
+def _stage1(v, acc, g, z, m, co, tw2, pos):
+    """acc = e v + f1 N(v), next state a = e2 v + q N(v), g = e2 a − q N(v)."""
+    for k in range(m // 2 + 1):
+        i, j, c, s, pr, pi, rr, ri = _product(z, k, m, tw2, pos)
+        ar, ai, br, bi = _get_pair(v, k, m)
+        x, y = 6 * k, 6 * (m - k)
+        _put_pair(
+            acc, k, m,
+            co[x] * ar + co[x + 3] * pr, co[x] * ai + co[x + 3] * pi,
+            co[y] * br + co[y + 3] * rr, co[y] * bi + co[y + 3] * ri,
+        )  # fmt: skip
+        pr, pi, rr, ri = co[x + 2] * pr, co[x + 2] * pi, co[y + 2] * rr, co[y + 2] * ri
+        ar, ai, br, bi = co[x + 1] * ar + pr, co[x + 1] * ai + pi, co[y + 1] * br + rr, co[y + 1] * bi + ri
+        _put_pair(
+            g, k, m, co[x + 1] * ar - pr, co[x + 1] * ai - pi, co[y + 1] * br - rr, co[y + 1] * bi - ri
+        )  # fmt: skip
+        _merge_into(z, i, j, c, s, ar, ai, br, bi)
+
+
+@jit
+def _stage23(v, acc, z, m, co, tw2, pos, decay, weight):
+    """acc += 2 f2 N, next state decay · v + weight · q N (``decay``: one or the half step's)."""
+    for k in range(m // 2 + 1):
+        i, j, c, s, pr, pi, rr, ri = _product(z, k, m, tw2, pos)
+        ar, ai, br, bi = _get_pair(acc, k, m)
+        x, y = 6 * k, 6 * (m - k)
+        f, h = co[x + 4], co[y + 4]
+        _put_pair(acc, k, m, ar + f * pr, ai + f * pi, br + h * rr, bi + h * ri)
+        ar, ai, br, bi = _get_pair(v, k, m)
+        d, e = (co[x + 1], co[y + 1]) if decay else (1.0, 1.0)
+        f, h = weight * co[x + 2], weight * co[y + 2]
+        _merge_into(z, i, j, c, s, d * ar + f * pr, d * ai + f * pi, e * br + h * rr, e * bi + h * ri)
+
+
+@jit
+def _stage4(v, acc, z, m, co, tw2, pos):
+    """v = acc + f3 N: the state after the step."""
+    for k in range(m // 2 + 1):
+        i, j, c, s, pr, pi, rr, ri = _product(z, k, m, tw2, pos)
+        ar, ai, br, bi = _get_pair(acc, k, m)
+        f, h = co[6 * k + 5], co[6 * (m - k) + 5]
+        ar, ai, br, bi = ar + f * pr, ai + f * pi, br + h * rr, bi + h * ri
+        _put_pair(v, k, m, ar, ai, br, bi)
+        _merge_into(z, i, j, c, s, ar, ai, br, bi)
+
+
+@jit
+def _advance(state, samples, m, n_samples, n_steps, co, tw, tw2, pos, z, v, acc, g):
+    for i in range(2 * m):
+        store(z, i, load(state, i))
+    for t in range(n_samples):
+        forward(z, m, tw)
+        _start(v, z, m, tw2, pos)
+        for _ in range(n_steps):
+            square(z, m, tw)
+            _stage1(v, acc, g, z, m, co, tw2, pos)
+            square(z, m, tw)
+            _stage23(v, acc, z, m, co, tw2, pos, True, 1.0)
+            square(z, m, tw)
+            _stage23(g, acc, z, m, co, tw2, pos, False, 2.0)
+            square(z, m, tw)
+            _stage4(v, acc, z, m, co, tw2, pos)
+        inverse(z, m, tw)
+        for i in range(2 * m):
+            store(samples, t * 2 * m + i, load(z, i))
+    for i in range(2 * m):
+        store(state, i, load(z, i))
