@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench import noise
 from emubench.errors import EmubenchError
 from emubench.system import Step, System
 
@@ -151,22 +153,20 @@ def rollout(
     return torch.stack(samples, dim=1)
 
 
-def reference_rollout(
-    system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]
-) -> np.ndarray:
+def reference_rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
     """The truth by the reference solver: states ``"B *S"`` to the next ``n_samples`` samples ``"B T *S"``, float64.
 
-    Trajectory b takes its noise from ``rngs[b]`` alone, ``steps_per_sample`` rows of ``*S`` at a time.
+    Trajectory b takes its noise from ``rngs[b]`` alone, by way of :mod:`emubench.noise`.
     """
     step, k = system.solver(), system.steps_per_sample
     current, samples = torch.as_tensor(state, dtype=torch.float64), []
     for _ in range(n_samples):
         noises: list[Tensor | None] = [None] * k
         if system.stochastic:
-            drawn = np.stack([rng.standard_normal((k, *system.shape)) for rng in rngs], axis=1)
-            noises = list(torch.from_numpy(drawn))
-        for noise in noises:
-            current = step(current, noise)
+            drawn = noise.normals(noise.seeds(rngs, k), math.prod(system.shape)).reshape(-1, k, *system.shape)
+            noises = list(torch.from_numpy(drawn).unbind(1))
+        for xi in noises:
+            current = step(current, xi)
         samples.append(current)
     return torch.stack(samples, dim=1).numpy()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,7 +18,7 @@ CHUNK = 2**18
 def rollout_blocks(state: np.ndarray, n_samples: int, advance: Advance) -> np.ndarray:
     """Run ``advance`` over a batch ``"B *S"``, block by block and a few samples at a time; return ``"B T *S"``.
 
-    The last block is filled up with copies of its first trajectory: ``trajectories`` then repeats that one's index.
+    ``trajectories`` are the indices of a block's trajectories; further lanes repeat the first one.
     """
     n_batch, shape = len(state), state.shape[1:]
     n_sites = int(np.prod(shape))
@@ -26,19 +26,15 @@ def rollout_blocks(state: np.ndarray, n_samples: int, advance: Advance) -> np.nd
     per_chunk = max(1, CHUNK // (n_sites * LANES))
     current = aligned(n_sites)
     buffer = aligned(n_sites * min(per_chunk, max(n_samples, 1)))
-    for start, n_lanes in blocks(n_batch):
-        lanes = [start + (lane if lane < n_lanes else 0) for lane in range(LANES)]
-        current.reshape(n_sites, LANES)[:] = state.reshape(n_batch, n_sites)[lanes].T
+    for start in range(0, n_batch, LANES):
+        trajectories = list(range(start, min(start + LANES, n_batch)))
+        n_lanes = len(trajectories)
+        padded = trajectories + [start] * (LANES - n_lanes)
+        current.reshape(n_sites, LANES)[:] = state.reshape(n_batch, n_sites)[padded].T
         for t in range(0, n_samples, per_chunk):
             n = min(per_chunk, n_samples - t)
             filled = buffer[: n * n_sites * LANES]
-            advance(current, filled, lanes)
+            advance(current, filled, trajectories)
             done = filled.reshape(n, n_sites, LANES)[:, :, :n_lanes]
             samples[start : start + n_lanes, t : t + n] = done.transpose(2, 0, 1)
     return samples.reshape(n_batch, n_samples, *shape)
-
-
-def blocks(n_batch: int) -> Iterator[tuple[int, int]]:
-    """Start and number of trajectories of each block."""
-    for start in range(0, n_batch, LANES):
-        yield start, min(LANES, n_batch - start)

@@ -10,75 +10,116 @@ splits them. Multiplications and additions may be fused, alike in all lanes (``c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
+from pathlib import Path
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin
 from numba.core.typing import signature
 from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
-_IR = ir.VectorType(ir.DoubleType(), LANES)
+"""Trajectories in a vector."""
+
+
+def _forget_stale_code() -> None:
+    """Delete cached machine code that is older than the files it is made of.
+
+    Numba recompiles a function when its own file has changed, not when the file of a function that it calls has.
+    """
+    folder = Path(__file__).parent
+    newest = max(path.stat().st_mtime for path in [*folder.glob("*.py"), folder.parent / "noise.py"])
+    with contextlib.suppress(OSError):
+        for path in (folder / "__pycache__").glob("*.nb?"):
+            if path.stat().st_mtime < newest:
+                path.unlink(missing_ok=True)
+
+
+_forget_stale_code()
+_DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
+_WORDS = ir.VectorType(ir.IntType(64), LANES)
 
 jit = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 """``numba.njit`` as used by all kernels."""
+strict_jit = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy", fastmath=False)
+"""The same without fused operations, for results that are the same bits everywhere."""
 
 
 class VectorType(types.Type):
-    """Numba type of 16 doubles."""
-
-    def __init__(self) -> None:
-        super().__init__(name=f"vector{LANES}")
+    """Numba type of 16 doubles (``vector``) or of 16 unsigned 64-bit words (``words``)."""
 
 
-vector = VectorType()
+vector = VectorType(name=f"vector{LANES}")
+words = VectorType(name=f"words{LANES}")
 
 
 @register_model(VectorType)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm, fe_type) -> None:
-        super().__init__(dmm, fe_type, _IR)
+        super().__init__(dmm, fe_type, _DOUBLES if fe_type == vector else _WORDS)
 
 
-def _splat(builder, value):
-    single = builder.insert_element(ir.Constant(_IR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+def _splat(builder, value, to):
+    single = builder.insert_element(ir.Constant(to, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(single, ir.Constant(_IR, ir.Undefined), mask)
+    return builder.shuffle_vector(single, ir.Constant(to, ir.Undefined), mask)
 
 
-def _arithmetic(op, instruction: str) -> None:
-    @infer_global(op)
-    class _Typing(ConcreteTemplate):
-        cases = [
-            signature(vector, vector, vector),
-            signature(vector, vector, types.float64),
-            signature(vector, types.float64, vector),
-        ]
+def _operator(op, instruction: str, kind: VectorType, scalars: tuple[types.Type, ...]) -> None:
+    """Give ``op`` to two vectors of a kind, and to a vector and a scalar on either side."""
+    pairs = [(kind, kind), *((kind, s) for s in scalars), *((s, kind) for s in scalars)]
+    infer_global(op)(type("_Typing", (ConcreteTemplate,), {"cases": [signature(kind, *pair) for pair in pairs]}))
+    to = _DOUBLES if kind == vector else _WORDS
 
     def lower(context, builder, sig, args):
-        lhs, rhs = (
-            a if t is vector or t == vector else _splat(builder, a) for a, t in zip(args, sig.args, strict=True)
-        )
+        lhs, rhs = (a if t == kind else _splat(builder, a, to) for a, t in zip(args, sig.args, strict=True))
         return getattr(builder, instruction)(lhs, rhs)
 
-    for case in _Typing.cases:
-        lower_builtin(op, *case.args)(lower)
+    for pair in pairs:
+        lower_builtin(op, *pair)(lower)
 
 
-_arithmetic(operator.add, "fadd")
-_arithmetic(operator.sub, "fsub")
-_arithmetic(operator.mul, "fmul")
+for _op, _instruction in {"add": "fadd", "sub": "fsub", "mul": "fmul", "truediv": "fdiv"}.items():
+    _operator(getattr(operator, _op), _instruction, vector, (types.float64,))
+_INTEGER = {"add": "add", "sub": "sub", "xor": "xor", "or_": "or_", "lshift": "shl", "rshift": "lshr"}
+for _op, _instruction in _INTEGER.items():
+    _operator(getattr(operator, _op), _instruction, words, (types.int64, types.uint64))
+
+
+@intrinsic
+def sqrt(typingctx, x):
+    """Square roots, correctly rounded."""
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(_DOUBLES, [_DOUBLES])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{LANES}f64"), args)
+
+    return vector(vector), codegen
+
+
+@intrinsic
+def as_words(typingctx, x):
+    """The bits of doubles."""
+    return words(vector), lambda context, builder, sig, args: builder.bitcast(args[0], _WORDS)
+
+
+@intrinsic
+def as_doubles(typingctx, x):
+    """The doubles that have these bits."""
+    return vector(words), lambda context, builder, sig, args: builder.bitcast(args[0], _DOUBLES)
 
 
 def _pointer(context, builder, array_type, array, index):
     data = context.make_array(array_type)(context, builder, array).data
     offset = builder.mul(index, ir.Constant(index.type, LANES))
-    return builder.bitcast(builder.gep(data, [offset]), _IR.as_pointer())
+    to = _DOUBLES if array_type.dtype == types.float64 else _WORDS
+    return builder.bitcast(builder.gep(data, [offset]), to.as_pointer())
 
 
 @intrinsic
@@ -90,7 +131,7 @@ def load(typingctx, array, index):
         value.align = 8
         return value
 
-    return vector(array, types.intp), codegen
+    return (vector if array.dtype == types.float64 else words)(array, types.intp), codegen
 
 
 @intrinsic
@@ -102,7 +143,7 @@ def store(typingctx, array, index, value):
         instruction.align = 8
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector), codegen
+    return types.void(array, types.intp, vector if array.dtype == types.float64 else words), codegen
 
 
 def aligned(n_vectors: int) -> np.ndarray:

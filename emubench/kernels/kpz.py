@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from emubench.kernels._blocks import rollout_blocks
-from emubench.kernels._simd import LANES, aligned, jit, load, store
+from emubench.kernels._normal import lane_seeds, normals
+from emubench.kernels._simd import aligned, jit, load, store
 from emubench.system import System
 
 NEGLIGIBLE = 1e-16
@@ -38,19 +39,14 @@ def stencils(system: System) -> np.ndarray:
 def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
     """See :func:`emubench.integrate.reference_rollout`."""
     p, (n,), n_steps = system.parameters(), system.shape, system.steps_per_sample
-    weights = stencils(system)
-    n_ghosts = len(weights) - 1
-    work = [aligned(n + 2 * n_ghosts + 2) for _ in range(5)]
-    rate = float(p["lam"] / 6 / p["dx"] ** 2)
+    n_ghosts, weights = len(stencils(system)) - 1, stencils(system).ravel()
+    work = [aligned(n + 2 * n_ghosts + 3) for _ in range(5)]
+    rate, half = float(p["lam"] / 6 / p["dx"] ** 2), system.solver_step / 2
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: list[int]) -> None:
-        noise = np.zeros((n_steps, n, LANES))
-        for sample in samples.reshape(-1, n * LANES):
-            for lane, b in enumerate(trajectories):
-                if lane == 0 or b != trajectories[0]:
-                    noise[:, :, lane] = rngs[b].standard_normal((n_steps, n))
-            _advance(block, noise.ravel(), n, n_ghosts, n_steps, weights.ravel(), rate, system.solver_step / 2, *work)
-            sample[:] = block
+        n_samples = len(samples) // len(block)
+        seeds = lane_seeds([rngs[b] for b in trajectories], n_samples * n_steps)
+        _advance(block, samples, seeds, n, n_ghosts, n_samples, n_steps, weights, rate, half, *work)
 
     return rollout_blocks(state, n_samples, advance)
 
@@ -115,18 +111,20 @@ def _diffuse(u, xi, out, n, first, weights):
 
 
 @jit
-def _advance(state, noise, n, n_ghosts, n_steps, weights, rate, half, u, p, q, r, xi):
+def _advance(state, samples, seeds, n, n_ghosts, n_samples, n_steps, weights, rate, half, u, p, q, r, xi):
     first = n_ghosts + 1
     for i in range(n):
         store(u, first + i, load(state, i))
-    for t in range(n_steps):
-        if rate != 0.0:
-            _grow(u, p, q, r, n, first, rate, half)
+    for t in range(n_samples):
+        for s in range(n_steps):
+            if rate != 0.0:
+                _grow(u, p, q, r, n, first, rate, half)
+            normals(seeds, t * n_steps + s, xi, first, n)
+            _diffuse(u, xi, p, n, first, weights)
+            u, p = p, u
+            if rate != 0.0:
+                _grow(u, p, q, r, n, first, rate, half)
         for i in range(n):
-            store(xi, first + i, load(noise, t * n + i))
-        _diffuse(u, xi, p, n, first, weights)
-        u, p = p, u
-        if rate != 0.0:
-            _grow(u, p, q, r, n, first, rate, half)
+            store(samples, t * n + i, load(u, first + i))
     for i in range(n):
         store(state, i, load(u, first + i))
