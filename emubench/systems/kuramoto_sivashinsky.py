@@ -87,7 +87,7 @@ class KuramotoSivashinsky(System):
         def advance(u: Tensor, _: Tensor | None = None) -> Tensor:
             v = torch.fft.rfft(u)
             v[..., 0] = 0
-            return torch.fft.irfft(inner(v), n=self.n_sites)
+            return torch.fft.irfft(inner(v, None), n=self.n_sites)
 
         return advance
 
@@ -120,13 +120,16 @@ class KuramotoSivashinsky(System):
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """Energy balance (exact), one-point statistics, exponents in the zero-mean subspace at L = 22."""
+        """Energy balance (exact), one-point statistics, exponents in the zero-mean subspace at L = 22.
+
+        The standard deviation is that of 3 × 256 trajectories of 2000 samples; its standard error is 0.0003.
+        """
         first = (0.0479, 0.0001, 0.0, -0.0037, -0.1871, -0.2578, -0.2899, -0.3094, -1.96)
         source = OWN + "; Cvitanovic et al. 2010, doi:10.1137/070705623, agrees"
         return (
-            Fact("<u_x^2> / <u_xx^2>", 1.0, 0.01, "exact: energy balance", _balance),
+            Fact("<u_x^2> / <u_xx^2>", 1.0, 0.0004, "exact: energy balance", _balance),
             Fact("<u>", 0.0, 1e-12, "exact: the mean is conserved", lambda s, u: u.mean(-1).abs().max()),
-            Fact("std", 1.186, 0.02, OWN, lambda s, u: u.std()),
+            Fact("std", 1.186, 0.006, OWN, lambda s, u: u.std()),
             *(Fact(f"lyapunov exponent {i}", v, 0.01 if i == 9 else 0.002, source) for i, v in enumerate(first, 1)),
             Fact("kaplan-yorke dimension", 4.24, 0.03, OWN),
         )

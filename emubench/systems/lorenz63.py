@@ -62,14 +62,20 @@ class Lorenz63(System):
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """Identities of the attractor (d⟨x²⟩/dt = 0 and d⟨z⟩/dt = 0), one-point statistics, exponents."""
+        """Identities of the attractor, one or more for each coefficient; one-point statistics; exponents.
+
+        The one-point statistics are those of 12 × 256 trajectories of 4000 samples, RK4 with step 0.0025; their
+        standard errors are 0.001 (⟨z⟩ and std z) and 0.0003.
+        """
         return (
-            Fact("<xy> / (beta <z>)", 1.0, 0.005, "exact: d<z>/dt = 0", _xy_ratio),
-            Fact("<x^2> / <xy>", 1.0, 0.005, "exact: d<x^2>/dt = 0", lambda s, u: (u[..., 0] ** 2).mean() / _xy(u)),
-            Fact("<z>", 23.55, 0.15, OWN, lambda s, u: u[..., 2].mean()),
-            Fact("std x", 7.92, 0.08, OWN, lambda s, u: u[..., 0].std()),
-            Fact("std y", 9.01, 0.08, OWN, lambda s, u: u[..., 1].std()),
-            Fact("std z", 8.62, 0.12, OWN, lambda s, u: u[..., 2].std()),
+            Fact("<xy> / (beta <z>)", 1.0, 0.004, "exact: d<z>/dt = 0", _xy_ratio),
+            Fact("<x^2> / <xy>", 1.0, 0.0016, "exact: d<x^2>/dt = 0", lambda s, u: (u[..., 0] ** 2).mean() / _xy(u)),
+            Fact("<xy (rho - z)> / <y^2>", 1.0, 0.02, "exact: d<y^2>/dt = 0", _y_balance),
+            Fact("<x (x (rho - z) - y)> / (sigma <y (x - y)>)", 1.0, 0.013, "exact: d<xy>/dt = 0", _xy_balance),
+            Fact("<z>", 23.549, 0.09, OWN, lambda s, u: u[..., 2].mean()),
+            Fact("std x", 7.924, 0.02, OWN, lambda s, u: u[..., 0].std()),
+            Fact("std y", 9.011, 0.035, OWN, lambda s, u: u[..., 1].std()),
+            Fact("std z", 8.623, 0.09, OWN, lambda s, u: u[..., 2].std()),
             Fact("lyapunov exponent 1", 0.9057, 0.0006, OWN + "; literature 0.9056"),
             Fact("sum of lyapunov exponents", -41 / 3, 1e-6, "exact: trace of the Jacobian"),
             Fact("kaplan-yorke dimension", 2.062, 0.001, OWN),
@@ -82,3 +88,13 @@ def _xy(u: Tensor) -> Tensor:
 
 def _xy_ratio(system: Lorenz63, u: Tensor) -> Tensor:
     return _xy(u) / (system.beta * u[..., 2].mean())
+
+
+def _y_balance(system: Lorenz63, u: Tensor) -> Tensor:
+    x, y, z = u.unbind(-1)
+    return (x * y * (system.rho - z)).mean() / (y**2).mean()
+
+
+def _xy_balance(system: Lorenz63, u: Tensor) -> Tensor:
+    x, y, z = u.unbind(-1)
+    return (x * (x * (system.rho - z) - y)).mean() / (system.sigma * (y * (x - y)).mean())

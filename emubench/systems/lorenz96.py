@@ -61,11 +61,16 @@ class Lorenz96(System):
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """Energy balance (exact), one-point statistics, exponents."""
+        """Balances of energy and of momentum (exact), one-point statistics, exponents.
+
+        The one-point statistics are those of 16 × 256 trajectories of 4000 samples; their standard errors are 0.0003
+        and 0.0002.
+        """
         return (
-            Fact("<x^2> / (F <x>)", 1.0, 0.005, "exact: energy balance", _balance),
-            Fact("<x>", 2.339, 0.02, OWN, lambda s, u: u.mean()),
-            Fact("std", 3.639, 0.02, OWN, lambda s, u: u.std()),
+            Fact("<x^2> / (F <x>)", 1.0, 0.0014, "exact: energy balance", _balance),
+            Fact("<x_i (x_(i+1) - x_(i+2))> / (F - <x>)", 1.0, 0.0016, "exact: d<x>/dt = 0", _momentum),
+            Fact("<x>", 2.3414, 0.02, OWN, lambda s, u: u.mean()),
+            Fact("std", 3.640, 0.01, OWN, lambda s, u: u.std()),
             Fact("lyapunov exponent 1", 1.689, 0.024, OWN + "; literature 1.68"),
             Fact("sum of lyapunov exponents", -40.0, 1e-6, "exact: trace of the Jacobian, -N"),
             Fact("kaplan-yorke dimension", 27.04, 0.1, OWN + "; literature 27.1"),
@@ -74,3 +79,7 @@ class Lorenz96(System):
 
 def _balance(system: Lorenz96, u: Tensor) -> Tensor:
     return (u**2).mean() / (system.forcing * u.mean())
+
+
+def _momentum(system: Lorenz96, u: Tensor) -> Tensor:
+    return (u * (u.roll(-1, -1) - u.roll(-2, -1))).mean() / (system.forcing - u.mean())
