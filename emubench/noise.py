@@ -1,4 +1,4 @@
-"""Standard normal noise for stochastic solvers: cheap, sixteen lanes at a time, and the same bits everywhere.
+"""Standard normal noise for stochastic solvers: cheap, one trajectory per vector lane, and the same bits everywhere.
 
 A solver step of one trajectory gets its own 256-bit seed, four words of the trajectory's generator, so that the
 generator is the only state and a rollout may be cut between samples. The seed is the state of a xoshiro256++ generator

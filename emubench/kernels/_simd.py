@@ -1,9 +1,9 @@
-"""Vectors of 16 lanes for numba, one trajectory per lane.
+"""Vectors of 8 lanes for numba, one trajectory per lane.
 
 Written out as vectors, a kernel has no scalar remainder loop and no run-time aliasing check, and all lanes see the same
 instructions: the bytes of a trajectory depend neither on its lane nor on its neighbours, nor on the batch size.
 
-Inside ``@jit`` functions: ``load(array, i)`` and ``store(array, i, v)`` access the 16 doubles at ``array[16 i]`` of a
+Inside ``@jit`` functions: ``load(array, i)`` and ``store(array, i, v)`` access the 8 doubles at ``array[8 i]`` of a
 flat array; vectors add, subtract and multiply with each other and with floats. On a CPU with narrower registers LLVM
 splits them. Multiplications and additions may be fused, alike in all lanes (``contract``).
 """
@@ -24,7 +24,7 @@ from numba.core.typing import signature
 from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, models, register_model
 
-LANES = 16
+LANES = 8
 """Trajectories in a vector."""
 
 
@@ -52,7 +52,7 @@ strict_jit = functools.partial(numba.njit, cache=True, nogil=True, error_model="
 
 
 class VectorType(types.Type):
-    """Numba type of 16 doubles (``vector``) or of 16 unsigned 64-bit words (``words``)."""
+    """Numba type of 8 doubles (``vector``) or of 8 unsigned 64-bit words (``words``)."""
 
 
 vector = VectorType(name=f"vector{LANES}")
@@ -124,7 +124,7 @@ def _pointer(context, builder, array_type, array, index):
 
 @intrinsic
 def load(typingctx, array, index):
-    """The vector at ``array[16 index : 16 index + 16]``."""
+    """The vector at ``array[8 index : 8 index + 8]``."""
 
     def codegen(context, builder, sig, args):
         value = builder.load(_pointer(context, builder, sig.args[0], *args))
@@ -136,7 +136,7 @@ def load(typingctx, array, index):
 
 @intrinsic
 def store(typingctx, array, index, value):
-    """Write ``value`` to ``array[16 index : 16 index + 16]``."""
+    """Write ``value`` to ``array[8 index : 8 index + 8]``."""
 
     def codegen(context, builder, sig, args):
         instruction = builder.store(args[2], _pointer(context, builder, sig.args[0], *args[:2]))

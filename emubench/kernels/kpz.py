@@ -1,10 +1,12 @@
-"""KPZ by Strang splitting, sixteen trajectories at a time.
+"""KPZ by Strang splitting, eight trajectories at a time.
 
 The linear stochastic part is exact mode by mode, which on a ring is a convolution with two short stencils: the lattice
 heat kernel decays faster than exponentially, and the noise filter nearly so.
 """
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 
@@ -24,6 +26,7 @@ def supports(system: System) -> bool:
     return n >= 4 and len(stencils(system)) <= min(MAX_TAPS, (n + 1) // 2)
 
 
+@functools.lru_cache(maxsize=8)
 def stencils(system: System) -> np.ndarray:
     """Right halves, centre first, of the heat kernel and of the noise filter of a step; shape ``(taps, 2)``."""
     p, (n,) = system.parameters(), system.shape

@@ -1,4 +1,4 @@
-"""Lorenz-96 by RK4, sixteen trajectories at a time."""
+"""Lorenz-96 by RK4, eight trajectories at a time."""
 
 from __future__ import annotations
 
