@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emubench.errors import EmubenchError
 from emubench.integrate import etd1, etdrk4
 from emubench.system import Climate, Fact, Step, System
 
@@ -42,6 +43,19 @@ class KuramotoSivashinsky(System):
     ring = True
     schemes = ("etdrk4", "etd1")
     reference_climate = Climate(mean=(0.0,), std=(1.186,), time_unit=20.7)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 3 * self.n_unstable >= self.n_sites:
+            raise EmubenchError(
+                f"{self.name}: {self.n_sites} sites do not resolve length {self.length:g}: "
+                f"its unstable modes need n_sites of at least {3 * self.n_unstable + 1}"
+            )
+
+    @property
+    def n_unstable(self) -> int:
+        """How many Fourier modes grow: those with 0 < k ≤ 1, and one at least, for something to start from."""
+        return max(1, int(self.length / (2 * np.pi)))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,7 +107,7 @@ class KuramotoSivashinsky(System):
 
     def draw(self, rng: np.random.Generator, start: str) -> np.ndarray:
         """A Gaussian field in the modes with k ≤ 1, of standard deviation σ."""
-        n_modes = max(1, int(self.length / (2 * np.pi)))
+        n_modes = self.n_unstable
         hat = np.zeros(self.n_sites // 2 + 1, dtype=complex)
         hat[1 : n_modes + 1] = rng.standard_normal(n_modes) + 1j * rng.standard_normal(n_modes)
         sigma = self.reference_climate.std[0]
