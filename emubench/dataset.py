@@ -146,9 +146,7 @@ def write_truth(task: Task, path: Path, seed: int, workers: int = 1, progress: P
 
 
 def _observe(task: Task, seed: int, split: str, truth: np.ndarray) -> np.ndarray:
-    observed = [
-        task.observation(task.system, row, stream(seed, task.name, split, i)) for i, row in enumerate(truth)
-    ]
+    observed = [task.observation(task.system, row, stream(seed, task.name, split, i)) for i, row in enumerate(truth)]
     return np.stack(observed)
 
 
@@ -162,7 +160,10 @@ def write_observations(task: Task, path: Path, truth: Path, seed: int) -> None:
     }
     dims = ("time", *task.system.dimension_names)
     dtype = "f8" if task.track == "clean" else "f4"
-    with open_file(truth, "truth", task, seed) as source, store.writer(path, _header(task, "observations", seed)) as file:
+    with (
+        open_file(truth, "truth", task, seed) as source,
+        store.writer(path, _header(task, "observations", seed)) as file,
+    ):
         for split, amount in (("train", task.train), ("validation", task.validation)):
             rows = source[split]["truth"][: amount.trajectories, : amount.length]  # type: ignore[index]
             observed = _observe(task, seed, split, rows)

@@ -84,7 +84,9 @@ def writer(path: Path, attributes: dict[str, Any]) -> Iterator[h5netcdf.File]:
                 file.attrs[key] = value
             yield file
     except OSError as error:
-        raise EmubenchError(f"{path}: cannot be written ({str(error).splitlines()[0]}); nothing was left behind") from None
+        raise EmubenchError(
+            f"{path}: cannot be written ({str(error).splitlines()[0]}); nothing was left behind"
+        ) from None
 
 
 class Column:
@@ -125,3 +127,8 @@ def file_hash(dataset: h5py.Dataset) -> str:
     for start in range(0, dataset.shape[0], block):
         digest.update(dataset[start : start + block])
     return digest.hexdigest()
+
+
+def combine(digests: list[str]) -> str:
+    """One hash of several."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

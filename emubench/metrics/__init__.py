@@ -1,0 +1,118 @@
+"""Metrics, one file each: per-case summaries here, averaging and bootstrap in :mod:`emubench.evaluate` alone.
+
+``emubench/metrics/<name>.py`` defines ``split`` ("test" or "climate"), ``applies(task) -> bool`` and
+``summarise(forecast "M B T *S", truth) -> Summary`` for a chunk of cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from emubench import registry
+from emubench.task import Task
+
+LOST = 10.0
+"""Beyond this many σ from the mean a run is lost; errors are capped here, so that failing is never cheaper."""
+
+
+class Row(NamedTuple):
+    """Name, lead time and unit of one output of a metric."""
+
+    metric: str
+    lead_time: float | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Per-case summaries ``"B K"``; ``finish`` turns their (weighted) means ``"... K"`` into outputs ``"... R"``."""
+
+    cases: Float[Tensor, "B K"]
+    rows: tuple[Row, ...]
+    finish: Callable[[Tensor], Tensor] = field(default=lambda mean: mean)
+    headline: dict[str, int] = field(default_factory=dict)
+    """Columns of ``cases`` that are kept per case under a metric's name, for paired comparisons."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A chunk of the truth with what the scorer knows of the whole: never shown to an emulator."""
+
+    task: Task
+    values: Float[Tensor, "B T *S"]
+    start: Tensor
+    """Index into ``system.starts`` of each case."""
+    pool: Pool | None = None
+    reference: dict[str, Any] = field(default_factory=dict)
+    """The frozen reference values of the task: see :mod:`emubench.reference`."""
+
+    @property
+    def std(self) -> Tensor:
+        """Climatological σ of the scored components."""
+        return torch.from_numpy(self.task.observation.select(self.task.system.std))
+
+    @property
+    def mean(self) -> Tensor:
+        """Climatological mean of the scored components."""
+        return torch.from_numpy(self.task.observation.select(self.task.system.mean))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Statistics of the pooled truth of a climate split (stationary cases only)."""
+
+    task: Task
+    values: Float[Tensor, "B T *S"]
+
+    @cached_property
+    def sorted(self) -> Float[Tensor, "C n"]:
+        """All values in order: per component, or of all sites of a ring together."""
+        anomalies = deviation(self.values, self.task)
+        columns = anomalies.reshape(1, -1) if self.task.system.ring else anomalies.reshape(-1, anomalies.shape[-1]).T
+        return columns.sort(dim=1).values
+
+    @cached_property
+    def spatial_power(self) -> Tensor:
+        """Mean power of each spatial Fourier mode."""
+        return spatial_power(deviation(self.values, self.task)).mean(0)
+
+    @cached_property
+    def end_variance(self) -> float:
+        """Mean temporal variance over the last part of a case (see :func:`end_variance`)."""
+        return float(end_variance(self.values, self.task).mean())
+
+
+def deviation(values: Tensor, task: Task) -> Tensor:
+    """What climate scores look at: the field itself; for a stochastic growth system its deviation from the ring's mean."""
+    return values - values.mean(-1, keepdim=True) if task.system.stochastic else values
+
+
+def spatial_power(values: Float[Tensor, "B T N"]) -> Float[Tensor, "B K"]:
+    """Power of the spatial Fourier modes 1 … N/2 over time, per case."""
+    return torch.stack([(torch.fft.rfft(case).abs() ** 2).mean(0)[1:] for case in values])
+
+
+def end_variance(values: Float[Tensor, "B T *S"], task: Task) -> Float[Tensor, " B"]:
+    """Temporal variance of each component over the last 20 Lyapunov times (256 samples), averaged, in σ²."""
+    n = 256 if task.system.stochastic else task.test_steps
+    std = torch.from_numpy(task.observation.select(task.system.std))
+    last = deviation(values, task)[:, -n:] / std
+    return last.var(dim=1).flatten(1).mean(1)
+
+
+def names() -> list[str]:
+    """Names of all metrics."""
+    return registry.names(__name__)
+
+
+def get(name: str) -> ModuleType:
+    """The metric's module."""
+    return registry.load(__name__, name, "metric")

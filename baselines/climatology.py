@@ -1,0 +1,67 @@
+"""climatology: the same forecast always, the mean of the training observations (kpz: random draws from its climate).
+
+The floor for long lead times: its error is 1 σ, where an unskilled run of the right climate has √2. Knowledge: none.
+Expected scores: ``baselines/README.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from emubench.dataset import Observations
+from emubench.task import Task
+from emubench.training import Log
+
+knowledge = "none"
+
+
+@dataclass(frozen=True)
+class Config:
+    """``pool``: how many observed snapshots a stochastic system's ensemble is drawn from."""
+
+    pool: int = 512
+
+
+class Climatology(nn.Module):
+    """Forecast(t) = mean; where the system is stochastic, the context's mean height + fields drawn from the training data."""
+
+    mean: Tensor
+    fields: Tensor
+
+    def __init__(self, task: Task, config: Config) -> None:
+        super().__init__()
+        self.stochastic = task.system.stochastic
+        n_fields = config.pool if self.stochastic else 0
+        self.register_buffer("mean", torch.zeros(task.shape, dtype=torch.float64))
+        self.register_buffer("fields", torch.zeros(n_fields, *task.shape, dtype=torch.float64))
+
+    def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
+        """One member where deterministic, else ``n_members`` random draws per lead time."""
+        if not self.stochastic:
+            return self.mean.expand(1, len(context), n_steps, *self.mean.shape).clone()
+        pick = torch.randint(len(self.fields), (n_members, len(context), n_steps), generator=generator)
+        height = context[:, -1].nanmean(-1)
+        return self.fields[pick] + height[:, None, None]
+
+
+def build(task: Task, config: Config) -> Climatology:
+    """The emulator before training."""
+    return Climatology(task, config)
+
+
+def train(emulator: Climatology, data: Observations, config: Config, seed: int, log: Log) -> None:
+    """Mean over all observed values; for the pool, observed deviations from the ring's mean, gaps filled with zero."""
+    observed = data.train.reshape(-1, *data.train.shape[2:])
+    if not emulator.stochastic:
+        mean = observed.nanmean(0)
+        ring_mean = observed.nanmean()
+        emulator.mean.copy_(torch.where(torch.isnan(mean), ring_mean, mean))
+        if data.task.system.ring:  # all sites are alike
+            emulator.mean.fill_(ring_mean)
+        return
+    deviations = observed - observed.nanmean(-1, keepdim=True)
+    every = torch.linspace(0, len(deviations) - 1, config.pool).long()
+    emulator.fields.copy_(torch.nan_to_num(deviations[every]))

@@ -1,0 +1,119 @@
+"""oracle: the perfect-model reference. The true system, started by an ensemble Kalman filter on the same context.
+
+It knows the equation, its parameters and the noise; what it lacks is the exact state. On clean tasks it starts from
+the last sample. It is a reference for skill, not a bound. Settings per system were chosen on contexts of another seed
+(``python -m emubench.reference tune``). Knowledge: equation. Expected scores: ``baselines/README.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emubench.assimilation import assimilate, ring_localisation
+from emubench.dataset import FLAT_BLANK, Observations
+from emubench.integrate import simulate
+from emubench.random import stream
+from emubench.task import Task
+from emubench.training import Log
+
+knowledge = "equation"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Ensemble size, multiplicative inflation and localisation radius in sites; 0 takes the system's own setting."""
+
+    members: int = 0
+    inflation: float = 0.0
+    radius: float = -1.0
+
+
+SETTINGS = {
+    "lorenz63": Config(40, 1.0, 0.0),
+    "lorenz96": Config(60, 1.02, 8.0),
+    "kuramoto_sivashinsky": Config(40, 1.0, 0.0),
+    "kpz": Config(40, 1.0, 12.0),
+}
+
+
+class Oracle(nn.Module):
+    """Filter, then integrate."""
+
+    def __init__(self, task: Task, config: Config) -> None:
+        super().__init__()
+        own = SETTINGS.get(task.system.name, Config(40, 1.02, 0.0))
+        self.task, self.system = task, task.system
+        self.members = config.members or own.members
+        self.inflation = config.inflation or own.inflation
+        self.radius = config.radius if config.radius >= 0 else own.radius
+
+    def advance(self, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
+        """The true flow over one sample interval, for ensembles ``"M B *S"``."""
+
+        def step(states: Tensor) -> Tensor:
+            flat = states.reshape(-1, *self.system.shape).numpy()
+            streams = list(rng.spawn(len(flat))) if self.system.stochastic else None
+            return torch.from_numpy(simulate(self.system, flat, 1, streams)[:, -1]).reshape(states.shape)
+
+        return step
+
+    def initial(self, n_cases: int, rng: np.random.Generator) -> Tensor:
+        """A climatological ensemble ``"M B *S"``: a library of states on the attractor, drawn from with replacement."""
+        n = 512
+        states = np.stack(
+            [self.system.draw(stream(0, "oracle", self.system.name, i), self.system.starts[0]) for i in range(n)]
+        )
+        if self.system.spin_up_samples:
+            states = simulate(self.system, states, self.system.spin_up_samples)[:, -1]
+        return torch.from_numpy(states[rng.integers(n, size=(self.members, n_cases))])
+
+    def start(self, context: Tensor, rng: np.random.Generator) -> Tensor:
+        """Analysis ensemble ``"M B *S"`` at the last context sample (one member where it is known exactly)."""
+        if self.task.observation.noise == 0 and self.task.full_state:
+            return context[None, :, -1]
+        flat = torch.isnan(context[:, :FLAT_BLANK]).flatten(1).all(1) if self.system.stochastic else None
+
+        def before(t: int, ensemble: Tensor) -> Tensor:
+            if flat is not None and t <= FLAT_BLANK:  # a flat start is part of the task's definition
+                ensemble[:, flat] = 0.0
+            return ensemble
+
+        components = list(self.task.observation.components or range(context.shape[-1]))
+        return assimilate(
+            self.advance(rng),
+            self.initial(len(context), rng),
+            context,
+            torch.from_numpy(self.task.observation.noise_std(self.system)),
+            components,
+            self.inflation,
+            ring_localisation(self.system.shape[0], self.radius) if self.radius else None,
+            before,
+        )
+
+    def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
+        """From the analysis mean (deterministic), or from ``n_members`` analysis members with their own noise."""
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        ensemble = self.start(context, rng)
+        if not self.system.stochastic:
+            ensemble = ensemble.mean(0, keepdim=True)
+        else:
+            ensemble = ensemble[torch.arange(n_members) % len(ensemble)]
+        flat = ensemble.reshape(-1, *self.system.shape).numpy()
+        streams = list(rng.spawn(len(flat))) if self.system.stochastic else None
+        run = torch.from_numpy(simulate(self.system, flat, n_steps, streams))
+        run = run.reshape(*ensemble.shape[:2], n_steps, *self.system.shape)
+        return run if self.task.full_state else run[..., list(self.task.observation.components or ())]
+
+
+def build(task: Task, config: Config) -> Oracle:
+    """The emulator; there is nothing to train."""
+    return Oracle(task, config)
+
+
+def train(emulator: Oracle, data: Observations, config: Config, seed: int, log: Log) -> None:
+    """Nothing is learned."""

@@ -1,0 +1,50 @@
+"""persistence: every component keeps its last observed value; one never observed gets the climatological mean
+(kpz, whose height drifts: the mean of the sites observed).
+
+The floor below which a forecast is worth nothing. Knowledge: none. Nothing is trained. Expected scores:
+``baselines/README.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from emubench.dataset import Observations
+from emubench.task import Task
+from emubench.training import Log, last_observed, ring_fill
+
+knowledge = "none"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Nothing to choose."""
+
+
+class Persistence(nn.Module):
+    """Forecast(t) = last observation."""
+
+    mean: Tensor
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.growth = task.system.stochastic
+        self.register_buffer("mean", torch.zeros(task.shape, dtype=torch.float64))
+
+    def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
+        """One member, constant in time."""
+        fill = ring_fill(context) if self.growth else self.mean
+        return last_observed(context, fill)[None, :, None].repeat(1, 1, n_steps, *[1] * (context.ndim - 2))
+
+
+def build(task: Task, config: Config) -> Persistence:
+    """The emulator before training."""
+    return Persistence(task)
+
+
+def train(emulator: Persistence, data: Observations, config: Config, seed: int, log: Log) -> None:
+    """Takes the climatological mean, which the data file states."""
+    emulator.mean.copy_(data.mean)

@@ -1,0 +1,108 @@
+"""What an emulator is: the protocols, the door through which forecasts come in, saving and loading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from emubench.errors import EmubenchError
+
+
+@runtime_checkable
+class Emulator(Protocol):
+    """Anything that forecasts. It sees the context (NaN = not observed), never the truth; physical units throughout."""
+
+    def forecast(
+        self, context: Float[Tensor, "B C *S"], n_steps: int, n_members: int, generator: torch.Generator
+    ) -> Float[Tensor, "M B T *S"]:
+        """The ``n_steps`` samples after the last context sample; a deterministic emulator returns ``M = 1``."""
+        ...
+
+
+@runtime_checkable
+class Stepper(Protocol):
+    """An emulator with a state, advanced one sample interval at a time; its forecast is :func:`step_forecast`."""
+
+    def start(self, context: Float[Tensor, "B C *S"], n_members: int, generator: torch.Generator) -> Tensor:
+        """The state ``"M B ..."`` at the last context sample."""
+        ...
+
+    def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
+        """The state one sample interval later."""
+        ...
+
+    def read(self, state: Tensor) -> Float[Tensor, "M B *S"]:
+        """The scored components of a state."""
+        ...
+
+
+def step_forecast(
+    stepper: Stepper, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator
+) -> Float[Tensor, "M B T *S"]:
+    """Derive ``forecast`` from a :class:`Stepper`."""
+    state = stepper.start(context, n_members, generator)
+    first = stepper.read(state)
+    out = torch.empty((*first.shape[:2], n_steps, *first.shape[2:]), dtype=first.dtype, device=first.device)
+    for t in range(n_steps):
+        state = stepper.step(state, generator)
+        out[:, :, t] = stepper.read(state)
+    return out
+
+
+@torch.no_grad()
+def checked_forecast(
+    emulator: Emulator, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator
+) -> Float[Tensor, "M B T *S"]:
+    """The forecast door: call ``emulator`` and check what comes back, once.
+
+    A wrong shape or dtype raises :class:`EmubenchError` naming both; NaN and infinity pass, to be scored as failures.
+    The context is handed over as a copy, so that no emulator can change what it is judged on.
+    """
+    forecast = emulator.forecast(context.clone(), n_steps, n_members, generator)
+    return check_forecast(forecast, context, n_steps, n_members)
+
+
+def check_forecast(forecast: Any, context: Tensor, n_steps: int, n_members: int) -> Float[Tensor, "M B T *S"]:
+    """``forecast`` itself if it has the shape and dtype that were asked for."""
+    if not isinstance(forecast, Tensor):
+        raise EmubenchError(f"forecast: a torch.Tensor belongs here, not {type(forecast).__name__}")
+    wanted = (context.shape[0], n_steps, *context.shape[2:])
+    members = forecast.shape[0] if forecast.ndim else 0
+    if tuple(forecast.shape[1:]) != wanted or members not in {1, n_members}:
+        raise EmubenchError(f"forecast: shape {tuple(forecast.shape)} where {(n_members, *wanted)} belongs")
+    if forecast.dtype not in (torch.float32, torch.float64):
+        raise EmubenchError(f"forecast: dtype {forecast.dtype} where float32 or float64 belongs")
+    return forecast
+
+
+def n_parameters(emulator: nn.Module) -> int:
+    """Number of fitted values: parameters and floating-point buffers."""
+    return sum(t.numel() for t in emulator.state_dict().values() if t.is_floating_point())
+
+
+def save_weights(emulator: nn.Module, path: Path) -> None:
+    """Write the state dict as safetensors."""
+    save_file({k: v.detach().cpu().contiguous() for k, v in emulator.state_dict().items()}, path)
+
+
+def load_weights(emulator: nn.Module, path: Path) -> None:
+    """Load weights into a freshly built emulator; a missing, foreign or misshapen tensor is named."""
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise EmubenchError(f"{path}: not a whole safetensors file ({error})") from None
+    own = emulator.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors or name not in own:
+            raise EmubenchError(f"{path}: tensor {name} is {'missing' if name in own else 'not of this architecture'}")
+        if own[name].shape != tensors[name].shape:
+            raise EmubenchError(
+                f"{path}: tensor {name}: shape {tuple(tensors[name].shape)} where {tuple(own[name].shape)} belongs"
+            )
+    emulator.load_state_dict(tensors)

@@ -1,0 +1,235 @@
+"""Scoring: truth against forecast, chunk by chunk; the one place where cases are averaged and bootstrapped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from emubench import __version__, dataset, hdf5, metrics, reference, schema, store
+from emubench.emulator import Emulator, check_forecast, checked_forecast
+from emubench.errors import EmubenchError
+from emubench.metrics import Pool, Row, Summary, Truth
+from emubench.random import torch_stream
+from emubench.task import Task
+
+N_RESAMPLES = 1000
+INTERVAL = (0.025, 0.975)
+CHUNK = 64
+Forecaster = Callable[[str, slice], Tensor]
+"""``(split, cases) -> forecast "M B T *S"`` of those cases."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of one emulator on one task, with what the plots need."""
+
+    scores: schema.ScoreFile
+    figures: dict[str, Any]
+
+
+def n_members(task: Task, split: str) -> int:
+    """Ensemble size asked for: 16 where the truth is stochastic and scored in law, else 1."""
+    return 16 if task.system.stochastic and split == "test" else 1
+
+
+def load_truth(task: Task, data: Path, split: str) -> tuple[Tensor, Tensor, str]:
+    """Scored components after the context ``"B T *S"``, kinds of start ``"B"`` and the stored hash of the truth."""
+    path = dataset.truth_path(task, data)
+    with dataset.open_file(path, "truth", task) as file:
+        values = hdf5.read_array(path, file, f"{split}/truth")
+        start = hdf5.read_array(path, file, f"{split}/start")
+        digest = str(file[f"{split}/truth"].attrs.get(store.DIGEST, ""))
+    scored = task.observation.select(values[:, task.context :])
+    if not np.isfinite(scored).all():
+        raise EmubenchError(f"{path}: array {split}/truth holds values that are not finite")
+    return torch.from_numpy(np.ascontiguousarray(scored)), torch.from_numpy(start.astype("i8")), digest
+
+
+def resample(start: Tensor, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Float[Tensor, "R B"]:
+    """Bootstrap weights of cases, resampled within each kind of start; rows sum to 1."""
+    generator = torch_stream(seed, "bootstrap", len(start))
+    weights = torch.zeros(n_resamples, len(start), dtype=torch.float64)
+    for kind in start.unique():
+        (index,) = torch.nonzero(start == kind, as_tuple=True)
+        drawn = torch.randint(len(index), (n_resamples, len(index)), generator=generator)
+        weights.scatter_add_(1, index[drawn], torch.full(drawn.shape, 1.0 / len(start), dtype=torch.float64))
+    return weights
+
+
+def bootstrap(summary: Summary, weights: Float[Tensor, "R B"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Value, low and high of every output: a bootstrap is a matrix product."""
+    value = summary.finish(summary.cases.mean(0))
+    resampled = summary.finish(weights @ summary.cases)
+    low, high = torch.quantile(resampled, torch.tensor(INTERVAL, dtype=torch.float64), dim=0)
+    return value, low, high
+
+
+def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | None = None) -> Result:
+    """Score the forecasts that ``forecaster`` gives for every case of the test and climate splits."""
+    frozen = reference.get(task.name)
+    rows: list[schema.ScoreRow] = []
+    headline: dict[str, list[float]] = {}
+    figures: dict[str, Any] = {}
+    digests = []
+    for split in ("test", "climate"):
+        values, start, digest = load_truth(task, data, split)
+        digests.append(digest)
+        pool = Pool(task, values[start == 0]) if split == "climate" else None
+        modules = [m for m in map(metrics.get, metrics.names()) if m.split == split and m.applies(task)]
+        parts: list[list[Summary]] = [[] for _ in modules]
+        for first in range(0, len(values), CHUNK):
+            cases = slice(first, min(first + CHUNK, len(values)))
+            forecast = forecaster(split, cases)
+            truth = Truth(task, values[cases], start[cases], pool, frozen)
+            for part, module in zip(parts, modules, strict=True):
+                part.append(module.summarise(forecast, truth))
+            if first == 0:
+                figures |= _figures(task, split, forecast, truth)
+            if progress:
+                progress(cases.stop, len(values))
+        weights = resample(start)
+        for part in parts:
+            whole = Summary(torch.cat([p.cases for p in part]), part[0].rows, part[0].finish, part[0].headline)
+            rows += _rows(task, whole, weights)
+            for name, column in whole.headline.items():
+                headline[name] = whole.cases[:, column].tolist()
+                rows += _skill(task, whole, column, weights, frozen)
+    return Result(
+        scores=schema.ScoreFile(
+            schema_version=schema.SCHEMA_VERSION,
+            emubench_version=__version__,
+            task=task.name,
+            size=task.size,
+            truth_sha256=store.combine(digests),
+            rows=rows,
+            cases=headline,
+        ),
+        figures=figures,
+    )
+
+
+def _score_row(task: Task, row: Row, value: Tensor, low: Tensor, high: Tensor, n_cases: int) -> schema.ScoreRow:
+    v, lo, hi = (schema.finite_or_none(float(x)) for x in (value, low, high))
+    return schema.ScoreRow(
+        task=task.name,
+        metric=row.metric,
+        lead_time=row.lead_time,
+        value=v,
+        low=lo,
+        high=hi,
+        n_cases=n_cases,
+        unit=row.unit,
+    )
+
+
+def _rows(task: Task, summary: Summary, weights: Tensor) -> list[schema.ScoreRow]:
+    value, low, high = bootstrap(summary, weights)
+    n = len(summary.cases)
+    return [_score_row(task, r, *vlh, n) for r, *vlh in zip(summary.rows, value, low, high, strict=True)]
+
+
+def _skill(task: Task, summary: Summary, column: int, weights: Tensor, frozen: dict[str, Any]) -> list[schema.ScoreRow]:
+    """(score − floor)/(oracle − floor) of a headline metric: 0 at the floor, 1 at the perfect-model reference."""
+    if "floor" not in frozen or "oracle" not in frozen:
+        return []
+    scale = frozen["oracle"] - frozen["floor"]
+    skill = Summary(
+        summary.cases[:, column : column + 1],
+        (Row("skill_accuracy", None, "1"),),
+        lambda mean: (mean - frozen["floor"]) / scale,
+    )
+    return _rows(task, skill, weights)
+
+
+def _figures(task: Task, split: str, forecast: Tensor, truth: Truth) -> dict[str, Any]:
+    """Example case and spectra, rounded: what the plots of a run show."""
+
+    def rounded(values: Tensor) -> list[Any]:
+        return torch.nan_to_num(values.double(), nan=1e9).clamp(-1e9, 1e9).numpy().round(3).tolist()
+
+    if split == "test":
+        n = min(forecast.shape[2], max(24, round(8 / task.lead_time_step)) if not task.system.stochastic else 128)
+        leads = (np.arange(1, n + 1) * task.lead_time_step).round(5).tolist()
+        return {
+            "lead_time": leads,
+            "truth": rounded(truth.values[0, :n]),
+            "forecast": rounded(forecast[0, 0, :n]),
+        }
+    run = metrics.deviation(forecast[0].double(), task)
+    figures: dict[str, Any] = {"climate": rounded(forecast[0, 0, :1000])}
+    if task.system.ring and truth.pool is not None:
+        power = metrics.spatial_power(torch.nan_to_num(run, nan=0.0, posinf=0.0, neginf=0.0)).mean(0)
+        figures["spatial_power"] = power.tolist()
+        figures["truth_spatial_power"] = truth.pool.spatial_power.tolist()
+    return figures
+
+
+def evaluate(
+    emulator: Emulator, task: Task, data: Path, seed: int = 0, progress: Progress | None = None
+) -> tuple[Result, dict[str, Any]]:
+    """Forecast every context with ``emulator``, score, and time the rollouts: result and timing."""
+    contexts = dataset.load(task, data).contexts
+    seconds = {"test": 0.0, "climate": 0.0}
+
+    def forecaster(split: str, cases: slice) -> Tensor:
+        generator = torch_stream(seed, "forecast", task.name, split, cases.start)
+        begun = time.perf_counter()
+        forecast = checked_forecast(
+            emulator, contexts[split][cases], task.steps(split), n_members(task, split), generator
+        )
+        seconds[split] += time.perf_counter() - begun
+        return forecast
+
+    result = score(task, data, forecaster, progress)
+    lead_times = task.n_test * task.test_steps * task.lead_time_step * n_members(task, "test")
+    timing = {
+        "lyapunov_times_per_second": lead_times / max(seconds["test"], 1e-9),
+        "unit": f"{task.system.lead_time_unit}s of one member per second, encoder included, batches of {CHUNK} cases",
+        "test_seconds": seconds["test"],
+        "climate_seconds": seconds["climate"],
+        "threads": torch.get_num_threads(),
+        "device": "cpu",
+    }
+    return result, timing
+
+
+def read_forecast(path: Path, task: Task) -> dict[str, Tensor]:
+    """A forecast made elsewhere: HDF5 groups ``test``, ``climate`` with ``forecast``, or an npz with these keys."""
+    shapes = {s: (n_members(task, s), task.cases(s), task.steps(s), *task.shape) for s in ("test", "climate")}
+    if path.suffix == ".npz":
+        arrays = hdf5.read_npz(path, ("test", "climate"), shapes)
+    else:
+        with hdf5.open_plain(path) as file:
+            arrays = {}
+            for split in shapes:
+                name = f"{split}/forecast"
+                if name in file:
+                    found = file[name].shape  # type: ignore[union-attr]
+                    if found[1:] != shapes[split][1:] or found[0] not in {1, shapes[split][0]}:
+                        raise EmubenchError(f"{path}: {name}: shape {found} where {shapes[split]} belongs")
+                    arrays[split] = hdf5.read_array(path, file, name)
+    for split in shapes:
+        if split not in arrays:
+            raise EmubenchError(f"{path}: the forecast of split {split} is missing (shape {shapes[split]})")
+    return {split: torch.from_numpy(np.ascontiguousarray(a)) for split, a in arrays.items()}
+
+
+def score_forecast(path: Path, task: Task, data: Path, progress: Progress | None = None) -> Result:
+    """Score a forecast file through the same code as an emulator of ours."""
+    forecasts = read_forecast(path, task)
+    contexts = dataset.load(task, data).contexts
+
+    def forecaster(split: str, cases: slice) -> Tensor:
+        chunk = forecasts[split][:, cases]
+        return check_forecast(chunk, contexts[split][cases], task.steps(split), n_members(task, split))
+
+    return score(task, data, forecaster, progress)

@@ -1,0 +1,76 @@
+"""Valid prediction time: how long a forecast stays within 0.5 σ of the truth.
+
+With the error e(t) = √(mean over scored components of ((forecast − truth)/σ_clim)²), lead 0 the last context sample
+with e = 0, it is the first crossing of 0.5, linearly interpolated; a forecast that never crosses gets the horizon; a
+NaN crosses. The score is the mean over cases, in Lyapunov times. Of an ensemble the mean over members is taken.
+Range 0 … horizon, higher is better. It can't see anything after the crossing. After Vlachas et al. 2020,
+doi:10.1016/j.neunet.2020.02.016.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from emubench.metrics import LOST, Row, Summary, Truth
+from emubench.task import Task
+
+split = "test"
+THRESHOLD, STRICT_THRESHOLD = 0.5, 0.3
+
+
+def applies(task: Task) -> bool:
+    """Deterministic systems: where noise drives the system, no forecast follows one realisation."""
+    return not task.system.stochastic
+
+
+def error(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Float[Tensor, "B T"]:
+    """Normalised error of the ensemble mean per case and lead time; a failed forecast counts 10 σ from then on."""
+    difference = (forecast.mean(0, dtype=torch.float64) - truth.values) / truth.std
+    e = difference.flatten(2).square().mean(-1).sqrt()
+    failed = torch.cummax((~torch.isfinite(e)).to(torch.int8), dim=1).values.bool()
+    return torch.where(failed, LOST, e).clamp(max=LOST)
+
+
+def crossing(e: Float[Tensor, "B T"], threshold: float, failed: Tensor | None = None) -> Float[Tensor, " B"]:
+    """First time at which ``e`` exceeds ``threshold``, in steps, with e = 0 at time 0; never: T.
+
+    Where ``failed``, the crossing is at the last sound sample.
+
+    >>> crossing(torch.tensor([[0.25, 0.75, 0.1], [0.1, 0.2, 0.3]]), 0.5).tolist()
+    [1.5, 3.0]
+    """
+    n = e.shape[1]
+    padded = torch.cat([torch.zeros_like(e[:, :1]), e], dim=1)
+    above = padded > threshold
+    first = torch.where(above.any(1), above.to(torch.int8).argmax(1), n)
+    after = padded.gather(1, first[:, None])[:, 0]
+    before = padded.gather(1, (first - 1).clamp(min=0)[:, None])[:, 0]
+    share = (threshold - before) / (after - before)
+    if failed is not None:
+        share = torch.where(failed.gather(1, (first - 1).clamp(min=0)[:, None])[:, 0], 0.0, share)
+    return torch.where(above.any(1), first - 1 + share, float(n))
+
+
+def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
+    """Crossing times of 0.5 and 0.3, and whether 0.5 is never crossed."""
+    e = error(forecast, truth)
+    failed = torch.cummax((~torch.isfinite(forecast.flatten(3)).all(-1).all(0)).to(torch.int8), 1).values.bool()
+    cap = truth.task.test_steps * truth.task.lead_time_step
+    agreement = truth.task.system.known_climate().agreement_time
+    if truth.task.track == "clean" and agreement is not None:
+        cap = min(cap, agreement)
+    times = [crossing(e, t, failed) * truth.task.lead_time_step for t in (THRESHOLD, STRICT_THRESHOLD)]
+    capped = [t.clamp(max=cap) for t in times]
+    never = (times[0] >= cap).double()
+    unit = truth.task.system.lead_time_unit
+    return Summary(
+        cases=torch.stack([*capped, never], dim=1),
+        rows=(
+            Row("valid_prediction_time", None, unit),
+            Row("valid_prediction_time_strict", None, unit),
+            Row("never_crossed_fraction", None, "1"),
+        ),
+        headline={"valid_prediction_time": 0},
+    )

@@ -1,0 +1,24 @@
+"""Frozen reference values per task: floor and oracle of the accuracy skill, noise floors and anchors of stability.
+
+They live in ``reference.json`` and change only with the benchmark version; ``python -m emubench.reference --help``
+says how they are made. A task without an entry (a custom one) has scores, but no skills.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PATH = Path(__file__).with_name("reference.json")
+
+
+@cache
+def _all() -> dict[str, Any]:
+    return json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else {}
+
+
+def get(task: str) -> dict[str, Any]:
+    """``floor``, ``oracle`` (values of the headline metric), ``d_zero`` and ``d_floor`` of a task, if frozen."""
+    return _all().get(task, {})
