@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from emubench import kernels, registry, systems
+from emubench import kernels, noise, registry, systems
+from emubench.errors import EmubenchError
 from emubench.integrate import reference_rollout
 from emubench.random import stream
 from emubench.system import System
@@ -146,3 +148,19 @@ def test_the_mean_of_kuramoto_sivashinsky_is_dropped_and_high_modes_decay_alone(
     found = kernels.find(system)(system, rough, 2, [])
     assert np.abs(found.mean(-1)).max() < 1e-14
     assert np.abs(found - reference_rollout(system, rough, 2, [])).max() < 1e-11
+
+
+def test_euler_maruyama_of_kpz_is_the_systems_own():
+    from emubench.integrate import rollout
+    from emubench.kernels import kpz
+
+    system = systems.get("kpz", n_sites=65, solver_step=0.01, sample_interval=0.1, nu=0.7, dx=0.9)
+    state, who = start(system, 3), [0, 1, 2]
+    drawn = noise.normals(noise.seeds(generators(who), 20), 65)
+    rows = iter(torch.from_numpy(drawn).unbind(1))
+    step = system.solver(scheme="euler_maruyama")
+    expected = rollout(step, torch.from_numpy(state), 2, system.steps_per_sample, lambda: next(rows)).numpy()
+    found = kpz.rollout(system, state, 2, generators(who), scheme="euler_maruyama")
+    assert np.abs(found - expected).max() < 1e-12 * np.abs(expected).max()
+    with pytest.raises(EmubenchError, match="scheme of the kpz kernel"):
+        kpz.rollout(system, state, 1, generators(who), scheme="milstein")

@@ -7,9 +7,11 @@ heat kernel decays faster than exponentially, and the noise filter nearly so.
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 
+from emubench.errors import unknown
 from emubench.kernels._blocks import rollout_blocks
 from emubench.kernels._normal import lane_seeds, normals
 from emubench.kernels._simd import aligned, jit, load, store
@@ -18,6 +20,8 @@ from emubench.system import System
 NEGLIGIBLE = 1e-16
 """Stencils end where their weights, which decay, fall below this fraction of the largest: the rounding of a double."""
 MAX_TAPS = 64
+MARGIN = 8
+"""Rows before and behind the ring, at least."""
 
 
 def supports(system: System) -> bool:
@@ -39,17 +43,26 @@ def stencils(system: System) -> np.ndarray:
     return weights[: int(small.argmax()) if small.any() else len(small)]
 
 
-def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
-    """See :func:`emubench.integrate.reference_rollout`."""
-    p, (n,), n_steps = system.parameters(), system.shape, system.steps_per_sample
-    n_ghosts, weights = len(stencils(system)) - 1, stencils(system).ravel()
-    work = [aligned(n + 2 * n_ghosts + 3) for _ in range(5)]
-    rate, half = float(p["lam"] / 6 / p["dx"] ** 2), system.solver_step / 2
+def rollout(
+    system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "strang"
+) -> np.ndarray:
+    """See :func:`emubench.integrate.reference_rollout`; ``scheme`` may also be ``euler_maruyama``, for comparisons."""
+    p, (n,), n_steps, weights = system.parameters(), system.shape, system.steps_per_sample, stencils(system)
+    first = max(MARGIN, len(weights) + 1)
+    work = [aligned(n + 2 * first) for _ in range(3)]
+    h = system.solver_step
+    rate, diffusion = p["lam"] * h / 6 / p["dx"] ** 2, p["nu"] * h / p["dx"] ** 2
+    if scheme == "strang":
+        run, constants = _strang, (weights.ravel(), rate / 2)
+    elif scheme == "euler_maruyama":
+        run, constants = _euler_maruyama, (diffusion, rate, math.sqrt(2 * p["noise"] * h / p["dx"]))
+    else:
+        raise unknown("scheme of the kpz kernel", scheme, ("strang", "euler_maruyama"))
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: list[int]) -> None:
-        n_samples = len(samples) // len(block)
-        seeds = lane_seeds([rngs[b] for b in trajectories], n_samples * n_steps)
-        _advance(block, samples, seeds, n, n_ghosts, n_samples, n_steps, weights, rate, half, *work)
+        steps = len(samples) // len(block) * n_steps
+        seeds = lane_seeds([rngs[b] for b in trajectories], steps)
+        run(block, samples, seeds, n, first, steps // n_steps, n_steps, *constants, *work)
 
     return rollout_blocks(state, n_samples, advance)
 
@@ -63,71 +76,102 @@ def _wrap(u, n, first, n_ghosts):
 
 
 @jit
-def _stage(u, base, out, n, first, h):
-    """``out = base + h (a² + ab + b²)`` with the differences a, b of ``u`` to either side."""
+def _slope(left, right):
+    """Three times Lam and Shin's (h_x)² from the differences to either side."""
+    return left * (left + right) + right * right
+
+
+@jit
+def _grow(u, n, first, h):
+    """One RK4 step of the nonlinear part, in place and in one sweep: each stage trails the one before by a site.
+
+    With the states p, q, r of which the later slopes are taken, u + h/6 (k1 + 2 k2 + 2 k3 + k4) is
+    (p + 2 q + r − u)/3 + h/6 k4. Needs six rows before the ring and four behind it.
+    """
+    _wrap(u, n, first, 4)
+    half, sixth, third = h / 2, h / 6, 1 / 3
+    u0 = load(u, first - 3)
+    left = u0 - load(u, first - 4)
+    # Trailing values, of which the first few are stand-ins: the sites that they reach lie before the ring.
+    u1, u2, p1, q1, r1, mean2, mean3 = u0, u0, u0, u0, u0, u0, u0
+    p_left, q_left, r_left = left, left, left
+    for i in range(first - 3, first + n + 3):
+        ahead = load(u, i + 1)
+        right = ahead - u0
+        p0 = u0 + half * _slope(left, right)
+        p_right = p0 - p1
+        q0 = u1 + half * _slope(p_left, p_right)
+        mean1 = 2.0 * q0 + (p1 - u1)
+        q_right = q0 - q1
+        r0 = u2 + h * _slope(q_left, q_right)
+        r_right = r0 - r1
+        store(u, i - 3, third * (mean3 + r1) + sixth * _slope(r_left, r_right))
+        u0, u1, u2, p1, q1, r1, mean2, mean3 = ahead, u0, u1, p0, q0, r0, mean1, mean2
+        left, p_left, q_left, r_left = right, p_right, q_right, r_right
+
+
+@jit
+def _diffuse(u, xi, out, n, first, weights):
+    """One exact step of the linear part with noise ``xi``; two sites at a time, which share what they load."""
+    n_taps = len(weights) // 2
+    _wrap(u, n, first, n_taps)
+    _wrap(xi, n, first, n_taps)
+    for i in range(first, first + n, 2):
+        u_left, u_right, xi_left, xi_right = load(u, i), load(u, i + 1), load(xi, i), load(xi, i + 1)
+        here = weights[0] * u_left + weights[1] * xi_left
+        there = weights[0] * u_right + weights[1] * xi_right
+        for j in range(1, n_taps):
+            u_far, u_end, xi_far, xi_end = load(u, i - j), load(u, i + 1 + j), load(xi, i - j), load(xi, i + 1 + j)
+            here = here + weights[2 * j] * (u_far + u_right) + weights[2 * j + 1] * (xi_far + xi_right)
+            there = there + weights[2 * j] * (u_left + u_end) + weights[2 * j + 1] * (xi_left + xi_end)
+            u_left, u_right, xi_left, xi_right = u_far, u_end, xi_far, xi_end
+        store(out, i, here)
+        store(out, i + 1, there)
+
+
+@jit
+def _euler(u, xi, n, first, diffusion, rate, amplitude):
+    """One Euler–Maruyama step, in place."""
     _wrap(u, n, first, 1)
     here = load(u, first)
     left = here - load(u, first - 1)
     for i in range(first, first + n):
         ahead = load(u, i + 1)
         right = ahead - here
-        store(out, i, load(base, i) + h * (left * (left + right) + right * right))
+        drift = diffusion * (right - left) + rate * _slope(left, right)
+        store(u, i, here + drift + amplitude * load(xi, i))
         here, left = ahead, right
 
 
 @jit
-def _finish(u, p, q, r, n, first, h):
-    """The last stage of RK4, into u (see the one of lorenz96)."""
-    _wrap(r, n, first, 1)
-    third, sixth = 1 / 3, h / 6
-    here = load(r, first)
-    left = here - load(r, first - 1)
-    for i in range(first, first + n):
-        ahead = load(r, i + 1)
-        right = ahead - here
-        mean = third * (2.0 * load(q, i) + (load(p, i) + (here - load(u, i))))
-        store(u, i, mean + sixth * (left * (left + right) + right * right))
-        here, left = ahead, right
-
-
-@jit
-def _grow(u, p, q, r, n, first, rate, h):
-    """One RK4 step of the nonlinear part."""
-    _stage(u, u, p, n, first, h / 2 * rate)
-    _stage(p, u, q, n, first, h / 2 * rate)
-    _stage(q, u, r, n, first, h * rate)
-    _finish(u, p, q, r, n, first, h * rate)
-
-
-@jit
-def _diffuse(u, xi, out, n, first, weights):
-    """One exact step of the linear part with noise ``xi``."""
-    n_taps = len(weights) // 2
-    _wrap(u, n, first, n_taps - 1)
-    _wrap(xi, n, first, n_taps - 1)
-    for i in range(first, first + n):
-        total = weights[0] * load(u, i) + weights[1] * load(xi, i)
-        for j in range(1, n_taps):
-            total = total + weights[2 * j] * (load(u, i - j) + load(u, i + j))
-            total = total + weights[2 * j + 1] * (load(xi, i - j) + load(xi, i + j))
-        store(out, i, total)
-
-
-@jit
-def _advance(state, samples, seeds, n, n_ghosts, n_samples, n_steps, weights, rate, half, u, p, q, r, xi):
-    first = n_ghosts + 1
+def _copy(source, start, target, first, n):
     for i in range(n):
-        store(u, first + i, load(state, i))
+        store(target, first + i, load(source, start + i))
+
+
+@jit
+def _strang(state, samples, seeds, n, first, n_samples, n_steps, weights, rate, u, v, xi):
+    """``rate`` is the nonlinear coefficient times half a step."""
+    _copy(state, 0, u, first, n)
     for t in range(n_samples):
         for s in range(n_steps):
             if rate != 0.0:
-                _grow(u, p, q, r, n, first, rate, half)
+                _grow(u, n, first, rate)
             normals(seeds, t * n_steps + s, xi, first, n)
-            _diffuse(u, xi, p, n, first, weights)
-            u, p = p, u
+            _diffuse(u, xi, v, n, first, weights)
+            u, v = v, u
             if rate != 0.0:
-                _grow(u, p, q, r, n, first, rate, half)
-        for i in range(n):
-            store(samples, t * n + i, load(u, first + i))
-    for i in range(n):
-        store(state, i, load(u, first + i))
+                _grow(u, n, first, rate)
+        _copy(u, first, samples, t * n, n)
+    _copy(u, first, state, 0, n)
+
+
+@jit
+def _euler_maruyama(state, samples, seeds, n, first, n_samples, n_steps, diffusion, rate, amplitude, u, v, xi):
+    _copy(state, 0, u, first, n)
+    for t in range(n_samples):
+        for s in range(n_steps):
+            normals(seeds, t * n_steps + s, xi, first, n)
+            _euler(u, xi, n, first, diffusion, rate, amplitude)
+        _copy(u, first, samples, t * n, n)
+    _copy(u, first, state, 0, n)
