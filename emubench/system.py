@@ -72,8 +72,8 @@ class System(ABC):
     def __post_init__(self) -> None:
         if self.climate is None and self.parameters() == self.default_parameters():
             object.__setattr__(self, "climate", self.reference_climate)
-        steps = self.sample_interval / self.solver_step
-        if not (self.solver_step > 0 and abs(steps - round(steps)) < 1e-9 * steps and round(steps) >= 1):
+        steps = self.sample_interval / self.solver_step if self.solver_step > 0 else 0.0
+        if round(steps) < 1 or abs(steps - round(steps)) > 1e-9 * steps:
             raise EmubenchError(
                 f"{self.name}: solver_step {self.solver_step} does not divide sample_interval {self.sample_interval}"
             )

@@ -103,14 +103,16 @@ def test_etd_is_exact_for_a_linear_equation_with_constant_forcing(scheme, h):
     assert step(torch.from_numpy(state), None).numpy() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("scheme", "order", "steps"), [("etdrk4", 4, (256, 512, 1024)), ("etd1", 1, (512, 1024, 2048))])
-def test_etd_order_on_kuramoto_sivashinsky(scheme, order, steps):
+@pytest.mark.parametrize(("scheme", "order"), [("etdrk4", 4), ("etd1", 1)])
+def test_etd_order_on_kuramoto_sivashinsky(scheme, order):
     system = systems.get("kuramoto_sivashinsky", n_sites=32)  # with more modes the stiffest lower the order to 3.5
     start = np.stack([system.draw(stream(0, "order", i), "attractor") for i in range(3)])
     start = torch.from_numpy(simulate(system, start, 50)[:, -1].copy())
     duration = 4.0
     fine = rollout(system.solver(duration / 4096), start, 1, 4096)
-    errors = [float((rollout(system.solver(duration / n, scheme), start, 1, n) - fine).abs().max()) for n in steps]
+    errors = [
+        float((rollout(system.solver(duration / n, scheme), start, 1, n) - fine).abs().max()) for n in (256, 512, 1024)
+    ]
     assert orders(errors) == pytest.approx(order, abs=0.15)
 
 
