@@ -133,7 +133,7 @@ def test_empty_batches_and_empty_runs():
     ("name", "parameters"),
     [
         ("kuramoto_sivashinsky", {"n_sites": 48}),
-        ("kuramoto_sivashinsky", {"n_sites": 4}),
+        ("kuramoto_sivashinsky", {"n_sites": 4, "length": 7.0}),
         ("lorenz96", {"n_sites": 3}),
         ("kpz", {"nu": 100.0, "n_sites": 16}),
     ],
@@ -164,3 +164,18 @@ def test_euler_maruyama_of_kpz_is_the_systems_own():
     assert np.abs(found - expected).max() < 1e-12 * np.abs(expected).max()
     with pytest.raises(EmubenchError, match="scheme of the kpz kernel"):
         kpz.rollout(system, state, 1, generators(who), scheme="milstein")
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("n_threads", [None, 1, 3])
+def test_threads_change_nothing(name, n_threads):
+    system, who = systems.get(name), list(range(70))
+    state = start(system, 70)
+    found = kernels.rollout_parallel(system, state, 2, generators(who), n_threads)
+    assert np.array_equal(found, kernels.find(system)(system, state, 2, generators(who)))
+
+
+def test_threads_need_a_kernel():
+    system = systems.get("lorenz96", n_sites=3)
+    with pytest.raises(EmubenchError, match="no kernel"):
+        kernels.rollout_parallel(system, np.zeros((1, 3)), 1, [])
