@@ -54,6 +54,12 @@ def load_truth(task: Task, data: Path, split: str) -> tuple[Tensor, Tensor, str]
     return torch.from_numpy(np.ascontiguousarray(scored)), torch.from_numpy(start.astype("i8")), digest
 
 
+def truth_digest(task: Task, data: Path) -> str:
+    """Hash of the stored truth of both splits: scores belong to it."""
+    with dataset.open_file(dataset.truth_path(task, data), "truth", task) as file:
+        return store.combine([str(file[f"{s}/truth"].attrs.get(store.DIGEST, "")) for s in ("test", "climate")])
+
+
 def resample(start: Tensor, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Float[Tensor, "R B"]:
     """Bootstrap weights of cases, resampled within each kind of start; rows sum to 1."""
     generator = torch_stream(seed, "bootstrap", len(start))

@@ -1,0 +1,104 @@
+"""Networks shared by the baselines: a gated perceptron, and the same applied around every site of a ring."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class GatedMlp(nn.Module):
+    """``W₃ silu(W₂ (silu(W₁ x) ⊙ V₁ x))``: the gate lets products of inputs through, as in Shazeer 2020 (arXiv:2002.05202).
+
+    The last layer starts at zero, so that a residual block built on it starts as the identity.
+    """
+
+    def __init__(self, n_in: int, n_out: int, width: int) -> None:
+        super().__init__()
+        self.gate, self.value = nn.Linear(n_in, width), nn.Linear(n_in, width)
+        self.hidden, self.out = nn.Linear(width, width), nn.Linear(width, n_out)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        """Apply to the last axis."""
+        gated = nn.functional.silu(self.gate(x)) * self.value(x)
+        return self.out(nn.functional.silu(self.hidden(gated)))
+
+
+def neighbourhoods(x: Float[Tensor, "... N"], radius: int) -> Float[Tensor, "... N w"]:
+    """For every site of a ring the values within ``radius`` of it, ``w = 2 radius + 1``.
+
+    >>> neighbourhoods(torch.tensor([0.0, 1.0, 2.0, 3.0]), 1)[0].tolist()
+    [3.0, 0.0, 1.0]
+    """
+    padded = torch.cat([x[..., -radius:], x, x[..., :radius]], dim=-1)
+    return padded.unfold(-1, 2 * radius + 1, 1)
+
+
+class RingField(nn.Module):
+    """A local, translation-equivariant field on a ring of any length: one gated perceptron for every neighbourhood.
+
+    With ``growth`` it sees only height differences to the site, so that it doesn't change when all heights shift.
+    """
+
+    def __init__(self, radius: int, width: int, growth: bool = False) -> None:
+        super().__init__()
+        self.radius, self.growth = radius, growth
+        self.network = GatedMlp(2 * radius + 1, 1, width)
+
+    def forward(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
+        """Tendency at every site."""
+        local = neighbourhoods(u, self.radius)
+        return self.network(local - u[..., None] if self.growth else local)[..., 0]
+
+
+def interpolate_ring(values: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
+    """Fill NaN gaps linearly between the nearest observed sites of the ring; all NaN gives zeros.
+
+    >>> interpolate_ring(torch.tensor([1.0, float("nan"), 3.0, float("nan")])).tolist()
+    [1.0, 2.0, 3.0, 2.0]
+    """
+    n = values.shape[-1]
+    seen = ~torch.isnan(values)
+    index = torch.arange(3 * n, device=values.device)
+    tripled = seen.repeat(*[1] * (values.ndim - 1), 3)
+    before = torch.cummax(torch.where(tripled, index, -1), dim=-1).values
+    after = torch.where(tripled, index, 4 * n).flip(-1).cummin(dim=-1).values.flip(-1)
+    before, after = before[..., n : 2 * n], after[..., n : 2 * n]
+    gap = (after - before).clamp(min=1)
+    weight = (index[n : 2 * n] - before) / gap
+    left, right = (torch.gather(values, -1, at % n) for at in (before, after))
+    filled = torch.where(seen, values, left + weight.to(values.dtype) * (right - left))
+    return torch.where(seen.any(-1, keepdim=True), filled, 0.0)
+
+
+class WindowEncoder(nn.Module):
+    """The state at the end of a window of noisy, gappy samples: the last sample with gaps filled, plus a correction.
+
+    On rings the correction at a site is a gated perceptron of the filled values and masks around it; off rings of the
+    whole window. ``n_latent`` further components, never observed, start from the correction alone (off rings).
+    """
+
+    def __init__(
+        self, length: int, n_components: int, width: int, ring: bool, radius: int, growth: bool, n_latent: int
+    ) -> None:
+        super().__init__()
+        self.length, self.ring, self.radius, self.growth, self.n_latent = length, ring, radius, growth, n_latent
+        n_in = 2 * length * (2 * radius + 1 if ring else n_components)
+        self.network = GatedMlp(n_in, 1 if ring else n_components + n_latent, width)
+
+    def forward(self, window: Float[Tensor, "B L S"]) -> Float[Tensor, "B D"]:
+        """Estimate the state at the window's last sample (NaN = not observed)."""
+        seen = (~torch.isnan(window)).to(window.dtype)
+        if not self.ring:
+            filled = torch.nan_to_num(window)
+            correction = self.network(torch.cat([filled, seen], dim=1).flatten(1))
+            return nn.functional.pad(filled[:, -1], (0, self.n_latent)) + correction
+        filled = interpolate_ring(window)
+        last = filled[:, -1]
+        local = neighbourhoods(filled, self.radius).movedim(1, 2).flatten(2)
+        if self.growth:
+            local = local - last[..., None]
+        mask = neighbourhoods(seen, self.radius).movedim(1, 2).flatten(2)
+        return last + self.network(torch.cat([local, mask], dim=-1))[..., 0]
