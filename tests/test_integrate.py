@@ -205,3 +205,15 @@ def test_a_finite_fault_is_located_in_trajectory_and_time():
         EmubenchError, match=f"trajectory {trajectory} at time {(sample + 1) * 0.05:g}: x left its range"
     ):
         simulate(Bounded(), start, 200)
+
+
+def test_a_subclass_is_not_served_by_its_parent_s_kernel():
+    """It may have changed the equation; the kernel is found by name and would not know."""
+
+    class Still(Lorenz63):
+        def rhs(self, state):
+            return 0 * state
+
+    start = np.ones((2, 3))
+    assert (simulate(Still(), start, 2) == 1).all()
+    assert not (simulate(Lorenz63(), start, 2) == 1).any()

@@ -1,6 +1,6 @@
 """Systems with one deliberately wrong term: their facts have to fail.
 
-Each has a name of its own, so that no kernel, which would be right, serves it.
+No kernel, which would be right, serves a subclass.
 """
 
 from __future__ import annotations
