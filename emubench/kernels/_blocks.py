@@ -8,7 +8,7 @@ import numpy as np
 
 from emubench.kernels._simd import LANES, aligned
 
-Advance = Callable[[np.ndarray, np.ndarray, list[int]], None]
+Advance = Callable[[np.ndarray, np.ndarray, range], None]
 """``(state, samples, trajectories)``: fill ``samples``, leave the last one in ``state``; both flat, lanes innermost."""
 
 CHUNK = 2**17
@@ -19,23 +19,27 @@ def rollout_blocks(state: np.ndarray, n_samples: int, advance: Advance, n_vector
     """Run ``advance`` over a batch ``"B *S"``, block by block and a few samples at a time; return ``"B T *S"``.
 
     A block is ``n_vectors`` vectors of trajectories; ``trajectories`` are its indices, and further lanes repeat the
-    first one.
+    first one. Many short blocks are transposed together.
     """
     n_batch, shape = len(state), state.shape[1:]
     n_sites, width = int(np.prod(shape)), n_vectors * LANES
     states, samples = state.reshape(n_batch, n_sites), np.empty((n_batch, n_samples, n_sites))
     per_chunk = min(max(1, CHUNK // (n_sites * width)), max(n_samples, 1))
-    current, buffer = aligned(n_sites * n_vectors), aligned(per_chunk * n_sites * n_vectors)
-    for start in range(0, n_batch, width):
-        trajectories = list(range(start, min(start + width, n_batch)))
-        n = len(trajectories)
-        lanes = current.reshape(n_sites, width)
-        lanes[:, :n] = states[start : start + n].T
-        lanes[:, n:] = lanes[:, :1]
+    per_group = max(1, min(CHUNK // (n_sites * width * per_chunk), -(-n_batch // width)))
+    current = aligned(per_group * n_sites * n_vectors).reshape(per_group, n_sites * width)
+    buffer = aligned(per_group * per_chunk * n_sites * n_vectors).reshape(per_group, per_chunk * n_sites * width)
+    for start in range(0, n_batch, per_group * width):
+        stop = min(start + per_group * width, n_batch)
+        firsts = range(start, stop, width)
+        lanes = np.arange(start, firsts[-1] + width)
+        lanes = np.where(lanes < stop, lanes, firsts[-1])
+        n = len(firsts)
+        current[:n].reshape(n, n_sites, width)[:] = states[lanes].reshape(n, width, n_sites).transpose(0, 2, 1)
         for t in range(0, n_samples, per_chunk):
             length = min(per_chunk, n_samples - t)
-            filled = buffer[: length * n_sites * width]
-            advance(current, filled, trajectories)
-            done = filled.reshape(length, n_sites, width)[:, :, :n]
-            samples[start : start + n, t : t + length] = done.transpose(2, 0, 1)
+            size = length * n_sites * width
+            for row, filled, first in zip(current, buffer, firsts, strict=False):
+                advance(row, filled[:size], range(first, min(first + width, stop)))
+            done = buffer[:n, :size].reshape(n, length, n_sites, width).transpose(0, 3, 1, 2)
+            samples[start:stop, t : t + length] = done.reshape(n * width, length, n_sites)[: stop - start]
     return samples.reshape(n_batch, n_samples, *shape)

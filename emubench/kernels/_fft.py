@@ -8,11 +8,14 @@ A complex number j is the vectors 2j (real) and 2j + 1 (imaginary) of a flat arr
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from emubench.kernels._simd import jit, load, store
 
 
+@functools.lru_cache(maxsize=8)
 def positions(m: int) -> np.ndarray:
     """Where the forward transform of ``m`` points leaves the modes 0 … m (mode m is mode 0)."""
 
@@ -29,6 +32,7 @@ def positions(m: int) -> np.ndarray:
     return np.append(found, found[0])
 
 
+@functools.lru_cache(maxsize=8)
 def twiddles(m: int) -> np.ndarray:
     """cos and sin of 2π j/m for j < m, interleaved: conjugate of the forward transform's roots of unity."""
     angle = 2 * np.pi * np.arange(m) / m

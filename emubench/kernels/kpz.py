@@ -59,7 +59,7 @@ def rollout(
     else:
         raise unknown("scheme of the kpz kernel", scheme, ("strang", "euler_maruyama"))
 
-    def advance(block: np.ndarray, samples: np.ndarray, trajectories: list[int]) -> None:
+    def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
         steps = len(samples) // len(block) * n_steps
         seeds = lane_seeds([rngs[b] for b in trajectories], steps)
         run(block, samples, seeds, n, first, steps // n_steps, n_steps, *constants, *work)

@@ -39,7 +39,7 @@ def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.ran
     tables = (coefficients(system).ravel(), twiddles(m), twiddles(n), positions(m))
     work = [aligned(n)] + [aligned(n + 2) for _ in range(3)]
 
-    def advance(block: np.ndarray, samples: np.ndarray, trajectories: list[int]) -> None:
+    def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
         _advance(block, samples, m, len(samples) // len(block), n_steps, *tables, *work)
 
     return rollout_blocks(state, n_samples, advance)

@@ -19,7 +19,7 @@ def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.ran
     p, n_steps = system.parameters(), system.steps_per_sample
     constants = tuple(float(p[name]) for name in ("sigma", "rho", "beta", "solver_step"))
 
-    def advance(block: np.ndarray, samples: np.ndarray, trajectories: list[int]) -> None:
+    def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
         _advance(block, samples, len(samples) // len(block), n_steps, *constants)
 
     return rollout_blocks(state, n_samples, advance, n_vectors=4)

@@ -20,7 +20,7 @@ def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.ran
     forcing, h = float(p["forcing"]), float(p["solver_step"])
     work = [aligned(n + 3) for _ in range(4)]
 
-    def advance(block: np.ndarray, samples: np.ndarray, trajectories: list[int]) -> None:
+    def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
         _advance(block, samples, n, len(samples) // len(block), n_steps, forcing, h, *work)
 
     return rollout_blocks(state, n_samples, advance)
