@@ -26,7 +26,7 @@ class Config:
 
 
 class Climatology(nn.Module):
-    """Forecast(t) = mean; where the system is stochastic, the context's mean height + fields drawn from the training data."""
+    """Forecast(t) = mean; where the system is stochastic, the context's mean height + fields of the training data."""
 
     mean: Tensor
     fields: Tensor

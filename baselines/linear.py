@@ -138,7 +138,7 @@ def window_gram(lags: Tensor) -> Tensor:
 
 
 class GaussianRing(nn.Module):
-    """Conditional mean of the window given the context, then per-mode maps (iterated, or direct per lead for growth)."""
+    """Conditional mean of the window given the context, then per-mode maps: iterated, or direct per lead for growth."""
 
     mean: Tensor
     noise: Tensor
@@ -249,7 +249,7 @@ def fit_ring(emulator: GaussianRing, data: Observations, config: Config) -> None
     """Moments of the observed pairs, less the noise at zero distance; ridge by a short validation forecast."""
     d = config.delays
     emulator.noise.copy_(data.noise_std.mean())
-    emulator.mean.copy_(0.0 if emulator.growth else data.train.nanmean())
+    emulator.mean.copy_(torch.zeros(()) if emulator.growth else data.train.nanmean())
     level = data.train.nanmean(-1, keepdim=True) if emulator.growth else emulator.mean
     fields = data.train - level
     n_leads, gappy = emulator.n_leads, bool(torch.isnan(fields).any())

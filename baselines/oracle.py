@@ -2,7 +2,7 @@
 
 It knows the equation, its parameters and the noise; what it lacks is the exact state. On clean tasks it starts from
 the last sample. It is a reference for skill, not a bound. Settings per system were chosen on contexts of another seed
-(``python -m emubench.reference tune``). Knowledge: equation. Expected scores: ``baselines/README.md``.
+(``python -m emubench.freeze tune``). Knowledge: equation. Expected scores: ``baselines/README.md``.
 """
 
 from __future__ import annotations

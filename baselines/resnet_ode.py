@@ -2,8 +2,8 @@
 
 A sample interval is K blocks u ← u + f(u)/K with one and the same f: a residual network is the Euler scheme of
 du/dt = f(u), and tying the blocks makes the flow stationary (He et al. 2016, doi:10.1109/CVPR.2016.90; Lu et al. 2018,
-arXiv:1710.10121; Rousseau, Drumetz & Fablet 2019, doi:10.1007/s10851-019-00890-3). Started by a window encoder, trained on masked,
-noisy windows by the error of short rollouts.
+arXiv:1710.10121; Rousseau, Drumetz & Fablet 2019, doi:10.1007/s10851-019-00890-3). Started by a window encoder,
+trained on masked, noisy windows by the error of short rollouts.
 
 Differences from the papers: f is a small gated network (local and translation-equivariant on rings, where He used
 convolutions for images), no batch normalisation, multi-step loss. kpz: the flow is the conditional mean, and spatially
@@ -39,6 +39,7 @@ class Config:
     radius: int = 2
     window: int = 1
     latent: int = 0
+    training_noise: float = 0.0
     unroll: int = 4
     steps: int = 4000
     batch: int = 256
@@ -149,15 +150,17 @@ def train(emulator: ResnetOde, data: Observations, config: Config, seed: int, lo
     for step in range(1, config.steps + 1):
         batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         loss = rollout_loss(emulator, batch, config)
-        value = check_loss(loss, step, schedule.get_last_lr()[0])
+        value = check_loss(loss, step, optimizer.param_groups[0]["lr"])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         if step % every == 0 or step == config.steps:
+            emulator.eval()
             with torch.no_grad():
                 check_value = float(rollout_loss(emulator, check, config))
+            emulator.train()
             if check_value < best_loss:
                 best, best_loss = copy_state(emulator), check_value
             log(step, config.steps, loss=value, validation=check_value)
@@ -180,6 +183,8 @@ def usable(pool: Tensor, config: Config) -> Tensor:
 def rollout_loss(emulator: ResnetOde, batch: Tensor, config: Config) -> Tensor:
     """Masked mean squared error over the unrolled samples."""
     state = emulator.encode(batch[:, : config.window])
+    if config.training_noise and emulator.training:
+        state = state + config.training_noise * torch.randn_like(state)
     return masked_mse(emulator.unroll(state, config.unroll), batch[:, config.window :])
 
 

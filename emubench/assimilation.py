@@ -1,8 +1,8 @@
 """Ensemble Kalman filters: the start of a forecast from a noisy, partly observed context, given a model.
 
 Two batched filters over cases: the ensemble transform filter (symmetric square root; Bishop et al. 2001,
-doi:10.1175/1520-0493(2001)129<0420:ASWTET>2.0.CO;2; Hunt et al. 2007, doi:10.1016/j.physd.2006.11.008) where the ensemble
-outnumbers the unstable directions, and for long rings the deterministic filter of Sakov & Oke 2008
+doi:10.1175/1520-0493(2001)129<0420:ASWTET>2.0.CO;2; Hunt et al. 2007, doi:10.1016/j.physd.2006.11.008) where the
+ensemble outnumbers the unstable directions, and for long rings the deterministic filter of Sakov & Oke 2008
 (doi:10.1111/j.1600-0870.2007.00299.x) with covariances localised by the Gaspari–Cohn function.
 """
 

@@ -47,8 +47,8 @@ def layout(task: Task) -> dict[str, tuple[int, int]]:
     """(trajectories, samples) of each group of the truth file: the largest that any of the four tracks needs."""
     size = SIZES[task.size]
     return {
-        "train": tuple(size.train),
-        "validation": tuple(size.validation),
+        "train": size.train,
+        "validation": size.validation,
         "test": (task.n_test, task.context + task.test_steps),
         "climate": (task.n_climate, task.context + task.climate_steps),
     }
@@ -58,7 +58,7 @@ def layout(task: Task) -> dict[str, tuple[int, int]]:
 
 
 def simulate_block(system: System, seed: int, split: str, block: int, length: int) -> np.ndarray:
-    """Trajectories ``16 block … 16 block + 15`` of ``split``: ``"16 T *S"``; each depends on (seed, system, split, i)."""
+    """Trajectories ``16 block … + 15`` of ``split``, ``"16 T *S"``; number i depends on (seed, system, split, i)."""
     indices = range(LANES * block, LANES * (block + 1))
     rngs = [stream(seed, system.name, split, i) for i in indices]
     starts = [system.starts[i % len(system.starts)] for i in indices]
@@ -165,7 +165,7 @@ def write_observations(task: Task, path: Path, truth: Path, seed: int) -> None:
         store.writer(path, _header(task, "observations", seed)) as file,
     ):
         for split, amount in (("train", task.train), ("validation", task.validation)):
-            rows = source[split]["truth"][: amount.trajectories, : amount.length]  # type: ignore[index]
+            rows = np.asarray(source[f"{split}/truth"][: amount.trajectories, : amount.length])  # type: ignore[index]
             observed = _observe(task, seed, split, rows)
             group = file.create_group(split)
             time = _time_axis(task, split, amount.length)
@@ -173,7 +173,7 @@ def write_observations(task: Task, path: Path, truth: Path, seed: int) -> None:
             column = store.Column(group, "observation", ("trajectory", *dims), observed.shape, dtype, noise)
             column.append(observed)
         for split in ("test", "climate"):
-            rows = source[split]["truth"][:, : task.context]  # type: ignore[index]
+            rows = np.asarray(source[f"{split}/truth"][:, : task.context])  # type: ignore[index]
             _write_contexts(file, task, split, _observe(task, seed, split, rows), noise)
 
 

@@ -140,7 +140,7 @@ def _score_row(task: Task, row: Row, value: Tensor, low: Tensor, high: Tensor, n
 def _rows(task: Task, summary: Summary, weights: Tensor) -> list[schema.ScoreRow]:
     value, low, high = bootstrap(summary, weights)
     n = len(summary.cases)
-    return [_score_row(task, r, *vlh, n) for r, *vlh in zip(summary.rows, value, low, high, strict=True)]
+    return [_score_row(task, r, v, lo, hi, n) for r, v, lo, hi in zip(summary.rows, value, low, high, strict=True)]
 
 
 def _skill(task: Task, summary: Summary, column: int, weights: Tensor, frozen: dict[str, Any]) -> list[schema.ScoreRow]:

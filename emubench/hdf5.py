@@ -71,9 +71,9 @@ def _check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
 
 def read_array(path: Path, file: h5py.File, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Read the numeric array ``name``, checking its shape (both are named when they differ)."""
-    if name not in file or not isinstance(file[name], h5py.Dataset):
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
         raise EmubenchError(f"{path}: array {name} is missing")
-    dataset = file[name]
     if dataset.dtype.kind not in "fiu":
         raise EmubenchError(f"{path}: {name}: type {dataset.dtype} where numbers belong")
     if shape is not None and dataset.shape != shape:

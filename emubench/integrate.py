@@ -139,7 +139,7 @@ def ornstein_uhlenbeck(
 
 def rollout(
     step: Step,
-    state: Float[Tensor, "B *S"],
+    state: Float[Tensor, " B *S"],
     n_samples: int,
     steps_per_sample: int = 1,
     noise: Callable[[], Tensor] | None = None,
@@ -173,7 +173,7 @@ def reference_rollout(system: System, state: np.ndarray, n_samples: int, rngs: l
 
 def simulate(
     system: System,
-    state: Float[np.ndarray, "B *S"],
+    state: Float[np.ndarray, " B *S"],
     n_samples: int,
     rngs: list[np.random.Generator] | None = None,
     *,

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 
 class GatedMlp(nn.Module):
-    """``W₃ silu(W₂ (silu(W₁ x) ⊙ V₁ x))``: the gate lets products of inputs through, as in Shazeer 2020 (arXiv:2002.05202).
+    """``W₃ silu(W₂ (silu(W₁ x) ⊙ V₁ x))``: the gate lets products of inputs through, after Shazeer 2020,
+    arXiv:2002.05202.
 
     The last layer starts at zero, so that a residual block built on it starts as the identity.
     """

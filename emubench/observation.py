@@ -39,8 +39,8 @@ class Observation:
         return self.noise * self.select(system.std)
 
     def __call__(
-        self, system: System, truth: Float[np.ndarray, T *S], rng: np.random.Generator
-    ) -> Float[np.ndarray, T *C]:
+        self, system: System, truth: Float[np.ndarray, " T *S"], rng: np.random.Generator
+    ) -> Float[np.ndarray, " T *C"]:
         """Observe one trajectory: first the mask is drawn, then the noise of all sites, observed or not."""
         seen = self.select(truth)
         n_sites = seen.shape[-1]

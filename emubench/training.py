@@ -1,4 +1,4 @@
-"""What every training loop shares: gaps, normalisation, logs, divergence. The loops themselves stay in the baselines."""
+"""What every training loop shares: gaps, logs, divergence. The loops themselves stay in the baselines."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Log:
             self._file.close()
 
 
-def last_observed(context: Float[Tensor, "B T *S"], fill: Tensor) -> Float[Tensor, B *S]:
-    """The last value of every component that is not NaN; ``fill`` (``"*S"`` or ``"B *S"``) where there is none.
+def last_observed(context: Float[Tensor, "B T *S"], fill: Tensor) -> Float[Tensor, " B *S"]:
+    """The last value of every component that is not NaN; ``fill`` (``"*S"`` or ``" B *S"``) where there is none.
 
     >>> nan = float("nan")
     >>> last_observed(torch.tensor([[[1.0, nan], [nan, nan]]]), torch.tensor([7.0, 7.0])).tolist()

@@ -91,7 +91,7 @@ class Pool:
 
 
 def deviation(values: Tensor, task: Task) -> Tensor:
-    """What climate scores look at: the field itself; for a stochastic growth system its deviation from the ring's mean."""
+    """What climate scores look at: the field itself; for stochastic growth its deviation from the ring's mean."""
     return values - values.mean(-1, keepdim=True) if task.system.stochastic else values
 
 

@@ -1,0 +1,280 @@
+"""The command line: parse, call, print. Everything else is importable; torch is imported only when it is needed."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emubench import __version__
+from emubench.errors import EmubenchError, unknown
+
+app = typer.Typer(
+    name="emubench",
+    help="Benchmark learned emulators of chaotic ODEs and PDEs: generate data, train, score, rank.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Data = Annotated[Path, typer.Option("--data", help="Folder of the datasets.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
+SizeOption = Annotated[str, typer.Option("--size", help="Amount of data: tiny or standard.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes to use.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
+DATA, RUNS = Path("data"), Path("runs")
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error that appears in a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    bar = Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    )
+    with bar:
+        job = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(job, completed=done, total=total)
+
+
+def _print_json(value: Any) -> None:
+    print(jsonlib.dumps(value, indent=1))
+
+
+def _check_size(size: str) -> None:
+    from emubench.task import SIZES
+
+    if size not in SIZES:
+        raise unknown("size", size, SIZES)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="systems, tasks or baselines.")] = "tasks",
+    size: SizeOption = "standard",
+    json: Json = False,
+) -> None:
+    """List what there is.
+
+    Example: emubench list tasks --size tiny
+    """
+    from emubench import listing
+
+    rows = listing.rows(what, size)
+    if json:
+        _print_json(rows)
+    else:
+        listing.show(what, rows)
+
+
+@app.command()
+def generate(
+    names: Annotated[list[str], typer.Argument(metavar="TASK...", help="Tasks; 'all' for the sixteen.")],
+    out: Annotated[Path, typer.Option("--out", "--data", help="Folder of the datasets.")] = DATA,
+    size: SizeOption = "standard",
+    seed: Seed = 0,
+    workers: Workers = 1,
+    json: Json = False,
+) -> None:
+    """Simulate datasets into HDF5; files that are there already are kept.
+
+    Example: emubench generate lorenz96-noisy --size tiny --workers 2
+    """
+    from emubench import dataset
+    from emubench import task as tasks
+
+    wanted = [tasks.get(n, size) for n in (tasks.names() if names == ["all"] else names)]
+    files: list[str] = []
+    for task in wanted:
+        with _progress(task.name) as progress:
+            files += map(str, dataset.generate(task, out, seed, workers, progress))
+    if json:
+        _print_json(files)
+    else:
+        print("\n".join(f"wrote {f}" for f in files) or "everything is there already")
+
+
+@app.command()
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="Dataset files.")],
+    json: Json = False,
+) -> None:
+    """Check dataset files against their own hashes and schema.
+
+    Example: emubench verify data/tiny/lorenz96-noisy.h5
+    """
+    from emubench import dataset
+
+    checked = {str(path): dataset.verify(path) for path in files}
+    if json:
+        _print_json(checked)
+    else:
+        for path, arrays in checked.items():
+            print(f"{path}: {len(arrays)} arrays are whole")
+
+
+@app.command()
+def contexts(
+    name: Annotated[str, typer.Argument(metavar="TASK")],
+    data: Data = DATA,
+    size: SizeOption = "standard",
+    file: Annotated[Path | None, typer.Option("--file", help="Where to write; default TASK.contexts.h5.")] = None,
+    json: Json = False,
+) -> None:
+    """Write a task's contexts and the lead times asked for, for forecasts made in any framework.
+
+    Example: emubench contexts lorenz96-noisy --size tiny --file contexts.h5
+    """
+    from emubench import dataset
+    from emubench import task as tasks
+
+    path = file or Path(f"{name}.contexts.h5")
+    dataset.write_context_file(tasks.get(name, size), data, path)
+    if json:
+        _print_json(str(path))
+    else:
+        print(f"wrote {path}; score a forecast of it with: emubench score --forecast FILE --task {name} --size {size}")
+
+
+@app.command()
+def train(
+    baseline: Annotated[str, typer.Argument(help="A file of baselines/.")],
+    name: Annotated[str, typer.Argument(metavar="TASK")],
+    data: Data = DATA,
+    out: Out = RUNS,
+    size: SizeOption = "standard",
+    seed: Seed = 0,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of torch.")] = 1,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: key=value.")] = None,
+    json: Json = False,
+) -> None:
+    """Train a baseline on a task; a finished run of the same job is kept.
+
+    Example: emubench train resnet_ode lorenz96-noisy --size tiny --set steps=500
+    """
+    from emubench import jobs
+
+    job = jobs.Job(baseline, name, size, seed, threads, dict(map(_setting, settings or [])))
+    with _progress(f"{baseline} {name}") as progress:
+        folder = jobs.train(job, data, out, progress)
+    if json:
+        _print_json(str(folder))
+    else:
+        print(f"run {folder}")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise EmubenchError(f"--set {text}: key=value belongs here, such as --set steps=500")
+    try:
+        return key, jsonlib.loads(value)
+    except ValueError:
+        return key, value
+
+
+@app.command()
+def score(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders, or folders that hold some.")] = None,
+    forecast: Annotated[Path | None, typer.Option("--forecast", help="A forecast file: HDF5 or npz.")] = None,
+    name: Annotated[str | None, typer.Option("--task", help="The task of --forecast.")] = None,
+    data: Data = DATA,
+    size: SizeOption = "standard",
+    again: Annotated[bool, typer.Option("--again", help="Score even if there are scores.")] = False,
+    json: Json = False,
+) -> None:
+    """Score runs, or a forecast made elsewhere.
+
+    Example: emubench score runs/resnet_ode --data data
+    """
+    from emubench import evaluate, jobs
+    from emubench import task as tasks
+
+    if (forecast is None) == (not runs):
+        raise EmubenchError("give either RUN folders, or --forecast FILE with --task TASK")
+    rows = []
+    if forecast is not None:
+        if name is None:
+            raise EmubenchError("--forecast needs --task TASK")
+        with _progress(name) as progress:
+            rows = list(evaluate.score_forecast(forecast, tasks.get(name, size), data, progress).scores.rows)
+    for run in jobs.find_runs(runs) if runs else []:
+        with _progress(str(run)) as progress:
+            rows += jobs.score(run, data, progress, again).rows
+    if json:
+        _print_json([row.model_dump() for row in rows])
+    else:
+        from emubench import listing
+
+        listing.show_scores(rows)
+
+
+@app.command()
+def compare(
+    runs: Runs,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Folder for plots and tables.")] = None,
+    json: Json = False,
+) -> None:
+    """Rank scored runs, per track: accuracy, stability, throughput with intervals, floor and oracle.
+
+    Example: emubench compare runs --plot plots
+    """
+    from emubench import jobs, report
+
+    report.compare(jobs.find_runs(runs), plot, json)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for data, runs and plots.")] = Path("demo"),
+    workers: Workers = 2,
+    json: Json = False,
+) -> None:
+    """The whole path at tiny size on all four systems: generate, train, score, rank, plot (minutes).
+
+    Example: emubench demo --out demo
+    """
+    from emubench import demo as demos
+
+    demos.run(folder, workers, json)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Benchmark learned emulators of chaotic ODEs and PDEs."""
+
+
+def main() -> None:
+    """Entry point: an :class:`EmubenchError` becomes one line and exit status 1, an interrupt 130."""
+    try:
+        app()
+    except (EmubenchError, KeyboardInterrupt) as error:
+        if "--debug" in sys.argv:
+            raise
+        interrupted = isinstance(error, KeyboardInterrupt)
+        print(
+            "interrupted; run the same command again to go on" if interrupted else f"emubench: {error}", file=sys.stderr
+        )
+        sys.exit(130 if interrupted else 1)

@@ -1,0 +1,184 @@
+"""Scored runs as entries of a comparison: read from disk, checked to stand on one footing, named, seeds together."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from emubench import jobs, metrics, schema
+from emubench import task as tasks
+from emubench.errors import EmubenchError
+from emubench.task import Task
+
+MAX_LABEL = 48
+
+
+class Timing(BaseModel):
+    """What a comparison needs of ``timing.json``; further keys are allowed there."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    lyapunov_times_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One scored run. ``entry`` is what it counts for: runs that differ in their seed alone share it."""
+
+    path: Path
+    card: schema.Card
+    scores: schema.ScoreFile
+    throughput: float | None
+    entry: str = ""
+
+    @cached_property
+    def task(self) -> Task:
+        """The task it was scored on."""
+        return tasks.get(self.scores.task, self.scores.size)
+
+    @cached_property
+    def cases(self) -> np.ndarray:
+        """Headline score of every case; one that is not finite is a failure and counts as the worst there is."""
+        name, worst = headline(self.task), worst_case(self.task)
+        if not self.scores.cases.get(name):
+            raise EmubenchError(f"{self.path / 'scores.json'}: cases.{name}: missing; {_again(self.path)}")
+        values = np.array(self.scores.cases[name], dtype=np.float64)
+        return np.where(np.isfinite(values), values, worst)
+
+    def row(self, metric: str, worst: float) -> tuple[float, float, float] | None:
+        """Value, low and high of a whole-forecast score; null stands for a failure; ``None`` if it was not scored."""
+        for row in self.scores.rows:
+            if row.metric == metric and row.lead_time is None:
+                value = worst if row.value is None else row.value
+                low, high = (value if bound is None else bound for bound in (row.low, row.high))
+                return value, low, high
+        return None
+
+
+def headline(task: Task) -> str:
+    """Name of the metric that says how accurate a forecast is."""
+    return "crps" if task.system.stochastic else "valid_prediction_time"
+
+
+def gain(task: Task) -> float:
+    """+1 where a higher headline score is better, −1 where a lower one is."""
+    return -1.0 if task.system.stochastic else 1.0
+
+
+def worst_case(task: Task) -> float:
+    """What a failed case scores: no valid time, or the cap of the CRPS."""
+    return metrics.LOST * float(task.system.std.mean()) if task.system.stochastic else 0.0
+
+
+def _again(path: Path) -> str:
+    return f"score it again with: emubench score {path} --again"
+
+
+def read_run(path: Path) -> Run:
+    """The run in folder ``path``, which must have been scored."""
+    card = jobs.read_card(path)
+    if not (path / "scores.json").exists():
+        raise EmubenchError(f"{path}: has no scores yet; make them with: emubench score {path}")
+    scores = schema.read_json(schema.ScoreFile, path / "scores.json")
+    if (scores.task, scores.size) != (card.task, card.size):
+        found, wanted = f"{scores.task} ({scores.size})", f"{card.task} ({card.size})"
+        raise EmubenchError(f"{path / 'scores.json'}: scores of {found} in a run of {wanted}; {_again(path)}")
+    timing = path / "timing.json"
+    throughput = schema.read_json(Timing, timing, 2**20).lyapunov_times_per_second if timing.exists() else None
+    return Run(path, card, scores, throughput)
+
+
+def read_runs(paths: list[Path]) -> list[Run]:
+    """Read all runs, refuse those that cannot be compared, and name their entries; sorted by task and entry."""
+    runs = [read_run(path) for path in paths]
+    if not runs:
+        raise EmubenchError("no runs to compare; make some with: emubench train BASELINE TASK")
+    check_footing(runs)
+    named = name_entries(runs)
+    order = tasks.names()
+    named.sort(key=lambda run: (order.index(run.task.name), run.entry, run.card.seed))
+    for one, two in zip(named, named[1:], strict=False):
+        if (one.task.name, one.entry, one.card.seed) == (two.task.name, two.entry, two.card.seed):
+            same = f"both are {one.entry} on {one.task.name} with seed {one.card.seed}"
+            raise EmubenchError(f"{one.path} and {two.path}: {same}; compare one of them")
+    return named
+
+
+def check_footing(runs: list[Run]) -> None:
+    """One size and one version for all; one truth and the same cases for all runs of a task."""
+    first: dict[str, Run] = {}
+    for run in runs:
+        one = first.setdefault("", run)
+        if run.scores.size != one.scores.size:
+            sizes = f"{one.path} has size {one.scores.size} and {run.path} has size {run.scores.size}"
+            raise EmubenchError(f"{sizes}: give the runs of one size, such as runs/*/*/{one.scores.size}-*")
+        if run.scores.emubench_version != one.scores.emubench_version:
+            versions = f"{one.scores.emubench_version} and {run.scores.emubench_version}"
+            raise EmubenchError(f"{one.path} and {run.path} were scored by emubench {versions}; {_again(run.path)}")
+        one = first.setdefault(run.task.name, run)
+        if run.scores.truth_sha256 != one.scores.truth_sha256 or len(run.cases) != len(one.cases):
+            kind = "truths" if run.scores.truth_sha256 != one.scores.truth_sha256 else "numbers of cases"
+            raise EmubenchError(
+                f"{one.path} and {run.path} were scored against different {kind} of {run.task.name}; "
+                f"score both on the same data with: emubench score {one.path} {run.path} --again"
+            )
+
+
+def _overrides(card: schema.Card) -> tuple[dict[str, Any], bool]:
+    """Settings in which a card differs from the defaults, and whether the defaults are known (else: all settings)."""
+    if card.baseline not in jobs.baseline_names():
+        return card.config, False
+    config = dataclasses.asdict(jobs.Job(card.baseline, card.task, card.size).config())
+    defaults = json.loads(json.dumps(config))
+    return {k: v for k, v in card.config.items() if k not in defaults or defaults[k] != v}, True
+
+
+def name_entries(runs: list[Run]) -> list[Run]:
+    """Give every run its entry: the baseline, with the settings in which it differs from the defaults.
+
+    Overriding the same settings to other values on another task is still one entry (``steps=*``); two values on one
+    task are two. The default entry keeps its name and its runs whatever else is compared with it.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[tuple[Run, dict[str, Any], bool]]] = defaultdict(list)
+    for run in runs:
+        overrides, known = _overrides(run.card)
+        groups[run.card.baseline, tuple(sorted(overrides))].append((run, overrides, known))
+    named = []
+    for (baseline, keys), members in groups.items():
+        told_apart = tuple(k for k in keys if _varies_within_a_task(members, k))
+        variants: dict[str, list[tuple[Run, dict[str, Any], bool]]] = defaultdict(list)
+        for member in members:
+            variants[json.dumps([member[1][k] for k in told_apart], sort_keys=True)].append(member)
+        for variant in variants.values():
+            shown = keys if variant[0][2] else told_apart
+            label = _label(baseline, {k: {json.dumps(o[k], sort_keys=True) for _, o, _ in variant} for k in shown})
+            named += [dataclasses.replace(run, entry=label) for run, _, _ in variant]
+    return named
+
+
+def _varies_within_a_task(members: list[tuple[Run, dict[str, Any], bool]], key: str) -> bool:
+    seen: dict[str, str] = {}
+    return any(
+        seen.setdefault(run.card.task, value) != value
+        for run, value in ((run, json.dumps(overrides[key], sort_keys=True)) for run, overrides, _ in members)
+    )
+
+
+def _label(baseline: str, settings: dict[str, set[str]]) -> str:
+    if not settings:
+        return baseline
+    parts = [f"{key}={next(iter(values)) if len(values) == 1 else '*'}" for key, values in settings.items()]
+    label = f"{baseline} ({', '.join(parts)})"
+    if len(label) <= MAX_LABEL:
+        return label
+    digest = hashlib.sha256(label.encode()).hexdigest()[:6]  # a cut label must still be its own
+    return f"{label[: MAX_LABEL - 9]}… {digest})"

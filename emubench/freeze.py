@@ -1,0 +1,129 @@
+"""Make the frozen reference values: ``python -m emubench.freeze tune TASK`` and ``python -m emubench.freeze write``.
+
+Run once per benchmark version by a maintainer. ``tune`` compares filter settings of the oracle on contexts of another
+seed; ``write`` takes floor and oracle from standard runs of seed 0 and measures noise floors and anchors of the climate
+distances on independent truth, into ``reference.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from emubench import dataset, evaluate, jobs, metrics, reference, schema, store
+from emubench import task as tasks
+from emubench.errors import EmubenchError
+from emubench.metrics import Pool, Truth, crps, stability, valid_prediction_time
+from emubench.random import torch_stream
+from emubench.task import SIZES, Task
+
+app = typer.Typer(help=__doc__)
+TUNE_SEED, FLOOR_SEED = 99, 1000
+N_INDEPENDENT, N_SAMPLES, QUANTILE = 256, 2000, 0.99
+CANDIDATES = {False: ((0.0,), (20, 40)), True: ((0.0, 4.0, 8.0, 12.0), (40, 60))}
+INFLATIONS = (1.0, 1.02, 1.05)
+
+
+@app.command()
+def tune(name: str, data: Path = Path("data/tune"), cases: int = 64) -> None:
+    """Mean headline score of the oracle for each filter setting, with its standard error."""
+    task = tasks.get(name)
+    dataset.generate(task, data, seed=TUNE_SEED)
+    contexts = dataset.load(task, data).contexts["test"][:cases]
+    values, start, _ = evaluate.load_truth(task, data, "test")
+    metric = crps if task.system.stochastic else valid_prediction_time
+    module = jobs.baseline("oracle")
+    radii, members = CANDIDATES[task.system.ring]
+    for radius in radii:
+        for m in members:
+            for inflation in INFLATIONS:
+                oracle = module.build(task, module.Config(m, inflation, radius))
+                n = evaluate.n_members(task, "test")
+                forecast = oracle.forecast(contexts, task.test_steps, n, torch_stream(0, "tune"))
+                score = metric.summarise(forecast, Truth(task, values[:cases], start[:cases])).cases[:, 0]
+                error = float(score.std()) / cases**0.5
+                print(f"{name} members {m} inflation {inflation} radius {radius}: {score.mean():.3f} ± {error:.3f}")
+
+
+@app.command()
+def write(
+    data: Path = Path("data"),
+    runs: Path = Path("runs"),
+    path: Annotated[Path, typer.Option(help="The file to write.")] = reference.PATH,
+) -> None:
+    """Measure and freeze the reference values of all tasks; standard runs of the floors and the oracle are needed."""
+    stored: dict[str, Any] = {}
+    climates: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
+    for name in tasks.names():
+        task = tasks.get(name)
+        scores = {b: _headline(runs, b, name) for b in ("persistence", "linear", "oracle")}
+        best = min if task.system.stochastic else max
+        key = (task.system.name, task.shape)
+        if key not in climates:
+            climates[key] = climate_reference(task, data)
+        stored[name] = {
+            "floor": best(scores["persistence"], scores["linear"]),
+            "oracle": scores["oracle"],
+            "oracle_standard_error": _standard_error(runs, name),
+            **climates[key],
+        }
+        print(name, json.dumps(stored[name]), flush=True)
+    store.write_text(path, json.dumps(stored, indent=1) + "\n")
+
+
+def _scores(runs: Path, baseline: str, task: str) -> schema.ScoreFile:
+    found = sorted((runs / baseline / task).glob("standard-seed-0-*/scores.json"))
+    if len(found) != 1:
+        raise EmubenchError(f"{runs}: one scored standard run of {baseline} on {task} is needed, {len(found)} found")
+    return schema.read_json(schema.ScoreFile, found[0])
+
+
+def _headline(runs: Path, baseline: str, task: str) -> float:
+    (cases,) = _scores(runs, baseline, task).cases.values()
+    return float(np.mean(cases))
+
+
+def _standard_error(runs: Path, task: str) -> float:
+    (cases,) = _scores(runs, "oracle", task).cases.values()
+    return float(np.std(cases, ddof=1) / len(cases) ** 0.5)
+
+
+def independent_truth(task: Task) -> Tensor:
+    """Scored components of independent stationary runs ``"B T *S"`` as long as a climate case, of another seed."""
+    length, step = task.context + task.climate_steps, len(task.system.starts)
+    rows = []
+    for block in range(step * N_INDEPENDENT // dataset.LANES):
+        simulated = dataset.simulate_block(task.system, FLOOR_SEED, "climate", block, length)
+        rows.append(task.observation.select(simulated[::step, task.context :]))
+    return torch.from_numpy(np.concatenate(rows))
+
+
+def climate_reference(task: Task, data: Path) -> dict[str, Any]:
+    """``d_zero`` and, per size, ``d_floor``: the 99 % quantile of d over samples of as many independent cases."""
+    values = independent_truth(task)
+    floors, anchors = {}, {}
+    for size in SIZES:
+        sized = tasks.get(task.name, size)
+        truth_values, start, _ = evaluate.load_truth(sized, data, "climate")
+        truth = Truth(sized, truth_values, start, Pool(sized, truth_values[start == 0]))
+        d = stability.distances(metrics.deviation(values, sized), truth)
+        generator = torch_stream(0, "floor", task.name)
+        n = int((start == 0).sum())
+        means = d[torch.randint(len(d), (N_SAMPLES, n), generator=generator)].mean(1)
+        names = stability.aspects(sized)
+        floors[size] = dict(zip(names, torch.quantile(means, QUANTILE, dim=0).tolist(), strict=True))
+        if size == "standard":
+            constant = truth.mean.expand(1, *values.shape[1:]).clone()
+            zero = stability.distances(metrics.deviation(constant, sized), truth)[0]
+            anchors = dict(zip(names, zero.tolist(), strict=True))
+    return {"d_zero": anchors, "d_floor": floors}
+
+
+if __name__ == "__main__":
+    app()

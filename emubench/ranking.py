@@ -1,0 +1,400 @@
+"""Ranking: one table of all entries on all tasks and tracks, rebuilt from the runs on disk alone.
+
+An entry's score on a task is the mean over seeds of the mean over cases; on a track the mean over systems of the mean
+over seeds of its skill clipped to [−1, 1], where a missing task counts −1. Intervals are 95 % of a hierarchical
+bootstrap (seeds; within each, cases, the same draw for all entries). Two entries differ if the 99 % interval of their
+paired difference excludes 0, and a rank is an interval: 1 + number significantly better … n − number significantly
+worse. Scales (floor and oracle) are frozen, so that a new entry moves no old score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from emubench import evaluate, reference, systems
+from emubench import task as tasks
+from emubench.entries import Run, gain, headline
+from emubench.random import stream
+from emubench.task import RANKED_TRACKS, TRACKS, Task
+
+N_RESAMPLES = 10_000
+DIFFERENCE = (0.005, 0.995)
+Z_SHOWN, Z_DIFFERENT = 1.959964, 2.575829
+ROUNDING = 1e-9
+"""Equal scores summed in another order differ by less: that is no difference."""
+MISSING = -1.0
+FLOORS = ("persistence", "linear")
+
+COLUMNS = {
+    "track": "str",
+    "task": "str",  # null in the rows of a whole track
+    "entry": "str",
+    "baseline": "str",
+    "knowledge": "str",
+    "seeds": "Int64",
+    "n_cases": "Int64",
+    "missing_tasks": "Int64",
+    "rank_low": "Int64",
+    "rank_high": "Int64",
+    "metric": "str",
+    "unit": "str",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "floor": "float64",
+    "oracle": "float64",
+    "scale": "str",
+    "skill_accuracy": "float64",
+    "skill_accuracy_low": "float64",
+    "skill_accuracy_high": "float64",
+    "skill_stability": "float64",
+    "skill_stability_low": "float64",
+    "skill_stability_high": "float64",
+    "stability_rank_low": "Int64",
+    "stability_rank_high": "Int64",
+    "surviving_fraction": "float64",
+    "surviving_fraction_low": "float64",
+    "surviving_fraction_high": "float64",
+    "dead_fraction": "float64",
+    "dead_fraction_low": "float64",
+    "dead_fraction_high": "float64",
+    "lyapunov_times_per_second": "float64",
+    "lyapunov_times_per_second_low": "float64",
+    "lyapunov_times_per_second_high": "float64",
+    "pareto_front": "boolean",
+    "train_seconds": "float64",
+    "n_parameters": "Int64",
+}
+"""Columns of :func:`table` and their pandas types; what is not known is null."""
+
+
+class Scale(NamedTuple):
+    """What skill is measured by; ``source`` is "frozen", or "runs" where it was taken from the runs at hand."""
+
+    floor: float | None
+    oracle: float | None
+    source: str
+
+    @property
+    def usable(self) -> bool:
+        """Whether a skill can be computed."""
+        return self.floor is not None and self.oracle is not None and self.floor != self.oracle
+
+    def skill(self, value: np.ndarray) -> np.ndarray:
+        """(value − floor)/(oracle − floor)."""
+        assert self.floor is not None
+        assert self.oracle is not None
+        return (value - self.floor) / (self.oracle - self.floor)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry on one task: all its seeds, and their mean scores under every resample."""
+
+    entry: str
+    task: Task
+    runs: tuple[Run, ...]
+    by_seed: np.ndarray
+    """Mean over cases, per seed ``"S"``."""
+    sampled: np.ndarray
+    """The same of resampled cases ``"R S"``."""
+    seeds: np.ndarray
+    """Weights of the resampled seeds ``"R S"``."""
+
+    def pooled(self, values: np.ndarray) -> np.ndarray:
+        """Mean of ``values`` ``"R S"`` over the resampled seeds."""
+        return (self.seeds * values).sum(1)
+
+    @property
+    def value(self) -> float:
+        """Mean over seeds and cases."""
+        return float(self.by_seed.mean())
+
+
+# --- the statistics ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def case_weights(system: str, n_kinds: int, n_cases: int) -> np.ndarray:
+    """Bootstrap weights ``"R B"`` of a system's cases: one draw for all entries, and another for each system."""
+    import torch
+
+    seed = int(stream(0, "ranking", system).integers(2**62))
+    return evaluate.resample(torch.arange(n_cases) % n_kinds, N_RESAMPLES, seed).numpy()
+
+
+def seed_weights(entry: str, task: str, n_seeds: int) -> np.ndarray:
+    """Bootstrap weights ``"R S"`` of an entry's seeds; they depend on nothing but the entry and the task."""
+    drawn = stream(0, "seeds", entry, task).integers(n_seeds, size=(N_RESAMPLES, n_seeds))
+    return (drawn[:, :, None] == np.arange(n_seeds)).mean(1)
+
+
+def make_cell(runs: Sequence[Run]) -> Cell:
+    """Pool the seeds of one entry on one task."""
+    task, entry = runs[0].task, runs[0].entry
+    cases = np.stack([run.cases for run in runs])
+    weights = case_weights(task.system.name, len(task.system.starts), cases.shape[1])
+    return Cell(entry, task, tuple(runs), cases.mean(1), weights @ cases.T, seed_weights(entry, task.name, len(runs)))
+
+
+def interval(sampled: np.ndarray) -> tuple[float, float]:
+    """95 % interval of bootstrap samples."""
+    low, high = np.quantile(sampled, evaluate.INTERVAL)
+    return float(low), float(high)
+
+
+def significantly_better(sampled: np.ndarray) -> np.ndarray:
+    """Entry (i, j): whether j beats i, from paired bootstrap samples ``"n R"`` of scores where more is better."""
+    low = np.stack([np.quantile(sampled - one, DIFFERENCE[0], axis=1) for one in sampled])
+    return low > ROUNDING
+
+
+def rank_intervals(better: np.ndarray) -> np.ndarray:
+    """Rank intervals ``"n 2"`` from :func:`significantly_better`.
+
+    >>> rank_intervals(np.array([[False, True], [False, False]])).tolist()
+    [[2, 2], [1, 1]]
+    """
+    return np.stack([1 + better.sum(1), len(better) - better.sum(0)], axis=1)
+
+
+def pareto_front(accuracy: np.ndarray, throughput: np.ndarray) -> np.ndarray:
+    """Which entries no other one beats in one without losing in the other; an unknown value is never on the front.
+
+    >>> pareto_front(np.array([3.0, 2.0, 1.0]), np.array([1.0, 0.5, 9.0])).tolist()
+    [True, False, True]
+    """
+    a, t = accuracy[:, None], throughput[:, None]
+    known = np.isfinite(accuracy) & np.isfinite(throughput)
+    dominated = known & (accuracy >= a) & (throughput >= t) & ((accuracy > a) | (throughput > t))
+    return known & ~dominated.any(1)
+
+
+def pooled_row(runs: Sequence[Run], metric: str, worst: float) -> tuple[float, float, float]:
+    """Mean over seeds of a stored score; its interval is that over cases, widened by the spread of the seeds.
+
+    All seeds meet the same cases, so the interval over cases does not shrink with more seeds. NaN if it was not scored.
+    """
+    rows = [run.row(metric, worst) for run in runs]
+    if any(row is None for row in rows):
+        return np.nan, np.nan, np.nan
+    value, low, high = np.array(rows, dtype=np.float64).T
+    spread = Z_SHOWN * value.std(ddof=1) / np.sqrt(len(value)) if len(value) > 1 else 0.0
+    mean = value.mean()
+    return mean, mean - np.hypot((value - low).mean(), spread), mean + np.hypot((high - value).mean(), spread)
+
+
+def known_scale(task: Task, cells: Sequence[Cell]) -> Scale:
+    """The frozen floor and oracle of a task; else those of the runs at hand of persistence, linear and oracle."""
+    frozen = reference.get(task.name)
+    if "floor" in frozen and "oracle" in frozen:
+        return Scale(frozen["floor"], frozen["oracle"], "frozen")
+    found = {cell.entry: cell.value for cell in cells}
+    floor = oracle = None
+    if all(name in found for name in FLOORS):  # one of the two alone would be moved by the other
+        best = max if gain(task) > 0 else min
+        floor = best(found[name] for name in FLOORS)
+    if floor is None or gain(task) * (found.get("oracle", floor) - floor) > 0:
+        oracle = found.get("oracle")
+    return Scale(floor, oracle, "" if floor is None and oracle is None else "runs")
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def table(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row per task and entry, and one per track and entry (``task`` null), the best first: see :data:`COLUMNS`."""
+    grouped: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        grouped.setdefault((run.task.name, run.entry), []).append(run)
+    cells = [make_cell(group) for group in grouped.values()]
+    rows: list[dict[str, Any]] = []
+    for track in TRACKS:
+        by_task: dict[str, list[Cell]] = {}
+        for cell in cells:
+            if cell.task.track == track:
+                by_task.setdefault(cell.task.name, []).append(cell)
+        if not by_task:
+            continue
+        scales = {name: known_scale(found[0].task, found) for name, found in by_task.items()}
+        by_entry: dict[str, list[dict[str, Any]]] = {}
+        task_rows = []
+        for name, found in by_task.items():
+            task_rows += _task_rows(track, found, scales[name])
+        for row in task_rows:
+            by_entry.setdefault(row["entry"], []).append(row)
+        rows += _track_rows(track, by_task, scales, by_entry) + task_rows
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame.astype({c: kind for c, kind in COLUMNS.items() if kind != "str"})
+
+
+def _task_rows(track: str, cells: list[Cell], scale: Scale) -> list[dict[str, Any]]:
+    """Rows of one task, the best first."""
+    task = cells[0].task
+    sampled = np.stack([gain(task) * cell.pooled(cell.sampled) for cell in cells])
+    accuracy = np.array([gain(task) * cell.value for cell in cells])
+    rows = [_task_row(track, cell, scale) for cell in cells]
+    front = pareto_front(accuracy, np.array([row["lyapunov_times_per_second"] for row in rows]))
+    ranks = rank_intervals(significantly_better(sampled))
+    stability = _stability_ranks(rows)
+    for i, row in enumerate(rows):
+        row["pareto_front"] = bool(front[i])
+        if track in RANKED_TRACKS:
+            row["rank_low"], row["rank_high"] = ranks[i]
+            row["stability_rank_low"], row["stability_rank_high"] = stability[i]
+    return [rows[i] for i in np.lexsort(([row["entry"] for row in rows], -accuracy))]
+
+
+def _task_row(track: str, cell: Cell, scale: Scale) -> dict[str, Any]:
+    task, card = cell.task, cell.runs[0].card
+    low, high = interval(cell.pooled(cell.sampled))
+    row: dict[str, Any] = {
+        "track": track,
+        "task": task.name,
+        "entry": cell.entry,
+        "baseline": card.baseline,
+        "knowledge": card.knowledge,
+        "seeds": len(cell.runs),
+        "n_cases": len(cell.runs[0].cases),
+        "metric": headline(task),
+        "unit": "height" if task.system.stochastic else task.system.lead_time_unit,
+        "value": cell.value,
+        "low": low,
+        "high": high,
+        "floor": scale.floor,
+        "oracle": scale.oracle,
+        "scale": scale.source or None,
+        "train_seconds": float(np.mean([run.card.train_seconds for run in cell.runs])),
+        "n_parameters": max(run.card.n_parameters for run in cell.runs),
+    }
+    if scale.usable:
+        sampled = interval(cell.pooled(scale.skill(cell.sampled)))
+        _put(row, "skill_accuracy", (float(scale.skill(cell.by_seed).mean()), *sampled))
+    for metric, worst in (("skill_stability", 0.0), ("surviving_fraction", 0.0), ("dead_fraction", 1.0)):
+        value, *bounds = pooled_row(cell.runs, metric, worst)
+        _put(row, metric, (value, *np.clip(bounds, 0.0, 1.0)))
+    speeds = [run.throughput for run in cell.runs if run.throughput is not None]
+    if len(speeds) == len(cell.runs):
+        ends = (min(speeds), max(speeds)) if len(speeds) > 1 else (np.nan, np.nan)
+        _put(row, "lyapunov_times_per_second", (float(np.mean(speeds)), *ends))
+    else:
+        row["lyapunov_times_per_second"] = np.nan
+    return row
+
+
+def _put(row: dict[str, Any], name: str, values: tuple[float, ...]) -> None:
+    row[name], row[f"{name}_low"], row[f"{name}_high"] = values
+
+
+def _stability_ranks(rows: list[dict[str, Any]]) -> list[tuple[int | None, int | None]]:
+    """Rank intervals by stability. Its cases are not stored, so differences count as unpaired: wider, never narrower."""
+    value, low, high = (np.array([row[f"skill_stability{e}"] for row in rows]) for e in ("", "_low", "_high"))
+    if np.isnan(value).any():
+        return [(None, None)] * len(rows)
+    variance = ((high - low) / (2 * Z_SHOWN)) ** 2
+    better = value - value[:, None] > Z_DIFFERENT * np.sqrt(variance + variance[:, None])
+    return [(int(first), int(last)) for first, last in rank_intervals(better)]
+
+
+def _track_rows(
+    track: str,
+    by_task: dict[str, list[Cell]],
+    scales: dict[str, Scale],
+    by_entry: dict[str, list[dict[str, Any]]],
+) -> list[dict[str, Any]]:
+    """Rows of a whole track, the best first; a task without a scale counts for nobody."""
+    scaled = [name for name in names_of_track(track) if name not in by_task or scales[name].usable]
+    cells = {(cell.entry, name): cell for name, found in by_task.items() for cell in found}
+    entries = list(by_entry)
+    sampled, value = np.zeros((len(entries), N_RESAMPLES)), np.zeros(len(entries))
+    for name in scaled:
+        # Systems are independent of each other, so their resamples must not be aligned: each has its own draw.
+        for i, entry in enumerate(entries):
+            cell = cells.get((entry, name))
+            if cell is None:
+                skill, mean = np.full(N_RESAMPLES, MISSING), MISSING
+            else:
+                skill = cell.pooled(scales[name].skill(cell.sampled).clip(-1, 1))
+                mean = float(scales[name].skill(cell.by_seed).clip(-1, 1).mean())
+            sampled[i] += skill / len(scaled)
+            value[i] += mean / len(scaled)
+    any_scale = any(scale.usable for scale in scales.values())
+    rows = [_track_row(track, entry, by_entry[entry]) for entry in entries]
+    ranks = rank_intervals(significantly_better(sampled))
+    stability = _stability_ranks(rows)
+    front = pareto_front(
+        value if any_scale else np.full(len(rows), np.nan), np.array([r["lyapunov_times_per_second"] for r in rows])
+    )
+    for i, row in enumerate(rows):
+        row["pareto_front"] = bool(front[i]) if any_scale else None
+        if any_scale:
+            _put(row, "skill_accuracy", (float(value[i]), *interval(sampled[i])))
+        if track in RANKED_TRACKS:
+            row["stability_rank_low"], row["stability_rank_high"] = stability[i]
+            if any_scale:
+                row["rank_low"], row["rank_high"] = ranks[i]
+    return [rows[i] for i in np.lexsort((entries, -value))]
+
+
+def names_of_track(track: str) -> list[str]:
+    """All tasks that a track's score is taken over, run or not."""
+    return [f"{system}-{track}" for system in systems.names()]
+
+
+def _track_row(track: str, entry: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What an entry's tasks have in common, and their stability and throughput together."""
+    n_tasks = len(names_of_track(track))
+    missing = n_tasks - len(rows)
+    stability = np.array([[row[f"skill_stability{e}"] for e in ("", "_low", "_high")] for row in rows])
+    mean = (stability[:, 0].sum() + MISSING * missing) / n_tasks
+    below, above = np.sqrt(((stability[:, 1:] - stability[:, :1]) ** 2).sum(0)) / n_tasks
+    speeds = np.array([row["lyapunov_times_per_second"] for row in rows])
+    row = {
+        "track": track,
+        "task": None,
+        "entry": entry,
+        "baseline": rows[0]["baseline"],
+        "knowledge": rows[0]["knowledge"],
+        "seeds": min(row["seeds"] for row in rows),
+        "missing_tasks": missing,
+        # The geometric mean orders entries the same in whatever unit a system's time is counted.
+        "lyapunov_times_per_second": np.nan if missing else float(np.exp(np.log(np.maximum(speeds, 1e-300)).mean())),
+        "train_seconds": float(sum(row["train_seconds"] for row in rows)),
+        "n_parameters": max(row["n_parameters"] for row in rows),
+    }
+    _put(row, "skill_stability", (mean, mean - below, mean + above))
+    return row
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table as plain rows for JSON: what is not known is ``None``."""
+    return [
+        {key: None if pd.isna(value) else _plain(value) for key, value in row.items()}
+        for row in frame.to_dict(orient="records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def track_rows(frame: pd.DataFrame, track: str) -> pd.DataFrame:
+    """The rows of a whole track, the best entry first."""
+    return frame[(frame["track"] == track) & frame["task"].isna()]
+
+
+def task_rows(frame: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The rows of one task, the best entry first."""
+    return frame[frame["task"] == task]
+
+
+def names_of_tasks(frame: pd.DataFrame, track: str) -> list[str]:
+    """The tasks of a track that are in the table, in their usual order."""
+    found = set(frame.loc[frame["track"] == track, "task"].dropna())
+    return [name for name in tasks.names() if name in found]

@@ -1,0 +1,254 @@
+"""What ``emubench compare`` prints and writes: tables per track for people, the same rows as JSON and CSV."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from emubench import jobs, ranking, store
+from emubench.entries import read_runs
+from emubench.errors import EmubenchError
+from emubench.task import RANKED_TRACKS, TRACKS
+
+WIDTH = 120
+UNKNOWN = "–"
+Progress = Callable[[int, int], None]
+
+
+def compare(
+    runs: list[Path], plot_dir: Path | None = None, json: bool = False, progress: Progress | None = None
+) -> pd.DataFrame:
+    """Rank the runs at or below ``runs`` and print the tables (``json``: the rows of :func:`emubench.ranking.table`).
+
+    With ``plot_dir`` the tables (``<track>.csv``, ``ranking.json``) and plots are written there. Everything is rebuilt
+    from the runs on disk alone.
+    """
+    read = read_runs(jobs.find_runs(runs))
+    frame = ranking.table(read)
+    if json:
+        print(as_json(frame))
+    else:
+        show(frame)
+    if plot_dir is not None:
+        write(frame, plot_dir)
+        from emubench import plotting  # seaborn takes seconds to import
+
+        plotting.draw(read, frame, plot_dir, progress)
+    return frame
+
+
+def as_json(frame: pd.DataFrame) -> str:
+    """The rows of the table as a JSON list."""
+    return jsonlib.dumps(ranking.records(frame), indent=1, allow_nan=False)
+
+
+def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write one CSV file per track, and all rows as ``ranking.json``."""
+    try:
+        store.write_text(folder / "ranking.json", as_json(frame) + "\n")
+        written = [folder / "ranking.json"]
+        for track, rows in frame.groupby("track", sort=False):
+            written.append(folder / f"{track}.csv")
+            store.write_text(written[-1], rows.to_csv(index=False, lineterminator="\n"))
+    except OSError as error:
+        raise EmubenchError(f"{folder}: tables cannot be written there ({error.strerror})") from None
+    return written
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def show(frame: pd.DataFrame, console: Console | None = None) -> None:
+    """Print two tables per track: the entries over all systems, and task by task."""
+    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    for track in TRACKS:
+        if len(ranking.track_rows(frame, track)):
+            console.print(summary(frame, track))
+            console.print(details(frame, track))
+
+
+def _table(title: str, caption: str | None, *columns: tuple[str, Any]) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for name, justify in columns:
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name not in ("task", "entry"))
+    return table
+
+
+def summary(frame: pd.DataFrame, track: str) -> Table:
+    """A track as a whole: mean skill over its systems."""
+    rows = ranking.track_rows(frame, track)
+    ranked = "RANKED" if track in RANKED_TRACKS else "shown only, not ranked"
+    n_tasks = len(ranking.names_of_track(track))
+    missing = f"; a missing task counts {ranking.MISSING:g}" if (rows["missing_tasks"] > 0).any() else ""
+    caption = f"skill: 0 floor, 1 oracle; mean over {n_tasks} systems of skill clipped to [-1, 1]{missing}"
+    table = _table(
+        f"{track} track ({ranked})",
+        caption,
+        ("rank", "right"),
+        ("entry", "left"),
+        ("accuracy skill", "right"),
+        ("stability skill", "right"),
+        ("speed", "right"),
+        ("front", "center"),
+        ("missing", "right"),
+        ("seeds", "right"),
+        ("training", "right"),
+        ("parameters", "right"),
+        ("knowledge", "left"),
+    )
+    for row in rows.to_dict("records"):
+        table.add_row(
+            Text(_rank(row)),
+            Text(row["entry"]),
+            Text(_interval(row, "skill_accuracy", _fixed)),
+            Text(_interval(row, "skill_stability", _fixed)),
+            Text(_si(row["lyapunov_times_per_second"])),
+            Text(_front(row)),
+            Text(f"{row['missing_tasks']} of {n_tasks}" if row["missing_tasks"] else "0"),
+            Text(str(row["seeds"])),
+            Text(_si(row["train_seconds"], "s")),
+            Text(_si(row["n_parameters"])),
+            Text(row["knowledge"]),
+        )
+    return table
+
+
+def details(frame: pd.DataFrame, track: str) -> Table:
+    """A track task by task, with floor and oracle."""
+    names = ranking.names_of_tasks(frame, track)
+    rows = frame[(frame["track"] == track) & frame["task"].notna()]
+    table = _table(
+        "",
+        _caption(rows),
+        ("task", "left"),
+        ("rank", "right"),
+        ("entry", "left"),
+        ("accuracy", "right"),
+        ("skill", "right"),
+        ("stability", "right"),
+        ("surviving", "right"),
+        ("speed", "right"),
+        ("front", "center"),
+    )
+    for name in names:
+        entries = ranking.task_rows(frame, name).to_dict("records")
+        notes = _notes(name, entries[0])
+        for i in range(max(len(entries), len(notes))):
+            note = Text(notes[i] if i < len(notes) else "", style="bold" if i == 0 else "dim")
+            table.add_row(note, *(_detail(entries[i]) if i < len(entries) else ()))
+        table.add_section()
+    return table
+
+
+def _detail(row: dict[str, Any]) -> list[Text]:
+    surviving = _interval(row, "surviving_fraction", _fixed)
+    if row["dead_fraction"] > 0:
+        surviving += f", {_fixed(row['dead_fraction'])} dead"
+    return [
+        Text(_rank(row)),
+        Text(row["entry"]),
+        Text(_interval(row, "", _significant)),
+        Text(_fixed(row["skill_accuracy"])),
+        Text(_interval(row, "skill_stability", _fixed)),
+        Text(surviving),
+        Text(_interval(row, "lyapunov_times_per_second", _si)),
+        Text(_front(row)),
+    ]
+
+
+def _notes(name: str, row: dict[str, Any]) -> list[str]:
+    """The lines beside a task's entries: its system, what accuracy means there, floor and oracle."""
+    meaning = {"valid_prediction_time": "VPT, Lyapunov times ↑", "crps": "CRPS, height ↓"}[row["metric"]]
+    mark = "*" if row["scale"] == "runs" else ""
+    known = [f"{k} {_significant(row[k])}{mark if pd.notna(row[k]) else ''}" for k in ("floor", "oracle")]
+    return [name.rsplit("-", 1)[0], meaning, *known]
+
+
+def _caption(rows: pd.DataFrame) -> str:
+    lines = [
+        "value [95 % interval]; speed: Lyapunov times (kpz: samples) per second [range over seeds]; rank: 1 + number"
+        " significantly better … n - number significantly worse (99 %, paired); ◆ on the Pareto front of accuracy"
+        " and speed"
+    ]
+    if (rows["scale"] == "runs").any():
+        lines.append("* taken from the runs at hand: this size or version has no frozen floor and oracle")
+    if rows["skill_accuracy"].isna().any():
+        lines.append("no skill without floor and oracle: compare with runs of persistence, linear and oracle as well")
+    return "\n".join(lines)
+
+
+def _rank(row: dict[str, Any]) -> str:
+    low, high = row["rank_low"], row["rank_high"]
+    if pd.isna(low):
+        return UNKNOWN
+    return f"{low}" if low == high else f"{low}–{high}"
+
+
+def _front(row: dict[str, Any]) -> str:
+    front = row["pareto_front"]
+    return "◆" if pd.notna(front) and front else ""
+
+
+def _interval(row: dict[str, Any], name: str, form: Callable[[Any], str]) -> str:
+    value, low, high = (row[k] for k in ((name, f"{name}_low", f"{name}_high") if name else ("value", "low", "high")))
+    if pd.isna(value):
+        return UNKNOWN
+    return form(value) if pd.isna(low) else f"{form(value)} [{form(low)}, {form(high)}]"
+
+
+def _fixed(value: Any) -> str:
+    """Two decimals; a skill far below the floor is cut.
+
+    >>> _fixed(0.256), _fixed(float("nan")), _fixed(-12345.6)
+    ('0.26', '–', '<-99')
+    """
+    if pd.isna(value):
+        return UNKNOWN
+    return "<-99" if value < -99 else f"{value:.2f}".replace("-0.00", "0.00")
+
+
+def _significant(value: Any) -> str:
+    """Three significant digits, two decimals at most from 1 on, three below.
+
+    >>> _significant(20.018), _significant(3.6287), _significant(0.04256)
+    ('20.0', '3.63', '0.043')
+    """
+    if pd.isna(value):
+        return UNKNOWN
+    return f"{value:.{1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3}f}"
+
+
+def _si(value: Any, unit: str = "") -> str:
+    """Three significant digits with a prefix.
+
+    >>> _si(25720.8), _si(0.0), _si(999.99), _si(12, "s")
+    ('25.7k', '0', '1.00k', '12.0s')
+    """
+    if pd.isna(value):
+        return UNKNOWN
+    if value <= 0:
+        return f"0{unit}"
+    value = float(f"{value:.3g}")
+    power = min(max(int(math.floor(math.log10(value) / 3)), 0), 4)
+    scaled = value / 1000**power
+    digits = max(0, 2 - max(0, int(math.floor(math.log10(scaled))))) if scaled >= 0.01 else 3
+    return f"{scaled:.{digits}f}{' kMGT'[power].strip()}{unit}"
