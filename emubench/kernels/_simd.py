@@ -13,15 +13,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin
-from numba.core.typing import signature
-from numba.core.typing.templates import ConcreteTemplate, infer_global
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
 LANES = 8
@@ -45,9 +46,10 @@ _forget_stale_code()
 _DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 _WORDS = ir.VectorType(ir.IntType(64), LANES)
 
-jit = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+jit: Callable[..., Any] = functools.partial(numba.njit, fastmath={"contract"}, **_OPTIONS)
 """``numba.njit`` as used by all kernels."""
-strict_jit = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy", fastmath=False)
+strict_jit: Callable[..., Any] = functools.partial(numba.njit, fastmath=False, **_OPTIONS)
 """The same without fused operations, for results that are the same bits everywhere."""
 
 
@@ -65,6 +67,11 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _DOUBLES if fe_type == vector else _WORDS)
 
 
+def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``numba.extending.intrinsic``, which hides its first parameter, the typing context, from callers."""
+    return intrinsic(function)
+
+
 def _splat(builder, value, to):
     single = builder.insert_element(ir.Constant(to, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
@@ -74,7 +81,8 @@ def _splat(builder, value, to):
 def _operator(op, instruction: str, kind: VectorType, scalars: tuple[types.Type, ...]) -> None:
     """Give ``op`` to two vectors of a kind, and to a vector and a scalar on either side."""
     pairs = [(kind, kind), *((kind, s) for s in scalars), *((s, kind) for s in scalars)]
-    infer_global(op)(type("_Typing", (ConcreteTemplate,), {"cases": [signature(kind, *pair) for pair in pairs]}))
+    register: Any = infer_global(op)
+    register(type("_Typing", (ConcreteTemplate,), {"cases": [signature(kind, *pair) for pair in pairs]}))
     to = _DOUBLES if kind == vector else _WORDS
 
     def lower(context, builder, sig, args):
@@ -92,7 +100,7 @@ for _op, _instruction in _INTEGER.items():
     _operator(getattr(operator, _op), _instruction, words, (types.int64, types.uint64))
 
 
-@intrinsic
+@_intrinsic
 def sqrt(typingctx, x):
     """Square roots, correctly rounded."""
 
@@ -103,13 +111,13 @@ def sqrt(typingctx, x):
     return vector(vector), codegen
 
 
-@intrinsic
+@_intrinsic
 def as_words(typingctx, x):
     """The bits of doubles."""
     return words(vector), lambda context, builder, sig, args: builder.bitcast(args[0], _WORDS)
 
 
-@intrinsic
+@_intrinsic
 def as_doubles(typingctx, x):
     """The doubles that have these bits."""
     return vector(words), lambda context, builder, sig, args: builder.bitcast(args[0], _DOUBLES)
@@ -122,7 +130,7 @@ def _pointer(context, builder, array_type, array, index):
     return builder.bitcast(builder.gep(data, [offset]), to.as_pointer())
 
 
-@intrinsic
+@_intrinsic
 def load(typingctx, array, index):
     """The vector at ``array[8 index : 8 index + 8]``."""
 
@@ -134,7 +142,7 @@ def load(typingctx, array, index):
     return (vector if array.dtype == types.float64 else words)(array, types.intp), codegen
 
 
-@intrinsic
+@_intrinsic
 def store(typingctx, array, index, value):
     """Write ``value`` to ``array[8 index : 8 index + 8]``."""
 
