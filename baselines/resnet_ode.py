@@ -52,7 +52,7 @@ def default_config(task: Task) -> Config:
     config = {
         "lorenz63": Config(substeps=5, width=128, unroll=2, steps=12000, batch=512),
         "lorenz96": Config(substeps=4, width=64, radius=2, unroll=2, batch=64),
-        "kuramoto_sivashinsky": Config(substeps=4, width=64, radius=4, unroll=2, batch=32),
+        "kuramoto_sivashinsky": Config(substeps=2, width=64, radius=16, unroll=2, batch=32, training_noise=0.05),
         "kpz": Config(substeps=2, width=48, radius=4, unroll=1, window=1, steps=1500, batch=16),
     }.get(task.system.name, Config())
     if task.observation.noise:
@@ -72,6 +72,7 @@ class ResnetOde(nn.Module):
     mean: Tensor
     std: Tensor
     innovation: Tensor
+    band: Tensor
 
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__()
@@ -84,18 +85,26 @@ class ResnetOde(nn.Module):
         self.encoder = encoder if task.observation.noise else None
         self.register_buffer("mean", torch.zeros(n))
         self.register_buffer("std", torch.ones(n))
+        # spatial modes in which the data show any signal; the state is kept within them
+        self.register_buffer("band", torch.ones(n // 2 + 1 if ring else 0))
         # standard deviation of the innovation of each spatial mode, in σ
         self.register_buffer("innovation", torch.zeros(n // 2 + 1 if growth else 0))
 
     def encode(self, window: Tensor) -> Tensor:
         """State ``"B D"`` at the end of a window in σ; without noise the last sample is the state."""
-        return window[:, -1] if self.encoder is None else self.encoder(window)
+        return window[:, -1] if self.encoder is None else self.limit(self.encoder(window))
 
     def advance(self, state: Tensor) -> Tensor:
         """One sample interval: K Euler steps of the flow."""
         for _ in range(self.substeps):
             state = state + self.flow(state) / self.substeps
-        return state
+        return self.limit(state)
+
+    def limit(self, state: Tensor) -> Tensor:
+        """Project a field on the modes of ``band``: outside them no data ever tell the flow how to damp an error."""
+        if not len(self.band) or self.growth:
+            return state
+        return torch.fft.irfft(self.band * torch.fft.rfft(state), n=self.n)
 
     def unroll(self, state: Tensor, n_steps: int) -> Tensor:
         """The next ``n_steps`` observable states ``"B T S"``."""
@@ -140,6 +149,8 @@ def train(emulator: ResnetOde, data: Observations, config: Config, seed: int, lo
     generator = torch.Generator().manual_seed(seed)
     emulator.mean.copy_(data.mean)
     emulator.std.copy_(data.std)
+    if len(emulator.band):
+        emulator.band.copy_(signal_band(normalised(emulator, data.train), data))
     length = config.window + config.unroll
     pool, check = (windows(normalised(emulator, split), length) for split in (data.train, data.validation))
     pool, check = usable(pool, config), usable(check, config)[:: max(1, len(check) // 1024)]
@@ -188,13 +199,26 @@ def rollout_loss(emulator: ResnetOde, batch: Tensor, config: Config) -> Tensor:
     return masked_mse(emulator.unroll(state, config.unroll), batch[:, config.window :])
 
 
+def pair_spectrum(fields: Tensor) -> Tensor:
+    """Power spectrum (per site) of fields ``"... N"`` from the pairs of sites observed together."""
+    values, seen = torch.nan_to_num(fields).flatten(0, -2), (~torch.isnan(fields)).flatten(0, -2).to(fields.dtype)
+    products, pairs = ((torch.fft.rfft(v).abs() ** 2).sum(0) for v in (values, seen))
+    n = fields.shape[-1]
+    covariance = torch.fft.irfft(products, n=n) / torch.fft.irfft(pairs, n=n).round().clamp(min=1)
+    return torch.fft.rfft(covariance).real
+
+
+def signal_band(fields: Tensor, data: Observations) -> Tensor:
+    """1 for modes whose power stands out of the noise (half as much again) and above 10⁻⁶ of the peak, else 0."""
+    noise = float((data.noise_std / data.std).square().mean())
+    power = pair_spectrum(fields.double())
+    return (power > max(1.5 * noise, 1e-6 * float(power.max()))).float()
+
+
 @torch.no_grad()
 def fit_innovation(emulator: ResnetOde, pool: Tensor, data: Observations, config: Config) -> None:
     """Spectrum of the one-step residuals over observed pairs of sites, less the observation noise."""
     sample = pool[:: max(1, len(pool) // 4096)]
     residual = sample[:, config.window] - emulator.advance(emulator.encode(sample[:, : config.window]))
-    values, seen = torch.nan_to_num(residual), (~torch.isnan(residual)).float()
-    products, pairs = ((torch.fft.rfft(v).abs() ** 2).sum(0) for v in (values, seen))
-    covariance = torch.fft.irfft(products) / torch.fft.irfft(pairs).round().clamp(min=1)
-    covariance[0] -= float((data.noise_std / data.std).square().mean())
-    emulator.innovation.copy_(torch.fft.rfft(covariance).real.clamp(min=0).sqrt())
+    noise = float((data.noise_std / data.std).square().mean())
+    emulator.innovation.copy_((pair_spectrum(residual) - noise).clamp(min=0).sqrt())

@@ -32,27 +32,17 @@ from emubench.training import Log
 Progress = Callable[[int, int], None]
 
 
-def _package() -> str:
-    """``baselines`` of a checkout, or their copy inside an installed wheel."""
-    here = Path(__file__).resolve().parent
-    if (here / "baselines").is_dir():
-        return "emubench.baselines"
-    import sys
-
-    root = str(here.parent)
-    if root not in sys.path:
-        sys.path.append(root)
-    return "baselines"
+BASELINES = "emubench.baselines"
 
 
 def baseline_names() -> list[str]:
     """Names of all baselines: the files of ``baselines/``."""
-    return registry.names(_package())
+    return registry.names(BASELINES)
 
 
 def baseline(name: str) -> ModuleType:
     """The module of a baseline: ``knowledge``, ``Config``, ``build``, ``train``."""
-    return registry.load(_package(), name, "baseline")
+    return registry.load(BASELINES, name, "baseline")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 CRPS = mean_i |x_i − y| − 1/(2 M (M − 1)) Σ_ij |x_i − x_j|, unbiased in the number of members M (Ferro 2014,
 doi:10.1002/qj.2270); with one member it is the absolute error. It is taken at every site of h − h̄ (the deviation
 from the ring's mean) and averaged over sites and the leads 1, 2, 4 … 128; the mean height h̄ apart; flat and
-stationary starts apart. Range 0 … ∞, lower is better; a failed forecast counts 10 σ from then on, which is also the cap. It can't see
-correlations between sites or in time.
+stationary starts apart. Range 0 … 10 σ, lower is better; a failed forecast counts 10 σ from then on, which is also the
+cap. It can't see correlations between sites or in time.
 """
 
 from __future__ import annotations

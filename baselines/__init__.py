@@ -1,1 +1,0 @@
-"""The baselines: one method per file, to read and to copy. A file is its own registration."""
