@@ -52,7 +52,7 @@ def default_config(task: Task) -> Config:
     config = {
         "lorenz63": Config(substeps=5, width=128, unroll=2, steps=12000, batch=512),
         "lorenz96": Config(substeps=4, width=64, radius=2, unroll=2, batch=64),
-        "kuramoto_sivashinsky": Config(substeps=2, width=64, radius=16, unroll=2, batch=32, training_noise=0.05),
+        "kuramoto_sivashinsky": Config(substeps=2, width=64, radius=16, unroll=2, batch=32, training_noise=0.02),
         "kpz": Config(substeps=2, width=48, radius=4, unroll=1, window=1, steps=1500, batch=16),
     }.get(task.system.name, Config())
     if task.observation.noise:
