@@ -1,11 +1,89 @@
-"""Settings for all tests."""
+"""Settings for all tests, and the tiny datasets that they share."""
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
 import torch
 from hypothesis import settings
+
+from emubench import cli, dataset
+from emubench import task as tasks
 
 torch.set_num_threads(1)  # the tensors here are small: more threads only wait for each other
 
 settings.register_profile("emubench", deadline=None, derandomize=True)  # a test passes on every run or on none
 settings.load_profile("emubench")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """A data folder with the sixteen tasks at tiny size, seed 0: to be read only (see ``own_data``)."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in tasks.names():
+        dataset.generate(tasks.get(name, "tiny"), folder)
+    return folder
+
+
+@pytest.fixture
+def own_data(data, tmp_path) -> Path:
+    """A data folder of the test's own, to be damaged at will: lorenz63-noisy, lorenz63-clean and their truth."""
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    for name in ("lorenz63-noisy.h5", "lorenz63-clean.h5", "lorenz63.truth.h5"):
+        shutil.copy(data / "tiny" / name, folder / name)
+    return folder.parent
+
+
+class Finished(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def emubench(monkeypatch, capsys):
+    """Call the console script in this process: ``emubench("list", "tasks").out``."""
+
+    def run(*arguments: object) -> Finished:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["emubench", *map(str, arguments)])
+            status: object = 0
+            try:
+                cli.main()
+            except SystemExit as leaving:
+                status = leaving.code or 0
+        captured = capsys.readouterr()
+        assert isinstance(status, int)
+        return Finished(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def refused(emubench):
+    """Call a command that has to end with status 1 and one line on standard error; return that line."""
+
+    def run(*arguments: object) -> str:
+        finished = emubench(*arguments)
+        assert finished.status == 1, finished
+        assert finished.err.startswith("emubench: "), finished.err
+        assert finished.err.endswith("\n"), finished.err
+        assert finished.err.count("\n") == 1, finished.err
+        return finished.err.strip()
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below ``folder``, hidden ones too: to see that nothing was touched or left behind."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
