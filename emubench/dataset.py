@@ -28,8 +28,11 @@ from emubench.system import System
 from emubench.task import SIZES, Task
 
 LANES = 16
+SPLITS = ("train", "validation", "test", "climate")
 FLAT_BLANK = 56
 """Unobserved samples at the start of a flat case's context: h = 0 falls on sample 56 of 64."""
+NETCDF_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates")
+"""Attributes of an array that belong to the file format."""
 Progress = Callable[[int, int], None]
 
 
@@ -190,18 +193,16 @@ def _write_contexts(file: Any, task: Task, split: str, contexts: np.ndarray, att
 
 def generate(task: Task, data: Path, seed: int = 0, workers: int = 1, progress: Progress | None = None) -> list[Path]:
     """Make the task's observations and, unless they are there, its system's truth; return the files written."""
-    written, truth, path = [], truth_path(task, data), task_path(task, data)
-    if truth.exists():
-        open_file(truth, "truth", task, seed).close()
-    else:
+    truth, path = truth_path(task, data), task_path(task, data)
+    missing = [p for p in (truth, path) if not p.exists()]
+    for kind, present in (("truth", truth), ("observations", path)):
+        if present not in missing:
+            open_file(present, kind, task, seed).close()
+    if truth in missing:
         write_truth(task, truth, seed, workers, progress)
-        written.append(truth)
-    if path.exists():
-        open_file(path, "observations", task, seed).close()
-    else:
+    if path in missing:
         write_observations(task, path, truth, seed)
-        written.append(path)
-    return written
+    return missing
 
 
 def write_context_file(task: Task, data: Path, path: Path) -> None:
@@ -218,7 +219,7 @@ def write_context_file(task: Task, data: Path, path: Path) -> None:
 
 def read_header(path: Path, file: h5py.File) -> schema.FileHeader:
     """The validated root attributes; another schema version is named together with ours."""
-    attributes = {k: _plain(v) for k, v in file.attrs.items() if not k.startswith("_")}
+    attributes = {k: _plain(v) for k, v in hdf5.read_attributes(path, file).items() if not k.startswith("_")}
     version = attributes.get("schema_version")
     if version is None:
         raise EmubenchError(f"{path}: attribute schema_version is missing: not an emubench dataset")
@@ -232,7 +233,7 @@ def _plain(value: Any) -> Any:
     return value.reshape(-1)[0].item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
 
 
-def open_file(path: Path, kind: str, task: Task, seed: int | None = None) -> h5py.File:
+def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) -> h5py.File:
     """Open a dataset file of the given kind for ``task``, checked for structure and header (not hashes)."""
     if not path.exists():
         raise EmubenchError(
@@ -244,7 +245,7 @@ def open_file(path: Path, kind: str, task: Task, seed: int | None = None) -> h5p
         header = read_header(path, file)
         if header.kind != kind:
             raise EmubenchError(f"{path}: holds {header.kind} where {kind} belong")
-        for key, value in _header(task, kind, seed or 0).items():
+        for key, value in _header(task, kind, 0).items():
             if key not in ("emubench_version", "seed") and getattr(header, key) != value:
                 raise EmubenchError(f"{path}: attribute {key}: {getattr(header, key)!r} where {value!r} belongs")
         if seed is not None and header.seed != str(seed):
@@ -259,6 +260,14 @@ def open_file(path: Path, kind: str, task: Task, seed: int | None = None) -> h5p
         file.close()
         raise
     return file
+
+
+def open_truth(task: Task, data: Path) -> h5py.File:
+    """Open the truth that the task's observations were made of: of the same seed."""
+    path = task_path(task, data)
+    with open_file(path, "observations", task) as file:
+        seed = read_header(path, file).seed
+    return open_file(truth_path(task, data), "truth", task, seed)
 
 
 def expected_shapes(task: Task, kind: str) -> dict[str, tuple[int, ...]]:
@@ -329,34 +338,48 @@ def verify(path: Path) -> list[str]:
     with hdf5.open_plain(path) as file:
         header = read_header(path, file)
         task = _task_of(path, header)
-        attributes = {k: getattr(header, k) for k in type(header).model_fields}
         open_file(path, header.kind, task).close()
-        if store.header_hash(attributes) != header.header_sha256:
+        if store.attributes_hash(header.model_dump()) != header.header_sha256:
             raise EmubenchError(f"{path}: attribute header_sha256: the header was edited (seed or emubench_version)")
-        checked = []
-        for name in _array_names(file):
-            dataset = file[name]
-            stored = dataset.attrs.get(store.DIGEST)
-            if stored is None:
-                raise EmubenchError(f"{path}: array {name}: attribute {store.DIGEST} is missing: an unfinished file")
-            try:
-                found = store.file_hash(dataset)  # type: ignore[arg-type]
-            except OSError as error:
-                raise EmubenchError(f"{path}: array {name}: cannot be read ({str(error).splitlines()[0]})") from None
-            if found != str(stored):
-                raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")
-            checked.append(name)
-    return checked
-
-
-def _array_names(file: h5py.File) -> list[str]:
-    names = []
-    for group in file.values():
-        for name, item in group.items() if isinstance(group, h5py.Group) else ():
-            is_bare_dimension = str(item.attrs.get("NAME", b"")).find("not a netCDF variable") >= 0
-            if isinstance(item, h5py.Dataset) and not is_bare_dimension:
-                names.append(f"{group.name}/{name}".strip("/"))
+        names = _array_names(path, file)
+        for name in sorted({*names, *_all_names(header.kind)}):
+            if name not in names or name not in _all_names(header.kind):
+                raise EmubenchError(f"{path}: array {name} {'does not belong here' if name in names else 'is missing'}")
+            _verify_array(path, name, file[name])  # type: ignore[arg-type]
     return names
+
+
+def _verify_array(path: Path, name: str, dataset: h5py.Dataset) -> None:
+    attributes = hdf5.read_attributes(path, dataset)
+    own = {k: v for k, v in attributes.items() if k not in NETCDF_ATTRIBUTES}
+    for digest in (store.DIGEST, store.OWN_DIGEST):
+        if digest not in own:
+            raise EmubenchError(f"{path}: array {name}: attribute {digest} is missing: an unfinished file")
+    if store.attributes_hash(own) != own[store.OWN_DIGEST]:
+        raise EmubenchError(f"{path}: array {name}: an attribute was edited (one of {', '.join(sorted(own))})")
+    try:
+        found = store.file_hash(dataset)
+    except (OSError, RuntimeError) as error:
+        raise EmubenchError(f"{path}: array {name}: cannot be read ({str(error).splitlines()[0]})") from None
+    if found != own[store.DIGEST]:
+        raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")
+
+
+def _all_names(kind: str) -> list[str]:
+    """Names of all arrays of a file of this kind."""
+    if kind == "truth":
+        return [f"{split}/{name}" for split in SPLITS for name in ("start", "time", "truth")]
+    names = [f"{split}/{name}" for split in SPLITS[2:] for name in ("context", "lead_time", "time")]
+    return names if kind == "contexts" else names + [f"{s}/{n}" for s in SPLITS[:2] for n in ("observation", "time")]
+
+
+def _array_names(path: Path, file: h5py.File) -> list[str]:
+    """Names of the arrays that are there, netCDF dimensions without values left out."""
+
+    def is_variable(dataset: h5py.Dataset) -> bool:
+        return "not a netCDF variable" not in str(hdf5.read_attributes(path, dataset).get("NAME", ""))
+
+    return [name.strip("/") for name, dataset in hdf5.walk(path, file) if is_variable(dataset)]
 
 
 def _task_of(path: Path, header: schema.FileHeader) -> Task:

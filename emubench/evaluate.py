@@ -44,7 +44,7 @@ def n_members(task: Task, split: str) -> int:
 def load_truth(task: Task, data: Path, split: str) -> tuple[Tensor, Tensor, str]:
     """Scored components after the context ``"B T *S"``, kinds of start ``"B"`` and the stored hash of the truth."""
     path = dataset.truth_path(task, data)
-    with dataset.open_file(path, "truth", task) as file:
+    with dataset.open_truth(task, data) as file:
         values = hdf5.read_array(path, file, f"{split}/truth")
         start = hdf5.read_array(path, file, f"{split}/start")
         digest = str(file[f"{split}/truth"].attrs.get(store.DIGEST, ""))
@@ -56,7 +56,7 @@ def load_truth(task: Task, data: Path, split: str) -> tuple[Tensor, Tensor, str]
 
 def truth_digest(task: Task, data: Path) -> str:
     """Hash of the stored truth of both splits: scores belong to it."""
-    with dataset.open_file(dataset.truth_path(task, data), "truth", task) as file:
+    with dataset.open_truth(task, data) as file:
         return store.combine([str(file[f"{s}/truth"].attrs.get(store.DIGEST, "")) for s in ("test", "climate")])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,7 +30,7 @@ def open_plain(path: Path | str) -> h5py.File:
     except OSError as error:
         raise EmubenchError(f"{path}: not a whole HDF5 file ({str(error).splitlines()[0]})") from None
     try:
-        for name, dataset in _walk(path, file, ""):
+        for name, dataset in walk(path, file):
             _check_dataset(path, name, dataset)
     except EmubenchError:
         file.close()
@@ -40,7 +41,8 @@ def open_plain(path: Path | str) -> h5py.File:
     return file
 
 
-def _walk(path: Path, group: h5py.Group, prefix: str, depth: int = 0) -> Iterator[tuple[str, h5py.Dataset]]:
+def walk(path: Path, group: h5py.Group, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Names and arrays of a file; a link is refused."""
     if depth > 4:
         raise EmubenchError(f"{path}: {prefix}: groups are nested too deeply")
     for key in group:
@@ -49,7 +51,7 @@ def _walk(path: Path, group: h5py.Group, prefix: str, depth: int = 0) -> Iterato
             raise EmubenchError(f"{path}: {name}: links are refused; store the array itself")
         item = group[key]
         if isinstance(item, h5py.Group):
-            yield from _walk(path, item, name, depth + 1)
+            yield from walk(path, item, name, depth + 1)
         elif isinstance(item, h5py.Dataset):
             yield name, item
         else:
@@ -67,6 +69,15 @@ def _check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
     for i in range(filters.get_nfilters()):
         if filters.get_filter(i)[0] not in ALLOWED_FILTERS:
             raise EmubenchError(f"{path}: {name}: filter {filters.get_filter(i)[3]!r} is refused; use gzip or none")
+
+
+def read_attributes(path: Path, item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    """All attributes of a group or array; damaged ones are refused."""
+    try:
+        return dict(item.attrs)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        where = f"array {str(item.name).strip('/')}" if isinstance(item, h5py.Dataset) else f"group {item.name}"
+        raise EmubenchError(f"{path}: {where}: damaged attributes ({str(error).splitlines()[0]})") from None
 
 
 def read_array(path: Path, file: h5py.File, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:

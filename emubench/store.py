@@ -17,7 +17,8 @@ import numpy as np
 
 from emubench.errors import EmubenchError
 
-DIGEST = "sha256"
+DIGEST, OWN_DIGEST, HEADER_DIGEST = "sha256", "attributes_sha256", "header_sha256"
+"""Names of the hashes of an array, of an array's attributes and of a file's."""
 
 
 @contextmanager
@@ -69,9 +70,9 @@ class ArrayHash:
         return self._digest.hexdigest()
 
 
-def header_hash(attributes: dict[str, Any]) -> str:
-    """SHA-256 of root attributes, so that an edited one is noticed."""
-    plain = {k: v for k, v in sorted(attributes.items()) if k != "header_sha256"}
+def attributes_hash(attributes: dict[str, Any]) -> str:
+    """SHA-256 of the attributes of a file or of an array, so that an edited one is noticed."""
+    plain = {k: np.ravel(v).tolist() for k, v in attributes.items() if k not in (HEADER_DIGEST, DIGEST, OWN_DIGEST)}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -80,7 +81,7 @@ def writer(path: Path, attributes: dict[str, Any]) -> Iterator[h5netcdf.File]:
     """An open netCDF-4 file that appears under ``path`` only when the block ends well."""
     try:
         with atomic(path) as temporary, h5netcdf.File(temporary, "w") as file:
-            for key, value in {**attributes, "header_sha256": header_hash(attributes)}.items():
+            for key, value in {**attributes, HEADER_DIGEST: attributes_hash(attributes)}.items():
                 file.attrs[key] = value
             yield file
     except OSError as error:
@@ -105,7 +106,8 @@ class Column:
             if dim not in group.dimensions:
                 group.dimensions[dim] = length
         self._variable = group.create_variable(name, dims, dtype)
-        for key, value in (attributes or {}).items():
+        attributes = attributes or {}
+        for key, value in {**attributes, OWN_DIGEST: attributes_hash(attributes)}.items():
             self._variable.attrs[key] = value
         self._hash, self._filled, self._rows = ArrayHash(), 0, shape[0]
 
