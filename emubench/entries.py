@@ -133,8 +133,15 @@ def check_footing(runs: list[Run]) -> None:
             )
 
 
-def _overrides(card: schema.Card) -> tuple[dict[str, Any], bool]:
-    """Settings in which a card differs from the defaults, and whether the defaults are known (else: all settings)."""
+def _overrides(card: schema.Card, alone: bool) -> tuple[dict[str, Any], bool]:
+    """Settings in which a card differs from its baseline's defaults, and whether these are known (else: all settings).
+
+    A card that does not state them is compared with today's defaults, but only where its baseline is not ``alone``:
+    where no task has two configurations of it, they are not needed to tell entries apart.
+    """
+    stated = getattr(card, "overrides", None)
+    if stated is not None or alone:
+        return stated or {}, True
     if card.baseline not in jobs.baseline_names():
         return card.config, False
     config = dataclasses.asdict(jobs.Job(card.baseline, card.task, card.size).config())
@@ -148,9 +155,13 @@ def name_entries(runs: list[Run]) -> list[Run]:
     Overriding the same settings to other values on another task is still one entry (``steps=*``); two values on one
     task are two. The default entry keeps its name and its runs whatever else is compared with it.
     """
+    configs: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for run in runs:
+        configs[run.card.baseline][run.card.task].add(json.dumps(run.card.config, sort_keys=True))
+    alone = {baseline: all(len(c) == 1 for c in by_task.values()) for baseline, by_task in configs.items()}
     groups: dict[tuple[str, tuple[str, ...]], list[tuple[Run, dict[str, Any], bool]]] = defaultdict(list)
     for run in runs:
-        overrides, known = _overrides(run.card)
+        overrides, known = _overrides(run.card, alone[run.card.baseline])
         groups[run.card.baseline, tuple(sorted(overrides))].append((run, overrides, known))
     named = []
     for (baseline, keys), members in groups.items():

@@ -31,47 +31,26 @@ ROUNDING = 1e-9
 MISSING = -1.0
 FLOORS = ("persistence", "linear")
 
-COLUMNS = {
-    "track": "str",
-    "task": "str",  # null in the rows of a whole track
-    "entry": "str",
-    "baseline": "str",
-    "knowledge": "str",
-    "seeds": "Int64",
-    "n_cases": "Int64",
-    "missing_tasks": "Int64",
-    "rank_low": "Int64",
-    "rank_high": "Int64",
-    "metric": "str",
-    "unit": "str",
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-    "floor": "float64",
-    "oracle": "float64",
-    "scale": "str",
-    "skill_accuracy": "float64",
-    "skill_accuracy_low": "float64",
-    "skill_accuracy_high": "float64",
-    "skill_stability": "float64",
-    "skill_stability_low": "float64",
-    "skill_stability_high": "float64",
-    "stability_rank_low": "Int64",
-    "stability_rank_high": "Int64",
-    "surviving_fraction": "float64",
-    "surviving_fraction_low": "float64",
-    "surviving_fraction_high": "float64",
-    "dead_fraction": "float64",
-    "dead_fraction_low": "float64",
-    "dead_fraction_high": "float64",
-    "lyapunov_times_per_second": "float64",
-    "lyapunov_times_per_second_low": "float64",
-    "lyapunov_times_per_second_high": "float64",
-    "pareto_front": "boolean",
-    "train_seconds": "float64",
-    "n_parameters": "Int64",
-}
-"""Columns of :func:`table` and their pandas types; what is not known is null."""
+
+def _columns(kind: str, *names: str, bounded: bool = False) -> dict[str, str]:
+    ends = ("", "_low", "_high") if bounded else ("",)
+    return {f"{name}{end}": kind for name in names for end in ends}
+
+
+COLUMNS = (
+    _columns("str", "track", "task", "entry", "baseline", "knowledge")
+    | _columns("Int64", "seeds", "n_cases", "missing_tasks", "rank_low", "rank_high")
+    | _columns("str", "metric", "unit")
+    | _columns("float64", "value", "low", "high", "floor", "oracle")
+    | _columns("str", "scale")
+    | _columns("float64", "skill_accuracy", "skill_stability", bounded=True)
+    | _columns("Int64", "stability_rank_low", "stability_rank_high")
+    | _columns("float64", "surviving_fraction", "dead_fraction", "lyapunov_times_per_second", bounded=True)
+    | _columns("boolean", "pareto_front")
+    | _columns("float64", "train_seconds")
+    | _columns("Int64", "n_parameters")
+)
+"""Columns of :func:`table` and their pandas types. Null is what is not known, and ``task`` in rows of whole tracks."""
 
 
 class Scale(NamedTuple):
@@ -248,7 +227,7 @@ def _task_rows(track: str, cells: list[Cell], scale: Scale) -> list[dict[str, An
         if track in RANKED_TRACKS:
             row["rank_low"], row["rank_high"] = ranks[i]
             row["stability_rank_low"], row["stability_rank_high"] = stability[i]
-    return [rows[i] for i in np.lexsort(([row["entry"] for row in rows], -accuracy))]
+    return [rows[i] for i in sorted(range(len(rows)), key=lambda i: (-accuracy[i], rows[i]["entry"]))]
 
 
 def _task_row(track: str, cell: Cell, scale: Scale) -> dict[str, Any]:
@@ -293,7 +272,7 @@ def _put(row: dict[str, Any], name: str, values: tuple[float, ...]) -> None:
 
 
 def _stability_ranks(rows: list[dict[str, Any]]) -> list[tuple[int | None, int | None]]:
-    """Rank intervals by stability. Its cases are not stored, so differences count as unpaired: wider, never narrower."""
+    """Rank intervals by stability. Its cases are not stored, so differences count as unpaired, which is cautious."""
     value, low, high = (np.array([row[f"skill_stability{e}"] for row in rows]) for e in ("", "_low", "_high"))
     if np.isnan(value).any():
         return [(None, None)] * len(rows)
@@ -339,7 +318,7 @@ def _track_rows(
             row["stability_rank_low"], row["stability_rank_high"] = stability[i]
             if any_scale:
                 row["rank_low"], row["rank_high"] = ranks[i]
-    return [rows[i] for i in np.lexsort((entries, -value))]
+    return [rows[i] for i in sorted(range(len(rows)), key=lambda i: (-value[i], entries[i]))]
 
 
 def names_of_track(track: str) -> list[str]:
@@ -384,14 +363,19 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def track_rows(frame: pd.DataFrame, track: str) -> pd.DataFrame:
+def rows_of_whole_track(frame: pd.DataFrame, track: str) -> pd.DataFrame:
     """The rows of a whole track, the best entry first."""
-    return frame[(frame["track"] == track) & frame["task"].isna()]
+    return frame.loc[(frame["track"] == track) & frame["task"].isna(), :]
 
 
-def task_rows(frame: pd.DataFrame, task: str) -> pd.DataFrame:
+def rows_of_track(frame: pd.DataFrame, track: str) -> pd.DataFrame:
+    """The rows of a track's tasks."""
+    return frame.loc[(frame["track"] == track) & frame["task"].notna(), :]
+
+
+def rows_of_task(frame: pd.DataFrame, task: str) -> pd.DataFrame:
     """The rows of one task, the best entry first."""
-    return frame[frame["task"] == task]
+    return frame.loc[frame["task"] == task, :]
 
 
 def names_of_tasks(frame: pd.DataFrame, track: str) -> list[str]:

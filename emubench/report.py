@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -43,7 +44,11 @@ def compare(
         write(frame, plot_dir)
         from emubench import plotting  # seaborn takes seconds to import
 
-        plotting.draw(read, frame, plot_dir, progress)
+        console = Console(stderr=True)
+        with ProgressBar(console=console, disable=progress is not None or not console.is_terminal) as bar:
+            job = bar.add_task("plots", total=None)
+            show_progress = progress or (lambda done, total: bar.update(job, completed=done, total=total))
+            plotting.draw(read, frame, plot_dir, show_progress)
     return frame
 
 
@@ -72,85 +77,66 @@ def show(frame: pd.DataFrame, console: Console | None = None) -> None:
     """Print two tables per track: the entries over all systems, and task by task."""
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     for track in TRACKS:
-        if len(ranking.track_rows(frame, track)):
+        if len(ranking.rows_of_whole_track(frame, track)):
             console.print(summary(frame, track))
             console.print(details(frame, track))
 
 
-def _table(title: str, caption: str | None, *columns: tuple[str, Any]) -> Table:
+def _table(title: str, caption: str, columns: dict[str, Any]) -> Table:
     table = Table(
-        title=title,
+        title=Text(title, style="bold"),
         title_justify="left",
-        title_style="bold",
-        caption=caption,
+        caption=Text(caption),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for name, justify in columns:
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=name not in ("task", "entry"))
+    for name, justify in columns.items():
+        folds = name == "entry"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=not folds, min_width=11 if folds else None)
     return table
 
 
 def summary(frame: pd.DataFrame, track: str) -> Table:
     """A track as a whole: mean skill over its systems."""
-    rows = ranking.track_rows(frame, track)
+    rows = ranking.rows_of_whole_track(frame, track)
     ranked = "RANKED" if track in RANKED_TRACKS else "shown only, not ranked"
     n_tasks = len(ranking.names_of_track(track))
-    missing = f"; a missing task counts {ranking.MISSING:g}" if (rows["missing_tasks"] > 0).any() else ""
-    caption = f"skill: 0 floor, 1 oracle; mean over {n_tasks} systems of skill clipped to [-1, 1]{missing}"
-    table = _table(
-        f"{track} track ({ranked})",
-        caption,
-        ("rank", "right"),
-        ("entry", "left"),
-        ("accuracy skill", "right"),
-        ("stability skill", "right"),
-        ("speed", "right"),
-        ("front", "center"),
-        ("missing", "right"),
-        ("seeds", "right"),
-        ("training", "right"),
-        ("parameters", "right"),
-        ("knowledge", "left"),
+    missing = f"; a missing task counts {ranking.MISSING:g}" if any(rows["missing_tasks"] > 0) else ""
+    caption = (
+        f"accuracy, stability: mean over {n_tasks} systems of skill (0 floor, 1 oracle) clipped to [-1, 1]{missing}\n"
+        "speed: geometric mean over systems; train: seconds for all tasks; params: the most on a task"
     )
+    columns = {"rank": "right", "entry": "left", "accuracy": "right", "stability": "right", "speed": "right"}
+    columns |= {"front": "center", "missing": "right", "seeds": "right", "train": "right", "params": "right"}
+    table = _table(f"{track} track: {ranked}", caption, columns | {"knowledge": "left"})
     for row in rows.to_dict("records"):
-        table.add_row(
-            Text(_rank(row)),
-            Text(row["entry"]),
-            Text(_interval(row, "skill_accuracy", _fixed)),
-            Text(_interval(row, "skill_stability", _fixed)),
-            Text(_si(row["lyapunov_times_per_second"])),
-            Text(_front(row)),
-            Text(f"{row['missing_tasks']} of {n_tasks}" if row["missing_tasks"] else "0"),
-            Text(str(row["seeds"])),
-            Text(_si(row["train_seconds"], "s")),
-            Text(_si(row["n_parameters"])),
-            Text(row["knowledge"]),
+        cells = (
+            _rank(row),
+            row["entry"],
+            _interval(row, "skill_accuracy", _fixed),
+            _interval(row, "skill_stability", _fixed),
+            _si(row["lyapunov_times_per_second"]),
+            _front(row),
+            f"{row['missing_tasks']} of {n_tasks}" if row["missing_tasks"] else "",
+            str(row["seeds"]),
+            _si(row["train_seconds"], "s"),
+            _si(row["n_parameters"]),
+            row["knowledge"],
         )
+        table.add_row(*map(Text, cells))
     return table
 
 
 def details(frame: pd.DataFrame, track: str) -> Table:
     """A track task by task, with floor and oracle."""
     names = ranking.names_of_tasks(frame, track)
-    rows = frame[(frame["track"] == track) & frame["task"].notna()]
-    table = _table(
-        "",
-        _caption(rows),
-        ("task", "left"),
-        ("rank", "right"),
-        ("entry", "left"),
-        ("accuracy", "right"),
-        ("skill", "right"),
-        ("stability", "right"),
-        ("surviving", "right"),
-        ("speed", "right"),
-        ("front", "center"),
-    )
+    columns = {"task": "left", "rank": "right", "entry": "left", "accuracy": "right", "skill": "right"}
+    columns |= {"stability": "right", "lost": "right", "dead": "right", "speed": "right", "front": "center"}
+    table = _table(f"{track} track, task by task", _caption(frame, track), columns)
     for name in names:
-        entries = ranking.task_rows(frame, name).to_dict("records")
+        entries = ranking.rows_of_task(frame, name).to_dict("records")
         notes = _notes(name, entries[0])
         for i in range(max(len(entries), len(notes))):
             note = Text(notes[i] if i < len(notes) else "", style="bold" if i == 0 else "dim")
@@ -160,38 +146,39 @@ def details(frame: pd.DataFrame, track: str) -> Table:
 
 
 def _detail(row: dict[str, Any]) -> list[Text]:
-    surviving = _interval(row, "surviving_fraction", _fixed)
-    if row["dead_fraction"] > 0:
-        surviving += f", {_fixed(row['dead_fraction'])} dead"
-    return [
-        Text(_rank(row)),
-        Text(row["entry"]),
-        Text(_interval(row, "", _significant)),
-        Text(_fixed(row["skill_accuracy"])),
-        Text(_interval(row, "skill_stability", _fixed)),
-        Text(surviving),
-        Text(_interval(row, "lyapunov_times_per_second", _si)),
-        Text(_front(row)),
-    ]
+    cells = (
+        _rank(row),
+        row["entry"],
+        _interval(row, "", _significant),
+        _fixed(row["skill_accuracy"]),
+        _interval(row, "skill_stability", _fixed),
+        _percent(1 - row["surviving_fraction"]),
+        _percent(row["dead_fraction"]),
+        _speed(row),
+        _front(row),
+    )
+    return [Text(cell) for cell in cells]
 
 
 def _notes(name: str, row: dict[str, Any]) -> list[str]:
     """The lines beside a task's entries: its system, what accuracy means there, floor and oracle."""
-    meaning = {"valid_prediction_time": "VPT, Lyapunov times ↑", "crps": "CRPS, height ↓"}[row["metric"]]
+    meaning = {"valid_prediction_time": "VPT/Lyapunov time ↑", "crps": "CRPS/height ↓"}[row["metric"]]
     mark = "*" if row["scale"] == "runs" else ""
     known = [f"{k} {_significant(row[k])}{mark if pd.notna(row[k]) else ''}" for k in ("floor", "oracle")]
     return [name.rsplit("-", 1)[0], meaning, *known]
 
 
-def _caption(rows: pd.DataFrame) -> str:
+def _caption(frame: pd.DataFrame, track: str) -> str:
+    rows = ranking.rows_of_track(frame, track)
     lines = [
-        "value [95 % interval]; speed: Lyapunov times (kpz: samples) per second [range over seeds]; rank: 1 + number"
-        " significantly better … n - number significantly worse (99 %, paired); ◆ on the Pareto front of accuracy"
-        " and speed"
+        "value [95 % interval]; VPT: valid prediction time; speed: Lyapunov times (kpz: samples) per second ± half the",
+        "range over seeds; ◆ on the Pareto front of accuracy and speed",
     ]
-    if (rows["scale"] == "runs").any():
-        lines.append("* taken from the runs at hand: this size or version has no frozen floor and oracle")
-    if rows["skill_accuracy"].isna().any():
+    if track in RANKED_TRACKS:
+        lines.append("rank: 1 + number significantly better … n - number significantly worse (99 %, paired by case)")
+    if any(rows["scale"] == "runs"):
+        lines.append("* from the runs at hand: this task has no frozen floor and oracle")
+    if any(rows["skill_accuracy"].isna()):
         lines.append("no skill without floor and oracle: compare with runs of persistence, linear and oracle as well")
     return "\n".join(lines)
 
@@ -212,7 +199,14 @@ def _interval(row: dict[str, Any], name: str, form: Callable[[Any], str]) -> str
     value, low, high = (row[k] for k in ((name, f"{name}_low", f"{name}_high") if name else ("value", "low", "high")))
     if pd.isna(value):
         return UNKNOWN
-    return form(value) if pd.isna(low) else f"{form(value)} [{form(low)}, {form(high)}]"
+    if pd.isna(low) or form(low) == form(high):
+        return form(value)
+    return f"{form(value)} [{form(low)}, {form(high)}]"
+
+
+def _speed(row: dict[str, Any]) -> str:
+    value, low, high = (row[f"lyapunov_times_per_second{end}"] for end in ("", "_low", "_high"))
+    return _si(value) if pd.isna(low) or value <= 0 else f"{_si(value)} ±{50 * (high - low) / value:.0f}%"
 
 
 def _fixed(value: Any) -> str:
@@ -226,15 +220,25 @@ def _fixed(value: Any) -> str:
     return "<-99" if value < -99 else f"{value:.2f}".replace("-0.00", "0.00")
 
 
-def _significant(value: Any) -> str:
-    """Three significant digits, two decimals at most from 1 on, three below.
+def _percent(value: Any) -> str:
+    """Whole percents.
 
-    >>> _significant(20.018), _significant(3.6287), _significant(0.04256)
-    ('20.0', '3.63', '0.043')
+    >>> _percent(0.996), _percent(1.0), _percent(0.004)
+    ('99%', '100%', '1%')
     """
     if pd.isna(value):
         return UNKNOWN
-    return f"{value:.{1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3}f}"
+    percent = round(100 * value)
+    return f"{min(percent, 99) if value < 1 and percent == 100 else 1 if value > 0 and percent == 0 else percent}%"
+
+
+def _significant(value: Any) -> str:
+    """Two decimals, one from 10 on.
+
+    >>> _significant(20.018), _significant(3.6287), _significant(0.04256)
+    ('20.0', '3.63', '0.04')
+    """
+    return UNKNOWN if pd.isna(value) else f"{value:.{1 if abs(value) >= 10 else 2}f}"
 
 
 def _si(value: Any, unit: str = "") -> str:
