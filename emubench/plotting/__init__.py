@@ -1,0 +1,70 @@
+"""Plots of a comparison: error against lead time, forecasts beside the truth, spectra, accuracy against throughput.
+
+Drawn with Agg on figures of their own: no display is needed, and no global state of matplotlib is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from emubench import ranking, store
+from emubench import task as tasks
+from emubench.entries import Run
+from emubench.errors import EmubenchError
+from emubench.plotting.curves import error_plot, throughput_plot
+from emubench.plotting.examples import forecast_plot, spectrum_plot
+from emubench.plotting.style import styles
+from emubench.task import TRACKS
+
+DPI = 120
+
+
+def draw(
+    runs: Sequence[Run], frame: pd.DataFrame, folder: Path, progress: Callable[[int, int], None] | None = None
+) -> list[Path]:
+    """Draw all plots of a comparison into ``folder``; return their paths."""
+    found = {run.task.name: run.task for run in runs}
+    style = styles([run.entry for run in runs])
+    todo: list[tuple[str, Callable[[], Figure | None]]] = []
+    for name in filter(found.__contains__, tasks.names()):
+        task = found[name]
+        of_task = [run for run in runs if run.task.name == name]
+        best = list(ranking.rows_of_task(frame, name)["entry"])
+        todo.append((f"{name}-error", lambda t=task, r=of_task, b=best: error_plot(t, r, b, style)))
+        todo.append((f"{name}-forecast", lambda t=task, r=of_task, b=best: forecast_plot(t, r, b, style)))
+        if task.system.ring:
+            todo.append((f"{name}-spectrum", lambda t=task, r=of_task, b=best: spectrum_plot(t, r, b, style)))
+    for track in TRACKS:
+        if ranking.names_of_tasks(frame, track):
+            todo.append((f"{track}-throughput", lambda t=track: throughput_plot(frame, t, style)))
+    theme: Any = {**sns.axes_style("ticks"), **sns.plotting_context("notebook", font_scale=0.9)}
+    written = []
+    for done, (name, make) in enumerate(todo):
+        with mpl.rc_context(theme):
+            figure = make()
+            if figure is not None:
+                written.append(_save(figure, folder / f"{name}.png"))
+        if progress:
+            progress(done + 1, len(todo))
+    return written
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    layout = figure.get_layout_engine()
+    if layout is not None:  # once is enough; left to savefig it is made twice, with all images
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+    try:
+        with store.atomic(path) as temporary:
+            # No version of the library in the file: the same runs give the same bytes.
+            figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+    except OSError as error:
+        raise EmubenchError(f"{path}: cannot be written ({error.strerror})") from None
+    return path

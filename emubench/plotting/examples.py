@@ -1,0 +1,216 @@
+"""Plots of what a run keeps in ``figures.json``: one test case beside its truth, and climate spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from pydantic import BaseModel, ConfigDict
+
+from emubench import schema
+from emubench.entries import Run
+from emubench.errors import EmubenchError
+from emubench.metrics.stability import CAP
+from emubench.plotting.style import MAX_LINES, REFERENCES, TRUTH, Style, by_entry, label_level, lead_time_unit, title
+from emubench.task import Task
+
+MAX_ROWS = 4
+CLAMP = 1e9
+"""Where a run's figures keep what is not finite, or beyond."""
+
+
+class Figures(BaseModel):
+    """What the plots need of a run's ``figures.json``: the first test case, and climate spectra."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    lead_time: list[float]
+    truth: list[list[float]]
+    forecast: list[list[float]]
+    spatial_power: list[float] | None = None
+    truth_spatial_power: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """The example case and spectra of one entry on one task."""
+
+    run: Run
+    lead_time: np.ndarray
+    truth: np.ndarray
+    forecast: np.ndarray
+    power: np.ndarray | None
+    truth_power: np.ndarray | None
+
+
+def read_example(run: Run) -> Example | None:
+    """The example of a run; ``None`` if it has none."""
+    path = run.path / "figures.json"
+    if not path.exists():
+        return None
+    figures: Figures = schema.read_json(Figures, path, 256 * 2**20)
+    shape = (len(figures.lead_time), *run.task.shape)
+    arrays = {}
+    for name in ("truth", "forecast"):
+        lengths = {len(row) for row in getattr(figures, name)}
+        if len(getattr(figures, name)) != shape[0] or lengths != {shape[1]}:
+            found = f"{len(getattr(figures, name))} rows of {sorted(lengths)}"
+            raise EmubenchError(f"{path}: {name}: {found} values where the shape {shape} belongs")
+        values = np.array(getattr(figures, name))
+        failed = np.maximum.accumulate(~(np.abs(values) < CLAMP).all(1))  # an emulator that failed stays failed
+        arrays[name] = np.where(failed[:, None], np.nan, values)
+        if run.task.system.stochastic:  # scores look at the deviation from the ring's mean
+            arrays[name] = arrays[name] - arrays[name].mean(1, keepdims=True)
+    powers = (figures.spatial_power, figures.truth_spatial_power)
+    spectra = (None, None) if None in powers or len(powers[0] or ()) != len(powers[1] or ()) else map(np.array, powers)
+    return Example(run, np.array(figures.lead_time), arrays["truth"], arrays["forecast"], *spectra)
+
+
+def chosen(best: Sequence[str]) -> list[str]:
+    """The entries whose forecasts are shown, the best first: others before the references."""
+    first = sorted(best, key=lambda e: (REFERENCES.index(e) if e in REFERENCES else -1, best.index(e)))
+    return [entry for entry in best if entry in first[:MAX_ROWS]]
+
+
+def forecast_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+    """The first test case: truth and forecast, one row per entry."""
+    picked = [read_example(seeds[0]) for _, seeds in by_entry(runs, chosen(best))]
+    examples = [example for example in picked if example is not None]
+    if not examples:
+        return None
+    drawing = _ring_forecasts if task.system.ring else _trajectories
+    figure = drawing(task, examples, style)
+    figure.suptitle(title(task, "one test case", len(examples), len(best)), x=0.01, ha="left")
+    return figure
+
+
+def _valid_until(ax: Axes, example: Example) -> None:
+    """Mark the valid prediction time of the example (the first test case)."""
+    task = example.run.task
+    if not task.system.stochastic and example.run.cases[0] < example.lead_time[-1]:
+        ax.axvline(example.run.cases[0], color="black", linewidth=1.2, linestyle="--")
+
+
+def _ring_forecasts(task: Task, examples: list[Example], style: dict[str, Style]) -> Figure:
+    """Space–time images: truth | forecast | difference on one colour scale."""
+    figure = Figure(figsize=(12, 1.1 + 2.1 * len(examples)), layout="constrained")
+    axes = figure.subplots(len(examples), 3, sharex=True, sharey=True, squeeze=False)
+    top = float(np.quantile(np.abs(examples[0].truth), 0.998))
+    image, colors = None, mpl.colormaps["RdBu_r"].with_extremes(bad="0.55")
+    for row, example in zip(axes, examples, strict=True):
+        end = example.lead_time[-1]
+        panels = (example.truth, example.forecast, example.forecast - example.truth)
+        for ax, panel in zip(row, panels, strict=True):
+            image = ax.imshow(
+                panel.T,
+                aspect="auto",
+                origin="lower",
+                extent=(0, end, -0.5, panel.shape[1] - 0.5),
+                cmap=colors,
+                vmin=-top,
+                vmax=top,
+                interpolation="nearest",
+            )
+        for ax in row[1:]:
+            _valid_until(ax, example)
+        row[0].set_ylabel(f"{_wrapped(example.run.entry)}\n\nsite", color="black")
+    for ax, name in zip(axes[0], ("truth", "forecast", "forecast − truth"), strict=True):
+        ax.set_title(name, fontsize=11)
+    for ax in axes[-1]:
+        ax.set_xlabel(f"lead time [{lead_time_unit(task)}]")
+    label = "h − mean(h) of one member" if task.system.stochastic else "u; dashed line: valid until here"
+    if any(np.isnan(example.forecast).any() for example in examples):
+        label += "; grey: failed"
+    assert image is not None
+    figure.colorbar(image, ax=axes, label=label)
+    return figure
+
+
+def _wrapped(entry: str) -> str:
+    return entry.replace(" (", "\n(").replace(", ", ",\n")
+
+
+def _trajectories(task: Task, examples: list[Example], style: dict[str, Style]) -> Figure:
+    """The attractor in the plane of its first and last components (if there are several), and the first over time."""
+    components = task.observation.components or range(task.system.shape[0])
+    names = ["xyz"[c] if task.system.shape[0] <= 3 else f"component {c + 1}" for c in components]
+    plane = len(names) > 1
+    figure = Figure(figsize=(12 if plane else 10, 0.8 + 2.4 * len(examples)), layout="constrained")
+    ratios = {"width_ratios": [1, 2.2]} if plane else {}
+    axes = figure.subplots(len(examples), 1 + plane, squeeze=False, sharex="col", sharey="col", gridspec_kw=ratios)
+    for row, example in zip(axes, examples, strict=True):
+        if plane:
+            across, up = example.truth[:, [0, -1]].T
+            _pair(row[0], (across, up), tuple(example.forecast[:, [0, -1]].T), style[example.run.entry], "")
+            # a constant forecast is a point
+            row[0].plot(*example.forecast[0, [0, -1]], color=style[example.run.entry].color, marker="o", markersize=5)
+            _limits(row[0].set_xlim, across)
+            row[0].set_ylabel(names[-1])
+        lead, first = example.lead_time, example.truth[:, 0]
+        _pair(row[-1], (lead, first), (lead, example.forecast[:, 0]), style[example.run.entry], example.run.entry)
+        row[-1].set_ylabel(names[0])
+        row[-1].set_xlim(0, lead[-1])
+        _valid_until(row[-1], example)
+        row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    if plane:
+        axes[-1, 0].set_xlabel(names[0])
+    axes[-1, -1].set_xlabel(f"lead time [{lead_time_unit(task)}]; dashed line: valid until here")
+    sns.despine(figure)
+    return figure
+
+
+def _pair(ax: Axes, truth: Sequence[np.ndarray], forecast: Sequence[np.ndarray], style: Style, name: str) -> None:
+    ax.plot(*truth, color=TRUTH, linewidth=1.1, label="truth")
+    ax.plot(*forecast, color=style.color, linewidth=1.6, label=_wrapped(name))
+    _limits(ax.set_ylim, truth[1])
+
+
+def _limits(setter: Callable[..., Any], truth: np.ndarray) -> None:
+    """Axis limits from the truth alone: a failed forecast may stand at 1e9."""
+    low, high = float(truth.min()), float(truth.max())
+    margin = 0.2 * max(high - low, 1e-9)
+    setter(low - margin, high + margin)
+
+
+def spectrum_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+    """Mean spatial power of the long runs against the pooled truth's."""
+    shown = list(best[:MAX_LINES])
+    found = [(entry, read_example(seeds[0])) for entry, seeds in by_entry(runs, shown)]
+    spectra = [(entry, one.power, one.truth_power) for entry, one in found if one and one.power is not None]
+    if not spectra or spectra[0][2] is None:
+        return None
+    truth = spectra[0][2]
+    peak = float(truth.max())
+    modes = np.arange(1, len(truth) + 1)
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    ax = figure.subplots()
+    ax.plot(modes, truth, color=TRUTH, linewidth=3, alpha=0.8, label="truth")
+    bottom = max(float(truth.min()), CAP * peak) / 30
+    top = 10 * peak
+    for entry, power, _ in spectra:
+        assert power is not None
+        power = np.clip(power, bottom / 10, 1e6 * peak)  # what has no power lies below the axis, not outside the plot
+        note = " (no power)" if float(power.max()) < bottom else " (off the axis)" if power.min() > top else ""
+        look = style[entry]
+        ax.plot(modes, power, color=look.color, linestyle=look.dash, linewidth=1.8, label=entry + note)
+    ax.set_yscale("log")
+    ax.set_xscale("log" if len(truth) > 64 else "linear")
+    ax.set_xlim(modes[0] * 0.95, modes[-1] * 1.02)
+    ax.set_ylim(bottom, top)
+    if bottom < CAP * peak:
+        label_level(ax, CAP * peak, "scores do not look below", left=True)
+    if len(truth) <= 64:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("spatial wavenumber [waves per ring]")
+    ax.set_ylabel("mean power of the mode [squared units of the field]")
+    ax.set_title(title(task, "spatial spectrum of long runs", len(shown), len(best)), loc="left")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    sns.despine(figure)
+    return figure

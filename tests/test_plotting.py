@@ -1,0 +1,204 @@
+"""Plots: every kind is drawn from runs on disk, shows something, survives failed forecasts, and needs no display."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from emubench import entries, jobs, plotting, ranking, reference
+from emubench import task as tasks
+from emubench.errors import EmubenchError
+from emubench.metrics.crps import LEADS
+from emubench.plotting import curves, examples, style
+
+VERSION = {"schema_version": 1, "emubench_version": "0.1.0"}
+
+
+def write_run(
+    out: Path, baseline: str, name: str, quality: float, *, fails: bool = False, figures: bool = True
+) -> Path:
+    """A scored run whose error grows from ``1 − quality``; one that ``fails`` stands at the clamp from a third on."""
+    task, rng = tasks.get(name, "tiny"), np.random.default_rng(1)
+    run = out / baseline / name / "tiny-seed-0-00000000"
+    run.mkdir(parents=True)
+    header = {**VERSION, "task": name, "size": "tiny"}
+    card = {"baseline": baseline, "seed": 0, "data_sha256": "", "knowledge": "none", "config": {}}
+    cost = {"n_parameters": 10, "train_seconds": 2.0, "threads": 1, "device": "cpu"}
+    (run / "card.json").write_text(json.dumps(header | card | cost))
+    metric, curve = ("crps", "crps") if task.system.stochastic else ("valid_prediction_time", "rms_error")
+    leads = np.array(LEADS) if task.system.stochastic else np.arange(1, task.test_steps, 4) * task.lead_time_step
+    error = (1.1 - quality) * np.sqrt(leads)
+    unit: dict[str, Any] = {"task": name, "n_cases": 16, "unit": "1"}
+    rows = [
+        {"metric": curve, "lead_time": float(t), "value": e, "low": 0.9 * e, "high": 1.1 * e} | unit
+        for t, e in zip(leads, error.tolist(), strict=True)
+    ]
+    for row in rows[6:] if fails else ():
+        row["value"] = None
+    cases = {metric: ((3 * quality if metric != "crps" else 3 - 2 * quality) + 0.1 * rng.standard_normal(16)).tolist()}
+    (run / "scores.json").write_text(json.dumps(header | {"truth_sha256": "a", "rows": rows, "cases": cases}))
+    (run / "timing.json").write_text(json.dumps({"lyapunov_times_per_second": 100.0 / quality**3}))
+    if figures:
+        (run / "figures.json").write_text(json.dumps(example(task, quality, fails)))
+    return run
+
+
+def example(task: tasks.Task, quality: float, fails: bool) -> dict[str, Any]:
+    """Travelling waves; the forecast's have another speed."""
+    n, (width,) = 40, task.shape
+    t, x = np.arange(n)[:, None] / 5, np.arange(width) * 2 * np.pi / width
+    mean, std = task.observation.select(task.system.mean), task.observation.select(task.system.std)
+    truth, forecast = (mean + std * np.sin(3 * x + speed * t) for speed in (1.0, quality))
+    if fails:
+        forecast[n // 3 :] = 1e9
+    figures = {"lead_time": ((np.arange(n) + 1) * task.lead_time_step).tolist()}
+    figures |= {"truth": truth.tolist(), "forecast": forecast.tolist(), "climate": [[0.0]]}
+    if task.system.ring:
+        power = 10.0 ** -np.linspace(0, 8, width // 2)
+        figures |= {"truth_spatial_power": power.tolist()}
+        figures |= {"spatial_power": ([1e30] * len(power) if fails else (power * quality).tolist())}
+    return figures
+
+
+@pytest.fixture(autouse=True)
+def frozen(monkeypatch):
+    def get(task: str) -> dict[str, Any]:
+        return {"floor": 3.0, "oracle": 1.0} if task.startswith("kpz") else {"floor": 0.0, "oracle": 4.0}
+
+    monkeypatch.setattr(reference, "get", get)
+
+
+def draw(runs: Path, folder: Path) -> list[str]:
+    read = entries.read_runs(jobs.find_runs([runs]))
+    return sorted(path.name for path in plotting.draw(read, ranking.table(read), folder))
+
+
+def colours(path: Path) -> int:
+    """How many colours an image has, in steps of a sixteenth."""
+    pixels = (matplotlib.image.imread(path)[..., :3] * 16).astype(int)
+    return len(np.unique(pixels.reshape(-1, 3), axis=0))
+
+
+def test_every_kind_of_plot_is_drawn_and_shows_something(tmp_path):
+    for name in ("lorenz63-noisy", "kpz-noisy"):
+        for baseline, quality in (("oracle", 1.0), ("net", 0.8)):
+            write_run(tmp_path / "runs", baseline, name, quality)
+        write_run(tmp_path / "runs", "diverging", name, 0.4, fails=True)
+    names = draw(tmp_path / "runs", tmp_path / "plots")
+    assert names == [
+        "kpz-noisy-error.png",
+        "kpz-noisy-forecast.png",
+        "kpz-noisy-spectrum.png",
+        "lorenz63-noisy-error.png",
+        "lorenz63-noisy-forecast.png",
+        "noisy-throughput.png",
+    ]
+    for name in names:
+        height, width, _ = matplotlib.image.imread(tmp_path / "plots" / name).shape
+        assert 400 < height < 1600, name
+        assert 600 < width < 1600, name
+        assert colours(tmp_path / "plots" / name) > 20, name
+    assert sorted(os.listdir(tmp_path / "plots")) == names  # no temporary file is left
+
+
+def test_the_same_runs_give_the_same_bytes_and_touch_no_global_state(tmp_path):
+    from matplotlib import pyplot, rcParams
+
+    before = dict(rcParams)
+    write_run(tmp_path / "runs", "net", "lorenz63-partial", 0.8)
+    for folder in ("one", "two"):
+        draw(tmp_path / "runs", tmp_path / folder)
+    for name in os.listdir(tmp_path / "one"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    assert pyplot.get_fignums() == []
+    assert dict(rcParams) == before
+
+
+def test_runs_without_figures_still_have_curves(tmp_path):
+    write_run(tmp_path / "runs", "net", "lorenz96-noisy", 0.8, figures=False)
+    assert draw(tmp_path / "runs", tmp_path / "plots") == ["lorenz96-noisy-error.png", "noisy-throughput.png"]
+
+
+def test_a_failed_forecast_does_not_stretch_the_axes(tmp_path):
+    for name in ("lorenz63-noisy", "lorenz96-noisy", "kpz-noisy"):
+        write_run(tmp_path, "net", name, 0.8)
+        write_run(tmp_path, "diverging", name, 0.4, fails=True)
+    runs = entries.read_runs(jobs.find_runs([tmp_path]))
+    frame, look = ranking.table(runs), style.styles(["net", "diverging"])
+    for name in ("lorenz63-noisy", "lorenz96-noisy", "kpz-noisy"):
+        task, of_task = tasks.get(name, "tiny"), [run for run in runs if run.task.name == name]
+        best = ["net", "diverging"]
+        (ax,) = curves.error_plot(task, of_task, best, look).axes
+        assert ax.get_ylim()[1] < 8
+        assert any("diverging leaves the axis" in text.get_text() for text in ax.texts)
+        drawn = examples.forecast_plot(task, of_task, best, look)
+        assert drawn is not None
+        for ax in drawn.axes:
+            for low, high in (ax.get_xlim(), ax.get_ylim()):
+                assert max(abs(low), abs(high)) < 1000
+            for image in ax.images:
+                assert max(map(abs, image.get_clim())) < 20
+    for ax in curves.throughput_plot(frame, "noisy", look).axes:
+        assert max(map(abs, ax.get_ylim())) < 10
+
+
+def test_what_failed_is_a_gap_and_stays_one(tmp_path):
+    run = write_run(tmp_path, "net", "kpz-noisy", 0.4, fails=True)
+    figures = json.loads((run / "figures.json").read_text())
+    figures["forecast"][-1] = figures["truth"][-1]
+    (run / "figures.json").write_text(json.dumps(figures))
+    found = examples.read_example(entries.read_run(run))
+    assert found is not None
+    assert np.isnan(found.forecast).all(1).nonzero()[0].tolist() == list(range(13, 40))
+    assert np.allclose(found.truth.mean(1), 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"forecast": [[0.0]] * 40}, "forecast: 40 rows of [1] values where the shape (40, 40) belongs"),
+        ({"truth": [[0.0] * 40] * 3}, "truth: 3 rows of [40] values where the shape (40, 40) belongs"),
+        ({"truth": "waves"}, "truth: "),
+        ({"lead_time": None}, "lead_time: "),
+    ],
+)
+def test_bad_figures_are_refused_in_one_line(tmp_path, change, words):
+    run = write_run(tmp_path, "net", "lorenz96-noisy", 0.8)
+    path = run / "figures.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(EmubenchError) as error:
+        examples.read_example(entries.read_run(run))
+    assert str(error.value).startswith(f"{path}: {words}")
+    assert "\n" not in str(error.value)
+
+
+def test_entries_look_different_and_references_always_the_same():
+    many = [f"net{i}" for i in range(12)]
+    look = style.styles([*many, "oracle"])
+    assert len({look[name] for name in [*many, *style.REFERENCES]}) == 16
+    assert look["oracle"] == style.styles(["oracle", "zebra"])["oracle"]
+
+
+def test_forecasts_shown_are_those_of_the_best_and_others_before_references():
+    assert examples.chosen(["oracle", "a", "b", "linear", "persistence"]) == ["oracle", "a", "b", "linear"]
+    assert examples.chosen(["oracle", "linear", "a", "b", "c", "d"]) == ["a", "b", "c", "d"]
+
+
+def test_no_display_is_needed(tmp_path):
+    write_run(tmp_path / "runs", "net", "lorenz63-partial", 0.8)
+    program = "import sys; from pathlib import Path; from emubench import report; "
+    program += "report.compare([Path(sys.argv[1])], Path(sys.argv[2]))"
+    bare = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")}
+    command = [sys.executable, "-c", program, str(tmp_path / "runs"), str(tmp_path / "plots")]
+    run = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=120, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "partial track: RANKED" in run.stdout
+    assert (tmp_path / "plots" / "partial-throughput.png").stat().st_size > 5000
