@@ -102,6 +102,13 @@ class System(ABC):
         """Maps of the state ``"... *S"`` that commute with the flow (for a stochastic system: in law)."""
         return {}
 
+    def project(self, perturbations: Tensor) -> Tensor:
+        """Orthogonal projection of ``"... *S"`` on the perturbations that a solution can have: by default, of any kind.
+
+        A system that conserves a quantity leaves those out that change it.
+        """
+        return perturbations
+
     def fault(self, samples: np.ndarray) -> str | None:
         """The likely cause if a simulated ``"B T *S"`` block is not to be trusted, else ``None``."""
         if np.isfinite(samples).all():

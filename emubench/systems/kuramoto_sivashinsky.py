@@ -120,6 +120,10 @@ class KuramotoSivashinsky(System):
             "reflection": lambda u: -u.flip(-1).roll(1, -1),
         }
 
+    def project(self, perturbations: Tensor) -> Tensor:
+        """Perturbations of zero mean."""
+        return perturbations - perturbations.mean(-1, keepdim=True)
+
     def fault(self, samples: np.ndarray) -> str | None:
         """Also laminarisation: a solution that fell onto a steady or travelling wave is no sample of the chaos."""
         if cause := super().fault(samples):

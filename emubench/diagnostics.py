@@ -1,0 +1,253 @@
+"""What one measures of a system or an emulator before believing it: exponents, agreement, growth of errors, climate.
+
+The Lyapunov spectra live in :mod:`emubench.lyapunov` and can be had from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from emubench.emulator import Emulator, checked_forecast
+from emubench.errors import EmubenchError
+from emubench.integrate import simulate
+from emubench.lyapunov import (
+    Estimate,
+    Spectrum,
+    emulator_spectrum,
+    kaplan_yorke_dimension,
+    lyapunov_spectrum,
+    on_attractor,
+    tangent_spectrum,
+)
+from emubench.metrics.valid_prediction_time import THRESHOLD, crossing
+from emubench.random import stream, torch_stream
+from emubench.system import Climate, System
+
+__all__ = [
+    "Estimate",
+    "FirstPassage",
+    "Spectrum",
+    "agreement_time",
+    "emulator_spectrum",
+    "kaplan_yorke_dimension",
+    "leading_exponent",
+    "lyapunov_spectrum",
+    "measure_climate",
+    "tangent_spectrum",
+    "twin_growth",
+]
+
+
+@dataclass(frozen=True)
+class FirstPassage:
+    """Times at which a difference crossed a threshold; cases that never did count as the horizon."""
+
+    times: Float[Tensor, " B"]
+    never: float
+    """Fraction of the cases that never crossed: where it is not small, the mean is a lower bound."""
+
+    @property
+    def mean(self) -> Estimate:
+        """Mean over cases with its standard error."""
+        return Estimate(float(self.times.mean()), float(self.times.std() / math.sqrt(len(self.times))))
+
+
+def agreement_time(
+    system: System,
+    finer: System | None = None,
+    *,
+    n_cases: int = 64,
+    threshold: float = THRESHOLD,
+    horizon: float = 30.0,
+    seed: int = 0,
+) -> FirstPassage:
+    """How long two solver settings agree, in units of lead time (Lyapunov times): how far the truth can be believed.
+
+    From ``n_cases`` states on the attractor both are run; the time is the first crossing of ``threshold`` (in σ) by
+    √(mean over components of (difference/σ)²), linearly interpolated between samples, at most ``horizon``. ``finer``
+    is a system with the same state and sample interval; if not given, a quarter of the solver step, whose own error is
+    4^−order of the other.
+    """
+    if system.stochastic:
+        raise EmubenchError(f"{system.name}: agreement time: not available for a stochastic system")
+    if finer is None:
+        finer = dataclasses.replace(system, solver_step=system.solver_step / 4, climate=system.known_climate())
+    if (finer.shape, finer.sample_interval) != (system.shape, system.sample_interval):
+        raise EmubenchError(f"{system.name}: agreement time: the finer solver needs the same shape and sample interval")
+    n_samples = math.ceil(horizon * system.time_unit / system.sample_interval)
+    state = on_attractor(system, n_cases, max(1, system.spin_up_samples), seed)
+    squared = ((simulate(system, state, n_samples) - simulate(finer, state, n_samples)) / system.std) ** 2
+    e = torch.from_numpy(squared).flatten(2).mean(-1).sqrt()
+    times = crossing(e, threshold) * system.sample_interval / system.time_unit
+    return FirstPassage(times.clamp(max=horizon), float((e <= threshold).all(1).double().mean()))
+
+
+def twin_growth(
+    emulator: Emulator,
+    context: Float[Tensor, "B C *S"],
+    std: Float[Tensor, " *S"],
+    n_steps: int,
+    *,
+    perturbation: float = 1e-3,
+    lower: float = 0.01,
+    upper: float = 0.1,
+    seed: int = 0,
+) -> FirstPassage:
+    """Time, in samples, that twin forecasts take to separate from ``lower`` to ``upper`` (in σ): finite-size growth.
+
+    Twin contexts differ by ``perturbation`` σ times one normal vector, the same at all their samples. With the
+    separation e(t) = √(mean over components of (difference/σ)²), its logarithm interpolated between samples, the time
+    is that from the first crossing of ``lower`` to that of ``upper``. ln(upper/lower) over the mean is the finite-size
+    Lyapunov exponent of Aurell et al. 1997, doi:10.1088/0305-4470/30/1/003; λ₁ times the mean should be about
+    ln(upper/lower) while the difference is small. A forecast that is lost is a crossing of both.
+    """
+    name = type(emulator).__name__
+    noise = torch.randn(len(context), 1, *context.shape[2:], generator=torch_stream(seed), dtype=context.dtype)
+    scale = std.to(context.dtype)
+
+    def run(given: Tensor, draw: int) -> Tensor:
+        forecast = checked_forecast(emulator, given, n_steps, 1, torch_stream(seed, "twins", draw))
+        return forecast[0].double() / std
+
+    first, again = run(context, 0), run(context, 1)
+    if not torch.allclose(first, again, rtol=0, atol=0, equal_nan=True):
+        raise EmubenchError(f"{name}: growth between twins: not available, as it is stochastic")
+    difference = run(context + perturbation * scale * noise, 0) - first
+    e = difference.flatten(2).square().mean(-1).sqrt()
+    e = torch.where(e.isnan(), torch.inf, e).clamp(min=1e-300)
+    start = perturbation * noise.double().flatten(1).square().mean(-1, keepdim=True).sqrt()
+    if not perturbation < lower < upper:
+        raise EmubenchError(f"growth between twins: {perturbation} < {lower} < {upper} (perturbation, lower, upper)")
+    log = (e / start).log()
+    passed = [_first_passage(log, (level / start[:, 0]).log()) for level in (lower, upper)]
+    never = (e <= upper).all(1)
+    return FirstPassage(torch.where(never, float(n_steps), passed[1] - passed[0]), float(never.double().mean()))
+
+
+def _first_passage(log: Float[Tensor, "B T"], level: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """First crossing of each case's own level, which may be under the start (then it is at time 0)."""
+    return torch.where(level > 0, crossing(log / level[:, None].clamp(min=1e-9), 1.0), 0.0)
+
+
+# --- climate ----------------------------------------------------------------------------------------------------------
+
+TWIN_DISTANCE = 1e-7
+"""Of twin trajectories, relative to the state: far above rounding, far below where the growth saturates."""
+CHAOTIC_GROWTH = 10.0
+"""Logarithmic growth over one measurement that counts as exponential: an algebraic one, ln 2 per doubling, is less."""
+
+
+def measure_climate(
+    system: System,
+    *,
+    n_trajectories: int = 64,
+    accuracy: float = 0.01,
+    max_samples: int = 2**14,
+    n_cases: int = 64,
+    seed: int = 0,
+) -> Climate:
+    """Mean, std, time unit and agreement time of ``system`` at its parameters, for ``climate=``.
+
+    Deterministic: trajectories run by the system's own solver for 256, 512, 1024 … samples, each stretch the spin-up
+    of the next, until the leading exponent λ₁ over one stretch is known to ``accuracy`` and the growth there exceeds
+    e^10; statistics are those of that stretch. The time unit is 1/λ₁; no chaos within ``max_samples`` is an error.
+
+    Stochastic: starts of the first kind are stationary by contract (they get no spin-up), so their moments are the
+    climate; the time unit is the sample interval. One value per named component, or one for all sites of a ring.
+
+    >>> import emubench.systems as systems
+    >>> system = systems.get("kpz", nu=2.0)
+    >>> climate = measure_climate(system)
+    >>> abs(climate.std[0] / system.saturated_width_squared ** 0.5 - 1) < 0.02
+    True
+    """
+    if not system.ring and len(system.shape) != 1:
+        raise EmubenchError(f"{system.name}: a climate has one value per component, but the state is {system.shape}")
+    if system.stochastic:
+        rngs = [stream(seed, "climate", system.name, i) for i in range(4096)]
+        moments = _Moments(system.shape)
+        moments.add(np.stack([system.draw(rng, system.starts[0]) for rng in rngs]))
+        return Climate(*moments.mean_and_std(system.ring), time_unit=system.sample_interval)
+    exponent, moments = _chaotic_stretch(system, n_trajectories, accuracy, max_samples, seed)
+    climate = Climate(*moments.mean_and_std(system.ring), time_unit=1 / exponent.value)
+    agreement = agreement_time(dataclasses.replace(system, climate=climate), n_cases=n_cases, seed=seed)
+    return dataclasses.replace(climate, agreement_time=agreement.mean.value)
+
+
+def leading_exponent(
+    system: System, *, n_trajectories: int = 64, accuracy: float = 0.01, max_samples: int = 2**14, seed: int = 0
+) -> Estimate:
+    """λ₁ by twin trajectories at a distance of 10⁻⁷, rescaled every sample: the system's own, fast solver suffices.
+
+    Benettin, Galgani & Strelcyn 1976, doi:10.1103/PhysRevA.14.2338. Ends as :func:`measure_climate` does.
+    """
+    if system.stochastic:
+        raise EmubenchError(f"{system.name}: Lyapunov exponents are not available for a stochastic system")
+    return _chaotic_stretch(system, n_trajectories, accuracy, max_samples, seed)[0]
+
+
+class _Moments:
+    """Running mean and variance of each component, over trajectories and samples."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.n, self.mean, self.square = 0, np.zeros(shape), np.zeros(shape)
+
+    def add(self, states: Float[np.ndarray, " B *S"]) -> None:
+        """Merge a batch (Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115)."""
+        n, mean = len(states), states.mean(0)
+        shift = mean - self.mean
+        self.square += n * states.var(0) + shift**2 * n * self.n / (n + self.n)
+        self.n += n
+        self.mean += shift * n / self.n
+
+    def mean_and_std(self, ring: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """One value per component; on a ring one for all sites, the spread of their means included."""
+        mean, variance = self.mean, self.square / self.n
+        if ring:
+            mean, variance = mean.mean()[None], (variance.mean() + mean.var())[None]
+        return tuple(map(float, mean)), tuple(map(float, np.sqrt(variance)))
+
+
+def _chaotic_stretch(system: System, n: int, accuracy: float, max_samples: int, seed: int) -> tuple[Estimate, _Moments]:
+    """The leading exponent and the moments over the first stretch that is long enough for them."""
+    state = on_attractor(system, n, 1, seed)
+    direction = torch.from_numpy(stream(seed, "twins", system.name).standard_normal(state.shape))
+    offset = _rescaled(system.project(direction).numpy(), state)
+    n_samples = 256
+    while True:
+        moments, growth = _Moments(system.shape), np.zeros(n)
+        for _ in range(n_samples):
+            before = _norm(offset)
+            samples = simulate(system, np.concatenate([state, state + offset]), 1)[:, 0]
+            state, offset = samples[:n], samples[n:] - samples[:n]
+            growth += np.log(_norm(offset) / before)
+            offset = _rescaled(offset, state)
+            moments.add(state)
+        rates = growth / (n_samples * system.sample_interval)
+        exponent = Estimate(float(rates.mean()), float(rates.std(ddof=1) / math.sqrt(n)))
+        if growth.mean() > CHAOTIC_GROWTH and exponent.error <= accuracy * exponent.value:
+            return exponent, moments
+        if n_samples >= max_samples:
+            break
+        n_samples *= 2
+    raise EmubenchError(
+        f"{system.name}: no chaos found at the parameters {system.parameters()}: the leading Lyapunov exponent is "
+        f"{exponent.value:.3g} ± {exponent.error:.2g} over {n_samples * system.sample_interval:g} time units"
+    )
+
+
+def _norm(offset: Float[np.ndarray, " B *S"]) -> Float[np.ndarray, " B"]:
+    return np.linalg.norm(offset.reshape(len(offset), -1), axis=1)
+
+
+def _rescaled(offset: Float[np.ndarray, " B *S"], state: Float[np.ndarray, " B *S"]) -> Float[np.ndarray, " B *S"]:
+    """The same direction at the twins' distance, relative to the size of all states."""
+    target = TWIN_DISTANCE * np.sqrt((_norm(state) ** 2).mean())
+    return offset * (target / _norm(offset)).reshape(-1, *[1] * (state.ndim - 1))

@@ -1,0 +1,327 @@
+"""Lyapunov exponents of systems and of emulators: perturbations carried along exactly, kept apart by QR.
+
+A perturbation v of a state u of the map u → F(u) obeys v → DF(u) v, which forward differentiation of the step gives
+to rounding. E of them, made orthonormal every Δ time units (the old ones are Q R), grow by the diagonal of R, and
+λ_i = ⟨ln R_ii⟩ / Δ, per unit of time. Benettin, Galgani, Giorgilli & Strelcyn 1980, doi:10.1007/BF02128236; Shimada &
+Nagashima 1979, doi:10.1143/PTP.61.1605. Replicas from independent draws run side by side and give standard errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from emubench.emulator import Stepper
+from emubench.errors import EmubenchError
+from emubench.integrate import simulate
+from emubench.random import stream, torch_stream
+from emubench.system import System
+
+Map = Callable[[Tensor], Tensor]
+"""States ``"R ..."`` of R independent replicas to the next ones."""
+
+
+class Estimate(NamedTuple):
+    """A measured figure and its standard error."""
+
+    value: float
+    error: float
+
+    def agrees(self, value: float, error: float = 0.0, n_errors: float = 3.0) -> bool:
+        """Whether ``value ± error`` is within ``n_errors`` standard errors (false for NaN)."""
+        return abs(self.value - value) <= n_errors * math.hypot(self.error, error)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Exponents per unit of time, largest first, from the growth rates of every replica in every block of time."""
+
+    rates: Float[Tensor, "R K E"]
+    """Mean growth rates of R replicas in K consecutive blocks."""
+    n_dimensions: int
+    """How many exponents there are in all."""
+
+    @property
+    def exponents(self) -> Float[Tensor, " E"]:
+        """Means over replicas and blocks."""
+        return self.rates.mean((0, 1))
+
+    @property
+    def standard_error(self) -> Float[Tensor, " E"]:
+        """From the spread between replicas, or where there is but one, between blocks."""
+        return _standard_error(self._samples())
+
+    @property
+    def block_standard_error(self) -> Float[Tensor, " E"]:
+        """From the spread between blocks of all replicas: equal to the other if blocks are long enough to forget."""
+        return _standard_error(self.rates.flatten(0, 1))
+
+    @property
+    def sum(self) -> Estimate:
+        """Sum of the exponents: of all of them, the mean divergence of the flow."""
+        samples = self._samples().sum(-1, keepdim=True)
+        return Estimate(float(samples.mean()), float(_standard_error(samples)))
+
+    @property
+    def n_positive(self) -> int:
+        """How many exponents are above zero by more than three standard errors."""
+        return int((self.exponents > 3 * self.standard_error).sum())
+
+    @property
+    def kaplan_yorke_dimension(self) -> Estimate:
+        """See :func:`kaplan_yorke_dimension`; its standard error by the jackknife."""
+        samples = self._samples()
+        n = len(samples)
+        others = (samples.sum(0) - samples) / (n - 1)
+        dimensions = [kaplan_yorke_dimension(row, self.n_dimensions) for row in others]
+        error = math.sqrt((n - 1) ** 2 / n) * float(np.std(dimensions, ddof=1))
+        return Estimate(kaplan_yorke_dimension(self.exponents, self.n_dimensions), error)
+
+    def __getitem__(self, i: int) -> Estimate:
+        """Exponent number ``i``, counted from 0."""
+        return Estimate(float(self.exponents[i]), float(self.standard_error[i]))
+
+    def _samples(self) -> Tensor:
+        return self.rates.mean(1) if len(self.rates) > 1 else self.rates[0]
+
+
+def _standard_error(samples: Tensor) -> Tensor:
+    return samples.std(0) / math.sqrt(len(samples))
+
+
+def kaplan_yorke_dimension(exponents: Float[Tensor, " E"], n_dimensions: int | None = None) -> float:
+    """D = j + (λ₁ + … + λ_j) / |λ_{j+1}|, j the largest number of exponents whose sum is not negative.
+
+    Kaplan & Yorke 1979, doi:10.1007/BFb0064319. All negative: 0, a point. No j + 1 left, as the whole sum is not
+    negative: the number of dimensions, as volumes do not shrink; but an error if ``n_dimensions`` says that the
+    exponents given are not all.
+
+    >>> round(kaplan_yorke_dimension(torch.tensor([0.9, 0.0, -14.5])), 3)
+    2.062
+    """
+    ordered = exponents.double().sort(descending=True).values
+    sums = ordered.cumsum(0)
+    j = int((sums >= 0).to(torch.int8).cumprod(0).sum())
+    if j < len(ordered):
+        return j + float(sums[j - 1] / ordered[j].abs()) if j else 0.0
+    if n_dimensions is not None and j < n_dimensions:
+        raise EmubenchError(
+            f"Kaplan-Yorke dimension: not available from {j} of {n_dimensions} exponents: ask for more, "
+            "as their sum is not negative"
+        )
+    return float(j)
+
+
+# --- systems ----------------------------------------------------------------------------------------------------------
+
+
+def lyapunov_spectrum(
+    system: System,
+    n_exponents: int | None = None,
+    *,
+    duration: float,
+    n_replicas: int = 16,
+    step: float | None = None,
+    qr_interval: float | None = None,
+    spin_up: float | None = None,
+    settling: float | None = None,
+    n_blocks: int = 8,
+    seed: int = 0,
+) -> Spectrum:
+    """The ``n_exponents`` largest exponents (default: all) of a deterministic system, at any parameters.
+
+    All times are in the units of the equation. ``duration`` is the time measured, of each of ``n_replicas``; before
+    it the states get ``spin_up`` by the fast solver and the perturbations ``settling`` to find their directions (both
+    a quarter of ``duration`` if not given). ``step`` may be longer than that of the truth, as exponents bear more than
+    trajectories; ``qr_interval`` is a sample interval if not given.
+
+    A step costs about 3 + 3·10⁻⁵ × replicas × exponents × sites milliseconds on one core. Perturbations stay in the
+    subspace of ``system.project``: kuramoto_sivashinsky has N − 1 exponents, as the mean is conserved.
+
+    >>> from emubench import systems
+    >>> spectrum = lyapunov_spectrum(systems.get("lorenz63"), duration=1.0, n_replicas=4, step=0.01)
+    >>> round(spectrum.sum.value, 2)     # the trace of the Jacobian, −41/3
+    -13.67
+    """
+    if system.stochastic:
+        raise EmubenchError(f"{system.name}: Lyapunov exponents are not available for a stochastic system")
+    h = system.solver_step if step is None else step
+    n_spin_up = math.ceil((duration / 4 if spin_up is None else spin_up) / system.sample_interval)
+    state = on_attractor(system, n_replicas, max(1, n_spin_up), seed)
+    solver = system.solver(h)
+    eye = torch.eye(state[0].size, dtype=torch.float64)
+    rank = round(float(system.project(eye.reshape(-1, *system.shape)).reshape(eye.shape).trace()))
+    return tangent_spectrum(
+        lambda u: solver(u, None),
+        torch.from_numpy(state),
+        Schedule.of(h, qr_interval or system.sample_interval, duration, settling, n_blocks),
+        n_exponents,
+        system.name,
+        n_dimensions=rank,
+        project=system.project,
+        seed=seed,
+    )
+
+
+def on_attractor(system: System, n: int, n_samples: int, seed: int) -> Float[np.ndarray, " B *S"]:
+    """``n`` independent states, ``n_samples`` sample intervals after their draws."""
+    rngs = [stream(seed, "diagnostics", system.name, i) for i in range(n)]
+    state = np.stack([system.draw(rng, system.starts[0]) for rng in rngs])
+    return simulate(system, state, n_samples, rngs)[:, -1].copy()
+
+
+# --- emulators --------------------------------------------------------------------------------------------------------
+
+
+def emulator_spectrum(
+    emulator: Any,
+    context: Float[Tensor, "B C *S"],
+    sample_interval: float,
+    n_exponents: int | None = None,
+    *,
+    duration: float,
+    settling: float | None = None,
+    qr_interval: float | None = None,
+    project: Map | None = None,
+    n_blocks: int = 8,
+    seed: int = 0,
+) -> Spectrum:
+    """The largest exponents of a deterministic :class:`~emubench.emulator.Stepper`, as a map of its own state.
+
+    Each case of ``context`` is a replica. Its run gets ``settling`` (a quarter of ``duration`` if not given) to reach
+    the emulator's attractor, perturbations included. A state that remembers more than the present has exponents for
+    its memory too. ``project`` restricts perturbations ``"R ..."`` (R = cases, the state without its member axis):
+    give ``system.project`` to compare with a system that conserves something, if the emulator does so as well.
+
+    What has no state, draws random numbers or can't be differentiated has no exponents here: the error says so.
+    """
+    name = type(emulator).__name__
+    reason = f"{name}: Lyapunov exponents are not available"
+    if not isinstance(emulator, Stepper):
+        raise EmubenchError(f"{reason}: it is no Stepper (start, step, read)")
+    with torch.no_grad():
+        state = emulator.start(context.clone(), 1, torch_stream(seed))
+        once, again = (emulator.step(state.clone(), torch_stream(seed, i)) for i in range(2))
+    if state.shape[0] != 1 or not torch.allclose(once, again, rtol=0, atol=0, equal_nan=True):
+        raise EmubenchError(f"{reason}: it is stochastic")
+    if not state.is_floating_point():
+        raise EmubenchError(f"{reason}: its state is of {state.dtype}")
+    return tangent_spectrum(
+        lambda u: emulator.step(u[None], torch_stream(seed))[0],
+        state[0],
+        Schedule.of(sample_interval, qr_interval or sample_interval, duration, settling, n_blocks),
+        n_exponents,
+        name,
+        project=project,
+        seed=seed,
+    )
+
+
+# --- any map ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a run is made orthogonal, and from when on it is measured; numbers of QRs, each after ``steps`` steps."""
+
+    interval: float
+    steps: int
+    n_settling: int
+    n_blocks: int
+    n_per_block: int
+
+    @classmethod
+    def of(cls, step: float, qr_interval: float, duration: float, settling: float | None, n_blocks: int) -> Schedule:
+        """From times; whole numbers of steps and of blocks, rounded up."""
+        steps = max(1, round(qr_interval / step))
+        interval = steps * step
+        settling = duration / 4 if settling is None else settling
+        per_block = max(1, math.ceil(duration / interval / n_blocks - 1e-9))
+        return cls(interval, steps, math.ceil(settling / interval - 1e-9), n_blocks, per_block)
+
+
+@torch.no_grad()
+def tangent_spectrum(
+    step: Map,
+    state: Float[Tensor, "R ..."],
+    schedule: Schedule,
+    n_exponents: int | None = None,
+    name: str = "map",
+    *,
+    n_dimensions: int | None = None,
+    project: Map | None = None,
+    seed: int = 0,
+) -> Spectrum:
+    """The exponents of the differentiable map ``step`` along the orbits of ``state``: what the two others rest on."""
+    n_dimensions = n_dimensions or state[0].numel()
+    n_exponents = n_exponents or n_dimensions
+    if not 0 < n_exponents <= n_dimensions:
+        raise EmubenchError(f"{name}: {n_exponents} exponents asked for, where there are {n_dimensions}")
+
+    def advance(u: Tensor) -> Tensor:
+        for _ in range(schedule.steps):
+            u = step(u)
+        return u
+
+    normal = torch.randn(n_exponents, *state.shape, generator=torch_stream(seed, "tangents"), dtype=torch.float64)
+    tangents = normal.to(state.dtype)
+    blocks, total = [], torch.zeros(len(state), n_exponents, dtype=torch.float64)
+    n_measured = schedule.n_blocks * schedule.n_per_block
+    for i in range(-schedule.n_settling, n_measured):
+        if i == -schedule.n_settling:
+            tangents, _ = _orthonormal(tangents, project)
+        state, tangents = _push(advance, state, tangents, name)
+        tangents, diagonal = _orthonormal(tangents, project)
+        _check(state, diagonal, name, schedule, i)
+        if i >= 0:
+            total = total + diagonal.log()
+            if (i + 1) % schedule.n_per_block == 0:
+                blocks.append(total / (schedule.n_per_block * schedule.interval))
+                total = torch.zeros_like(total)
+    rates = torch.stack(blocks, dim=1)
+    order = rates.mean((0, 1)).argsort(descending=True)
+    return Spectrum(rates[..., order], n_dimensions)
+
+
+def _push(advance: Map, state: Tensor, tangents: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """``F(u)`` and ``DF(u) v`` for every tangent: one evaluation of the map, and linear ones for the tangents."""
+    try:
+        pushed = vmap(lambda v: jvp(advance, (state,), (v,)), out_dims=(None, 0))  # type: ignore[arg-type]
+        return pushed(tangents)  # type: ignore[return-value]
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        advance(state)  # what is wrong with the map itself surfaces as it is
+        cause = str(error).strip().splitlines()[0]
+        raise EmubenchError(
+            f"{name}: Lyapunov exponents are not available: its step can't be differentiated forward ({cause})"
+        ) from error
+
+
+def _orthonormal(tangents: Float[Tensor, "E R ..."], project: Map | None) -> tuple[Tensor, Float[Tensor, "R E"]]:
+    """Project, then QR of each replica in float64: the orthonormal tangents, and |diagonal| of R."""
+    if project is not None:
+        tangents = torch.stack([project(v) for v in tangents])
+    columns = tangents.flatten(2).permute(1, 2, 0).double()
+    q, r = torch.linalg.qr(columns)
+    kept = q.permute(2, 0, 1).reshape(tangents.shape).to(tangents.dtype)
+    return kept.contiguous(), r.diagonal(dim1=-2, dim2=-1).abs()
+
+
+def _check(state: Tensor, diagonal: Tensor, name: str, schedule: Schedule, i: int) -> None:
+    """A run that blew up, and perturbations whose difference is lost in rounding, give no exponents."""
+    if not state.isfinite().all():
+        replica = int((~state.flatten(1).isfinite().all(1)).to(torch.int8).argmax())
+        time = (i + 1 + schedule.n_settling) * schedule.interval
+        raise EmubenchError(f"{name}: replica {replica} is not finite at time {time:g}: it has no attractor here")
+    if not (diagonal > 10 * torch.finfo(state.dtype).eps * diagonal[:, :1]).all():
+        raise EmubenchError(
+            f"{name}: perturbations vanish or turn parallel within {schedule.interval:g} time units: take a shorter "
+            f"qr_interval or fewer than {diagonal.shape[1]} exponents (or the step hides its derivative)"
+        )
