@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from emubench import __version__, dataset, evaluate, registry, schema, store
@@ -60,14 +61,7 @@ class Job:
         """The baseline's ``Config`` for this task with ``overrides`` applied; unknown keys and types are refused."""
         module = baseline(self.baseline)
         defaults = module.default_config(self.get_task()) if hasattr(module, "default_config") else module.Config()
-        known = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)}
-        for key, value in self.overrides.items():
-            if key not in known:
-                raise unknown(f"setting of {self.baseline}", key, known)
-            wanted = type(known[key])
-            if not (isinstance(value, wanted) or (wanted is float and isinstance(value, int))):
-                raise EmubenchError(f"--set {key}: {value!r} where a value like {known[key]!r} belongs")
-        return dataclasses.replace(defaults, **self.overrides)
+        return _configured(defaults, self.overrides, self.baseline, "--set ")
 
     def get_task(self) -> Task:
         """The task at the job's size."""
@@ -83,10 +77,33 @@ class Job:
         return out / self.baseline / self.task / f"{self.size}-seed-{self.seed}-{self.hash8()}"
 
 
+def _configured(defaults: Any, settings: dict[str, Any], baseline_name: str, where: str) -> Any:
+    """The ``Config`` ``defaults`` with ``settings`` applied; unknown keys and values of another type are refused."""
+    known = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)}
+    values = {}
+    for key, given in settings.items():
+        if key not in known:
+            raise unknown(f"setting of {baseline_name}", key, known)
+        value, wanted = tuple(given) if isinstance(given, list) else given, type(known[key])
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise EmubenchError(f"{where}{key}: {given!r} where a value like {known[key]!r} belongs")
+        values[key] = value
+    return dataclasses.replace(defaults, **values)
+
+
+def _build(name: str, task: Task, config: Any, where: str) -> nn.Module:
+    try:
+        return baseline(name).build(task, config)
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EmubenchError(f"{where}{name} can't be built with these settings: {reason}") from error
+
+
 def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> Path:
     """Train the job's baseline unless its run is there; return the run's folder."""
     folder, task, config = job.folder(out), job.get_task(), job.config()
     if (folder / "card.json").exists():
+        _check_data(folder, task, data)
         return folder
     module, observations = baseline(job.baseline), dataset.load(task, data)
     torch.set_num_threads(job.threads)
@@ -94,7 +111,8 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
-        emulator, log, begun = module.build(task, config), Log(partial / "log.jsonl", progress), time.perf_counter()
+        emulator, begun = _build(job.baseline, task, config, ""), time.perf_counter()
+        log = Log(partial / "log.jsonl", progress)
         try:
             module.train(emulator, observations, config, job.seed, log)
         finally:
@@ -109,6 +127,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
             data_sha256=observations.digest,
             knowledge=module.knowledge,
             config=json.loads(json.dumps(dataclasses.asdict(config))),
+            overrides=job.overrides,
             n_parameters=n_parameters(emulator),
             train_seconds=round(time.perf_counter() - begun, 3),
             threads=job.threads,
@@ -117,11 +136,19 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
         save_weights(emulator, partial / "model.safetensors")
         (partial / "card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
         _publish(partial, folder)
-    except OSError as error:
-        raise EmubenchError(f"{folder}: cannot be written ({error.strerror}); nothing was left behind") from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise EmubenchError(f"{folder}: cannot be written ({reason}); nothing was left behind") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _check_data(run: Path, task: Task, data: Path) -> None:
+    """A finished run is taken for this job only if it saw these data; where there are none it is taken as it is."""
+    path = dataset.task_path(task, data)
+    if path.exists() and dataset.load(task, data).digest != read_card(run).data_sha256:
+        raise EmubenchError(f"{run}: was trained on other data than {path}; choose another --out or remove it")
 
 
 def _publish(partial: Path, folder: Path) -> None:
@@ -144,12 +171,15 @@ def load(run: Path) -> tuple[nn.Module, Task]:
     """Rebuild the emulator of a run, with its task."""
     card = read_card(run)
     module, task = baseline(card.baseline), tasks.get(card.task, card.size)
-    known = {f.name for f in dataclasses.fields(module.Config)}
-    for key in card.config:
-        if key not in known:
-            raise unknown(f"{run / 'card.json'}: setting of {card.baseline}", key, known)
-    config = module.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in card.config.items()})
-    emulator = module.build(task, config)
+    where = f"{run / 'card.json'}: "
+    for field_ in dataclasses.fields(module.Config):
+        if field_.name not in card.config:
+            raise EmubenchError(f"{where}config: setting {field_.name} of {card.baseline} is missing")
+    try:
+        config = _configured(module.Config(), card.config, card.baseline, "config.")
+    except EmubenchError as error:
+        raise EmubenchError(f"{where}{error}") from None
+    emulator = _build(card.baseline, task, config, where)
     load_weights(emulator, run / "model.safetensors")
     return emulator, task
 
