@@ -267,14 +267,15 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: an :class:`EmubenchError` becomes one line and exit status 1, an interrupt 130."""
+    """Entry point: what the caller can put right becomes one line and exit status 1, an interrupt 130."""
     try:
         app()
-    except (EmubenchError, KeyboardInterrupt) as error:
+    except (EmubenchError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        interrupted = isinstance(error, KeyboardInterrupt)
-        print(
-            "interrupted; run the same command again to go on" if interrupted else f"emubench: {error}", file=sys.stderr
-        )
-        sys.exit(130 if interrupted else 1)
+        print(f"emubench: {error}", file=sys.stderr)
+        sys.exit(1)
+    except SystemExit as leaving:  # which is what typer makes of a KeyboardInterrupt
+        if leaving.code == 130:
+            print("emubench: interrupted; run the same command again to go on", file=sys.stderr)
+        raise

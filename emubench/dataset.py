@@ -7,9 +7,10 @@ groups ``test``, ``climate``: ``context``); ``<data>/<size>/<system>.truth.h5`` 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+import shlex
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import __version__, hdf5, schema, store, systems
+from emubench import __version__, hdf5, schema, store
 from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.integrate import simulate
 from emubench.random import stream
 from emubench.system import System
 from emubench.task import SIZES, Task
+from emubench.workers import worker_pool
 
 LANES = 16
 SPLITS = ("train", "validation", "test", "climate")
@@ -85,16 +87,12 @@ def _blocks(task: Task, seed: int) -> list[tuple[System, int, str, int, int]]:
     ]
 
 
-def _simulated(jobs: list[tuple[System, int, str, int, int]], workers: int) -> Iterator[np.ndarray]:
+def _simulated(jobs: list[tuple[System, int, str, int, int]], workers: int) -> Generator[np.ndarray, None, None]:
     if workers <= 1:
         yield from (simulate_block(*job) for job in jobs)
         return
-    with ProcessPoolExecutor(workers) as pool:
-        try:
-            yield from pool.map(simulate_block, *zip(*jobs, strict=True))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with worker_pool(workers) as pool:
+        yield from pool.map(simulate_block, *zip(*jobs, strict=True))
 
 
 def _header(task: Task, kind: str, seed: int) -> dict[str, Any]:
@@ -126,7 +124,7 @@ def write_truth(task: Task, path: Path, seed: int, workers: int = 1, progress: P
     n_values = sum(n * t for n, t in groups.values()) * int(np.prod(system.shape))
     store.check_space(path.parent, int(8.2 * n_values))
     jobs = _blocks(task, seed)
-    with store.writer(path, _header(task, "truth", seed)) as file:
+    with store.writer(path, _header(task, "truth", seed)) as file, closing(_simulated(jobs, workers)) as blocks:
         columns = {}
         for split, (count, length) in groups.items():
             group = file.create_group(split)
@@ -138,7 +136,7 @@ def write_truth(task: Task, path: Path, seed: int, workers: int = 1, progress: P
             starts = np.arange(count) % len(system.starts)
             store.Column(group, "start", (row,), (count,), "i1", codes).append(starts)
             columns[split] = store.Column(group, "truth", dims, (count, length, *system.shape), "f8")
-        for done, (job, block) in enumerate(zip(jobs, _simulated(jobs, workers), strict=True)):
+        for done, (job, block) in enumerate(zip(jobs, blocks, strict=True)):
             split, number = job[2], job[3]
             columns[split].append(block[: groups[split][0] - LANES * number])
             if progress:
@@ -238,7 +236,7 @@ def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) 
     if not path.exists():
         raise EmubenchError(
             f"{path}: no such dataset; make it with: emubench generate {task.name} "
-            f"--size {task.size} --data {path.parent.parent}"
+            f"--size {task.size} --data {shlex.quote(str(path.parent.parent))}"
         )
     file = hdf5.open_plain(path)
     try:
@@ -385,10 +383,7 @@ def _array_names(path: Path, file: h5py.File) -> list[str]:
 def _task_of(path: Path, header: schema.FileHeader) -> Task:
     if header.size not in SIZES:
         raise EmubenchError(f"{path}: attribute size: {header.size!r} where one of {', '.join(SIZES)} belongs")
-    name = header.task or f"{header.system}-clean"
     try:
-        task = tasks.get(name, header.size)
-        json.loads(header.parameters)
-    except (EmubenchError, ValueError) as error:
-        raise EmubenchError(f"{path}: attribute task or parameters: {error}") from None
-    return replace(task, system=systems.get(header.system))
+        return tasks.get(header.task or f"{header.system}-clean", header.size)
+    except EmubenchError as error:
+        raise EmubenchError(f"{path}: attribute {'task' if header.task else 'system'}: {error}") from None

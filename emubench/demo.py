@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from emubench import dataset, jobs, report, systems
 from emubench import task as tasks
+from emubench.workers import worker_pool
 
 TRACKS = ("noisy",)
 BASELINES = ("persistence", "linear", "resnet_ode", "oracle")
@@ -46,7 +47,7 @@ def run(folder: Path, workers: int, json: bool) -> None:
             dataset.generate(tasks.get(name, "tiny"), data, seed=0, workers=workers)
             bar.advance(step)
         step = bar.add_task("train and score", total=len(todo))
-        with ProcessPoolExecutor(workers) as pool:
+        with worker_pool(workers) as pool:
             futures = [pool.submit(_run, job, data, out) for job in todo]
             runs = []
             for future in as_completed(futures):

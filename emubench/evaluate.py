@@ -211,22 +211,28 @@ def evaluate(
 def read_forecast(path: Path, task: Task) -> dict[str, Tensor]:
     """A forecast made elsewhere: HDF5 groups ``test``, ``climate`` with ``forecast``, or an npz with these keys."""
     shapes = {s: (n_members(task, s), task.cases(s), task.steps(s), *task.shape) for s in ("test", "climate")}
+
+    def check(split: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        wanted = shapes[split]
+        if shape[1:] != wanted[1:] or shape[:1] not in {(1,), wanted[:1]}:
+            raise EmubenchError(f"{path}: forecast of {split}: shape {shape} where {wanted} belongs")
+        if dtype.kind != "f" or dtype.itemsize not in (4, 8):
+            raise EmubenchError(f"{path}: forecast of {split}: type {dtype} where float32 or float64 belongs")
+
     if path.suffix == ".npz":
-        arrays = hdf5.read_npz(path, ("test", "climate"), shapes)
+        arrays = hdf5.read_npz(path, ("test", "climate"), check)
     else:
+        arrays = {}
         with hdf5.open_plain(path) as file:
-            arrays = {}
+            stored = {name.strip("/"): item for name, item in hdf5.walk(path, file)}
             for split in shapes:
-                name = f"{split}/forecast"
-                if name in file:
-                    found = file[name].shape  # type: ignore[union-attr]
-                    if found[1:] != shapes[split][1:] or found[0] not in {1, shapes[split][0]}:
-                        raise EmubenchError(f"{path}: {name}: shape {found} where {shapes[split]} belongs")
-                    arrays[split] = hdf5.read_array(path, file, name)
+                if (item := stored.get(f"{split}/forecast")) is not None:
+                    check(split, item.shape, item.dtype)
+                    arrays[split] = hdf5.read_array(path, file, f"{split}/forecast")
     for split in shapes:
         if split not in arrays:
             raise EmubenchError(f"{path}: the forecast of split {split} is missing (shape {shapes[split]})")
-    return {split: torch.from_numpy(np.ascontiguousarray(a)) for split, a in arrays.items()}
+    return {s: torch.from_numpy(np.ascontiguousarray(a, a.dtype.newbyteorder("="))) for s, a in arrays.items()}
 
 
 def score_forecast(path: Path, task: Task, data: Path, progress: Progress | None = None) -> Result:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from emubench.errors import EmubenchError
 
 ALLOWED_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 MAX_BYTES = 64 * 2**30
+NPZ_FAULTS = (zipfile.BadZipFile, zlib.error, OSError, ValueError, AttributeError, EOFError, RuntimeError, KeyError)
+Check = Callable[[str, tuple[int, ...], np.dtype], None]
+"""Called with name, shape and type of an array before it is read: raises :class:`EmubenchError` to refuse it."""
 
 
 def open_plain(path: Path | str) -> h5py.File:
@@ -95,8 +99,8 @@ def read_array(path: Path, file: h5py.File, name: str, shape: tuple[int, ...] | 
         raise EmubenchError(f"{path}: {name}: cannot be read ({str(error).splitlines()[0]})") from None
 
 
-def read_npz(path: Path, names: tuple[str, ...], shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Read the arrays ``names`` that an npz file holds, without pickles; headers are checked before data are read."""
+def read_npz(path: Path, names: tuple[str, ...], check: Check) -> dict[str, np.ndarray]:
+    """Read the arrays ``names`` that an npz file holds, without pickles; ``check`` sees each header before the data."""
     try:
         arrays = {}
         with zipfile.ZipFile(path) as archive:
@@ -107,12 +111,10 @@ def read_npz(path: Path, names: tuple[str, ...], shapes: dict[str, tuple[int, ..
                     version = np.lib.format.read_magic(member)
                     read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
                     shape, _, dtype = read_header(member)
-                if dtype.kind != "f":
-                    raise EmubenchError(f"{path}: {name}: type {dtype} where floating-point numbers belong")
-                if shape != shapes[name] and (shape[1:] != shapes[name][1:] or shape[0] > 64):
-                    raise EmubenchError(f"{path}: {name}: shape {shape} where {shapes[name]} belongs")
+                check(name, shape, dtype)
                 with archive.open(f"{name}.npy") as member:
                     arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
         return arrays
-    except (zipfile.BadZipFile, OSError, ValueError, AttributeError, EOFError) as error:
-        raise EmubenchError(f"{path}: not a whole npz file ({str(error).splitlines()[0] or type(error)})") from None
+    except NPZ_FAULTS as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EmubenchError(f"{path}: not a whole npz file ({reason})") from None

@@ -91,12 +91,12 @@ def _configured(defaults: Any, settings: dict[str, Any], baseline_name: str, whe
     return dataclasses.replace(defaults, **values)
 
 
-def _build(name: str, task: Task, config: Any, where: str) -> nn.Module:
+def _build(name: str, task: Task, config: Any) -> nn.Module:
     try:
         return baseline(name).build(task, config)
     except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EmubenchError(f"{where}{name} can't be built with these settings: {reason}") from error
+        raise EmubenchError(f"{name} can't be built with these settings: {reason}") from error
 
 
 def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> Path:
@@ -111,7 +111,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
-        emulator, begun = _build(job.baseline, task, config, ""), time.perf_counter()
+        emulator, begun = _build(job.baseline, task, config), time.perf_counter()
         log = Log(partial / "log.jsonl", progress)
         try:
             module.train(emulator, observations, config, job.seed, log)
@@ -170,17 +170,19 @@ def read_card(run: Path) -> schema.Card:
 def load(run: Path) -> tuple[nn.Module, Task]:
     """Rebuild the emulator of a run, with its task."""
     card = read_card(run)
-    module, task = baseline(card.baseline), tasks.get(card.task, card.size)
-    where = f"{run / 'card.json'}: "
-    for field_ in dataclasses.fields(module.Config):
-        if field_.name not in card.config:
-            raise EmubenchError(f"{where}config: setting {field_.name} of {card.baseline} is missing")
     try:
-        config = _configured(module.Config(), card.config, card.baseline, "config.")
+        module, task = baseline(card.baseline), tasks.get(card.task, card.size)
+        defaults = module.Config()
+        for setting in dataclasses.fields(defaults):
+            if setting.name not in card.config:
+                raise EmubenchError(f"config: setting {setting.name} of {card.baseline} is missing")
+        emulator = _build(card.baseline, task, _configured(defaults, card.config, card.baseline, "config."))
     except EmubenchError as error:
-        raise EmubenchError(f"{where}{error}") from None
-    emulator = _build(card.baseline, task, config, where)
+        raise EmubenchError(f"{run / 'card.json'}: {error}") from None
     load_weights(emulator, run / "model.safetensors")
+    if n_parameters(emulator) != card.n_parameters:
+        found = f"{card.n_parameters} where {n_parameters(emulator)} belongs"
+        raise EmubenchError(f"{run / 'card.json'}: n_parameters: {found}")
     return emulator, task
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -76,18 +77,48 @@ def attributes_hash(attributes: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
+class Sink(io.FileIO):
+    """A new file that raises its first failure, such as a full disk, and then drops what is written to it.
+
+    For HDF5 crashes on a file that it can't flush; this one can always be closed, to be removed.
+    """
+
+    failure: OSError | None = None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+
+    def write(self, data: Any) -> int:
+        """Write all of ``data``."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest and self.failure is None:
+            try:
+                rest = rest[super().write(rest) or 0 :]
+            except OSError as error:
+                self.failure = error
+                raise
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length of the file."""
+        try:
+            return super().truncate(size) if self.failure is None else size or 0
+        except OSError as error:
+            self.failure = error
+            raise
+
+
 @contextmanager
 def writer(path: Path, attributes: dict[str, Any]) -> Iterator[h5netcdf.File]:
     """An open netCDF-4 file that appears under ``path`` only when the block ends well."""
     try:
-        with atomic(path) as temporary, h5netcdf.File(temporary, "w") as file:
+        with atomic(path) as temporary, Sink(temporary) as sink, h5netcdf.File(sink, "w") as file:
             for key, value in {**attributes, HEADER_DIGEST: attributes_hash(attributes)}.items():
                 file.attrs[key] = value
             yield file
     except OSError as error:
-        raise EmubenchError(
-            f"{path}: cannot be written ({str(error).splitlines()[0]}); nothing was left behind"
-        ) from None
+        raise EmubenchError(f"{path}: cannot be written ({error.strerror or error}); nothing was left behind") from None
 
 
 class Column:

@@ -1,0 +1,34 @@
+"""A pool of worker processes that ends at once, and cleanly, when its user is interrupted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+
+def _obey_the_parent() -> None:
+    """Leave Ctrl-C, which reaches every process of a terminal, to the parent, and take its SIGTERM as an exception."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
+@contextmanager
+def worker_pool(n: int) -> Iterator[ProcessPoolExecutor]:
+    """``n`` processes; left by an exception, pending work is dropped and running work stopped, so that it cleans up."""
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(n, initializer=_obey_the_parent)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            while process.is_alive():  # each time it leaves what it is at, and may have fetched more
+                process.terminate()
+                process.join(1)
+        raise
+    finally:
+        pool.shutdown()
