@@ -52,7 +52,7 @@ class Card(Model):
     data_sha256: Annotated[str, Field(max_length=64)]
     knowledge: Literal["none", "structure", "equation form", "equation"]
     config: dict[Name, Any]
-    overrides: dict[Name, Any] = {}
+    overrides: dict[Name, Any] | None = None
     n_parameters: Annotated[int, Field(ge=0)]
     train_seconds: Annotated[float, Field(ge=0)]
     threads: Annotated[int, Field(ge=1, le=4096)]
