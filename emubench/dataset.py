@@ -23,7 +23,7 @@ from torch import Tensor
 from emubench import __version__, hdf5, schema, store
 from emubench import task as tasks
 from emubench.errors import EmubenchError
-from emubench.integrate import simulate
+from emubench.integrate import SimulationError, simulate
 from emubench.random import stream
 from emubench.system import System
 from emubench.task import SIZES, Task
@@ -68,9 +68,14 @@ def simulate_block(system: System, seed: int, split: str, block: int, length: in
     rngs = [stream(seed, system.name, split, i) for i in indices]
     starts = [system.starts[i % len(system.starts)] for i in indices]
     state = np.stack([system.draw(rng, start) for rng, start in zip(rngs, starts, strict=True)])
-    if system.spin_up_samples:
-        state = simulate(system, state, system.spin_up_samples, rngs)[:, -1]
-    block_samples = np.concatenate([state[:, None], simulate(system, state, length - 1, rngs)], axis=1)
+    elapsed = 0.0
+    try:
+        if system.spin_up_samples:
+            state = simulate(system, state, system.spin_up_samples, rngs)[:, -1]
+            elapsed = system.spin_up_samples * system.sample_interval
+        block_samples = np.concatenate([state[:, None], simulate(system, state, length - 1, rngs)], axis=1)
+    except SimulationError as e:  # named as a user counts: within the split, and from the draw on
+        raise SimulationError(e.system, LANES * block + e.trajectory, elapsed + e.time, e.cause, split) from None
     if split in ("test", "climate"):
         for i, start in enumerate(starts):
             if start == "flat":

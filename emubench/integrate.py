@@ -15,6 +15,20 @@ from emubench import noise
 from emubench.errors import EmubenchError
 from emubench.system import Step, System
 
+
+class SimulationError(EmubenchError):
+    """A solution that can't be trusted: of which trajectory, from what time on, and why."""
+
+    def __init__(self, system: str, trajectory: int, time: float, cause: str, split: str = "") -> None:
+        super().__init__(system, trajectory, time, cause, split)  # all of it, so that it comes home from a worker
+        self.system, self.trajectory, self.time, self.cause, self.split = system, trajectory, time, cause, split
+
+    def __str__(self) -> str:
+        """The one line."""
+        trajectory = f"{self.split} trajectory" if self.split else "trajectory"
+        return f"{self.system}: {trajectory} {self.trajectory} at time {self.time:g}: {self.cause}"
+
+
 RightHandSide = Callable[[Tensor], Tensor]
 
 
@@ -181,7 +195,7 @@ def simulate(
 ) -> Float[np.ndarray, "B T *S"]:
     """The ``n_samples`` samples that follow ``state``, checked: by the fast kernel where there is one.
 
-    Raises :class:`EmubenchError` with trajectory, time and likely cause where the solution can't be trusted.
+    Raises :class:`SimulationError` with trajectory, time and likely cause where the solution can't be trusted.
     """
     from emubench import kernels  # a fast path imports numba, which not every caller needs
 
@@ -192,7 +206,7 @@ def simulate(
     if cause := system.fault(samples):
         trajectory, sample = _first_fault(system, samples)
         time = (sample + 1) * system.sample_interval
-        raise EmubenchError(f"{system.name}: trajectory {trajectory} at time {time:g}: {cause}")
+        raise SimulationError(system.name, trajectory, time, cause)
     return samples
 
 

@@ -15,6 +15,8 @@ from emubench.system import Climate, Fact, Step, System
 
 MAX_SLOPE = 50.0
 """A larger slope, in units of the stationary standard deviation or of 1 if that is less, is a numerical instability."""
+WEDGE_SLOPE = 5.0
+"""Of the narrow wedge, in units of the stationary standard deviation: steep beside the noise, far below MAX_SLOPE."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +97,19 @@ class KPZ(System):
         return lambda h, xi=None: half(linear(half(h, None), xi), None)
 
     def draw(self, rng: np.random.Generator, start: str) -> np.ndarray:
-        """``stationary``: the exact stationary measure, a Brownian bridge of zero mean; ``flat``: h = 0."""
+        """``stationary``: the exact stationary measure, a Brownian bridge of zero mean; ``flat``: h = 0.
+
+        ``narrow_wedge`` (no trajectory of a data set starts there): h = −sgn(λ) s |x| with the tip at site N/2 and
+        s = 5 standard deviations of the stationary slope. Its tip becomes a droplet, h ≈ v t − x²/(2λt) within
+        |x| < |λ| s t, whose fluctuations are those of the largest eigenvalue of the Gaussian unitary ensemble.
+        """
         if start == "flat":
             return np.zeros(self.n_sites)
+        if start == "narrow_wedge":
+            distance = np.abs(np.arange(self.n_sites) - self.n_sites // 2) * self.dx
+            return -np.copysign(WEDGE_SLOPE, self.lam) * np.sqrt(self.slope_variance) * distance
         if start != "stationary":
-            raise EmubenchError(f"kpz: unknown start {start!r}: known are {', '.join(self.starts)}")
+            raise EmubenchError(f"kpz: unknown start {start!r}: known are {', '.join(self.starts)}, narrow_wedge")
         slopes = rng.standard_normal(self.n_sites)
         heights = np.cumsum(slopes - slopes.mean()) * np.sqrt(self.slope_variance) * self.dx
         return heights - heights.mean()
