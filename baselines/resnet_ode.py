@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from emubench.dataset import Observations, windows
 from emubench.emulator import step_forecast
-from emubench.networks import GatedMlp, RingField, WindowEncoder
+from emubench.networks import GatedMlp, GrowthField, RingField, WindowEncoder
 from emubench.task import Task
 from emubench.training import Log, check_loss, copy_state, cosine, masked_mse
 
@@ -84,7 +84,8 @@ class ResnetOde(nn.Module):
         self.substeps, self.growth, self.n, self.window = config.substeps, growth, n, config.window
         self.flow_is_local = ring
         n_state = n + config.latent
-        self.flow = RingField(config.radius, config.width, growth) if ring else GatedMlp(n_state, n_state, config.width)
+        field = GrowthField if growth else RingField
+        self.flow = field(config.radius, config.width) if ring else GatedMlp(n_state, n_state, config.width)
         encoder = WindowEncoder(config.window, n, config.width, ring, min(config.radius, 8), growth, config.latent)
         self.encoder = encoder if task.observation.noise else None
         self.register_buffer("mean", torch.zeros(n))
@@ -156,6 +157,8 @@ def train(emulator: ResnetOde, data: Observations, config: Config, seed: int, lo
     emulator.std.copy_(data.std)
     if len(emulator.band):
         emulator.band.copy_(signal_band(normalised(emulator, data.train), data))
+    if isinstance(emulator.flow, GrowthField):
+        emulator.flow.set_limit(normalised(emulator, data.train)[:, ::16])
     length = config.window + config.unroll
     pool, check = (windows(normalised(emulator, split), length) for split in (data.train, data.validation))
     pool, check = usable(pool, config), usable(check, config)[:: max(1, len(check) // 256)]

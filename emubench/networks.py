@@ -38,20 +38,48 @@ def neighbourhoods(x: Float[Tensor, "... N"], radius: int) -> Float[Tensor, "...
 
 
 class RingField(nn.Module):
-    """A local, translation-equivariant field on a ring of any length: one gated perceptron for every neighbourhood.
+    """A local, translation-equivariant field on a ring of any length: one gated perceptron for every neighbourhood."""
 
-    With ``growth`` it sees only height differences to the site, so that it doesn't change when all heights shift.
-    """
-
-    def __init__(self, radius: int, width: int, growth: bool = False) -> None:
+    def __init__(self, radius: int, width: int) -> None:
         super().__init__()
-        self.radius, self.growth = radius, growth
+        self.radius = radius
         self.network = GatedMlp(2 * radius + 1, 1, width)
 
     def forward(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
         """Tendency at every site."""
-        local = neighbourhoods(u, self.radius)
-        return self.network(local - u[..., None] if self.growth else local)[..., 0]
+        return self.network(neighbourhoods(u, self.radius))[..., 0]
+
+
+class GrowthField(nn.Module):
+    """The same for a growing height: it sees only differences to the site, so a shift of all heights changes nothing.
+
+    A linear term (at first a diffusion) plus a gated perceptron whose inputs saturate at ``limit``, the largest
+    differences of the training data: outside these the linear term rules, which keeps rare steep slopes from growing.
+    """
+
+    limit: Tensor
+
+    def __init__(self, radius: int, width: int) -> None:
+        super().__init__()
+        self.radius = radius
+        self.network = GatedMlp(2 * radius + 1, 1, width)
+        self.linear = nn.Linear(2 * radius + 1, 1, bias=False)
+        with torch.no_grad():
+            self.linear.weight.zero_()
+            self.linear.weight[0, [radius - 1, radius + 1]] = 0.25
+        self.register_buffer("limit", torch.ones(2 * radius + 1))
+
+    @torch.no_grad()
+    def set_limit(self, fields: Float[Tensor, "... N"], n_std: float = 4.0) -> None:
+        """Saturate at ``n_std`` standard deviations of the observed differences (NaN = not observed)."""
+        local = neighbourhoods(fields, self.radius) - fields[..., None]
+        self.limit.copy_(n_std * local.flatten(0, -2).square().nanmean(0).sqrt().clamp(min=1e-3))
+
+    def forward(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
+        """Tendency at every site."""
+        local = neighbourhoods(u, self.radius) - u[..., None]
+        bounded = self.limit * torch.tanh(local / self.limit)
+        return (self.linear(local) + self.network(bounded))[..., 0]
 
 
 def interpolate_ring(values: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:

@@ -3,8 +3,9 @@
 CRPS = mean_i |x_i − y| − 1/(2 M (M − 1)) Σ_ij |x_i − x_j|, unbiased in the number of members M (Ferro 2014,
 doi:10.1002/qj.2270); with one member it is the absolute error. It is taken at every site of h − h̄ (the deviation
 from the ring's mean) and averaged over sites and the leads 1, 2, 4 … 128; the mean height h̄ apart; flat and
-stationary starts apart. Range 0 … 10 σ, lower is better; a failed forecast counts 10 σ from then on, which is also the
-cap. It can't see correlations between sites or in time.
+stationary starts apart. Lower is better; 0 at best on average (fairness lets single values fall below). A forecast
+with a member that is not finite or further than 10 σ from the ring's mean has failed and counts 10 σ from then on,
+which is also the cap. It can't see correlations between sites or in time.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     y, x = truth.values[:, index], forecast[:, :, index].double()
     cap = LOST * float(truth.std.mean())
     y_mean, x_mean = y.mean(-1), x.mean(-1)
+    lost = ((forecast - forecast.mean(-1, keepdim=True)).abs() <= cap).flatten(3).all(-1).all(0).logical_not()
     sites = fair_crps(x - x_mean[..., None], y - y_mean[..., None]).mean(-1)
     heights = fair_crps(x_mean, y_mean)
-    bad = ~torch.isfinite(forecast).flatten(3).all(-1).all(0)
-    failed = torch.cummax(bad.to(torch.int8), dim=1).values.bool()[:, index]
+    failed = torch.cummax(lost.to(torch.int8), dim=1).values.bool()[:, index]
     sites, heights = (torch.where(failed, cap, v).clamp(max=cap) for v in (sites, heights))
     total = sites.mean(1, keepdim=True)
     kinds = [(truth.start == i).double()[:, None] for i in range(len(truth.task.system.starts))]
