@@ -160,6 +160,21 @@ def test_the_flat_start_is_flat():
     assert (KPZ().draw(stream(0), "flat") == 0).all()
 
 
+@pytest.mark.parametrize("lam", [3.0, -3.0])
+@pytest.mark.parametrize("n_sites", [16, 17])
+def test_the_narrow_wedge_grows_at_its_tip(lam, n_sites):
+    """Slopes of five standard deviations to either side of the tip, turned so that they drive the tip outward."""
+    system = KPZ(n_sites=n_sites, lam=lam, dx=0.5, noise=2.0)
+    h = system.draw(stream(0), "narrow_wedge")
+    assert h[n_sites // 2] == 0
+    slopes = np.diff(h) / system.dx
+    rising = np.sign(lam) * 5 * np.sqrt(system.slope_variance)
+    assert slopes[: n_sites // 2] == pytest.approx(rising)
+    assert slopes[n_sites // 2 :] == pytest.approx(-rising)
+    assert system.fault(h[None, None]) is None
+    assert "narrow_wedge" not in system.starts
+
+
 @pytest.mark.parametrize("solver_step", [0.05, 0.1])
 def test_strang_reaches_the_stationary_measure_from_flat(solver_step):
     """After long integration the slope variance is within 1 % of exact, though nothing was drawn from the measure."""
@@ -239,16 +254,99 @@ def test_saturated_width_and_velocity_tell_the_central_difference():
     assert velocity["kpz_central"] == pytest.approx(0.71, abs=0.02)
 
 
-@pytest.mark.slow
-def test_growth_amplitude_is_that_of_tracy_and_widom():
-    """From flat, Var h / (Γt)^(2/3) tends to 0.63805 (GOE Tracy–Widom), with Γ = λ A² / 2; h̄ is part of h."""
-    system, n = KPZ(n_sites=1024, solver_step=0.1), 384
-    samples = simulate(system, draws(system, "flat", n), 200, generators("growth", n))
+# --- long runs against exact laws ----------------------------------------------------------------------------------
+
+GOE = (-0.76007, 0.63805, 0.29346, 0.16524)
+"""Mean, variance, skewness and excess kurtosis of χ from flat, h = v t + (Γt)^(1/3) χ with Γ = |λ| A² / 2: the
+distribution of Tracy & Widom for the Gaussian orthogonal ensemble, 2^(−2/3) times (Prähofer & Spohn 2000,
+doi:10.1103/PhysRevLett.84.4882)."""
+GUE = (-1.77109, 0.81320, 0.22408, 0.09345)
+"""The same at the tip of a droplet: unitary ensemble (Sasamoto & Spohn 2010, doi:10.1103/PhysRevLett.104.230602)."""
+TIMES = (10, 20, 50, 100, 200)
+
+
+def grown(start: str, n: int) -> tuple[KPZ, np.ndarray]:
+    """Heights in the frame of the stationary velocity of an infinite ring, ``"n t x"`` at TIMES, N = 1024."""
+    system = KPZ(n_sites=1024, solver_step=0.1)
+    kept = [t - 1 for t in TIMES]
+    rngs = generators(f"growth from {start}", n)
+    parts = [
+        simulate(system, draws(system, start, 128), TIMES[-1], rngs[i : i + 128])[:, kept] for i in range(0, n, 128)
+    ]
+    velocity = system.lam / 3 * system.slope_variance
+    return system, np.concatenate(parts) - velocity * np.array(TIMES)[:, None]
+
+
+def moments(h: np.ndarray) -> np.ndarray:
+    """Mean, variance, skewness, excess kurtosis; mean heights are part of the ensemble."""
+    centred = h - h.mean()
+    variance = (centred**2).mean()
+    return np.array([h.mean(), variance, (centred**3).mean() / variance**1.5, (centred**4).mean() / variance**2 - 3])
+
+
+def compare_growth(system: KPZ, h: np.ndarray, law: tuple[float, ...], tolerances: tuple[float, ...]) -> None:
+    """Variance (relative), skewness and kurtosis at each time; the mean from its increase, which no offset changes."""
     gamma = system.lam * (system.noise / system.nu) ** 2 / 2
-    for t, tolerance in ((20, 0.05), (100, 0.07), (200, 0.08)):  # standard errors 0.008, 0.015, 0.017
-        h = samples[:, t - 1]
-        amplitude = h.var(axis=0, ddof=1).mean() / ((gamma * t) ** (2 / 3) * 0.63805)
-        assert amplitude == pytest.approx(1, abs=tolerance), t
-        centred = h - h.mean()
-        skewness = (centred**3).mean() / (centred**2).mean() ** 1.5
-        assert skewness == pytest.approx(0.29346, abs=0.06), t
+    scale = (gamma * np.array(TIMES)) ** (1 / 3)
+    found = np.array([moments(h[:, k] / scale[k]) for k in range(len(TIMES))])
+    assert found[:, 1] / law[1] == pytest.approx(1, abs=tolerances[1])
+    assert found[:, 2] == pytest.approx(law[2], abs=tolerances[2])
+    assert found[:, 3] == pytest.approx(law[3], abs=tolerances[3])
+    rise = (found[-1, 0] * scale[-1] - found[1, 0] * scale[1]) / (scale[-1] - scale[1])
+    assert rise == pytest.approx(law[0], abs=tolerances[0])
+
+
+@pytest.mark.slow
+def test_growth_from_flat_is_that_of_tracy_and_widom():
+    """Standard errors of mean, variance, skewness, kurtosis with 1024 runs: 0.01, 1 %, 0.01, 0.03.
+
+    Measured with 2048 runs: mean −0.77; variance ratio 0.973 at t = 10, 0.99 at 50, 1.00 at 200; skewness 0.29 to
+    0.32; kurtosis 0.16 to 0.20. The central difference would give a variance of 0.85 of it.
+    """
+    system, h = grown("flat", 1024)
+    compare_growth(system, h, GOE, (0.04, 0.05, 0.05, 0.12))
+
+
+@pytest.mark.slow
+def test_growth_from_a_narrow_wedge_is_that_of_the_unitary_ensemble():
+    """Within 128 sites of the tip, the parabola −x²/(2λt) taken away: there the law is the same at every site.
+
+    Measured with 2048 runs: variance ratio 0.98 to 1.01 (± 0.015), skewness 0.20 to 0.25 (± 0.02), mean −1.716 ± 0.018:
+    at t ≤ 200 its approach to −1.771 isn't over, and 5 % is what these times allow.
+    """
+    system, h = grown("narrow_wedge", 1024)
+    x = np.arange(1024) - 512
+    near = np.abs(x) <= 128
+    h = h[..., near] + x[near] ** 2 / (2 * system.lam * np.array(TIMES)[:, None])
+    compare_growth(system, h, GUE, (0.12, 0.08, 0.1, 0.25))
+
+
+@pytest.mark.slow
+def test_the_ring_of_the_benchmark_is_too_small_for_tracy_and_widom():
+    """At N = 256 the width within a run is 17 % under the infinite system's at t = 64 and 35 % at t = 200."""
+    system, n = KPZ(solver_step=0.1), 2048
+    samples = simulate(system, draws(system, "flat", n), 200, generators("ring", n))
+    for t, expected in ((64, 0.83), (200, 0.65)):
+        ratio = samples[:, t - 1].var(-1).mean() / ((1.5 * t) ** (2 / 3) * GOE[1])
+        assert ratio == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver_step", [0.05, 0.1])
+def test_long_after_a_flat_start_the_state_is_the_exact_stationary_one(solver_step):
+    """Slope variance to 0.3 %, so that its time-step bias is far under 1 %; velocity, width; Gaussian heights."""
+    system, n = KPZ(n_sites=64, solver_step=solver_step), 768
+    samples = simulate(system, draws(system, "flat", n), 700, generators("saturated", n))[:, 300:]
+    assert slope_variance(system, samples) == pytest.approx(1, abs=0.003)
+    heights = samples.mean(-1)
+    velocity = (heights[:, -1] - heights[:, 0]).mean() / (samples.shape[1] - 1)
+    assert velocity == pytest.approx(system.stationary_velocity, rel=0.003)
+    width = samples.var(-1).mean(-1)
+    assert width.mean() == pytest.approx(system.saturated_width_squared, abs=4 * width.std() / n**0.5)
+    assert width.std() / n**0.5 < 0.01 * width.mean()
+    one_point = samples - heights[..., None]
+    parts = np.array([moments(part) for part in np.split(one_point, 16)])
+    errors = parts.std(axis=0, ddof=1) / 4
+    assert errors[2] < 0.02
+    assert errors[3] < 0.04
+    assert (np.abs(parts.mean(axis=0)[2:]) < 4 * errors[2:]).all()  # skewness and excess kurtosis
