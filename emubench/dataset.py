@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import __version__, hdf5, schema, store
+from emubench import __version__, hdf5, recipe, schema, store
 from emubench import task as tasks
 from emubench.errors import EmubenchError
-from emubench.integrate import SimulationError, simulate
-from emubench.random import stream
-from emubench.system import System
-from emubench.task import SIZES, Task
-from emubench.workers import worker_pool
+from emubench.task import Task
+from emubench.trajectories import LANES, simulate_block
 
-LANES = 16
+__all__ = ["LANES", "simulate_block"]  # for whoever needs truth without files
+
 SPLITS = ("train", "validation", "test", "climate")
-FLAT_BLANK = 56
-"""Unobserved samples at the start of a flat case's context: h = 0 falls on sample 56 of 64."""
 NETCDF_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates")
 """Attributes of an array that belong to the file format."""
 Progress = Callable[[int, int], None]
 
 
 def truth_path(task: Task, data: Path) -> Path:
-    """Where the truth of the task's system lies."""
-    return data / task.size / f"{task.system.name}.truth.h5"
+    """Where the truth of the task's system lies; a custom task has one of its own."""
+    return data / task.size / f"{task.name if task.custom else task.system.name}.truth.h5"
 
 
 def task_path(task: Task, data: Path) -> Path:
@@ -50,7 +45,7 @@ def task_path(task: Task, data: Path) -> Path:
 
 def layout(task: Task) -> dict[str, tuple[int, int]]:
     """(trajectories, samples) of each group of the truth file: the largest that any of the four tracks needs."""
-    size = SIZES[task.size]
+    size = task if task.custom else tasks.size_of(task.size)
     return {
         "train": size.train,
         "validation": size.validation,
@@ -59,50 +54,22 @@ def layout(task: Task) -> dict[str, tuple[int, int]]:
     }
 
 
-# --- truth ------------------------------------------------------------------------------------------------------------
+def generate(
+    task: Task, data: Path, seed: int = 0, workers: int | None = 1, progress: Progress | None = None
+) -> list[Path]:
+    """Make what is missing of the task's observations and truth: see :func:`emubench.generation.generate`."""
+    from emubench import generation  # which needs this file
+
+    return generation.generate(task, data, seed, workers, progress)
 
 
-def simulate_block(system: System, seed: int, split: str, block: int, length: int) -> np.ndarray:
-    """Trajectories ``16 block … + 15`` of ``split``, ``"16 T *S"``; number i depends on (seed, system, split, i)."""
-    indices = range(LANES * block, LANES * (block + 1))
-    rngs = [stream(seed, system.name, split, i) for i in indices]
-    starts = [system.starts[i % len(system.starts)] for i in indices]
-    state = np.stack([system.draw(rng, start) for rng, start in zip(rngs, starts, strict=True)])
-    elapsed = 0.0
-    try:
-        if system.spin_up_samples:
-            state = simulate(system, state, system.spin_up_samples, rngs)[:, -1]
-            elapsed = system.spin_up_samples * system.sample_interval
-        block_samples = np.concatenate([state[:, None], simulate(system, state, length - 1, rngs)], axis=1)
-    except SimulationError as e:  # named as a user counts: within the split, and from the draw on
-        raise SimulationError(e.system, LANES * block + e.trajectory, elapsed + e.time, e.cause, split) from None
-    if split in ("test", "climate"):
-        for i, start in enumerate(starts):
-            if start == "flat":
-                block_samples[i, FLAT_BLANK:] = block_samples[i, : length - FLAT_BLANK].copy()
-                block_samples[i, :FLAT_BLANK] = np.nan
-    return block_samples
+# --- what a file is made of -------------------------------------------------------------------------------------------
 
 
-def _blocks(task: Task, seed: int) -> list[tuple[System, int, str, int, int]]:
-    return [
-        (task.system, seed, split, block, length)
-        for split, (count, length) in layout(task).items()
-        for block in range(-(-count // LANES))
-    ]
-
-
-def _simulated(jobs: list[tuple[System, int, str, int, int]], workers: int) -> Generator[np.ndarray, None, None]:
-    if workers <= 1:
-        yield from (simulate_block(*job) for job in jobs)
-        return
-    with worker_pool(workers) as pool:
-        yield from pool.map(simulate_block, *zip(*jobs, strict=True))
-
-
-def _header(task: Task, kind: str, seed: int) -> dict[str, Any]:
+def header_of(task: Task, kind: str, seed: int) -> dict[str, Any]:
+    """Root attributes of a file."""
     system = task.system
-    return {
+    known = {
         "schema_version": schema.SCHEMA_VERSION,
         "emubench_version": __version__,
         "kind": kind,
@@ -116,105 +83,49 @@ def _header(task: Task, kind: str, seed: int) -> dict[str, Any]:
         "time_unit": float(system.time_unit),
         "lead_time_unit": system.lead_time_unit,
     }
+    return known | ({"recipe": recipe.to_json(task)} if task.custom else {})
 
 
-def _time_axis(task: Task, split: str, length: int) -> np.ndarray:
-    first = 1 - task.context if split in ("test", "climate") else 0
-    return (np.arange(length) + first) * task.system.sample_interval
-
-
-def write_truth(task: Task, path: Path, seed: int, workers: int = 1, progress: Progress | None = None) -> None:
-    """Simulate the truth of the task's system for all four tracks and write it to ``path``."""
-    system, groups = task.system, layout(task)
-    n_values = sum(n * t for n, t in groups.values()) * int(np.prod(system.shape))
-    store.check_space(path.parent, int(8.2 * n_values))
-    jobs = _blocks(task, seed)
-    with store.writer(path, _header(task, "truth", seed)) as file, closing(_simulated(jobs, workers)) as blocks:
-        columns = {}
-        for split, (count, length) in groups.items():
-            group = file.create_group(split)
-            row = "case" if split in ("test", "climate") else "trajectory"
-            dims = (row, "time", *system.dimension_names)
-            time = {"units": "time units of the equation; 0 is the last context sample"}
-            store.Column(group, "time", ("time",), (length,), "f8", time).append(_time_axis(task, split, length))
-            codes = {"flag_meanings": " ".join(system.starts)}
-            starts = np.arange(count) % len(system.starts)
-            store.Column(group, "start", (row,), (count,), "i1", codes).append(starts)
-            columns[split] = store.Column(group, "truth", dims, (count, length, *system.shape), "f8")
-        for done, (job, block) in enumerate(zip(jobs, blocks, strict=True)):
-            split, number = job[2], job[3]
-            columns[split].append(block[: groups[split][0] - LANES * number])
-            if progress:
-                progress(done + 1, len(jobs))
-
-
-# --- observations -----------------------------------------------------------------------------------------------------
-
-
-def _observe(task: Task, seed: int, split: str, truth: np.ndarray) -> np.ndarray:
-    observed = [task.observation(task.system, row, stream(seed, task.name, split, i)) for i, row in enumerate(truth)]
-    return np.stack(observed)
-
-
-def write_observations(task: Task, path: Path, truth: Path, seed: int) -> None:
-    """Observe the truth file ``truth`` as the task says and write what an emulator may see to ``path``."""
-    noise = {
+def noise_attributes(task: Task) -> dict[str, Any]:
+    """Attributes of an observed array."""
+    return {
         "noise_std": task.observation.noise_std(task.system),
         "climatological_mean": task.observation.select(task.system.mean),
         "climatological_std": task.observation.select(task.system.std),
         "missing": "NaN = not observed",
     }
-    dims = ("time", *task.system.dimension_names)
-    dtype = "f8" if task.track == "clean" else "f4"
-    with (
-        open_file(truth, "truth", task, seed) as source,
-        store.writer(path, _header(task, "observations", seed)) as file,
-    ):
-        for split, amount in (("train", task.train), ("validation", task.validation)):
-            rows = np.asarray(source[f"{split}/truth"][: amount.trajectories, : amount.length])  # type: ignore[index]
-            observed = _observe(task, seed, split, rows)
-            group = file.create_group(split)
-            time = _time_axis(task, split, amount.length)
-            store.Column(group, "time", ("time",), time.shape, "f8").append(time)
-            column = store.Column(group, "observation", ("trajectory", *dims), observed.shape, dtype, noise)
-            column.append(observed)
-        for split in ("test", "climate"):
-            rows = np.asarray(source[f"{split}/truth"][:, : task.context])  # type: ignore[index]
-            _write_contexts(file, task, split, _observe(task, seed, split, rows), noise)
 
 
-def _write_contexts(file: Any, task: Task, split: str, contexts: np.ndarray, attributes: dict[str, Any]) -> None:
-    group = file.create_group(split)
-    time = _time_axis(task, split, task.context)
+def stored_dtype(task: Task, array: str) -> str:
+    """Type of a data array: noisy training data are stored in single precision."""
+    return "f4" if array.endswith("/observation") and task.observation.noise else "f8"
+
+
+def time_axis(task: Task, split: str, samples: range) -> np.ndarray:
+    """Times of some samples of a split; in test and climate, 0 is the last context sample."""
+    first = 1 - task.context if split in ("test", "climate") else 0
+    return (np.arange(samples.start, samples.stop) + first) * task.system.sample_interval
+
+
+def write_lead_times(group: Any, task: Task, split: str) -> None:
+    """Write the lead times asked for."""
     lead = np.arange(1, task.steps(split) + 1) * task.system.sample_interval
-    store.Column(group, "time", ("time",), time.shape, "f8").append(time)
     units = {"units": "time units of the equation after the last context sample: forecast these"}
     store.Column(group, "lead_time", ("lead_time",), lead.shape, "f8", units).append(lead)
-    dims = ("case", "time", *task.system.dimension_names)
-    store.Column(group, "context", dims, contexts.shape, "f8", attributes).append(contexts)
-
-
-def generate(task: Task, data: Path, seed: int = 0, workers: int = 1, progress: Progress | None = None) -> list[Path]:
-    """Make the task's observations and, unless they are there, its system's truth; return the files written."""
-    truth, path = truth_path(task, data), task_path(task, data)
-    missing = [p for p in (truth, path) if not p.exists()]
-    for kind, present in (("truth", truth), ("observations", path)):
-        if present not in missing:
-            open_file(present, kind, task, seed).close()
-    if truth in missing:
-        write_truth(task, truth, seed, workers, progress)
-    if path in missing:
-        write_observations(task, path, truth, seed)
-    return missing
 
 
 def write_context_file(task: Task, data: Path, path: Path) -> None:
     """Write contexts and the lead times asked for, alone: what another framework needs to make a forecast."""
     loaded = load(task, data)
     noise = {"noise_std": loaded.noise_std.numpy(), "missing": "NaN = not observed"}
-    with store.writer(path, _header(task, "contexts", int(loaded.seed))) as file:
+    with store.writer(path, header_of(task, "contexts", int(loaded.seed))) as file:
         for split in ("test", "climate"):
-            _write_contexts(file, task, split, loaded.contexts[split].numpy(), noise)
+            group, contexts = file.create_group(split), loaded.contexts[split].numpy()
+            time = time_axis(task, split, range(task.context))
+            store.Column(group, "time", ("time",), time.shape, "f8").append(time)
+            write_lead_times(group, task, split)
+            dims = ("case", "time", *task.system.dimension_names)
+            store.Column(group, "context", dims, contexts.shape, "f8", noise).append(contexts)
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
@@ -240,7 +151,7 @@ def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) 
     """Open a dataset file of the given kind for ``task``, checked for structure and header (not hashes)."""
     if not path.exists():
         raise EmubenchError(
-            f"{path}: no such dataset; make it with: emubench generate {task.name} "
+            f"{path}: no such dataset; make it with: emubench generate {task.name}{'.toml' * task.custom} "
             f"--size {task.size} --data {shlex.quote(str(path.parent.parent))}"
         )
     file = hdf5.open_plain(path)
@@ -248,7 +159,7 @@ def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) 
         header = read_header(path, file)
         if header.kind != kind:
             raise EmubenchError(f"{path}: holds {header.kind} where {kind} belong")
-        for key, value in _header(task, kind, 0).items():
+        for key, value in header_of(task, kind, 0).items():
             if key not in ("emubench_version", "seed") and getattr(header, key) != value:
                 raise EmubenchError(f"{path}: attribute {key}: {getattr(header, key)!r} where {value!r} belongs")
         if seed is not None and header.seed != str(seed):
@@ -340,9 +251,9 @@ def verify(path: Path) -> list[str]:
     """Check a file against its own hashes and schema; return the arrays checked, raise on the first fault."""
     with hdf5.open_plain(path) as file:
         header = read_header(path, file)
-        task = _task_of(path, header)
+        task = task_of(path, header)
         open_file(path, header.kind, task).close()
-        if store.attributes_hash(header.model_dump()) != header.header_sha256:
+        if store.attributes_hash(header.model_dump(exclude_unset=True)) != header.header_sha256:
             raise EmubenchError(f"{path}: attribute header_sha256: the header was edited (seed or emubench_version)")
         names = _array_names(path, file)
         for name in sorted({*names, *_all_names(header.kind)}):
@@ -385,9 +296,15 @@ def _array_names(path: Path, file: h5py.File) -> list[str]:
     return [name.strip("/") for name, dataset in hdf5.walk(path, file) if is_variable(dataset)]
 
 
-def _task_of(path: Path, header: schema.FileHeader) -> Task:
-    if header.size not in SIZES:
-        raise EmubenchError(f"{path}: attribute size: {header.size!r} where one of {', '.join(SIZES)} belongs")
+def task_of(path: Path, header: schema.FileHeader) -> Task:
+    """The task of a file, from its header alone."""
+    try:
+        tasks.size_of(header.size)
+    except EmubenchError:
+        known = ", ".join(tasks.SIZES)
+        raise EmubenchError(f"{path}: attribute size: {header.size!r} where one of {known} belongs") from None
+    if header.recipe:
+        return recipe.from_json(header.recipe, header.size, path)
     try:
         return tasks.get(header.task or f"{header.system}-clean", header.size)
     except EmubenchError as error:

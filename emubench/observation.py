@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,13 +39,25 @@ class Observation:
         """Standard deviation of the observation noise, per scored component."""
         return self.noise * self.select(system.std)
 
+    def along(self, system: System, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+        """The observer of one trajectory, to be called with one stretch of its truth ``"T *S"`` after another.
+
+        First the mask is drawn, then the noise of all sites, observed or not: where it is cut makes no difference.
+        """
+        noise_std = self.noise_std(system)
+        n_sites = noise_std.shape[-1]
+        hidden = rng.permutation(n_sites)[max(1, round(self.fraction * n_sites)) :]
+
+        def observe(truth: np.ndarray) -> np.ndarray:
+            seen = self.select(truth)
+            noisy = seen + noise_std * rng.standard_normal(seen.shape) if self.noise else seen.copy()
+            noisy[..., hidden] = np.nan
+            return noisy
+
+        return observe
+
     def __call__(
         self, system: System, truth: Float[np.ndarray, " T *S"], rng: np.random.Generator
     ) -> Float[np.ndarray, " T *C"]:
-        """Observe one trajectory: first the mask is drawn, then the noise of all sites, observed or not."""
-        seen = self.select(truth)
-        n_sites = seen.shape[-1]
-        hidden = rng.permutation(n_sites)[max(1, round(self.fraction * n_sites)) :]
-        noisy = seen + self.noise_std(system) * rng.standard_normal(seen.shape) if self.noise else seen.copy()
-        noisy[..., hidden] = np.nan
-        return noisy
+        """Observe one whole trajectory."""
+        return self.along(system, rng)(truth)

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,16 @@ def atomic(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def partial_name(path: Path) -> Path:
+    """Where the file ``path`` grows, if it is one that an interrupt may leave to be resumed."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def journal_name(path: Path) -> Path:
+    """The list of the finished blocks of :func:`partial_name`."""
+    return path.with_name(f".{path.name}.journal")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,6 +76,13 @@ class ArrayHash:
         for row in little:
             self._digest.update(hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest())
 
+    def update_long(self, pieces: Iterable[np.ndarray]) -> None:
+        """Add one row that comes piece by piece."""
+        row = hashlib.sha256()
+        for piece in pieces:
+            row.update(np.ascontiguousarray(piece, dtype=piece.dtype.newbyteorder("<")).tobytes())
+        self._digest.update(row.digest())
+
     def hexdigest(self) -> str:
         """The hash so far."""
         return self._digest.hexdigest()
@@ -78,15 +95,16 @@ def attributes_hash(attributes: dict[str, Any]) -> str:
 
 
 class Sink(io.FileIO):
-    """A new file that raises its first failure, such as a full disk, and then drops what is written to it.
+    """A file, new unless ``mode`` says otherwise, that raises its first failure, such as a full disk.
 
-    For HDF5 crashes on a file that it can't flush; this one can always be closed, to be removed.
+    What is written to it afterwards is dropped, for HDF5 crashes on a file that it can't flush: this one can always be
+    closed, to be removed.
     """
 
     failure: OSError | None = None
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
+    def __init__(self, path: Path, mode: str = "w+") -> None:
+        super().__init__(path, mode)
 
     def write(self, data: Any) -> int:
         """Write all of ``data``."""
@@ -142,6 +160,10 @@ class Column:
             self._variable.attrs[key] = value
         self._hash, self._filled, self._rows = ArrayHash(), 0, shape[0]
 
+    def allocate(self) -> None:
+        """Take the room of the whole array, which is then filled and hashed by :mod:`emubench.generation`."""
+        self._variable[(0,) * len(self._variable.shape)] = 0
+
     def append(self, rows: np.ndarray) -> None:
         """Write the next rows."""
         rows = rows.astype(self._variable.dtype, copy=False)
@@ -153,9 +175,14 @@ class Column:
 
 
 def file_hash(dataset: h5py.Dataset) -> str:
-    """The hash of a stored array, read a few rows at a time."""
-    digest = ArrayHash()
+    """The hash of a stored array, read a few rows at a time, or a stretch of one where rows are long."""
     row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
+    digest = ArrayHash()
+    if row_bytes > 2**26 and dataset.ndim > 1:
+        piece = max(1, 2**24 * dataset.shape[1] // row_bytes)
+        for row in range(dataset.shape[0]):
+            digest.update_long(dataset[row, t : t + piece] for t in range(0, dataset.shape[1], piece))
+        return digest.hexdigest()
     block = max(1, 2**24 // row_bytes)
     for start in range(0, dataset.shape[0], block):
         digest.update(dataset[start : start + block])

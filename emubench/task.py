@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from emubench import systems
-from emubench.errors import unknown
+from emubench.errors import EmubenchError, unknown
 from emubench.observation import Observation
 from emubench.system import System
 
@@ -44,6 +46,49 @@ SIZES = {
 }
 
 
+MAX_TRAJECTORIES, MAX_LENGTH = 10**8, 10**9
+"""No split is larger: a slip of the keyboard is refused by name before the disk is asked."""
+
+
+def size_of(name: str) -> Size:
+    """The amounts of the size ``name``: one of SIZES, or one with another train split, such as ``standard-20000x1024``.
+
+    >>> size_of("tiny-48x512").scarce_train
+    Amount(trajectories=48, length=512)
+    """
+    if name in SIZES:
+        return SIZES[name]
+    base, _, train = name.rpartition("-")
+    found = re.fullmatch(r"([0-9]{1,10})x([0-9]{1,10})", train)
+    if base not in SIZES or found is None:
+        raise unknown("size", name, SIZES)
+    amount = check_amount(f"size {name}", Amount(int(found[1]), int(found[2])))
+    return replace(SIZES[base], train=amount, scarce_train=amount)
+
+
+def check_amount(where: str, amount: Amount) -> Amount:
+    """``amount`` itself, if it is one that can be generated."""
+    if not 1 <= amount.trajectories <= MAX_TRAJECTORIES:
+        raise EmubenchError(f"{where}: {amount.trajectories} trajectories, where 1 to {MAX_TRAJECTORIES} belong")
+    if not 1 <= amount.length <= MAX_LENGTH:
+        raise EmubenchError(f"{where}: trajectories of {amount.length} samples, where 1 to {MAX_LENGTH} belong")
+    return amount
+
+
+def size_with(name: str, trajectories: int | None = None, length: int | None = None) -> str:
+    """Name of the size ``name`` with another train split; unnamed amounts stay.
+
+    >>> size_with("tiny", trajectories=48)
+    'tiny-48x256'
+    """
+    if trajectories is None and length is None:
+        return name
+    train = size_of(name).train
+    amount = Amount(*(old if new is None else new for old, new in zip(train, (trajectories, length), strict=True)))
+    check_amount("train", amount)
+    return f"{name if name in SIZES else name.rpartition('-')[0]}-{amount.trajectories}x{amount.length}"
+
+
 @dataclass(frozen=True)
 class Task:
     """What is to be learned from what, and how far ahead it is judged."""
@@ -59,11 +104,13 @@ class Task:
     context: int
     test_steps: int
     climate_steps: int
+    custom: bool = False
+    """Made by a recipe of the user's; not one of :func:`names`, and its truth is its own."""
 
     @property
     def track(self) -> str:
-        """clean, noisy, partial or scarce."""
-        return self.name.rsplit("-", 1)[-1]
+        """clean, noisy, partial, scarce; or custom."""
+        return "custom" if self.custom else self.name.rsplit("-", 1)[-1]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,9 +149,7 @@ def make(system: System, track: str, size: str = "standard") -> Task:
     """The task of ``system`` on ``track``."""
     if track not in TRACKS:
         raise unknown("track", track, TRACKS)
-    if size not in SIZES:
-        raise unknown("size", size, SIZES)
-    amounts, scarce, unit = SIZES[size], track == "scarce", system.time_unit / system.sample_interval
+    amounts, scarce = size_of(size), track == "scarce"
     return Task(
         name=f"{system.name}-{track}",
         system=system,
@@ -115,9 +160,14 @@ def make(system: System, track: str, size: str = "standard") -> Task:
         n_test=amounts.n_test,
         n_climate=amounts.n_climate,
         context=CONTEXT,
-        test_steps=TEST_SAMPLES if system.stochastic else math.ceil(TEST_HORIZON * unit),
-        climate_steps=CLIMATE_SAMPLES if system.stochastic else math.ceil(CLIMATE_HORIZON * unit),
+        test_steps=TEST_SAMPLES if system.stochastic else steps_of(system, TEST_HORIZON),
+        climate_steps=CLIMATE_SAMPLES if system.stochastic else steps_of(system, CLIMATE_HORIZON),
     )
+
+
+def steps_of(system: System, horizon: float) -> int:
+    """Samples of a horizon in units of lead time."""
+    return math.ceil(horizon * (system.time_unit / system.sample_interval))
 
 
 def names() -> list[str]:
@@ -139,3 +189,15 @@ def get(name: str, size: str = "standard") -> Task:
         raise unknown("task", name, names())
     system, track = name.rsplit("-", 1)
     return make(systems.get(system), track, size)
+
+
+def resolve(name_or_path: str | Path, size: str = "standard", data: Path | None = None) -> Task:
+    """The task called so, or that of a recipe file, or a custom one that was generated below the folder ``data``."""
+    from emubench import recipe  # which knows systems and tasks, as this file knows no files
+
+    text = str(name_or_path)
+    if text.endswith(".toml") or isinstance(name_or_path, Path):
+        return recipe.load(Path(text), size, data)
+    if text not in names() and data is not None and (stored := recipe.stored(text, size, data)) is not None:
+        return stored
+    return get(text, size)

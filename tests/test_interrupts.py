@@ -13,7 +13,7 @@ import time
 import pytest
 from conftest import contents
 
-from emubench import dataset, jobs, store
+from emubench import dataset, generation, jobs, store
 from emubench.errors import EmubenchError
 from emubench.workers import worker_pool
 
@@ -41,11 +41,13 @@ def everything(folder) -> list[str]:
 @pytest.mark.parametrize(
     ("owner", "name", "after"),
     [
-        (dataset, "simulate_block", 3),
+        (generation, "run_block", 3),
+        (generation, "run_block", 6),
         (store.Column, "append", 0),
-        (store.Column, "append", 14),
+        (store.Column, "append", 13),
         (store, "attributes_hash", 2),
         (os, "replace", 1),
+        (os, "replace", 3),
     ],
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), NO_SPACE], ids=["interrupt", "full disk"])

@@ -1,0 +1,280 @@
+"""Generating datasets of any size in constant memory: every block of trajectories is simulated, hashed and written
+into its place by the process that computes it.
+
+A file grows under a hidden ``.partial`` name: first its whole structure, with room for every array, then block by
+block, while a journal beside it lists the finished ones. After an interrupt the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from emubench import dataset, store
+from emubench.errors import EmubenchError
+from emubench.partial import Partial
+from emubench.random import stream
+from emubench.task import Task
+from emubench.trajectories import LANES, STRETCH, blank_samples, stretches
+from emubench.workers import worker_pool
+
+CASES = ("test", "climate")
+SMALL = 5 * 10**7
+"""Numbers under which a second process takes longer to start than it saves."""
+AXIS = 2**16
+"""Samples of a time axis that are written at once."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A job: rows ``first …`` of one array, to be made and written into its place in the file."""
+
+    task: Task
+    seed: int
+    split: str
+    array: str
+    first: int
+    n_rows: int
+    length: int
+    path: Path
+    offset: int = 0
+    dtype: str = "f8"
+    truth: Path | None = None
+    """For observations: where the truth is read."""
+
+    @property
+    def rows(self) -> range:
+        """Indices of its rows."""
+        return range(self.first, self.first + self.n_rows)
+
+
+# --- one block --------------------------------------------------------------------------------------------------------
+
+
+class RowWriter:
+    """Writes rows of one array piece by piece, at their offsets in the file, and hashes them as they grow."""
+
+    def __init__(self, descriptor: int, block: Block, row_values: int) -> None:
+        self._descriptor, self._block = descriptor, block
+        self._dtype = np.dtype(block.dtype)
+        self._row_bytes = self._dtype.itemsize * row_values * block.length
+        self._filled, self._hashes = [0] * block.n_rows, [hashlib.sha256() for _ in block.rows]
+
+    def append(self, row: int, values: np.ndarray) -> None:
+        """Add samples to a row of the block; those beyond its end are dropped."""
+        content = np.ascontiguousarray(values, dtype=self._dtype.newbyteorder("<")).tobytes()
+        content = content[: self._row_bytes - self._filled[row]]
+        position = self._block.offset + (self._block.first + row) * self._row_bytes + self._filled[row]
+        write_all(self._descriptor, content, position)
+        self._hashes[row].update(content)
+        self._filled[row] += len(content)
+
+    def digests(self) -> bytes:
+        """The hashes of all rows, once they are full."""
+        assert set(self._filled) == {self._row_bytes}
+        return b"".join(h.digest() for h in self._hashes)
+
+
+def write_all(descriptor: int, content: bytes, position: int) -> None:
+    """Write all of ``content`` at ``position``."""
+    rest = memoryview(content)
+    while rest:
+        n = os.pwrite(descriptor, rest, position)
+        rest, position = rest[n:], position + n
+
+
+def run_block(block: Block) -> bytes:
+    """Make a block and write it; return the hashes of its rows."""
+    descriptor = os.open(block.path, os.O_WRONLY)
+    try:
+        return _simulate(block, descriptor) if block.truth is None else _observe(block, block.truth, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _simulate(block: Block, descriptor: int) -> bytes:
+    system = block.task.system
+    writer = RowWriter(descriptor, block, int(np.prod(system.shape)))
+    for row, blank in enumerate(blank_samples(system, block.split, block.rows)):
+        if blank:
+            writer.append(row, np.full((blank, *system.shape), np.nan))
+    for samples in stretches(system, block.seed, block.split, block.first // LANES, block.length):
+        for row in range(block.n_rows):
+            writer.append(row, samples[row])
+    return writer.digests()
+
+
+def _observe(block: Block, truth: Path, descriptor: int) -> bytes:
+    task = block.task
+    writer = RowWriter(descriptor, block, int(np.prod(task.shape)))
+    at_once = max(64, LANES * STRETCH // int(np.prod(task.system.shape)))
+    with h5py.File(truth, "r") as file:  # a handle of its own: it is another process's
+        source: Any = file[f"{block.split}/truth"]
+        for row, i in enumerate(block.rows):
+            observe = task.observation.along(task.system, stream(block.seed, task.name, block.split, i))
+            for begun in range(0, block.length, at_once):
+                writer.append(row, observe(source[i, begun : min(begun + at_once, block.length)]))
+    return writer.digests()
+
+
+# --- one file ---------------------------------------------------------------------------------------------------------
+
+
+def blocks(task: Task, kind: str, seed: int, path: Path, truth: Path | None = None) -> Iterator[Block]:
+    """The jobs of a file, in order."""
+    for array, shape in dataset.expected_shapes(task, kind).items():
+        split = array.split("/")[0]
+        for first in range(0, shape[0], LANES):
+            n_rows = min(LANES, shape[0] - first)
+            dtype = dataset.stored_dtype(task, array)
+            yield Block(task, seed, split, array, first, n_rows, shape[1], path, dtype=dtype, truth=truth)
+
+
+def n_blocks(task: Task, kind: str) -> int:
+    """How many jobs a file is."""
+    return sum(-(-shape[0] // LANES) for shape in dataset.expected_shapes(task, kind).values())
+
+
+def file_bytes(task: Task, kind: str) -> int:
+    """Size of a file, axes included, without its few kilobytes of structure."""
+    total = 0
+    for array, shape in dataset.expected_shapes(task, kind).items():
+        total += int(np.prod(shape, dtype=object)) * np.dtype(dataset.stored_dtype(task, array)).itemsize
+        total += 8 * shape[1] + (shape[0] if kind == "truth" else 0)
+    return total
+
+
+def write_structure(task: Task, kind: str, seed: int, path: Path) -> None:
+    """Write a file with all its axes and attributes, and with room for its arrays."""
+    system, shapes = task.system, dataset.expected_shapes(task, kind)
+    with store.writer(path, dataset.header_of(task, kind, seed)) as file:
+        for split in dataset.SPLITS:
+            (array,) = (name for name in shapes if name.startswith(f"{split}/"))
+            shape, group = shapes[array], file.create_group(split)
+            row = "case" if split in CASES else "trajectory"
+            dims = (row, "time", *system.dimension_names)
+            attributes = {"units": "time units of the equation; 0 is the last context sample"}
+            column = store.Column(group, "time", ("time",), shape[1:2], "f8", attributes if kind == "truth" else None)
+            for begun in range(0, shape[1], AXIS):
+                column.append(dataset.time_axis(task, split, range(begun, min(begun + AXIS, shape[1]))))
+            if kind == "truth":
+                codes = {"flag_meanings": " ".join(system.starts)}
+                starts = np.arange(shape[0]) % len(system.starts)
+                store.Column(group, "start", (row,), shape[:1], "i1", codes).append(starts)
+            elif split in CASES:
+                dataset.write_lead_times(group, task, split)
+            noise = {} if kind == "truth" else dataset.noise_attributes(task)
+            name, dtype = array.split("/")[1], dataset.stored_dtype(task, array)
+            store.Column(group, name, dims, shape, dtype, noise).allocate()
+
+
+def write_file(
+    task: Task,
+    kind: str,
+    seed: int,
+    path: Path,
+    truth: Path | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> None:
+    """Write the truth, or the observations of the file ``truth``, to ``path``; go on where a partial file ends."""
+    header, structure = dataset.header_of(task, kind, seed), lambda p: write_structure(task, kind, seed, p)
+    with Partial(path, header, dataset.expected_shapes(task, kind)) as partial:
+        if path.exists():  # another process was faster
+            return
+        offsets = partial.open(structure)
+        todo = (
+            replace(block, offset=offsets[block.array])
+            for block in blocks(task, kind, seed, partial.file, truth)
+            if (block.array, block.first) not in partial.done
+        )
+        done = len(partial.done)
+        with closing(_results(todo, workers)) as results:
+            for block, digests in results:
+                partial.record(block.array, block.first, digests)
+                done += 1
+                if progress:
+                    progress(done, n_blocks(task, kind))
+        partial.finish()
+
+
+def _results(jobs: Iterator[Block], workers: int) -> Generator[tuple[Block, bytes], None, None]:
+    """Finished jobs in any order; few are handed out ahead, however many there are."""
+    if workers <= 1:
+        yield from ((job, run_block(job)) for job in jobs)
+        return
+    with worker_pool(workers) as pool:
+        running: dict[Future[bytes], Block] = {}
+        try:
+            while True:
+                for job in islice(jobs, 2 * workers - len(running)):
+                    running[pool.submit(run_block, job)] = job
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool:
+            raise EmubenchError("a worker process died, perhaps of too little memory; run it again to go on") from None
+
+
+# --- a task -----------------------------------------------------------------------------------------------------------
+
+
+def generate(
+    task: Task, data: Path, seed: int = 0, workers: int | None = 1, progress: Progress | None = None
+) -> list[Path]:
+    """Make the task's observations and, unless they are there, its system's truth; return the files written.
+
+    ``workers`` processes compute and write at the same time; ``None``: one per usable core if it is worth it.
+    """
+    truth, path = dataset.truth_path(task, data), dataset.task_path(task, data)
+    kinds = {"truth": truth, "observations": path}
+    missing = {kind: file for kind, file in kinds.items() if not file.exists()}
+    for kind in kinds.keys() - missing.keys():
+        dataset.open_file(kinds[kind], kind, task, seed).close()
+    needed = {kind: file_bytes(task, kind) for kind in missing}
+    store.check_space(path.parent, int(1.02 * sum(needed.values())) - sum(map(_on_disk, missing.values())))
+    if workers is None:
+        workers = usable_cores() if sum(needed.values()) > 8 * SMALL else 1
+    meter = _Meter(progress, sum(n_blocks(task, kind) for kind in missing))
+    for kind, file in missing.items():
+        write_file(task, kind, seed, file, truth if kind == "observations" else None, workers, meter.advance)
+        meter.finished(n_blocks(task, kind))
+    return list(missing.values())
+
+
+class _Meter:
+    """Progress over several files."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._before = progress, total, 0
+
+    def advance(self, done: int, _: int) -> None:
+        if self._progress:
+            self._progress(self._before + done, self._total)
+
+    def finished(self, n: int) -> None:
+        self._before += n
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _on_disk(path: Path) -> int:
+    """Bytes that a partial file of ``path`` takes already."""
+    file = store.partial_name(path)
+    return 512 * file.stat().st_blocks if file.exists() else 0

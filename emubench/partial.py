@@ -1,0 +1,143 @@
+"""A dataset file that grows under a hidden name, with a journal of its finished blocks, so that it can be resumed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import h5py
+
+from emubench import hdf5, store
+from emubench.errors import EmubenchError
+
+WORTH_KEEPING = 10.0
+"""Seconds of work under which an interrupt leaves nothing behind: it is sooner done anew."""
+SLICE = 2**24
+"""Bytes that are hashed at a time."""
+
+
+class Partial:
+    """``.<name>.partial`` beside ``path``; a context that holds a lock, so that two processes never write one file.
+
+    A fault removes what was made, an interrupt keeps it for the next run if it took long enough, and :meth:`finish`
+    gives it its name.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
+        self.path, self.file, self.journal = path, store.partial_name(path), store.journal_name(path)
+        self.done: dict[tuple[str, int], bytes] = {}
+        """Hashes of the rows of the finished blocks, by array and first row."""
+        self._shapes, self._rows = shapes, {name: bytearray(32 * shape[0]) for name, shape in shapes.items()}
+        layout = {name: list(shape) for name, shape in shapes.items()}
+        self._title = json.dumps({"header": store.attributes_hash(header), "shapes": layout}, sort_keys=True)
+        self._lock: TextIO | None = None
+        self._begun = time.monotonic()
+        self._earlier = 0.0
+
+    def __enter__(self) -> Partial:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            lock = self.journal.open("a+", encoding="utf-8")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                same = os.fstat(lock.fileno()).st_ino == self.journal.stat().st_ino
+            except FileNotFoundError:
+                same = False
+            if same:
+                break
+            lock.close()  # whoever held it has finished and removed it
+        self._lock = lock
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        keep = error is not None and not isinstance(error, EmubenchError | OSError) and bool(self.done)
+        if not keep or self._earlier + time.monotonic() - self._begun < WORTH_KEEPING:
+            self.file.unlink(missing_ok=True)
+            self.journal.unlink(missing_ok=True)
+        assert self._lock is not None
+        self._lock.close()
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise EmubenchError(f"{self.path}: cannot be written ({reason}); nothing was left behind") from None
+
+    def open(self, structure: Callable[[Path], None]) -> dict[str, int]:
+        """Offsets of the arrays in the partial file: that of an interrupted run, or a new one by ``structure``."""
+        assert self._lock is not None
+        self._lock.seek(0)
+        lines = self._lock.read().splitlines()
+        if lines and lines[0] == self._title and self.file.exists():
+            try:
+                offsets = self._offsets()
+                self._resume(lines[1:], offsets)
+                return offsets
+            except (EmubenchError, OSError, ValueError, KeyError):  # damaged: begin anew
+                self.done.clear()
+        self._lock.truncate(0)
+        self._lock.write(self._title + "\n")
+        self._lock.flush()
+        structure(self.file)
+        return self._offsets()
+
+    def _offsets(self) -> dict[str, int]:
+        with hdf5.open_plain(self.file) as file:
+            arrays: dict[str, Any] = {name: file[name] for name in self._shapes}
+            assert all(arrays[name].shape == shape for name, shape in self._shapes.items())
+            return {name: array.id.get_offset() for name, array in arrays.items()}
+
+    def _resume(self, lines: list[str], offsets: dict[str, int]) -> None:
+        """Take over the blocks whose rows have the hashes that the journal says."""
+        with h5py.File(self.file, "r") as file, self.file.open("rb") as source:
+            sizes: dict[str, int] = {}
+            for name, shape in self._shapes.items():
+                array: Any = file[name]
+                sizes[name] = array.dtype.itemsize * int(array.size // shape[0])
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # the last line, cut off
+                    continue
+                name, first, digests = entry["array"], entry["first"], bytes.fromhex(entry["digests"])
+                self._earlier = max(self._earlier, entry["seconds"])
+                source.seek(offsets[name] + first * sizes[name])
+                if all(_hash(source, sizes[name]) == digests[i : i + 32] for i in range(0, len(digests), 32)):
+                    self._remember(name, first, digests)
+
+    def _remember(self, array: str, first: int, digests: bytes) -> None:
+        self.done[array, first] = b""
+        self._rows[array][32 * first : 32 * first + len(digests)] = digests
+
+    def record(self, array: str, first: int, digests: bytes) -> None:
+        """Note a finished block."""
+        assert self._lock is not None
+        self._remember(array, first, digests)
+        seconds = round(self._earlier + time.monotonic() - self._begun, 3)
+        entry = {"array": array, "first": first, "seconds": seconds, "digests": digests.hex()}
+        self._lock.write(json.dumps(entry) + "\n")
+        self._lock.flush()
+
+    def finish(self) -> None:
+        """Store the hashes of the arrays and give the file its name."""
+        assert self._lock is not None
+        self._lock.seek(0)
+        self._lock.truncate(0)  # from here on an interrupt may leave a broken structure: such a file is not resumed
+        with store.Sink(self.file, "r+") as sink, h5py.File(sink, "r+") as file:
+            for name, rows in self._rows.items():
+                file[name].attrs[store.DIGEST] = hashlib.sha256(rows).hexdigest()
+        os.replace(self.file, self.path)
+
+
+def _hash(source: Any, n_bytes: int) -> bytes:
+    digest = hashlib.sha256()
+    while n_bytes > 0 and (piece := source.read(min(SLICE, n_bytes))):
+        digest.update(piece)
+        n_bytes -= len(piece)
+    return digest.digest()

@@ -1,0 +1,258 @@
+"""Recipes: a TOML file that says what a task is made of, and the same as a JSON attribute of the files made of it.
+
+``datasets/<task>.toml`` holds the recipes of the sixteen tasks, each with its fingerprint (see
+:mod:`emubench.fingerprint`); a user's own recipe makes a custom task: ``emubench generate my-task.toml``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from emubench import schema, systems
+from emubench import task as tasks
+from emubench.errors import EmubenchError
+from emubench.observation import Observation
+from emubench.schema import Model, Name
+from emubench.system import Climate, System
+from emubench.task import Amount, Task
+
+MAX_BYTES = 2**20
+"""No recipe is longer, fingerprint included."""
+MAX_SITES = 2**20
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+Values = Annotated[list[Finite], Field(min_length=1, max_length=65536)]
+
+
+class ClimateTable(Model):
+    """Long-time statistics: one value per component, or a single one on a ring."""
+
+    mean: Values
+    std: Annotated[list[Positive], Field(min_length=1, max_length=65536)]
+    time_unit: Positive
+    agreement_time: Positive | None = None
+
+    def build(self) -> Climate:
+        """The same as a :class:`Climate`."""
+        return Climate(tuple(self.mean), tuple(self.std), self.time_unit, self.agreement_time)
+
+
+class SystemTable(Model):
+    """A system by its name, with the parameters that differ from the benchmark's."""
+
+    name: Name
+    parameters: dict[Name, Finite | int] = {}
+    climate: ClimateTable | None = None
+
+
+class ObservationTable(Model):
+    """The observation operator."""
+
+    components: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=65536)] | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    noise: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+
+class AmountTable(Model):
+    """How much data a split holds."""
+
+    trajectories: Annotated[int, Field(ge=1, le=tasks.MAX_TRAJECTORIES)]
+    length: Annotated[int, Field(ge=1, le=tasks.MAX_LENGTH)]
+
+
+class AmountsTable(Model):
+    """Amounts of data; those that are not given are the size's."""
+
+    train: AmountTable | None = None
+    validation: AmountTable | None = None
+    test: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    climate: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    context: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    test_horizon: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """In units of lead time, as the next."""
+    climate_horizon: Annotated[float, Field(gt=0, le=1e6)] | None = None
+
+
+class Recipe(Model):
+    """A whole recipe. ``observation`` or ``track`` says what is seen; ``fingerprint`` is for published tasks."""
+
+    name: Name | None = None
+    track: Literal["clean", "noisy", "partial", "scarce"] | None = None
+    system: SystemTable
+    observation: ObservationTable | None = None
+    amounts: AmountsTable = AmountsTable()
+    fingerprint: dict[Name, Any] = {}
+
+    @model_validator(mode="after")
+    def _seen(self) -> Recipe:
+        if (self.track is None) == (self.observation is None):
+            raise ValueError("give either track or an [observation] table")
+        return self
+
+
+def read(path: Path) -> Recipe:
+    """The validated recipe of a file; the first fault becomes one line that names key, value and allowed range."""
+    if not path.is_file():
+        raise EmubenchError(f"{path}: no such recipe")
+    if path.stat().st_size > MAX_BYTES:
+        raise EmubenchError(f"{path}: larger than {MAX_BYTES} bytes: not a recipe")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EmubenchError(f"{path}: not valid TOML ({error})") from None
+    recipe: Recipe = schema.parse(Recipe, content, path)
+    return recipe if recipe.name else schema.parse(Recipe, {**content, "name": path.stem}, path)
+
+
+def load(path: Path, size: str = "standard", data: Path | None = None) -> Task:
+    """The task of a recipe file. A climate that it lacks is that of the data made of it already, or is measured."""
+    recipe = read(path)
+    if recipe.system.climate is None and data is not None:
+        known = stored(recipe.name or "", size, data)
+        if known is not None and _same_but_for_climate(recipe, known, size, path):
+            return known
+    return task_of(recipe, size, path)
+
+
+def _same_but_for_climate(recipe: Recipe, known: Task, size: str, path: Path) -> bool:
+    climate = ClimateTable(**_climate(known.system)) if known.system.climate else None
+    return task_of(_with_climate(recipe, climate), size, path) == known
+
+
+def _with_climate(recipe: Recipe, climate: ClimateTable | None) -> Recipe:
+    return recipe.model_copy(update={"system": recipe.system.model_copy(update={"climate": climate})})
+
+
+def task_of(recipe: Recipe, size: str, where: Path | str) -> Task:
+    """The task that a recipe describes; a recipe called like one of the sixteen has to describe that one."""
+    name = recipe.name or ""
+    try:
+        system = _system(recipe.system)
+        base = tasks.make(system, recipe.track or "noisy", size)
+        if recipe.observation is not None:
+            base = dataclasses.replace(base, observation=_observation(recipe.observation, system))
+        task = _with_amounts(base, recipe.amounts)
+    except EmubenchError as error:
+        raise EmubenchError(f"{where}: {error}") from None
+    if name in tasks.names():
+        if dataclasses.replace(task, name=name) != tasks.get(name, size):
+            raise EmubenchError(f"{where}: name: {name!r} is a task of the benchmark, and not this one; choose another")
+        return tasks.get(name, size)
+    if name in systems.names() or name.endswith(".truth"):
+        raise EmubenchError(f"{where}: name: {name!r} is a system; choose another name for the task")
+    return dataclasses.replace(task, name=name, custom=True)
+
+
+def _system(table: SystemTable) -> System:
+    defaults = type(systems.get(table.name)).default_parameters()
+    parameters: dict[str, Any] = {}
+    for key, value in table.parameters.items():
+        integral = isinstance(defaults.get(key), int)
+        if integral and (not float(value).is_integer() or not 1 <= value <= MAX_SITES):
+            raise EmubenchError(f"system.parameters.{key}: {value!r}, where an integer from 1 to {MAX_SITES} belongs")
+        parameters[key] = int(value) if integral else float(value)
+    climate = table.climate.build() if table.climate else None
+    try:
+        system = systems.get(table.name, **parameters, climate=climate)
+        if climate is not None:
+            np_shapes = (system.mean.shape, system.std.shape)  # broadcast: as many values as components, or one
+            assert np_shapes == (system.shape, system.shape)
+    except (ValueError, ArithmeticError) as error:
+        raise EmubenchError(f"system: {table.name} can't be made of these values: {error}") from None
+    if system.climate is None:
+        from emubench import diagnostics
+
+        system = dataclasses.replace(system, climate=diagnostics.measure_climate(system))
+    return system
+
+
+def _observation(table: ObservationTable, system: System) -> Observation:
+    components = tuple(table.components) if table.components is not None else None
+    n = system.shape[-1]
+    if components is not None and (max(components) >= n or len(set(components)) != len(components)):
+        raise EmubenchError(f"observation.components: {list(components)}, where different ones of 0 to {n - 1} belong")
+    return Observation(components, table.fraction, table.noise)
+
+
+def _with_amounts(task: Task, amounts: AmountsTable) -> Task:
+    changes: dict[str, Any] = {}
+    for key in ("train", "validation"):
+        if (given := getattr(amounts, key)) is not None:
+            changes[key] = Amount(given.trajectories, given.length)
+    for key, field in (("test", "n_test"), ("climate", "n_climate"), ("context", "context")):
+        if (count := getattr(amounts, key)) is not None:
+            changes[field] = count
+    for split in ("test", "climate"):
+        if (horizon := getattr(amounts, f"{split}_horizon")) is not None:
+            changes[f"{split}_steps"] = tasks.steps_of(task.system, horizon)
+    if "flat" in task.system.starts and amounts.context is not None and amounts.context != tasks.CONTEXT:
+        raise EmubenchError(f"amounts.context: {amounts.context}: flat starts fix the context at {tasks.CONTEXT}")
+    return dataclasses.replace(task, **changes)
+
+
+# --- a task as a recipe, and as an attribute of its files -------------------------------------------------------------
+
+
+def _climate(system: System) -> dict[str, Any]:
+    known = {k: v for k, v in dataclasses.asdict(system.known_climate()).items() if v is not None}
+    return {k: list(map(float, v)) if isinstance(v, tuple) else float(v) for k, v in known.items()}
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """The whole recipe of a task: everything explicit, so that no default of ours can change it."""
+    unit = task.system.sample_interval / task.system.time_unit
+    observation = {k: v for k, v in dataclasses.asdict(task.observation).items() if v is not None}
+    return {
+        "name": task.name,
+        "system": {
+            "name": task.system.name,
+            "parameters": task.system.parameters(),
+            "climate": _climate(task.system),
+        },
+        "observation": {k: list(v) if isinstance(v, tuple) else v for k, v in observation.items()},
+        "amounts": {
+            "train": task.train._asdict(),
+            "validation": task.validation._asdict(),
+            "test": task.n_test,
+            "climate": task.n_climate,
+            "context": task.context,
+            # the middle of the last sample, so that rounding can't change their number
+            "test_horizon": (task.test_steps - 0.5) * unit,
+            "climate_horizon": (task.climate_steps - 0.5) * unit,
+        },
+    }
+
+
+def to_json(task: Task) -> str:
+    """The recipe attribute of a custom task's files; empty for the sixteen, whose recipe is their name."""
+    return json.dumps(describe(task), sort_keys=True) if task.custom else ""
+
+
+def from_json(text: str, size: str, where: Path | str) -> Task:
+    """The task of a recipe attribute, which a stranger may have written."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise EmubenchError(f"{where}: attribute recipe: not valid JSON ({error})") from None
+    recipe: Recipe = schema.parse(Recipe, content, f"{where}: attribute recipe")
+    if recipe.name is None or recipe.system.climate is None:
+        raise EmubenchError(f"{where}: attribute recipe: name and system.climate belong in it")
+    return task_of(recipe, size, f"{where}: attribute recipe")
+
+
+def stored(name: str, size: str, data: Path) -> Task | None:
+    """The custom task ``name`` that was generated below ``data``, if there is one."""
+    path = data / size / f"{name}.h5"
+    if not path.is_file():
+        return None
+    from emubench import dataset, hdf5  # which read files, and need tasks
+
+    with hdf5.open_plain(path) as file:
+        text = dataset.read_header(path, file).recipe
+    return from_json(text, size, path) if text else None
