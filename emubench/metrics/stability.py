@@ -1,9 +1,9 @@
 """Stability: does a long run stay on the attractor? Climate distances per case over time, lost and dead cases.
 
 Distances d between a case and the pooled truth, each averaged over cases, a lost case counting d₀ (that of a constant
-at the mean): **W1/σ** of one-point values; **spatial spectrum** (rings): mean |Δ log power| over modes, both capped
-from below at 10⁻⁶ of the truth's peak. With d_f the 99 % quantile of d over independent truth samples of the same
-size, s = clip(1 − ln(max(d, d_f)/d_f) / ln(d₀/d_f), 0, 1), and
+at the mean), which also caps every case, so that failing is never cheaper: **W1/σ** of one-point values; **spatial
+spectrum** (rings): mean |Δ log power| over modes, both capped from below at 10⁻⁶ of the truth's peak. With d_f the 99 %
+quantile of d over independent truth samples of the same size, s = clip(1 − ln(max(d, d_f)/d_f) / ln(d₀/d_f), 0, 1), and
 
     skill_stability = (1 − lost − dead) · min(s):  a climate is as good as its worst aspect.
 
@@ -87,7 +87,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     d = distances(sound, truth)
     constant = truth.mean.expand(1, run.shape[1], *run.shape[2:]).clone()
     d_zero = distances(deviation(constant, task), truth)[0]
-    d = torch.where(lost[:, None], d_zero, d)
+    d = torch.where(lost[:, None], d_zero, torch.minimum(d, d_zero))
     dead = (end_variance(sound, task) < 0.1 * truth.pool.end_variance) & ~lost
     # The pooled truth is stationary, so cases that start flat count for survival but not for the distances.
     counted = (truth.start == 0).double()[:, None]

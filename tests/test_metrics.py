@@ -1,0 +1,365 @@
+"""Metrics against definitions, closed forms and other implementations; and no way to gain by failing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from emubench import evaluate, metrics
+from emubench import task as tasks
+from emubench.metrics import Pool, Truth, crps, error_curve, stability, valid_prediction_time
+from emubench.metrics.valid_prediction_time import crossing
+
+NAN, INF = float("nan"), float("inf")
+REFERENCE = {
+    "d_floor": {"tiny": {"w1": 0.03, "spatial_spectrum": 0.2}},
+    "d_zero": {"w1": 0.82, "spatial_spectrum": 12.8},
+}
+
+
+@pytest.fixture(scope="module")
+def truth_of(data):
+    """The truth of a task's split, with pool and reference values."""
+    made = {}
+
+    def get(name: str, split: str) -> Truth:
+        if (name, split) not in made:
+            task = tasks.get(name, "tiny")
+            values, start, _ = evaluate.load_truth(task, data, split)
+            pool = Pool(task, values[start == 0]) if split == "climate" else None
+            made[name, split] = Truth(task, values, start, pool, REFERENCE)
+        return made[name, split]
+
+    return get
+
+
+def outcome(module, forecast, truth: Truth) -> dict[str, float]:
+    """Whole-forecast scores by name."""
+    summary = module.summarise(forecast, truth)
+    values = summary.finish(summary.cases.mean(0))
+    assert len(values) == len(summary.rows)
+    return {row.metric: float(v) for row, v in zip(summary.rows, values, strict=True) if row.lead_time is None}
+
+
+# --- valid prediction time --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("e", "expected"),
+    [
+        ([0.25, 0.75, 0.1], 1.5),
+        ([0.1, 0.2, 0.3], 3.0),
+        ([0.5, 0.5, 0.5], 3.0),  # 0.5 is not beyond 0.5
+        ([1.0, 9.0], 0.5),
+        ([2.0, 0.0], 0.25),
+        ([0.4, 0.6, 0.4, 0.6], 1.5),
+        ([0.0, 0.0, 1.0], 2.5),
+        ([0.5, 1.5], 1.0),
+    ],
+)
+def test_crossing_by_hand(e, expected):
+    assert float(crossing(torch.tensor([e], dtype=torch.float64), 0.5)[0]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("n_sound", "expected"), [(0, 0.0), (1, 1.0), (3, 3.0)])
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_a_failure_crosses_at_the_last_sound_sample(truth_of, n_sound, expected, bad):
+    truth = truth_of("lorenz63-noisy", "test")
+    forecast = truth.values[None].clone()
+    forecast[0, :, n_sound, 1] = bad
+    times = valid_prediction_time.summarise(forecast, truth).cases[:, 0] / truth.task.lead_time_step
+    assert times.tolist() == pytest.approx([expected] * 16)
+
+
+def test_it_is_the_root_mean_square_over_components_in_sigma(truth_of):
+    truth = truth_of("lorenz63-noisy", "test")
+    t = torch.arange(1, truth.values.shape[1] + 1, dtype=torch.float64)
+    forecast = truth.values.clone()
+    forecast[..., 2] += 0.1 * t * truth.std[2]  # e = 0.1 t / √3 crosses 0.5 at t = 5 √3
+    found = outcome(valid_prediction_time, forecast[None], truth)
+    assert found["valid_prediction_time"] == pytest.approx(5 * 3**0.5 * truth.task.lead_time_step)
+    assert found["valid_prediction_time_strict"] == pytest.approx(3 * 3**0.5 * truth.task.lead_time_step)
+    assert found["never_crossed_fraction"] == 0
+
+
+def test_a_perfect_forecast_gets_the_horizon(truth_of):
+    truth = truth_of("lorenz96-noisy", "test")
+    found = outcome(valid_prediction_time, truth.values[None], truth)
+    assert found["valid_prediction_time"] == pytest.approx(truth.task.test_steps * truth.task.lead_time_step)
+    assert 20 <= found["valid_prediction_time"] < 20.1
+    assert found["never_crossed_fraction"] == 1
+
+
+def test_a_clean_task_is_capped_where_the_truth_stops_being_one(truth_of):
+    truth = truth_of("lorenz63-clean", "test")
+    limit = truth.task.system.known_climate().agreement_time
+    found = outcome(valid_prediction_time, truth.values[None], truth)["valid_prediction_time"]
+    assert found == pytest.approx(min(limit or INF, truth.task.test_steps * truth.task.lead_time_step))
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 20), min_size=5, max_size=5), min_size=1, max_size=4),
+    st.floats(1, 10),
+    st.floats(0.05, 1),
+)
+def test_more_error_never_lasts_longer(e, factor, threshold):
+    small = torch.tensor(e, dtype=torch.float64)
+    before, after = crossing(small, threshold), crossing(factor * small, threshold)
+    assert (after <= before + 1e-12).all()
+    assert ((before >= 0) & (before <= 5)).all()
+    assert (crossing(small, 2 * threshold) >= before - 1e-12).all()
+
+
+def test_of_an_ensemble_the_mean_counts(truth_of):
+    truth = truth_of("lorenz63-noisy", "test")
+    off = 3 * truth.std
+    found = outcome(valid_prediction_time, torch.stack([truth.values + off, truth.values - off]), truth)
+    assert found["never_crossed_fraction"] == 1
+
+
+def test_the_error_curve_is_the_root_mean_square_over_cases(truth_of):
+    truth = truth_of("lorenz63-noisy", "test")
+    forecast = truth.values.clone()
+    forecast[:8] += 0.6 * truth.std
+    forecast[8:] += 0.8 * truth.std
+    summary = error_curve.summarise(forecast[None], truth)
+    curve = summary.finish(summary.cases.mean(0))
+    assert curve.tolist() == pytest.approx([0.5**0.5] * len(curve))
+    leads = [row.lead_time for row in summary.rows]
+    assert leads[0] == pytest.approx(truth.task.lead_time_step, abs=1e-6)
+    assert len(leads) == len(curve) <= 120
+    failed = error_curve.summarise(torch.full_like(forecast, NAN)[None], truth)
+    assert (failed.finish(failed.cases.mean(0)) == metrics.LOST).all()
+
+
+# --- continuous ranked probability score ------------------------------------------------------------------------------
+
+
+def crps_by_definition(members: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    m = len(members)
+    pairs = (members[:, None] - members[None]).abs().sum((0, 1)) / (2 * m * (m - 1))
+    return (members - y).abs().mean(0) - pairs
+
+
+@pytest.mark.parametrize("m", [2, 3, 16, 51])
+def test_crps_is_that_of_its_definition(m):
+    generator = torch.Generator().manual_seed(m)
+    members = torch.randn(m, 5, 7, generator=generator, dtype=torch.float64).exp()
+    y = torch.randn(5, 7, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(crps.fair_crps(members, y), crps_by_definition(members, y))
+    shuffled = members[torch.randperm(m, generator=generator)]
+    torch.testing.assert_close(crps.fair_crps(shuffled, y), crps.fair_crps(members, y))
+
+
+def test_crps_is_that_of_scoringrules():
+    scoringrules = pytest.importorskip("scoringrules")
+    rng = np.random.default_rng(0)
+    members, y = rng.normal(size=(16, 40)), rng.normal(size=40)
+    theirs = scoringrules.crps_ensemble(y, members, m_axis=0, estimator="fair")
+    ours = crps.fair_crps(torch.from_numpy(members), torch.from_numpy(y))
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-10)
+
+
+@pytest.mark.parametrize("m", [2, 4, 16])
+def test_crps_of_a_perfect_ensemble_does_not_depend_on_its_size(m):
+    n = 200_000
+    generator = torch.Generator().manual_seed(m)
+    members, y = torch.randn(m, n, generator=generator), torch.randn(n, generator=generator)
+    scores = crps.fair_crps(members.double(), y.double())
+    assert float(scores.mean()) == pytest.approx(1 / math.pi**0.5, abs=5 * float(scores.std()) / n**0.5)
+
+
+def test_crps_of_one_member_is_its_error():
+    y = torch.tensor([1.0, -2.0])
+    assert crps.fair_crps(torch.tensor([[3.0, -2.5]]), y).tolist() == [2.0, 0.5]
+
+
+def ensemble(truth: Truth, m: int = 4, spread: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return truth.values + spread * torch.randn(m, *truth.values.shape, generator=generator, dtype=torch.float64)
+
+
+def test_crps_looks_at_deviations_from_the_mean_height(truth_of):
+    truth = truth_of("kpz-noisy", "test")
+    forecast = ensemble(truth)
+    lift = 0.1 * torch.arange(1.0, 129.0, dtype=torch.float64)[:, None]
+    flat, lifted = outcome(crps, forecast, truth), outcome(crps, forecast + lift, truth)
+    for name in ("crps", "crps_flat", "crps_stationary"):
+        assert lifted[name] == pytest.approx(flat[name], rel=1e-9)
+    assert lifted["crps_mean_height"] == pytest.approx(0.1 * sum(crps.LEADS) / len(crps.LEADS), abs=0.2)
+    assert flat["crps_mean_height"] < 0.2
+
+
+def test_crps_of_flat_and_stationary_starts_are_told_apart(truth_of):
+    truth = truth_of("kpz-noisy", "test")
+    forecast = truth.values[None].clone()
+    site = torch.zeros(256, dtype=torch.float64)
+    site[::2], site[1::2] = 1.0, -1.0
+    forecast[:, truth.start == 1] += site
+    found = outcome(crps, forecast, truth)
+    assert found["crps_flat"] == pytest.approx(1)
+    assert found["crps_stationary"] == pytest.approx(0, abs=1e-12)
+    assert found["crps"] == pytest.approx(0.5)
+
+
+def test_crps_has_the_leads_1_2_4_to_128(truth_of):
+    truth = truth_of("kpz-noisy", "test")
+    rows = crps.summarise(ensemble(truth), truth).rows
+    assert [r.lead_time for r in rows if r.lead_time] == [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, 1e308])
+def test_crps_of_a_failed_member_is_the_cap_from_then_on(truth_of, bad):
+    truth = truth_of("kpz-noisy", "test")
+    forecast = ensemble(truth)
+    before = crps.summarise(forecast, truth).cases
+    forecast[2, 5, 6:, 17] = bad  # from lead 7 on
+    after = crps.summarise(forecast, truth).cases
+    cap = 10 * float(truth.std.mean())
+    assert torch.equal(before[:5], after[:5])
+    assert torch.equal(before[5, 1:4], after[5, 1:4])  # leads 1, 2, 4
+    assert after[5, 4:9].tolist() == pytest.approx([cap] * 5)
+    assert torch.isfinite(after).all()
+
+
+# --- climate ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz63-partial", "lorenz96-noisy"])
+def test_w1_is_that_of_scipy(truth_of, name):
+    truth = truth_of(name, "climate")
+    values = 1.2 * truth.values[:2] - 0.7
+    found = stability.w1_distance(values, truth)
+    pool = truth.pool.values
+    for case, distance in zip(values, found, strict=True):
+        if truth.task.system.ring:
+            theirs = [stats.wasserstein_distance(case.flatten(), pool.flatten()) / float(truth.std[0])]
+        else:
+            theirs = [
+                stats.wasserstein_distance(case[:, c], pool[..., c].flatten()) / float(truth.std[c])
+                for c in range(case.shape[1])
+            ]
+        assert float(distance) == pytest.approx(np.mean(theirs), rel=1e-3)
+
+
+def test_w1_of_a_shift_is_the_shift(truth_of):
+    truth = truth_of("lorenz96-noisy", "climate")
+    alone = Truth(truth.task, truth.values[:1], truth.start[:1], Pool(truth.task, truth.values[:1]))
+    found = [float(stability.w1_distance(alone.values + c * truth.std, alone)[0]) for c in (0.0, 0.5, -2.0)]
+    assert found == pytest.approx([0, 0.5, 2])
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.0, 3.0])
+def test_the_spectrum_distance_of_a_scaled_field_is_the_log_of_its_square(truth_of, factor):
+    truth = truth_of("lorenz96-noisy", "climate")
+    power = metrics.spatial_power(factor * truth.values).mean(0, keepdim=True)
+    found = stability.spectrum_distance(power, truth.pool.spatial_power)
+    assert float(found) == pytest.approx(abs(math.log(factor**2)), abs=1e-9)
+
+
+def test_modes_without_power_are_capped_from_below():
+    truth_power = torch.tensor([1.0, 1e-3, 1e-12], dtype=torch.float64)
+    power = torch.tensor([[1.0, 1e-3, 1e-30], [1.0, 1e-3, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    found = stability.spectrum_distance(power, truth_power).tolist()
+    six, three = math.log(1e6), math.log(1e3)
+    assert found == pytest.approx([0, six / 3, (six + three) / 3])
+
+
+def test_parseval_holds_for_the_spatial_power(truth_of):
+    values = truth_of("lorenz96-noisy", "climate").values[:2]
+    power = metrics.spatial_power(values)
+    total = (2 * power.sum(-1) - power[:, -1]) / 40  # the mode N/2 counts once
+    variance = ((values - values.mean(-1, keepdim=True)) ** 2).sum(-1).mean(-1)
+    torch.testing.assert_close(total, variance)
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz63-partial", "lorenz96-partial", "kpz-noisy"])
+def test_the_truth_itself_survives_with_small_distances(truth_of, name):
+    truth = truth_of(name, "climate")
+    found = outcome(stability, truth.values[None], truth)
+    assert found["surviving_fraction"] == 1
+    assert found["dead_fraction"] == 0
+    assert found["w1_distance"] < 0.15
+    assert found.get("spatial_spectrum_distance", 0.0) < 0.6
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-noisy", "kpz-noisy"])
+@pytest.mark.parametrize("kind", ["zeros", "mean", "frozen", "dying"])
+def test_what_stands_still_is_dead(truth_of, name, kind):
+    truth = truth_of(name, "climate")
+    run = truth.values.clone()
+    n = 256 if truth.task.system.stochastic else truth.task.test_steps
+    if kind == "frozen":
+        run[:] = run[:, :1].clone()
+    elif kind == "dying":
+        run[:, -n:] = run[:, -n : -n + 1].clone()
+    else:
+        run[:] = 0.0 if kind == "zeros" else truth.mean
+    found = outcome(stability, run[None], truth)
+    assert found["dead_fraction"] == 1
+    assert found["surviving_fraction"] == 1
+    assert found["skill_stability"] == 0
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "kpz-noisy"])
+@pytest.mark.parametrize("bad", [NAN, INF, -INF, 1e308, "11 sigma"])
+@pytest.mark.parametrize("half", [False, True])
+def test_what_blows_up_is_lost_not_averaged_away(truth_of, name, bad, half):
+    truth = truth_of(name, "climate")
+    run = truth.values.clone()
+    value = float(truth.mean[0] + 11 * truth.std[0]) if bad == "11 sigma" else bad
+    if half:
+        run[:2, run.shape[1] // 2 :] = value
+        if truth.task.system.stochastic:
+            run[:2, run.shape[1] // 2 :, ::2] *= -1  # not a shift of all heights
+    else:
+        run[:2, -1, 0] = value * (2 if truth.task.system.stochastic else 1)  # a single value
+        run[:2, -1, 0] += 100 if truth.task.system.stochastic else 0
+    found = outcome(stability, run[None], truth)
+    assert found["surviving_fraction"] == 0.75
+    assert found["dead_fraction"] == 0
+    assert all(math.isfinite(v) for v in found.values())
+    assert found["w1_distance"] > outcome(stability, truth.values[None], truth)["w1_distance"]
+
+
+def test_a_lifted_interface_is_as_stable(truth_of):
+    truth = truth_of("kpz-noisy", "climate")
+    plain = outcome(stability, truth.values[None], truth)
+    lifted = outcome(stability, truth.values[None] + 1e4, truth)
+    assert lifted == pytest.approx(plain, rel=1e-6, abs=1e-9)
+
+
+def test_the_skill_of_a_distance():
+    d = torch.tensor([0.0, 0.01, 0.1, 1.0, 10.0], dtype=torch.float64)
+    assert stability.skill(d, 0.01, 1.0).tolist() == pytest.approx([1, 1, 0.5, 0, 0])
+
+
+def test_skill_stability_is_its_worst_aspect_times_the_share_that_lives(truth_of):
+    truth = truth_of("lorenz96-noisy", "climate")
+    run = 1.1 * (truth.values - truth.mean) + truth.mean
+    run[0, 100:] = NAN
+    run[1] = truth.mean
+    found = outcome(stability, run[None], truth)
+    floor, zero = REFERENCE["d_floor"]["tiny"], REFERENCE["d_zero"]
+    s = [
+        min(1, max(0, 1 - math.log(max(found[f"{n}_distance"], floor[n]) / floor[n]) / math.log(zero[n] / floor[n])))
+        for n in ("w1", "spatial_spectrum")
+    ]
+    assert [found["w1_skill"], found["spatial_spectrum_skill"]] == pytest.approx(s)
+    assert found["skill_stability"] == pytest.approx(0.75 * min(s))
+    assert 0 < found["skill_stability"] < 0.75
+
+
+def test_worse_climates_score_worse(truth_of):
+    truth = truth_of("lorenz96-noisy", "climate")
+    runs = [truth.mean + a * (truth.values - truth.mean) for a in (1.0, 1.15, 1.4, 2.2)]
+    skills = [outcome(stability, run[None], truth)["skill_stability"] for run in runs]
+    assert skills == sorted(skills, reverse=True)
+    assert skills[0] > 0.8
+    assert skills[0] > skills[1] > skills[2] > skills[3]
