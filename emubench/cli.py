@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from emubench import __version__
-from emubench.errors import EmubenchError, unknown
+from emubench.errors import EmubenchError
 
 app = typer.Typer(
     name="emubench",
@@ -52,13 +52,6 @@ def _print_json(value: Any) -> None:
     print(jsonlib.dumps(value, indent=1))
 
 
-def _check_size(size: str) -> None:
-    from emubench.task import SIZES
-
-    if size not in SIZES:
-        raise unknown("size", size, SIZES)
-
-
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="systems, tasks or baselines.")] = "tasks",
@@ -80,21 +73,30 @@ def list_(
 
 @app.command()
 def generate(
-    names: Annotated[list[str], typer.Argument(metavar="TASK...", help="Tasks; 'all' for the sixteen.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="TASK...", help="Tasks or recipe files; 'all' for the sixteen.")
+    ],
     out: Annotated[Path, typer.Option("--out", "--data", help="Folder of the datasets.")] = DATA,
     size: SizeOption = "standard",
     seed: Seed = 0,
-    workers: Workers = 1,
+    trajectories: Annotated[int | None, typer.Option("--trajectories", help="Of the train split instead.")] = None,
+    length: Annotated[int | None, typer.Option("--length", help="Samples of each of them.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, max=256, help="Default: as many as help.")] = None,
     json: Json = False,
 ) -> None:
-    """Simulate datasets into HDF5; files that are there already are kept.
+    """Simulate datasets into HDF5, in constant memory; files that are there are kept, interrupted ones are resumed.
 
-    Example: emubench generate lorenz96-noisy --size tiny --workers 2
+    A train split of N trajectories of T samples makes the size standard-NxT: train and score with --size standard-NxT.
+
+    Example: emubench generate lorenz96-noisy --trajectories 20000 --length 1024 --workers 2
     """
     from emubench import dataset
     from emubench import task as tasks
 
-    wanted = [tasks.get(n, size) for n in (tasks.names() if names == ["all"] else names)]
+    sized = tasks.size_with(size, trajectories, length)
+    if sized != size and any(n.endswith(".toml") for n in names):
+        raise EmubenchError("--trajectories and --length are for the benchmark's tasks; a recipe has [amounts] for it")
+    wanted = [tasks.resolve(n, sized, out) for n in (tasks.names() if names == ["all"] else names)]
     files: list[str] = []
     for task in wanted:
         with _progress(task.name) as progress:
@@ -140,7 +142,7 @@ def contexts(
     from emubench import task as tasks
 
     path = file or Path(f"{name}.contexts.h5")
-    dataset.write_context_file(tasks.get(name, size), data, path)
+    dataset.write_context_file(tasks.resolve(name, size, data), data, path)
     if json:
         _print_json(str(path))
     else:
@@ -150,7 +152,7 @@ def contexts(
 @app.command()
 def train(
     baseline: Annotated[str, typer.Argument(help="A file of baselines/.")],
-    name: Annotated[str, typer.Argument(metavar="TASK")],
+    name: Annotated[str, typer.Argument(metavar="TASK", help="A task, or a recipe file.")],
     data: Data = DATA,
     out: Out = RUNS,
     size: SizeOption = "standard",
@@ -163,9 +165,12 @@ def train(
 
     Example: emubench train resnet_ode lorenz96-noisy --size tiny --set steps=500
     """
-    from emubench import jobs
+    from emubench import jobs, recipe
+    from emubench import task as tasks
 
-    job = jobs.Job(baseline, name, size, seed, threads, dict(map(_setting, settings or [])))
+    task = tasks.resolve(name, size, data)
+    overrides = dict(map(_setting, settings or []))
+    job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipe.to_json(task))
     with _progress(f"{baseline} {name}") as progress:
         folder = jobs.train(job, data, out, progress)
     if json:
@@ -208,7 +213,7 @@ def score(
         if name is None:
             raise EmubenchError("--forecast needs --task TASK")
         with _progress(name) as progress:
-            rows = list(evaluate.score_forecast(forecast, tasks.get(name, size), data, progress).scores.rows)
+            rows = list(evaluate.score_forecast(forecast, tasks.resolve(name, size, data), data, progress).scores.rows)
     for run in jobs.find_runs(runs) if runs else []:
         with _progress(str(run)) as progress:
             rows += jobs.score(run, data, progress, again).rows

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from emubench import __version__, dataset, evaluate, registry, schema, store
+from emubench import recipe as recipes
 from emubench import task as tasks
 from emubench.emulator import load_weights, n_parameters, save_weights
 from emubench.errors import EmubenchError, unknown
@@ -34,6 +35,8 @@ Progress = Callable[[int, int], None]
 
 
 BASELINES = "emubench.baselines"
+RECIPE = "recipe.json"
+"""Beside the card of a run on a custom task."""
 
 
 def baseline_names() -> list[str]:
@@ -56,6 +59,8 @@ class Job:
     seed: int = 0
     threads: int = 1
     overrides: dict[str, Any] = field(default_factory=dict)
+    recipe: str = ""
+    """Of a custom task, as JSON (see :mod:`emubench.recipe`)."""
 
     def config(self) -> Any:
         """The baseline's ``Config`` for this task with ``overrides`` applied; unknown keys and types are refused."""
@@ -65,11 +70,15 @@ class Job:
 
     def get_task(self) -> Task:
         """The task at the job's size."""
+        if self.recipe:
+            return recipes.from_json(self.recipe, self.size, self.task)
         return tasks.get(self.task, self.size)
 
     def hash8(self) -> str:
         """First eight hex digits of the hash of everything that determines the run."""
         content = {**dataclasses.asdict(self), "config": dataclasses.asdict(self.config()), "version": __version__}
+        if not self.recipe:
+            del content["recipe"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:8]
 
     def folder(self, out: Path) -> Path:
@@ -134,6 +143,8 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
             device="cpu",
         )
         save_weights(emulator, partial / "model.safetensors")
+        if job.recipe:
+            (partial / RECIPE).write_text(job.recipe + "\n", encoding="utf-8")
         (partial / "card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
         _publish(partial, folder)
     except (OSError, SafetensorError) as error:
@@ -167,11 +178,19 @@ def read_card(run: Path) -> schema.Card:
     return schema.read_json(schema.Card, run / "card.json", max_bytes=2**20)
 
 
+def _task_of(run: Path, card: schema.Card) -> Task:
+    path = run / RECIPE
+    if not path.exists():
+        return tasks.get(card.task, card.size)
+    recipe = schema.read_json(recipes.Recipe, path, recipes.MAX_BYTES)
+    return recipes.from_json(recipe.model_dump_json(exclude_none=True), card.size, path)
+
+
 def load(run: Path) -> tuple[nn.Module, Task]:
     """Rebuild the emulator of a run, with its task."""
     card = read_card(run)
     try:
-        module, task = baseline(card.baseline), tasks.get(card.task, card.size)
+        module, task = baseline(card.baseline), _task_of(run, card)
         defaults = module.Config()
         for setting in dataclasses.fields(defaults):
             if setting.name not in card.config:
