@@ -72,7 +72,10 @@ class Spectrum:
 
     @property
     def n_positive(self) -> int:
-        """How many exponents are above zero by more than three standard errors."""
+        """How many exponents are above zero by more than three standard errors.
+
+        One that vanishes exactly reads up to ln T / T over a run of T, by algebraic growth, however small its error.
+        """
         return int((self.exponents > 3 * self.standard_error).sum())
 
     @property
@@ -143,8 +146,12 @@ def lyapunov_spectrum(
     a quarter of ``duration`` if not given). ``step`` may be longer than that of the truth, as exponents bear more than
     trajectories; ``qr_interval`` is a sample interval if not given.
 
-    A step costs about 3 + 3·10⁻⁵ × replicas × exponents × sites milliseconds on one core. Perturbations stay in the
-    subspace of ``system.project``: kuramoto_sivashinsky has N − 1 exponents, as the mean is conserved.
+    Directions of nearly equal growth need a ``settling`` of several times the inverse of its difference. Perturbations
+    stay in the subspace of ``system.project``: kuramoto_sivashinsky has N − 1 exponents, as the mean is conserved.
+
+    Cost: 4 to 8 ms a fourth-order step on one core, up to 10⁵ replicas × exponents × sites, so let many replicas share
+    it: lorenz63 to ± 0.0005 takes 50 s (2048 × 100 time units, step 0.01), all of lorenz96 to ± 0.006 40 s (64 × 200,
+    step 0.05), nine exponents of kuramoto_sivashinsky to ± 0.001 55 s (32 × 2500, step 0.5).
 
     >>> from emubench import systems
     >>> spectrum = lyapunov_spectrum(systems.get("lorenz63"), duration=1.0, n_replicas=4, step=0.01)

@@ -474,3 +474,103 @@ def test_running_moments_are_those_of_all_samples():
     mean, std = moments.mean_and_std(ring=True)
     assert mean == pytest.approx((flat.mean(),))
     assert std == pytest.approx((flat.std(),))
+
+
+# --- published and independently computed exponents -----------------------------------------------------------------
+
+
+def known(system: System, name: str) -> float:
+    """The system's own fact."""
+    return next(fact.value for fact in system.facts if fact.name == name)
+
+
+@pytest.mark.slow
+def test_the_spectrum_of_lorenz63():
+    """2·10⁵ time units in all; about 50 s. RK4 with step 0.01 moves the sum by 10⁻⁴, and λ₁ by less than its error."""
+    system = systems.get("lorenz63")
+    spectrum = lyapunov_spectrum(
+        system, duration=100, n_replicas=2048, step=0.01, qr_interval=0.2, spin_up=100, settling=10
+    )
+    assert spectrum[0].agrees(known(system, "lyapunov exponent 1"), 0.0002)
+    assert spectrum[0].error < 0.0007
+    assert spectrum[1].agrees(0.0)
+    assert spectrum[2].agrees(-14.5724)
+    assert spectrum.sum.value == pytest.approx(known(system, "sum of lyapunov exponents"), abs=2e-4)
+    assert spectrum.kaplan_yorke_dimension.value == pytest.approx(known(system, "kaplan-yorke dimension"), abs=0.001)
+    assert spectrum.n_positive == 1
+
+
+@pytest.mark.slow
+def test_the_spectrum_of_lorenz96():
+    """1.3·10⁴ time units in all; about 40 s. RK4 with step 0.05 moves the sum by 0.009 and so an exponent by 0.0002."""
+    system = systems.get("lorenz96")
+    spectrum = lyapunov_spectrum(
+        system, duration=200, n_replicas=64, step=0.05, qr_interval=0.2, spin_up=20, settling=60
+    )
+    assert spectrum[0].agrees(known(system, "lyapunov exponent 1"), 0.008)
+    assert spectrum[0].error < 0.008
+    assert spectrum.n_positive == 13
+    assert abs(spectrum[13].value) < 3 * spectrum[13].error + 1 / 200  # along the orbit
+    assert spectrum.kaplan_yorke_dimension.agrees(known(system, "kaplan-yorke dimension"))
+    assert spectrum.kaplan_yorke_dimension.error < 0.03
+    assert spectrum.sum.value == pytest.approx(known(system, "sum of lyapunov exponents"), abs=0.02)
+
+
+@pytest.mark.slow
+def test_the_spectrum_of_kuramoto_sivashinsky():
+    """Zero-mean subspace, 8·10⁴ time units in all, after 1000 for the nearly neutral directions; about 60 s.
+
+    Two exponents vanish (shifts in time and in space): over T time units such reads up to ln T / T. The step of 0.5
+    gives the same as 0.25 within the errors.
+    """
+    system, duration = systems.get("kuramoto_sivashinsky"), 2500.0
+    spectrum = lyapunov_spectrum(
+        system, 9, duration=duration, n_replicas=32, step=0.5, qr_interval=4.0, spin_up=300, settling=1000
+    )
+    assert spectrum.n_dimensions == 63
+    assert spectrum[0].agrees(0.0482, 0.0003)
+    for i in range(9):
+        fact = known(system, f"lyapunov exponent {i + 1}")
+        allowance = math.log(duration) / duration if 1 <= i <= 3 else 0.0
+        rounded = 0.005 if i == 8 else 0.00005  # the last one is known to two decimals
+        assert abs(spectrum[i].value - fact) < 3 * spectrum[i].error + allowance + rounded, i
+        assert spectrum[i].error < 0.0015
+    dimension = spectrum.kaplan_yorke_dimension
+    assert dimension.agrees(known(system, "kaplan-yorke dimension"), 0.003)  # to two decimals
+    assert dimension.error < 0.01
+
+
+@pytest.mark.slow
+def test_a_stepper_of_the_true_kuramoto_sivashinsky_keeps_its_exponents():
+    """One step of the solver per sample interval, as an emulator of a practitioner's kind; with ``project``."""
+    system = systems.get("kuramoto_sivashinsky")
+    spectrum = emulator_spectrum(
+        true_stepper(system, 0.5), attractor(system, 32), 1.0, 5, duration=800, project=system.project
+    )
+    assert spectrum[0].agrees(0.0482, 0.0003)
+    assert spectrum[4].agrees(-0.1871, 0.001)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lorenz63", "lorenz96", "kuramoto_sivashinsky"])
+def test_the_stored_agreement_times(name):
+    """The truth against a quarter of its step, from states of another seed; 64 cases, seconds each."""
+    system = systems.get(name)
+    found = agreement_time(system, n_cases=64, seed=1)
+    fact = next(fact for fact in system.facts if fact.name == "agreement time")
+    assert system.known_climate().agreement_time == fact.value
+    assert abs(found.mean.value - fact.value) < fact.tolerance + 3 * found.mean.error
+    assert found.mean.value > (12 if name == "kuramoto_sivashinsky" else 20)
+    assert found.mean.error < 0.6
+    assert found.never < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lorenz63", "lorenz96", "kuramoto_sivashinsky"])
+def test_the_stored_climates(name):
+    climate, stored = measure_climate(systems.get(name)), systems.get(name).known_climate()
+    assert stored.agreement_time is not None
+    assert climate.agreement_time == pytest.approx(stored.agreement_time, abs=1.5)
+    assert climate.mean == pytest.approx(stored.mean, abs=0.03 * max(stored.std))
+    assert climate.std == pytest.approx(stored.std, rel=0.01)
+    assert climate.time_unit == pytest.approx(stored.time_unit, rel=0.04)
