@@ -1,0 +1,283 @@
+"""Scoring: the door through which forecasts come, averaging and bootstrap, and one result by every way in."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from emubench import dataset, evaluate, jobs, metrics, reference
+from emubench import task as tasks
+from emubench.emulator import check_forecast, checked_forecast
+from emubench.errors import EmubenchError
+from emubench.metrics import Row, Summary
+
+NAN = float("nan")
+
+
+def wander(context: torch.Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> torch.Tensor:
+    """A forecast that walks at random from the last sample, gaps filled with zero: depends on all its arguments."""
+    shape = (n_members, len(context), n_steps, *context.shape[2:])
+    steps = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.nan_to_num(context[:, -1])[None, :, None] + 0.3 * steps.cumsum(2)
+
+
+class Wanderer:
+    """:func:`wander` as an emulator, which keeps a record of what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple] = []
+
+    def forecast(self, context, n_steps, n_members, generator):
+        self.asked.append((tuple(context.shape), n_steps, n_members))
+        return wander(context, n_steps, n_members, generator)
+
+
+def rows_of(result: evaluate.Result) -> dict:
+    return {(r.metric, r.lead_time): (r.value, r.low, r.high) for r in result.scores.rows}
+
+
+# --- the door ---------------------------------------------------------------------------------------------------------
+
+
+class Answer:
+    """An emulator that answers with what it was given, made from the right answer."""
+
+    def __init__(self, change) -> None:
+        self.change = change
+
+    def forecast(self, context, n_steps, n_members, generator):
+        return self.change(torch.zeros(n_members, len(context), n_steps, *context.shape[2:]))
+
+
+def ask(change, n_members: int = 4) -> torch.Tensor:
+    return checked_forecast(Answer(change), torch.zeros(3, 64, 5), 10, n_members, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f[0], r"shape \(3, 10, 5\) where \(4, 3, 10, 5\) belongs"),
+        (lambda f: f[:2], r"shape \(2, 3, 10, 5\) where \(4, 3, 10, 5\) belongs"),
+        (lambda f: f[:0], r"shape \(0, 3, 10, 5\) where \(4, 3, 10, 5\) belongs"),
+        (lambda f: f[:, :2], r"shape \(4, 2, 10, 5\) where \(4, 3, 10, 5\) belongs"),
+        (lambda f: f[:, :, :9], r"shape \(4, 3, 9, 5\) where \(4, 3, 10, 5\) belongs"),
+        (lambda f: f[..., :1], r"shape \(4, 3, 10, 1\) where \(4, 3, 10, 5\) belongs"),
+        (lambda f: f.transpose(1, 2), r"shape \(4, 10, 3, 5\) where"),
+        (lambda f: f.sum(), r"shape \(\) where"),
+        (lambda f: f.int(), "dtype torch.int32 where float32 or float64 belongs"),
+        (lambda f: f.half(), "dtype torch.float16 where float32 or float64 belongs"),
+        (lambda f: f.to(torch.complex64), "dtype torch.complex64"),
+        (lambda f: f.numpy(), "a torch.Tensor belongs here, not ndarray"),
+        (lambda f: None, "a torch.Tensor belongs here, not NoneType"),
+    ],
+)
+def test_a_forecast_of_the_wrong_kind_is_refused(change, message):
+    with pytest.raises(EmubenchError, match=message):
+        ask(change)
+
+
+@pytest.mark.parametrize("change", [lambda f: f, lambda f: f.double(), lambda f: f[:1], lambda f: f * NAN])
+def test_what_is_sound_or_merely_fails_gets_through(change):
+    assert ask(change).shape[1:] == (3, 10, 5)
+
+
+def test_the_context_is_handed_over_as_a_copy_and_no_gradient_is_kept(data):
+    task = tasks.get("lorenz96-partial", "tiny")
+    context = dataset.load(task, data).contexts["test"]
+    before = context.clone()
+
+    class Vandal:
+        def forecast(self, context, n_steps, n_members, generator):
+            context.fill_(7.0)
+            weight = torch.ones(1, requires_grad=True)
+            return weight * torch.ones(1, len(context), n_steps, *context.shape[2:])
+
+    forecast = checked_forecast(Vandal(), context, 3, 1, torch.Generator())
+    torch.testing.assert_close(context, before, rtol=0, atol=0, equal_nan=True)
+    assert not forecast.requires_grad
+
+
+def test_an_emulator_sees_contexts_alone(data):
+    for name, members in (("lorenz63-partial", (1, 1)), ("kpz-noisy", (16, 1))):
+        task, emulator = tasks.get(name, "tiny"), Wanderer()
+        evaluate.evaluate(emulator, task, data)
+        expected = [
+            ((task.cases(split), 64, *task.shape), task.steps(split), m)
+            for split, m in zip(("test", "climate"), members, strict=True)
+        ]
+        assert emulator.asked == expected
+
+
+# --- the bootstrap ----------------------------------------------------------------------------------------------------
+
+
+def test_weights_are_resamples_within_each_kind_of_start():
+    start = torch.tensor([0, 1, 0, 0, 1, 0, 2])
+    weights = evaluate.resample(start, 500)
+    assert weights.shape == (500, 7)
+    assert torch.allclose(weights.sum(1), torch.ones(500, dtype=torch.float64))
+    for kind, n in ((0, 4), (1, 2), (2, 1)):
+        assert torch.allclose(weights[:, start == kind].sum(1), torch.full((500,), n / 7, dtype=torch.float64))
+    counts = 7 * weights
+    assert torch.allclose(counts, counts.round())
+    assert torch.allclose(weights.mean(0), torch.full((7,), 1 / 7, dtype=torch.float64), atol=0.03)
+    assert torch.equal(weights, evaluate.resample(start, 500))
+    assert not torch.equal(weights, evaluate.resample(start, 500, seed=1))
+
+
+def test_intervals_cover_the_mean_19_times_in_20():
+    generator = torch.Generator().manual_seed(0)
+    n_cases, n_data = 100, 2000
+    cases = 3 + 2 * torch.randn(n_cases, n_data, generator=generator, dtype=torch.float64)
+    summary = Summary(cases, (Row("x", None, "1"),) * n_data)
+    value, low, high = evaluate.bootstrap(summary, evaluate.resample(torch.zeros(n_cases, dtype=torch.long), 400))
+    assert torch.allclose(value, cases.mean(0))
+    assert ((low <= value) & (value <= high)).all()
+    covered = float(((low < 3) & (high > 3)).double().mean())
+    assert 0.92 < covered < 0.965
+    expected = 2 * 1.96 * 2 / n_cases**0.5
+    assert float((high - low).mean()) == pytest.approx(expected, rel=0.04)
+
+
+def test_what_differs_between_kinds_of_start_alone_is_no_uncertainty():
+    start = torch.tensor([0, 1] * 8)
+    summary = Summary(start.double()[:, None], (Row("x", None, "1"),))
+    value, low, high = evaluate.bootstrap(summary, evaluate.resample(start))
+    assert float(value) == float(low) == float(high) == 0.5
+
+
+def test_a_score_is_finished_after_averaging():
+    cases = torch.tensor([[1.0], [9.0], [25.0], [1.0]], dtype=torch.float64)
+    summary = Summary(cases, (Row("root", None, "1"),), finish=lambda mean: mean.sqrt())
+    value, low, high = evaluate.bootstrap(summary, evaluate.resample(torch.zeros(4, dtype=torch.long)))
+    assert float(value) == 3
+    assert 1 <= float(low) < 3 < float(high) <= 5
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lorenz63-partial", "lorenz96-noisy", "kpz-noisy"])
+def test_scores_repeat_and_name_their_cases(data, name):
+    task = tasks.get(name, "tiny")
+    first, timing = evaluate.evaluate(Wanderer(), task, data, seed=3)
+    again, _ = evaluate.evaluate(Wanderer(), task, data, seed=3)
+    other, _ = evaluate.evaluate(Wanderer(), task, data, seed=4)
+    assert first.scores == again.scores
+    assert first.figures == again.figures
+    assert rows_of(first) != rows_of(other)
+    assert first.scores.truth_sha256 == evaluate.truth_digest(task, data)
+    for row in first.scores.rows:
+        climate = row.metric in {r for r in STABILITY_ROWS if row.lead_time is None}
+        assert row.n_cases == (8 if climate else 16), row
+        assert row.task == name
+        assert row.value is None or row.low <= row.value <= row.high
+    headline = "crps" if task.system.stochastic else "valid_prediction_time"
+    assert list(first.scores.cases) == [headline]
+    assert np.mean(first.scores.cases[headline]) == pytest.approx(rows_of(first)[headline, None][0])
+    assert timing["lyapunov_times_per_second"] > 0
+
+
+STABILITY_ROWS = {
+    "surviving_fraction",
+    "dead_fraction",
+    "w1_distance",
+    "w1_skill",
+    "spatial_spectrum_distance",
+    "spatial_spectrum_skill",
+    "skill_stability",
+}
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "kpz-partial"])
+@pytest.mark.parametrize("value", [NAN, float("inf"), 1e308])
+def test_an_emulator_that_always_fails_gets_the_worst_scores(data, name, value):
+    task = tasks.get(name, "tiny")
+
+    class Failing:
+        def forecast(self, context, n_steps, n_members, generator):
+            return torch.full((n_members, len(context), n_steps, *context.shape[2:]), value, dtype=torch.float64)
+
+    result, _ = evaluate.evaluate(Failing(), task, data)
+    rows = rows_of(result)
+    assert all(v is not None for row in rows.values() for v in row)
+    assert rows["surviving_fraction", None] == (0, 0, 0)
+    if task.system.stochastic:
+        assert rows["crps", None][0] == pytest.approx(10 * 4.62, rel=1e-3)
+    else:
+        assert rows["valid_prediction_time", None][0] <= 0.05 * task.lead_time_step
+        assert rows["rms_error", task.lead_time_step.__round__(6)][0] == metrics.LOST
+    json.loads(json.dumps(result.figures, allow_nan=False))
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-partial", "kpz-noisy"])
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_the_size_of_chunks_does_not_matter(data, monkeypatch, name, chunk):
+    task = tasks.get(name, "tiny")
+    contexts = dataset.load(task, data).contexts
+    forecasts = {
+        split: wander(contexts[split], task.steps(split), evaluate.n_members(task, split), torch.manual_seed(1))
+        for split in ("test", "climate")
+    }
+
+    def forecaster(split: str, cases: slice) -> torch.Tensor:
+        return forecasts[split][:, cases]
+
+    whole = evaluate.score(task, data, forecaster)
+    monkeypatch.setattr(evaluate, "CHUNK", chunk)
+    parts = evaluate.score(task, data, forecaster)
+    for key, row in rows_of(whole).items():
+        assert rows_of(parts)[key] == pytest.approx(row, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "floor", "oracle"),
+    [("lorenz63-noisy", "valid_prediction_time", 0.2, 3.2), ("kpz-noisy", "crps", 5.0, 1.0)],
+)
+def test_skill_is_zero_at_the_floor_and_one_at_the_oracle(data, monkeypatch, name, metric, floor, oracle):
+    task = tasks.get(name, "tiny")
+    monkeypatch.setattr(reference, "get", lambda _: {"floor": floor, "oracle": oracle})
+    rows = rows_of(evaluate.evaluate(Wanderer(), task, data)[0])
+    value, skill = rows[metric, None], rows["skill_accuracy", None]
+    assert skill[0] == pytest.approx((value[0] - floor) / (oracle - floor))
+    ends = sorted((v - floor) / (oracle - floor) for v in value[1:])
+    assert skill[1:] == pytest.approx(ends)
+
+
+# --- one result by every way in ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("baseline", "name"),
+    [("persistence", "lorenz63-noisy"), ("linear", "lorenz96-partial"), ("persistence", "kpz-noisy")],
+)
+def test_a_forecast_file_scores_like_the_run_that_made_it(emubench, data, tmp_path, baseline, name):
+    task = tasks.get(name, "tiny")
+    run = jobs.train(jobs.Job(baseline, name, "tiny"), data, tmp_path)
+    by_run = jobs.score(run, data)
+    emulator, _ = jobs.load(run)
+    contexts = dataset.load(task, data).contexts
+    with torch.no_grad():
+        forecasts = {
+            s: emulator.forecast(contexts[s], task.steps(s), evaluate.n_members(task, s), torch.Generator()).numpy()
+            for s in ("test", "climate")
+        }
+    np.savez(tmp_path / "f.npz", **forecasts)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for split, values in forecasts.items():
+            file.create_dataset(f"{split}/forecast", data=values, compression="gzip", compression_opts=1, shuffle=True)
+    for file in ("f.npz", "f.h5"):
+        command = ("score", "--forecast", tmp_path / file, "--task", name, "--size", "tiny", "--data", data, "--json")
+        by_file = json.loads(emubench(*command).out)
+        assert by_file == [row.model_dump() for row in by_run.rows]
+    shown = json.loads(emubench("score", run, "--data", data, "--json").out)
+    assert shown == by_file
+
+
+def test_a_forecast_of_one_member_is_scored_where_an_ensemble_is_asked_for():
+    context = torch.zeros(2, 64, 8)
+    assert check_forecast(torch.zeros(1, 2, 5, 8), context, 5, 16).shape[0] == 1
