@@ -1,0 +1,293 @@
+"""Fingerprints of the published datasets, and what :command:`emubench verify` says of a file.
+
+Chaos forbids equal bytes on another machine. So a recipe ``datasets/<task>.toml`` holds, beside the hashes of its
+arrays, what a faithful rebuild has in common with them: the exact draws and masks, samples of some trajectories at
+early times, and statistics. Maintainers make them with ``python -m emubench.fingerprint DATA`` from seed 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import h5py
+import numpy as np
+from pydantic import Field
+
+from emubench import dataset, hdf5, recipe, schema, store
+from emubench import task as tasks
+from emubench.errors import EmubenchError
+from emubench.random import stream
+from emubench.schema import Model
+from emubench.task import Task
+
+IDENTICAL, FAITHFUL, WHOLE = "identical bytes", "faithful rebuild", "whole"
+SEED = 0
+"""The seed of the published datasets."""
+TOLERANCE = 1e-6
+"""Of sample 0, in climatological standard deviations; it grows as the error does, e-fold per Lyapunov time."""
+LEAD_TIMES = (2.0, 5.0, 8.0)
+SAMPLES = (1, 8, 63)
+"""Samples compared where there is no Lyapunov time; rounding errors hardly grow there."""
+MAX_SITES = 8
+N_ERRORS = 6.0
+"""Statistics may differ by so many standard errors."""
+TEXT = """# Recipe and fingerprint of {name}. The recipe says what the task is made of; [fingerprint.<size>] is what
+# `emubench verify` compares a file of seed {seed} with. Made by `python -m emubench.fingerprint DATA`, not by hand.
+"""
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Indices = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)]
+
+
+class ArrayPrint(Model):
+    """What a faithful rebuild of one array has to show."""
+
+    sha256: Digest
+    mask_sha256: Digest
+    rows: Indices
+    times: Indices
+    sites: Indices
+    values: Annotated[list[float], Field(max_length=4096)]
+    """At rows × times × sites, the first time being sample 0; NaN = not observed."""
+    mean: float
+    std: float
+    mean_tolerance: float
+    std_tolerance: float
+
+
+class Fingerprint(Model):
+    """A published dataset of one size: its arrays by name."""
+
+    seed: int
+    draws_sha256: Digest
+    arrays: dict[str, ArrayPrint]
+
+
+# --- taking one -------------------------------------------------------------------------------------------------------
+
+
+def draws(task: Task, seed: int) -> str:
+    """Hash of the first random numbers of every split, of initial states, masks and noise: the same on any machine."""
+    digest, n_sites = hashlib.sha256(), task.shape[-1]
+    for split in dataset.SPLITS:
+        for i in range(2):
+            digest.update(stream(seed, task.system.name, split, i).standard_normal(16).astype("<f8").tobytes())
+            rng = stream(seed, task.name, split, i)
+            digest.update(rng.permutation(n_sites).astype("<i8").tobytes())
+            digest.update(rng.standard_normal(16).astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _spread(n: int, count: int) -> list[int]:
+    return sorted({round(i * (n - 1) / max(1, count - 1)) for i in range(min(n, count))})
+
+
+def _times(task: Task, length: int) -> list[int]:
+    unit = task.system.time_unit / task.system.sample_interval
+    early = SAMPLES if task.system.stochastic else [round(lead * unit) for lead in LEAD_TIMES]
+    return sorted({0, *(t for t in early if t < length)})
+
+
+def _statistics(array: Any) -> tuple[np.ndarray, np.ndarray, str]:
+    """Mean and standard deviation of every row, and the hash of all rows' masks; a stretch of a row at a time."""
+    means, stds, mask = [], [], hashlib.sha256()
+    piece = max(1, 2**22 // int(np.prod(array.shape[2:])))
+    for row in range(array.shape[0]):
+        count, total, square = 0, 0.0, 0.0
+        for t in range(0, array.shape[1], piece):
+            values = np.asarray(array[row, t : t + piece], dtype="f8")
+            seen = np.isfinite(values)
+            mask.update(np.packbits(seen).tobytes())
+            count, total, square = (
+                count + int(seen.sum()),
+                total + float(values[seen].sum()),
+                square + float((values[seen] ** 2).sum()),
+            )
+        means.append(total / max(count, 1))
+        stds.append(math.sqrt(max(square / max(count, 1) - means[-1] ** 2, 0.0)))
+    return np.array(means), np.array(stds), mask.hexdigest()
+
+
+def _tolerance(rows: np.ndarray, std: float) -> float:
+    """Of a mean over independent rows: some standard errors; of few rows, a quarter of σ."""
+    if len(rows) < 4:
+        return 0.25 * std
+    return N_ERRORS * float(rows.std(ddof=1)) / math.sqrt(len(rows)) + 1e-5 * std
+
+
+def _values(array: Any, rows: list[int], times: list[int], sites: list[int]) -> np.ndarray:
+    return np.array([[np.asarray(array[row, t], dtype="f8")[sites] for t in times] for row in rows])
+
+
+def of_array(task: Task, array: h5py.Dataset) -> ArrayPrint:
+    """The fingerprint of a stored array."""
+    means, stds, mask = _statistics(array)
+    rows = sorted({0, min(1, len(means) - 1), len(means) - 1})
+    times, sites = _times(task, array.shape[1]), _spread(array.shape[-1], MAX_SITES)
+    std = float(stds.mean())
+    return ArrayPrint(
+        sha256=str(array.attrs[store.DIGEST]),
+        mask_sha256=mask,
+        rows=rows,
+        times=times,
+        sites=sites,
+        values=[float(v) for v in _values(array, rows, times, sites).ravel()],
+        mean=float(means.mean()),
+        std=std,
+        mean_tolerance=_tolerance(means, std),
+        std_tolerance=_tolerance(stds, std),
+    )
+
+
+def of_task(task: Task, data: Path) -> Fingerprint:
+    """The fingerprint of a generated task; that of the clean track is the truth's as well."""
+    arrays = {}
+    for kind, path in (("observations", dataset.task_path(task, data)), ("truth", dataset.truth_path(task, data))):
+        if kind == "truth" and task.track != "clean":
+            continue
+        dataset.verify(path)
+        with dataset.open_file(path, kind, task, SEED) as file:
+            for name in dataset.expected_shapes(task, kind):
+                arrays[name] = of_array(task, file[name])  # type: ignore[arg-type]
+    return Fingerprint(seed=SEED, draws_sha256=draws(task, SEED), arrays=arrays)
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def folder() -> Path:
+    """Where the published recipes lie: in a checkout its folder ``datasets``, in a wheel ``emubench/recipes``."""
+    root = Path(__file__).resolve().parents[1]
+    checkout = root / "datasets"
+    return checkout if (root / "pyproject.toml").is_file() and checkout.is_dir() else Path(__file__).parent / "recipes"
+
+
+def published(name: str, size: str) -> Fingerprint | None:
+    """The published fingerprint of a task at a size, if there is one."""
+    path = folder() / f"{name}.toml"
+    if not path.is_file():
+        return None
+    found = recipe.read(path).fingerprint.get(size)
+    return None if found is None else schema.parse(Fingerprint, found, f"{path}: fingerprint.{size}")
+
+
+def judge(path: Path) -> str:
+    """What a dataset file is: "identical bytes", "faithful rebuild" or, where none is published, "whole".
+
+    Raises :class:`EmubenchError` for a damaged file, and for one that is not the dataset it says it is, with the check
+    that failed.
+    """
+    dataset.verify(path)
+    with hdf5.open_plain(path) as file:
+        header = dataset.read_header(path, file)
+        task = dataset.task_of(path, header)
+        expected = None if task.custom or header.kind == "contexts" else published(task.name, header.size)
+        if expected is None or header.seed != str(expected.seed):
+            return WHOLE
+        names = dataset.expected_shapes(task, header.kind)
+        arrays: dict[str, Any] = {name: file[name] for name in names}
+        if all(array.attrs[store.DIGEST] == expected.arrays[name].sha256 for name, array in arrays.items()):
+            return IDENTICAL
+        if draws(task, expected.seed) != expected.draws_sha256:
+            raise EmubenchError(f"{path}: not this dataset: draws: this machine draws other random numbers")
+        for name, array in arrays.items():
+            if fault := _fault(task, array, expected.arrays[name]):
+                raise EmubenchError(f"{path}: not this dataset: array {name}: {fault}")
+    return FAITHFUL
+
+
+def _fault(task: Task, array: Any, expected: ArrayPrint) -> str | None:
+    """The first check that an array fails, if any."""
+    means, stds, mask = _statistics(array)
+    if mask != expected.mask_sha256:
+        return "draws: other samples are unobserved"
+    found = _values(array, expected.rows, expected.times, expected.sites)
+    wanted = np.array(expected.values).reshape(found.shape)
+    std = task.observation.select(task.system.std)  # the truth is compared as the clean task's, which shows all of it
+    gap = np.nan_to_num(np.abs(found - wanted) / std[expected.sites])
+    for k, t in enumerate(expected.times):
+        lead = t * task.lead_time_step
+        allowed = TOLERANCE * (math.exp(lead) if not task.system.stochastic else 1 + 10 * bool(t))
+        if array.dtype.itemsize == 4:  # single precision rounds by itself
+            allowed += float(2**-22 * np.nanmax(np.abs(wanted[:, k]) / std[expected.sites], initial=0.0))
+        if not (worst := gap[:, k].max()) <= allowed:
+            which = "sample 0" if t == 0 else f"early agreement, sample {t}"
+            return f"{which}: differs by {worst:.2g} σ where {allowed:.2g} is allowed"
+    for what, got, want, tolerance in (
+        ("mean", float(means.mean()), expected.mean, expected.mean_tolerance),
+        ("std", float(stds.mean()), expected.std, expected.std_tolerance),
+    ):
+        if not abs(got - want) <= tolerance:
+            return f"statistics: {what} {got:.6g} where {want:.6g} ± {tolerance:.2g} belongs"
+    return None
+
+
+# --- making the files -------------------------------------------------------------------------------------------------
+
+
+def to_toml(content: dict[str, Any], prefix: str = "") -> str:
+    """A nested dictionary of plain values as TOML."""
+    plain = {k: v for k, v in content.items() if not isinstance(v, dict) or (v and prefix and _flat(v))}
+    text = "".join(f"{k} = {_value(v)}\n" for k, v in plain.items())
+    for key, value in content.items():
+        if key not in plain:
+            name = f"{prefix}.{_key(key)}" if prefix else _key(key)
+            text += (f"\n[{name}]\n" if any(not isinstance(v, dict) for v in value.values()) else "") + to_toml(
+                value, name
+            )
+    return text
+
+
+def _flat(value: dict[str, Any]) -> bool:
+    """Whether a table is small enough for one line."""
+    return len(value) <= 2 and all(isinstance(v, int) for v in value.values())
+
+
+def _key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() else f'"{key}"'
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_key(k)} = {_value(v)}' for k, v in value.items())} }}"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def recipe_text(task: Task, fingerprints: dict[str, Fingerprint]) -> str:
+    """``datasets/<task>.toml``: the recipe, whose amounts are the size's, and a fingerprint per size."""
+    content = recipe.describe(task)
+    del content["amounts"]
+    head = {"name": task.name, "track": task.track, "system": content["system"]}
+    prints = {size: found.model_dump() for size, found in fingerprints.items()}
+    return TEXT.format(name=task.name, seed=SEED) + to_toml(head | {"fingerprint": prints})
+
+
+def write(data: Path, target: Path, names: list[str], sizes: list[str]) -> None:
+    """Generate what is missing below ``data`` and write the recipes to ``target``."""
+    for name in names:
+        prints = {}
+        for size in sizes:
+            task = tasks.get(name, size)
+            dataset.generate(task, data, SEED, workers=None)
+            prints[size] = of_task(task, data)
+        store.write_text(target / f"{name}.toml", recipe_text(tasks.get(name), prints))
+
+
+def main() -> None:
+    """``python -m emubench.fingerprint DATA``: once per benchmark version, on purpose."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("data", type=Path, help="folder of the datasets of seed 0; what is missing is generated")
+    parser.add_argument("--target", type=Path, default=folder())
+    parser.add_argument("--tasks", nargs="*", default=tasks.names())
+    parser.add_argument("--sizes", nargs="*", default=list(tasks.SIZES))
+    given = parser.parse_args()
+    write(given.data, given.target, given.tasks, given.sizes)
+
+
+if __name__ == "__main__":
+    main()
