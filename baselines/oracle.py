@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from emubench.assimilation import assimilate, ring_localisation
-from emubench.dataset import FLAT_BLANK, Observations
+from emubench.dataset import Observations
 from emubench.integrate import simulate
 from emubench.random import stream
 from emubench.task import Task
 from emubench.training import Log
+from emubench.trajectories import FLAT_BLANK
 
 knowledge = "equation"
 
