@@ -153,6 +153,8 @@ def file_bytes(task: Task, kind: str) -> int:
     for array, shape in dataset.expected_shapes(task, kind).items():
         total += int(np.prod(shape, dtype=object)) * np.dtype(dataset.stored_dtype(task, array)).itemsize
         total += 8 * shape[1] + (shape[0] if kind == "truth" else 0)
+    if kind == "observations":
+        total += sum(8 * task.steps(split) for split in CASES)
     return total
 
 
