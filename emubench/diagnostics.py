@@ -108,6 +108,10 @@ def twin_growth(
     Lyapunov exponent of Aurell et al. 1997, doi:10.1088/0305-4470/30/1/003; λ₁ times the mean should be about
     ln(upper/lower) while the difference is small. A forecast that is lost is a crossing of both.
     """
+    if not 0 < perturbation < lower < upper:
+        raise EmubenchError(
+            f"growth between twins: 0 < {perturbation} < {lower} < {upper} must hold (perturbation, lower, upper)"
+        )
     name = type(emulator).__name__
     noise = torch.randn(len(context), 1, *context.shape[2:], generator=torch_stream(seed), dtype=context.dtype)
     scale = std.to(context.dtype)
@@ -123,8 +127,6 @@ def twin_growth(
     e = difference.flatten(2).square().mean(-1).sqrt()
     e = torch.where(e.isnan(), torch.inf, e).clamp(min=1e-300)
     start = perturbation * noise.double().flatten(1).square().mean(-1, keepdim=True).sqrt()
-    if not perturbation < lower < upper:
-        raise EmubenchError(f"growth between twins: {perturbation} < {lower} < {upper} (perturbation, lower, upper)")
     log = (e / start).log()
     passed = [_first_passage(log, (level / start[:, 0]).log()) for level in (lower, upper)]
     never = (e <= upper).all(1)
