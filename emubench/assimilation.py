@@ -8,6 +8,7 @@ ensemble outnumbers the unstable directions, and for long rings the deterministi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -30,10 +31,17 @@ def gaspari_cohn(distance: Tensor, radius: float) -> Tensor:
 
 
 def ring_localisation(n_sites: int, radius: float) -> Float[Tensor, "N N"]:
-    """Gaspari–Cohn weights between the sites of a ring."""
+    """Gaspari–Cohn weights between the sites of a ring.
+
+    Where their support exceeds the ring, they are summed over all ways around it, and scaled to 1 at distance 0: the
+    weight of the nearest way alone would be no correlation, and make covariances indefinite.
+    """
     x = torch.arange(n_sites, dtype=torch.float64)
-    apart = (x[:, None] - x).abs()
-    return gaspari_cohn(torch.minimum(apart, n_sites - apart), radius)
+    x = torch.minimum(x, n_sites - x)
+    turns = math.ceil(2 * radius * (10 / 3) ** 0.5 / n_sites)
+    ways = n_sites * torch.arange(-turns, turns + 1, dtype=torch.float64)
+    weights = gaspari_cohn((x[:, None] + ways).abs(), radius).sum(1)
+    return torch.stack([weights.roll(i) for i in range(n_sites)]) / weights[0]
 
 
 def transform_update(
@@ -87,7 +95,7 @@ def assimilate(
     """Run ``ensemble`` through the whole context; the analysis at its last sample.
 
     ``components`` are the state's components that the context shows; ``inflation`` multiplies the forecast's anomalies
-    before each analysis; ``before(t, ensemble)`` may correct the forecast at sample t.
+    before each analysis, in cases observed at all then; ``before(t, ensemble)`` may correct the forecast at sample t.
     """
     for t in range(context.shape[1]):
         if t:
@@ -99,7 +107,9 @@ def assimilate(
             continue
         if inflation != 1.0:
             mean = ensemble.mean(0)
-            ensemble = mean + inflation * (ensemble - mean)
+            seen = ~torch.isnan(observed).flatten(1).all(1)
+            factor = torch.where(seen, inflation, 1.0).reshape(-1, *[1] * (mean.ndim - 1))
+            ensemble = mean + factor * (ensemble - mean)
         if taper is None:
             ensemble = transform_update(ensemble, ensemble[..., components], observed, noise)
         else:
