@@ -53,6 +53,7 @@ class ArrayPrint(Model):
     values: Annotated[list[float], Field(max_length=4096)]
     """At rows × times × sites, the first time being sample 0; NaN = not observed."""
     mean: float
+    """Over rows, of what is observed, in climatological units; as the next."""
     std: float
     mean_tolerance: float
     std_tolerance: float
@@ -91,14 +92,18 @@ def _times(task: Task, length: int) -> list[int]:
     return sorted({0, *(t for t in early if t < length)})
 
 
-def _statistics(array: Any) -> tuple[np.ndarray, np.ndarray, str]:
-    """Mean and standard deviation of every row, and the hash of all rows' masks; a stretch of a row at a time."""
+def _statistics(task: Task, array: Any) -> tuple[np.ndarray, np.ndarray, str]:
+    """Mean and standard deviation of every row, and the hash of all rows' masks; a stretch of a row at a time.
+
+    In climatological units, so that no component outweighs the others.
+    """
+    center, scale = (task.observation.select(v) for v in (task.system.mean, task.system.std))
     means, stds, mask = [], [], hashlib.sha256()
     piece = max(1, 2**22 // int(np.prod(array.shape[2:])))
     for row in range(array.shape[0]):
         count, total, square = 0, 0.0, 0.0
         for t in range(0, array.shape[1], piece):
-            values = np.asarray(array[row, t : t + piece], dtype="f8")
+            values = (np.asarray(array[row, t : t + piece], dtype="f8") - center) / scale
             seen = np.isfinite(values)
             mask.update(np.packbits(seen).tobytes())
             count, total, square = (
@@ -124,7 +129,7 @@ def _values(array: Any, rows: list[int], times: list[int], sites: list[int]) -> 
 
 def of_array(task: Task, array: h5py.Dataset) -> ArrayPrint:
     """The fingerprint of a stored array."""
-    means, stds, mask = _statistics(array)
+    means, stds, mask = _statistics(task, array)
     rows = sorted({0, min(1, len(means) - 1), len(means) - 1})
     times, sites = _times(task, array.shape[1]), _spread(array.shape[-1], MAX_SITES)
     std = float(stds.mean())
@@ -201,7 +206,7 @@ def judge(path: Path) -> str:
 
 def _fault(task: Task, array: Any, expected: ArrayPrint) -> str | None:
     """The first check that an array fails, if any."""
-    means, stds, mask = _statistics(array)
+    means, stds, mask = _statistics(task, array)
     if mask != expected.mask_sha256:
         return "draws: other samples are unobserved"
     found = _values(array, expected.rows, expected.times, expected.sites)

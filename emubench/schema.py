@@ -93,7 +93,7 @@ def parse(model: type[Any], data: Any, where: Path | str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "(whole file)"
-        found = f" (found {str(first['input'])[:60]!r})" if first["type"] != "missing" else ""
+        found = f" (found {repr(first['input'])[:60]})" if first["type"] != "missing" else ""
         raise EmubenchError(f"{where}: {key}: {first['msg']}{found}") from None
 
 
