@@ -108,19 +108,16 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
             rows += _rows(task, whole, weights)
             for name, column in whole.headline.items():
                 headline[name] = whole.cases[:, column].tolist()
-                rows += _skill(task, whole, column, weights, frozen)
-    return Result(
-        scores=schema.ScoreFile(
-            schema_version=schema.SCHEMA_VERSION,
-            emubench_version=__version__,
-            task=task.name,
-            size=task.size,
-            truth_sha256=store.combine(digests),
-            rows=rows,
-            cases=headline,
-        ),
-        figures=figures,
+    scores = schema.ScoreFile(
+        schema_version=schema.SCHEMA_VERSION,
+        emubench_version=__version__,
+        task=task.name,
+        size=task.size,
+        truth_sha256=store.combine(digests),
+        rows=rows,
+        cases=headline,
     )
+    return Result(with_skill(scores, task), figures)
 
 
 def _score_row(task: Task, row: Row, value: Tensor, low: Tensor, high: Tensor, n_cases: int) -> schema.ScoreRow:
@@ -143,17 +140,22 @@ def _rows(task: Task, summary: Summary, weights: Tensor) -> list[schema.ScoreRow
     return [_score_row(task, r, v, lo, hi, n) for r, v, lo, hi in zip(summary.rows, value, low, high, strict=True)]
 
 
-def _skill(task: Task, summary: Summary, column: int, weights: Tensor, frozen: dict[str, Any]) -> list[schema.ScoreRow]:
-    """(score − floor)/(oracle − floor) of a headline metric: 0 at the floor, 1 at the perfect-model reference."""
-    if "floor" not in frozen or "oracle" not in frozen:
-        return []
-    scale = frozen["oracle"] - frozen["floor"]
-    skill = Summary(
-        summary.cases[:, column : column + 1],
-        (Row("skill_accuracy", None, "1"),),
-        lambda mean: (mean - frozen["floor"]) / scale,
-    )
-    return _rows(task, skill, weights)
+def with_skill(scores: schema.ScoreFile, task: Task) -> schema.ScoreFile:
+    """``scores`` with ``skill_accuracy`` = (score − floor)/(oracle − floor) by today's frozen reference values.
+
+    It follows from the per-case values kept in the file: 0 at the floor, 1 at the perfect-model reference.
+    """
+    frozen = reference.get(task.name)
+    rows = [row for row in scores.rows if row.metric != "skill_accuracy"]
+    if "floor" in frozen and "oracle" in frozen:
+        scale = frozen["oracle"] - frozen["floor"]
+        for values in scores.cases.values():
+            cases = torch.tensor(values, dtype=torch.float64)[:, None]
+            start = torch.arange(len(cases)) % len(task.system.starts)
+            row = Row("skill_accuracy", None, "1")
+            skill = Summary(cases, (row,), lambda mean: (mean - frozen["floor"]) / scale)
+            rows += _rows(task, skill, resample(start))
+    return scores.model_copy(update={"rows": rows})
 
 
 def _figures(task: Task, split: str, forecast: Tensor, truth: Truth) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 import typer
 from torch import Tensor
 
-from emubench import dataset, evaluate, jobs, metrics, reference, schema, store
+from emubench import dataset, evaluate, generation, jobs, metrics, reference, schema, store, trajectories
 from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.metrics import Pool, Truth, crps, stability, valid_prediction_time
@@ -34,7 +34,7 @@ INFLATIONS = (1.0, 1.02, 1.05)
 def tune(name: str, data: Path = Path("data/tune"), cases: int = 64) -> None:
     """Mean headline score of the oracle for each filter setting, with its standard error."""
     task = tasks.get(name)
-    dataset.generate(task, data, seed=TUNE_SEED)
+    generation.generate(task, data, seed=TUNE_SEED)
     contexts = dataset.load(task, data).contexts["test"][:cases]
     values, start, _ = evaluate.load_truth(task, data, "test")
     metric = crps if task.system.stochastic else valid_prediction_time
@@ -55,26 +55,35 @@ def tune(name: str, data: Path = Path("data/tune"), cases: int = 64) -> None:
 def write(
     data: Path = Path("data"),
     runs: Path = Path("runs"),
+    climate: Annotated[bool, typer.Option("--climate", help="Measure noise floors and anchors (minutes).")] = False,
     path: Annotated[Path, typer.Option(help="The file to write.")] = reference.PATH,
 ) -> None:
-    """Measure and freeze the reference values of all tasks; standard runs of the floors and the oracle are needed."""
+    """Freeze the reference values of all tasks, in two steps: the climate's (``--climate``), then floor and oracle.
+
+    The second step needs scored standard runs of the floors and of the oracle; it keeps the first one's values.
+    """
     stored: dict[str, Any] = {}
     climates: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
     for name in tasks.names():
         task = tasks.get(name)
-        scores = {b: _headline(runs, b, name) for b in ("persistence", "linear", "oracle")}
-        best = min if task.system.stochastic else max
         key = (task.system.name, task.shape)
-        if key not in climates:
+        if climate and key not in climates:
             climates[key] = climate_reference(task, data)
-        stored[name] = {
-            "floor": best(scores["persistence"], scores["linear"]),
-            "oracle": scores["oracle"],
-            "oracle_standard_error": _standard_error(runs, name),
-            **climates[key],
-        }
+        kept = {k: v for k, v in reference.get(name).items() if k in ("d_zero", "d_floor")}
+        stored[name] = climates[key] if climate else {**headline_reference(task, runs), **kept}
         print(name, json.dumps(stored[name]), flush=True)
     store.write_text(path, json.dumps(stored, indent=1) + "\n")
+
+
+def headline_reference(task: Task, runs: Path) -> dict[str, float]:
+    """Floor (the better of persistence and linear) and oracle, with the oracle's standard error."""
+    scores = {b: _headline(runs, b, task.name) for b in ("persistence", "linear", "oracle")}
+    best = min if task.system.stochastic else max
+    return {
+        "floor": best(scores["persistence"], scores["linear"]),
+        "oracle": scores["oracle"],
+        "oracle_standard_error": _standard_error(runs, task.name),
+    }
 
 
 def _scores(runs: Path, baseline: str, task: str) -> schema.ScoreFile:
@@ -98,8 +107,8 @@ def independent_truth(task: Task) -> Tensor:
     """Scored components of independent stationary runs ``"B T *S"`` as long as a climate case, of another seed."""
     length, step = task.context + task.climate_steps, len(task.system.starts)
     rows = []
-    for block in range(step * N_INDEPENDENT // dataset.LANES):
-        simulated = dataset.simulate_block(task.system, FLOOR_SEED, "climate", block, length)
+    for block in range(step * N_INDEPENDENT // trajectories.LANES):
+        simulated = trajectories.simulate_block(task.system, FLOOR_SEED, "climate", block, length)
         rows.append(task.observation.select(simulated[::step, task.context :]))
     return torch.from_numpy(np.concatenate(rows))
 
