@@ -52,6 +52,7 @@ def test_a_wheel_installed_alone_works_in_an_empty_folder(tmp_path):
 
     assert "resnet_ode" in emubench("list", "baselines", "--json")
     emubench("generate", "lorenz63-noisy", "--size", "tiny")
+    assert ": whole" not in emubench("verify", "data/tiny/lorenz63-noisy.h5")  # the fingerprints came along
     emubench("train", "resnet_ode", "lorenz63-noisy", "--size", "tiny", "--set", "steps=20")
     emubench("train", "persistence", "lorenz63-noisy", "--size", "tiny")
     emubench("score", "runs")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import emubench
+import emubench.baselines
 from emubench import registry, systems
 from emubench.errors import EmubenchError
 
@@ -53,57 +55,40 @@ def test_an_unknown_start_is_refused():
         systems.get("kpz").draw(None, "flatt")
 
 
-ROSSLER = '''
-"""Rössler: one nonlinear term."""
-
-from dataclasses import dataclass
-
-import torch
-
-from emubench.integrate import EXPLICIT
-from emubench.system import Climate, Fact, System
+CONTRIBUTING = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rossler(System):
-    """x' = -y - z, y' = x + a y, z' = b + z (x - c)."""
+def rossler() -> str:
+    """The system that CONTRIBUTING.md shows: its block of Python code."""
+    (code,) = re.findall(r"```python\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
+    return code
 
-    a: float = 0.2
-    b: float = 0.2
-    c: float = 5.7
-    sample_interval: float = 0.5
-    solver_step: float = 0.05
 
-    name = "rossler"
-    equation = "x' = -y - z, y' = x + a y, z' = b + z (x - c)"
-    ring = False
-    schemes = ("rk4", "heun")
-    reference_climate = Climate(mean=(0.17, -0.87, 0.87), std=(5.1, 4.7, 3.0), time_unit=14.0)
+def copied_package(folder: Path) -> None:
+    """A copy of the package, baselines included, with one file more."""
+    package = folder / "emubench"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(emubench.__file__).parent, package, ignore=ignore)
+    for path in emubench.baselines.__path__:
+        shutil.copytree(path, package / "baselines", ignore=ignore, dirs_exist_ok=True)
+    (package / "systems" / "rossler.py").write_text(rossler(), encoding="utf-8")
 
-    @property
-    def shape(self):
-        return (3,)
 
-    def rhs(self, state):
-        x, y, z = state.unbind(-1)
-        return torch.stack([-y - z, x + self.a * y, self.b + z * (x - self.c)], dim=-1)
-
-    def step(self, step, scheme, dtype, device):
-        return EXPLICIT[scheme](self.rhs, step)
-
-    def draw(self, rng, start):
-        return 2 * rng.standard_normal(3)
-
-    @property
-    def facts(self):
-        return (Fact("-<y> / <z>", 1.0, 0.1, "exact: d<x>/dt = 0", lambda s, u: -u[..., 1].mean() / u[..., 2].mean()),)
-'''
+def run_in(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with the copy in ``folder``."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def test_a_system_is_added_by_adding_one_file(tmp_path: Path):
-    package = tmp_path / "emubench"
-    shutil.copytree(Path(emubench.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "systems" / "rossler.py").write_text(ROSSLER, encoding="utf-8")
+    copied_package(tmp_path)
     program = f"""
         import torch
         torch.set_num_threads(1)
@@ -118,13 +103,40 @@ def test_a_system_is_added_by_adding_one_file(tmp_path: Path):
         except emubench.errors.EmubenchError as error:
             print(error)
     """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    run = run_in(tmp_path, program)
     assert (run.returncode, run.stdout) == (0, "unknown system 'roessler': did you mean rossler?\n"), run.stderr
+
+
+@pytest.mark.parametrize("track", ["partial", pytest.param("clean", marks=pytest.mark.slow)])
+def test_an_added_system_is_generated_verified_trained_and_scored(tmp_path: Path, track: str):
+    copied_package(tmp_path)
+    program = f"""
+        import sys
+        import torch
+        torch.set_num_threads(1)
+        import emubench
+        from emubench.cli import main
+        assert emubench.__file__.startswith({str(tmp_path)!r}), emubench.__file__
+
+        def call(*arguments):
+            sys.argv = ["emubench", *arguments]
+            try:
+                main()
+            except SystemExit as leaving:
+                assert not leaving.code, arguments
+
+        name = "rossler-{track}"
+        call("generate", name, "--size", "tiny")
+        call("verify", f"data/tiny/{{name}}.h5", "data/tiny/rossler.truth.h5")
+        call("train", "persistence", name, "--size", "tiny")
+        call("score", "runs", "--json")
+    """
+    run = run_in(tmp_path, program)
+    assert run.returncode == 0, run.stderr
+    head, _, rows = run.stdout.partition("[\n")
+    files = (f"data/tiny/rossler-{track}.h5", "data/tiny/rossler.truth.h5")
+    assert all(f"wrote {file}\n" in head and f"{file}: whole\n" in head for file in files), head
+    scores = {row["metric"]: row for row in json.loads("[" + rows)}
+    assert 0 < scores["valid_prediction_time"]["value"] < 1
+    assert scores["surviving_fraction"]["value"] == 1
+    assert scores["valid_prediction_time"]["n_cases"] == 16
