@@ -30,8 +30,8 @@ from emubench.trajectories import LANES, STRETCH, blank_samples, stretches
 from emubench.workers import worker_pool
 
 CASES = ("test", "climate")
-SMALL = 5 * 10**7
-"""Numbers under which a second process takes longer to start than it saves."""
+SMALL = 8 * 10**7
+"""Bytes under which a second process takes longer to start than it saves."""
 AXIS = 2**16
 """Samples of a time axis that are written at once."""
 Progress = Callable[[int, int], None]
@@ -249,7 +249,7 @@ def generate(
     needed = {kind: file_bytes(task, kind) for kind in missing}
     store.check_space(path.parent, int(1.02 * sum(needed.values())) - sum(map(_on_disk, missing.values())))
     if workers is None:
-        workers = usable_cores() if sum(needed.values()) > 8 * SMALL else 1
+        workers = usable_cores() if sum(needed.values()) > SMALL else 1
     meter = _Meter(progress, sum(n_blocks(task, kind) for kind in missing))
     for kind, file in missing.items():
         write_file(task, kind, seed, file, truth if kind == "observations" else None, workers, meter.advance)
