@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from emubench.dataset import Observations
+from emubench.networks import interpolate_ring
 from emubench.task import Task
 from emubench.training import Log
 
@@ -53,7 +54,7 @@ def build(task: Task, config: Config) -> Climatology:
 
 
 def train(emulator: Climatology, data: Observations, config: Config, seed: int, log: Log) -> None:
-    """Mean over all observed values; for the pool, observed deviations from the ring's mean, gaps filled with zero."""
+    """Mean over all observed values; for the pool, observed deviations from the ring's mean, gaps interpolated."""
     observed = data.train.reshape(-1, *data.train.shape[2:])
     if not emulator.stochastic:
         mean = observed.nanmean(0)
@@ -64,4 +65,4 @@ def train(emulator: Climatology, data: Observations, config: Config, seed: int, 
         return
     deviations = observed - observed.nanmean(-1, keepdim=True)
     every = torch.linspace(0, len(deviations) - 1, config.pool).long()
-    emulator.fields.copy_(torch.nan_to_num(deviations[every]))
+    emulator.fields.copy_(interpolate_ring(deviations[every]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -63,15 +64,17 @@ class Oracle(nn.Module):
 
         return step
 
+    @cached_property
+    def library(self) -> np.ndarray:
+        """States on the attractor ``"512 *S"``, drawn once."""
+        rngs = [stream(0, "oracle", self.system.name, i) for i in range(512)]
+        states = np.stack([self.system.draw(rng, self.system.starts[0]) for rng in rngs])
+        n = self.system.spin_up_samples
+        return simulate(self.system, states, n)[:, -1] if n else states
+
     def initial(self, n_cases: int, rng: np.random.Generator) -> Tensor:
-        """A climatological ensemble ``"M B *S"``: a library of states on the attractor, drawn from with replacement."""
-        n = 512
-        states = np.stack(
-            [self.system.draw(stream(0, "oracle", self.system.name, i), self.system.starts[0]) for i in range(n)]
-        )
-        if self.system.spin_up_samples:
-            states = simulate(self.system, states, self.system.spin_up_samples)[:, -1]
-        return torch.from_numpy(states[rng.integers(n, size=(self.members, n_cases))])
+        """A climatological ensemble ``"M B *S"``: drawn from the library with replacement."""
+        return torch.from_numpy(self.library[rng.integers(len(self.library), size=(self.members, n_cases))])
 
     def start(self, context: Tensor, rng: np.random.Generator) -> Tensor:
         """Analysis ensemble ``"M B *S"`` at the last context sample (one member where it is known exactly)."""
