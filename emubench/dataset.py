@@ -210,6 +210,12 @@ class Observations:
     mean: Tensor
 
 
+def train_digest(task: Task, data: Path) -> str:
+    """The stored hash of the task's training data."""
+    with open_file(task_path(task, data), "observations", task) as file:
+        return str(file["train/observation"].attrs.get(store.DIGEST, ""))
+
+
 def load(task: Task, data: Path) -> Observations:
     """Read a task's observations into memory (float64)."""
     path = task_path(task, data)

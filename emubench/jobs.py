@@ -158,7 +158,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
 def _check_data(run: Path, task: Task, data: Path) -> None:
     """A finished run is taken for this job only if it saw these data; where there are none it is taken as it is."""
     path = dataset.task_path(task, data)
-    if path.exists() and dataset.load(task, data).digest != read_card(run).data_sha256:
+    if path.exists() and dataset.train_digest(task, data) != read_card(run).data_sha256:
         raise EmubenchError(f"{run}: was trained on other data than {path}; choose another --out or remove it")
 
 
