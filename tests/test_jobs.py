@@ -183,6 +183,13 @@ def test_training_depends_on_the_seed_alone(data):
     assert not equal(first, trained(dataclasses.replace(JOB, seed=1), data))
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_holds_what_training_with_its_seed_gives(data, tmp_path, seed):
+    job = dataclasses.replace(JOB, seed=seed)
+    torch.manual_seed(99)  # what came before plays no part
+    assert equal(jobs.load(jobs.train(job, data, tmp_path))[0], trained(job, data))
+
+
 @pytest.mark.parametrize("baseline", jobs.baseline_names())
 @pytest.mark.parametrize("name", ["lorenz63-partial", "kpz-noisy"])
 def test_a_loaded_run_forecasts_like_the_emulator_that_was_saved(data, tmp_path, emulator_of, baseline, name):

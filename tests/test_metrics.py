@@ -336,6 +336,19 @@ def test_a_lifted_interface_is_as_stable(truth_of):
     assert lifted == pytest.approx(plain, rel=1e-6, abs=1e-9)
 
 
+def test_distances_are_means_over_the_cases_that_start_stationary(truth_of):
+    truth = truth_of("kpz-noisy", "climate")
+    run = 1.3 * truth.values
+    run[truth.start == 1] *= 2  # has no bearing
+    each = stability.distances(metrics.deviation(run[truth.start == 0], truth.task), truth)
+    found = outcome(stability, run[None], truth)
+    assert [found["w1_distance"], found["spatial_spectrum_distance"]] == pytest.approx(each.mean(0).tolist())
+    each[0] = stability.distances(torch.zeros_like(run[:1]), truth)[0]
+    run[0] = NAN  # a lost case counts as one that stands still
+    found = outcome(stability, run[None], truth)
+    assert [found["w1_distance"], found["spatial_spectrum_distance"]] == pytest.approx(each.mean(0).tolist())
+
+
 def test_the_skill_of_a_distance():
     d = torch.tensor([0.0, 0.01, 0.1, 1.0, 10.0], dtype=torch.float64)
     assert stability.skill(d, 0.01, 1.0).tolist() == pytest.approx([1, 1, 0.5, 0, 0])
