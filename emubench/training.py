@@ -52,7 +52,8 @@ def last_observed(context: Float[Tensor, "B T *S"], fill: Tensor) -> Float[Tenso
 
 def ring_fill(context: Float[Tensor, "B T N"]) -> Float[Tensor, "B N"]:
     """Mean of what each case last shows, for every site: what to put where a growing height was never observed."""
-    return context[:, -1].nanmean(-1, keepdim=True).expand_as(context[:, -1])
+    level = last_observed(context.nanmean(-1, keepdim=True), torch.zeros(1, dtype=context.dtype))
+    return level.expand_as(context[:, -1])
 
 
 def fill_gaps(values: Tensor) -> tuple[Tensor, Tensor]:

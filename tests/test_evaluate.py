@@ -249,6 +249,30 @@ def test_skill_is_zero_at_the_floor_and_one_at_the_oracle(data, monkeypatch, nam
     assert skill[1:] == pytest.approx(ends)
 
 
+@pytest.mark.parametrize("name", ["lorenz63-clean", "lorenz96-clean"])
+def test_the_first_lead_is_the_sample_after_the_context(data, name):
+    task, module = tasks.get(name, "tiny"), jobs.baseline("oracle")
+    rows = rows_of(evaluate.evaluate(module.build(task, module.Config()), task, data)[0])  # the true flow, exact start
+    errors = [row[0] for (metric, _), row in rows.items() if metric == "rms_error"]
+    assert errors[0] < 1e-9
+    assert max(errors) < 1e-2
+    assert rows["never_crossed_fraction", None][0] == 1
+
+
+def test_every_chunk_has_a_random_stream_of_its_own(data, monkeypatch):
+    seeds = []
+
+    class Listener:
+        def forecast(self, context, n_steps, n_members, generator):
+            seeds.append(generator.initial_seed())
+            return torch.zeros(1, len(context), n_steps, *context.shape[2:])
+
+    monkeypatch.setattr(evaluate, "CHUNK", 4)
+    for name in ("lorenz63-partial", "lorenz63-scarce"):
+        evaluate.evaluate(Listener(), tasks.get(name, "tiny"), data)
+    assert len(set(seeds)) == len(seeds) == 2 * (4 + 2)
+
+
 # --- one result by every way in ---------------------------------------------------------------------------------------
 
 

@@ -275,6 +275,23 @@ def test_every_baseline_takes_a_context_that_shows_next_to_nothing(data, emulato
     assert found.abs().max() < 100 * task.system.std.max()
 
 
+@pytest.mark.parametrize("name", ["lorenz63-partial", "lorenz96-partial", "kpz-partial"])
+def test_persistence_keeps_the_last_observation_and_knows_nothing_of_the_rest(data, emulator_of, name):
+    task = tasks.get(name, "tiny")
+    context = dataset.load(task, data).contexts["test"][:4].clone()
+    context[1, -3:] = float("nan")
+    found = forecast(emulator_of("persistence", name), context)[0]
+    assert torch.equal(found, found[:, :1].expand_as(found))
+    last, seen = context[:, -1], ~torch.isnan(context[:, -1])
+    assert torch.equal(found[:, 0][seen], last[seen])
+    earlier = ~torch.isnan(context[1, -4])
+    assert torch.equal(found[1, 0][earlier], context[1, -4][earlier])
+    hidden = torch.isnan(context[0, -1])
+    if hidden.any():
+        fill = last[0].nanmean() if task.system.stochastic else torch.tensor(task.system.mean[0])
+        assert found[0, 0][hidden].tolist() == pytest.approx([float(fill)] * int(hidden.sum()))
+
+
 @pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-partial"])
 def test_every_baseline_trains_through_its_job(data, tmp_path, name):
     for baseline in jobs.baseline_names():
