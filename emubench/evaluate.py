@@ -16,6 +16,7 @@ from torch import Tensor
 from emubench import __version__, dataset, hdf5, metrics, reference, schema, store
 from emubench.emulator import Emulator, check_forecast, checked_forecast
 from emubench.errors import EmubenchError
+from emubench.figures import Collector
 from emubench.metrics import Pool, Row, Summary, Truth
 from emubench.random import torch_stream
 from emubench.task import Task
@@ -84,7 +85,7 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
     frozen = reference.get(task.name)
     rows: list[schema.ScoreRow] = []
     headline: dict[str, list[float]] = {}
-    figures: dict[str, Any] = {}
+    figures = Collector(task)
     digests = []
     for split in ("test", "climate"):
         values, start, digest = load_truth(task, data, split)
@@ -98,8 +99,7 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
             truth = Truth(task, values[cases], start[cases], pool, frozen)
             for part, module in zip(parts, modules, strict=True):
                 part.append(module.summarise(forecast, truth))
-            if first == 0:
-                figures |= _figures(task, split, forecast, truth)
+            figures.add(split, forecast, truth)
             if progress:
                 progress(cases.stop, len(values))
         weights = resample(start)
@@ -117,7 +117,7 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
         rows=rows,
         cases=headline,
     )
-    return Result(with_skill(scores, task), figures)
+    return Result(with_skill(scores, task), figures.content())
 
 
 def _score_row(task: Task, row: Row, value: Tensor, low: Tensor, high: Tensor, n_cases: int) -> schema.ScoreRow:
@@ -156,29 +156,6 @@ def with_skill(scores: schema.ScoreFile, task: Task) -> schema.ScoreFile:
             skill = Summary(cases, (row,), lambda mean: (mean - frozen["floor"]) / scale)
             rows += _rows(task, skill, resample(start))
     return scores.model_copy(update={"rows": rows})
-
-
-def _figures(task: Task, split: str, forecast: Tensor, truth: Truth) -> dict[str, Any]:
-    """Example case and spectra, rounded: what the plots of a run show."""
-
-    def rounded(values: Tensor) -> list[Any]:
-        return torch.nan_to_num(values.double(), nan=1e9).clamp(-1e9, 1e9).numpy().round(3).tolist()
-
-    if split == "test":
-        n = min(forecast.shape[2], max(24, round(8 / task.lead_time_step)) if not task.system.stochastic else 128)
-        leads = (np.arange(1, n + 1) * task.lead_time_step).round(5).tolist()
-        return {
-            "lead_time": leads,
-            "truth": rounded(truth.values[0, :n]),
-            "forecast": rounded(forecast[0, 0, :n]),
-        }
-    run = metrics.deviation(forecast[0].double(), task)
-    figures: dict[str, Any] = {"climate": rounded(forecast[0, 0, :1000])}
-    if task.system.ring and truth.pool is not None:
-        power = metrics.spatial_power(torch.nan_to_num(run, nan=0.0, posinf=0.0, neginf=0.0)).mean(0)
-        figures["spatial_power"] = power.tolist()
-        figures["truth_spatial_power"] = truth.pool.spatial_power.tolist()
-    return figures
 
 
 def evaluate(
