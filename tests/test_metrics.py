@@ -13,7 +13,7 @@ from scipy import stats
 
 from emubench import evaluate, metrics
 from emubench import task as tasks
-from emubench.metrics import Pool, Truth, crps, error_curve, stability, valid_prediction_time
+from emubench.metrics import Pool, Truth, anomaly_correlation, error_curve, stability, valid_prediction_time
 from emubench.metrics.valid_prediction_time import crossing
 
 NAN, INF = float("nan"), float("inf")
@@ -104,6 +104,31 @@ def test_a_clean_task_is_capped_where_the_truth_stops_being_one(truth_of):
     assert found == pytest.approx(min(limit or INF, truth.task.test_steps * truth.task.lead_time_step))
 
 
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-partial"])
+def test_median_and_tenth_percentile_are_those_of_the_cases(truth_of, name):
+    truth = truth_of(name, "test")
+    generator = torch.Generator().manual_seed(0)
+    rate = 0.02 * torch.randn(16, generator=generator, dtype=torch.float64).abs()
+    t = torch.arange(1, truth.values.shape[1] + 1, dtype=torch.float64)
+    growth = (rate[:, None] * t).reshape(16, -1, *[1] * (truth.values.ndim - 2))
+    summary = valid_prediction_time.summarise((truth.values + growth * truth.std)[None], truth)
+    times, horizon = summary.cases[:, 0].numpy(), truth.task.test_steps * truth.task.lead_time_step
+    assert times.std() > 1
+    found = outcome(valid_prediction_time, (truth.values + growth * truth.std)[None], truth)
+    for metric, share in valid_prediction_time.QUANTILES.items():
+        exact = np.quantile(times, share, method="inverted_cdf")
+        assert exact <= found[metric] <= exact + horizon / valid_prediction_time.RESOLUTION + 1e-9
+
+
+def test_quantiles_of_one_value_are_that_value(truth_of):
+    truth = truth_of("lorenz63-noisy", "test")
+    found = outcome(valid_prediction_time, truth.values[None], truth)
+    lost = outcome(valid_prediction_time, torch.full_like(truth.values, NAN)[None], truth)
+    for metric in valid_prediction_time.QUANTILES:
+        assert found[metric] == pytest.approx(truth.task.test_steps * truth.task.lead_time_step)
+        assert lost[metric] == 0
+
+
 @given(
     st.lists(st.lists(st.floats(0, 20), min_size=5, max_size=5), min_size=1, max_size=4),
     st.floats(1, 10),
@@ -139,94 +164,38 @@ def test_the_error_curve_is_the_root_mean_square_over_cases(truth_of):
     assert (failed.finish(failed.cases.mean(0)) == metrics.LOST).all()
 
 
-# --- continuous ranked probability score ------------------------------------------------------------------------------
+def correlations(forecast: torch.Tensor, truth: Truth) -> list[float]:
+    summary = anomaly_correlation.summarise(forecast, truth)
+    assert [row.lead_time for row in summary.rows] == [r.lead_time for r in error_curve.summarise(forecast, truth).rows]
+    return summary.finish(summary.cases.mean(0)).tolist()
 
 
-def crps_by_definition(members: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    m = len(members)
-    pairs = (members[:, None] - members[None]).abs().sum((0, 1)) / (2 * m * (m - 1))
-    return (members - y).abs().mean(0) - pairs
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-noisy"])
+def test_anomaly_correlation_sees_shapes_and_no_amplitudes(truth_of, name):
+    truth = truth_of(name, "test")
+    anomaly = truth.values - truth.mean
+    for factor, expected in ((1.0, 1), (0.01, 1), (100.0, 1), (-0.5, -1), (0.0, 0)):
+        found = correlations((truth.mean + factor * anomaly)[None], truth)
+        assert found == pytest.approx([expected] * len(found), abs=1e-9)
 
 
-@pytest.mark.parametrize("m", [2, 3, 16, 51])
-def test_crps_is_that_of_its_definition(m):
-    generator = torch.Generator().manual_seed(m)
-    members = torch.randn(m, 5, 7, generator=generator, dtype=torch.float64).exp()
-    y = torch.randn(5, 7, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(crps.fair_crps(members, y), crps_by_definition(members, y))
-    shuffled = members[torch.randperm(m, generator=generator)]
-    torch.testing.assert_close(crps.fair_crps(shuffled, y), crps.fair_crps(members, y))
+def test_anomaly_correlation_is_that_of_its_definition(truth_of):
+    truth = truth_of("lorenz96-noisy", "test")
+    forecast = truth.values.flip(0)
+    a, b = (((x - truth.mean) / truth.std).numpy()[3, 7] for x in (forecast, truth.values))
+    expected = (a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())
+    assert float(anomaly_correlation.correlation(forecast[None], truth)[3, 7]) == pytest.approx(expected)
 
 
-def test_crps_is_that_of_scoringrules():
-    scoringrules = pytest.importorskip("scoringrules")
-    rng = np.random.default_rng(0)
-    members, y = rng.normal(size=(16, 40)), rng.normal(size=40)
-    theirs = scoringrules.crps_ensemble(y, members, m_axis=0, estimator="fair")
-    ours = crps.fair_crps(torch.from_numpy(members), torch.from_numpy(y))
-    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-10)
-
-
-@pytest.mark.parametrize("m", [2, 4, 16])
-def test_crps_of_a_perfect_ensemble_does_not_depend_on_its_size(m):
-    n = 200_000
-    generator = torch.Generator().manual_seed(m)
-    members, y = torch.randn(m, n, generator=generator), torch.randn(n, generator=generator)
-    scores = crps.fair_crps(members.double(), y.double())
-    assert float(scores.mean()) == pytest.approx(1 / math.pi**0.5, abs=5 * float(scores.std()) / n**0.5)
-
-
-def test_crps_of_one_member_is_its_error():
-    y = torch.tensor([1.0, -2.0])
-    assert crps.fair_crps(torch.tensor([[3.0, -2.5]]), y).tolist() == [2.0, 0.5]
-
-
-def ensemble(truth: Truth, m: int = 4, spread: float = 1.0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return truth.values + spread * torch.randn(m, *truth.values.shape, generator=generator, dtype=torch.float64)
-
-
-def test_crps_looks_at_deviations_from_the_mean_height(truth_of):
-    truth = truth_of("kpz-noisy", "test")
-    forecast = ensemble(truth)
-    lift = 0.1 * torch.arange(1.0, 129.0, dtype=torch.float64)[:, None]
-    flat, lifted = outcome(crps, forecast, truth), outcome(crps, forecast + lift, truth)
-    for name in ("crps", "crps_flat", "crps_stationary"):
-        assert lifted[name] == pytest.approx(flat[name], rel=1e-9)
-    assert lifted["crps_mean_height"] == pytest.approx(0.1 * sum(crps.LEADS) / len(crps.LEADS), abs=0.2)
-    assert flat["crps_mean_height"] < 0.2
-
-
-def test_crps_of_flat_and_stationary_starts_are_told_apart(truth_of):
-    truth = truth_of("kpz-noisy", "test")
-    forecast = truth.values[None].clone()
-    site = torch.zeros(256, dtype=torch.float64)
-    site[::2], site[1::2] = 1.0, -1.0
-    forecast[:, truth.start == 1] += site
-    found = outcome(crps, forecast, truth)
-    assert found["crps_flat"] == pytest.approx(1)
-    assert found["crps_stationary"] == pytest.approx(0, abs=1e-12)
-    assert found["crps"] == pytest.approx(0.5)
-
-
-def test_crps_has_the_leads_1_2_4_to_128(truth_of):
-    truth = truth_of("kpz-noisy", "test")
-    rows = crps.summarise(ensemble(truth), truth).rows
-    assert [r.lead_time for r in rows if r.lead_time] == [1, 2, 4, 8, 16, 32, 64, 128]
-
-
-@pytest.mark.parametrize("bad", [NAN, INF, 1e308])
-def test_crps_of_a_failed_member_is_the_cap_from_then_on(truth_of, bad):
-    truth = truth_of("kpz-noisy", "test")
-    forecast = ensemble(truth)
-    before = crps.summarise(forecast, truth).cases
-    forecast[2, 5, 6:, 17] = bad  # from lead 7 on
-    after = crps.summarise(forecast, truth).cases
-    cap = 10 * float(truth.std.mean())
-    assert torch.equal(before[:5], after[:5])
-    assert torch.equal(before[5, 1:4], after[5, 1:4])  # leads 1, 2, 4
-    assert after[5, 4:9].tolist() == pytest.approx([cap] * 5)
-    assert torch.isfinite(after).all()
+def test_anomaly_correlation_of_independent_states_is_nothing_and_of_failures_minus_one(truth_of):
+    truth = truth_of("lorenz96-noisy", "test")
+    forecast = truth.mean + torch.randn(truth.values.shape, generator=torch.manual_seed(0), dtype=torch.float64)
+    assert np.mean(correlations(forecast[None], truth)) == pytest.approx(0, abs=0.03)
+    forecast = truth.values.clone()
+    forecast[:, 9, 0] = NAN
+    found = anomaly_correlation.correlation(forecast[None], truth)
+    assert (found[:, :9] > 1 - 1e-12).all()
+    assert (found[:, 9:] == -1).all()
 
 
 # --- climate ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 from emubench import entries, jobs, plotting, ranking, reference
 from emubench import task as tasks
 from emubench.errors import EmubenchError
-from emubench.metrics.crps import LEADS
+from emubench.metrics._ensemble import LEADS
 from emubench.plotting import curves, examples, style
 
 VERSION = {"schema_version": 1, "emubench_version": "0.1.0"}

@@ -5,7 +5,8 @@ doi:10.1002/qj.2270); with one member it is the absolute error. It is taken at e
 from the ring's mean) and averaged over sites and the leads 1, 2, 4 … 128; the mean height h̄ apart; flat and
 stationary starts apart. Lower is better; 0 at best on average (fairness lets single values fall below). A forecast
 with a member that is not finite or further than 10 σ from the ring's mean has failed and counts 10 σ from then on,
-which is also the cap. It can't see correlations between sites or in time.
+which is also the cap. It can't see correlations between sites or in time. It is fair to members that are drawn
+independently: how much dependent ones can gain stands in ``docs/metrics.md``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.metrics import LOST, Row, Summary, Truth
+from emubench.metrics import Row, Summary, Truth, _ensemble
 from emubench.task import Task
 
 split = "test"
-LEADS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def applies(task: Task) -> bool:
@@ -44,19 +44,13 @@ def fair_crps(members: Float[Tensor, "M ..."], truth: Tensor) -> Tensor:
 
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """CRPS of h − h̄ per lead, its mean over leads, that of h̄, and the mean by kind of start."""
-    index = torch.tensor([t - 1 for t in LEADS if t <= truth.values.shape[1]])
-    y, x = truth.values[:, index], forecast[:, :, index].double()
-    cap = LOST * float(truth.std.mean())
-    y_mean, x_mean = y.mean(-1), x.mean(-1)
-    lost = ((forecast - forecast.mean(-1, keepdim=True)).abs() <= cap).flatten(3).all(-1).all(0).logical_not()
-    sites = fair_crps(x - x_mean[..., None], y - y_mean[..., None]).mean(-1)
-    heights = fair_crps(x_mean, y_mean)
-    failed = torch.cummax(lost.to(torch.int8), dim=1).values.bool()[:, index]
-    sites, heights = (torch.where(failed, cap, v).clamp(max=cap) for v in (sites, heights))
+    given = _ensemble.at_leads(forecast, truth)
+    sites = given.capped(fair_crps(given.members, given.truth).mean(-1))
+    heights = given.capped(fair_crps(given.member_heights, given.truth_heights))
     total = sites.mean(1, keepdim=True)
     kinds = [(truth.start == i).double()[:, None] for i in range(len(truth.task.system.starts))]
     by_kind = [column for kind in kinds for column in (total * kind, kind)]
-    n, unit = len(index), "height"
+    n, unit = sites.shape[1], "height"
 
     def finish(mean: Tensor) -> Tensor:
         shares = [mean[..., n + 2 + 2 * i] / mean[..., n + 3 + 2 * i] for i in range(len(kinds))]
@@ -65,8 +59,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     return Summary(
         cases=torch.cat([total, sites, heights.mean(1, keepdim=True), *by_kind], dim=1),
         rows=(
-            Row("crps", None, unit),
-            *(Row("crps", float(t + 1), unit) for t in index),
+            *_ensemble.rows("crps", truth, unit),
             Row("crps_mean_height", None, unit),
             *(Row(f"crps_{start}", None, unit) for start in truth.task.system.starts),
         ),

@@ -10,26 +10,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.metrics import Row, Summary, Truth
+from emubench.metrics.valid_prediction_time import applies as applies
 from emubench.metrics.valid_prediction_time import error
-from emubench.task import Task
 
 split = "test"
 MAX_POINTS = 120
 
 
-def applies(task: Task) -> bool:
-    """Deterministic systems."""
-    return not task.system.stochastic
+def points(truth: Truth) -> list[int]:
+    """Indices of the about hundred lead times that curves are given at."""
+    n = truth.values.shape[1]
+    return list(range(0, n, -(-n // MAX_POINTS)))
+
+
+def rows(metric: str, truth: Truth, unit: str) -> tuple[Row, ...]:
+    """One row per lead time of :func:`points`."""
+    step = truth.task.lead_time_step
+    return tuple(Row(metric, round((t + 1) * step, 6), unit) for t in points(truth))
 
 
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """Squared error at about a hundred lead times."""
-    squared = error(forecast, truth) ** 2
-    stride = -(-squared.shape[1] // MAX_POINTS)
-    leads = range(0, squared.shape[1], stride)
-    step = truth.task.lead_time_step
-    return Summary(
-        cases=squared[:, ::stride],
-        rows=tuple(Row("rms_error", round((t + 1) * step, 6), "climatological std") for t in leads),
-        finish=lambda mean: mean.sqrt(),
-    )
+    squared = error(forecast, truth)[:, points(truth)] ** 2
+    return Summary(squared, rows("rms_error", truth, "climatological std"), lambda mean: mean.sqrt())
