@@ -2,7 +2,7 @@
 
 It knows the equation, its parameters and the noise; what it lacks is the exact state. On clean tasks it starts from
 the last sample. It is a reference for skill, not a bound. Settings per system were chosen on contexts of another seed
-(``python -m emubench.freeze tune``). Knowledge: equation. Expected scores: ``baselines/README.md``.
+(``python -m emubench.perfect_model tune``). Knowledge: equation. Expected scores: ``baselines/README.md``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emubench.assimilation import assimilate, ring_localisation
+from emubench.assimilation import Filter, assimilate
 from emubench.dataset import Observations
 from emubench.integrate import simulate
 from emubench.random import stream
@@ -36,10 +36,10 @@ class Config:
 
 
 SETTINGS = {
-    "lorenz63": Config(40, 1.0, 0.0),
-    "lorenz96": Config(60, 1.02, 8.0),
-    "kuramoto_sivashinsky": Config(40, 1.0, 0.0),
-    "kpz": Config(40, 1.0, 12.0),
+    "lorenz63": Filter(40),
+    "lorenz96": Filter(200, 1.02, 12.0),
+    "kuramoto_sivashinsky": Filter(40),
+    "kpz": Filter(100, 1.0, 4.0),
 }
 
 
@@ -48,11 +48,10 @@ class Oracle(nn.Module):
 
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__()
-        own = SETTINGS.get(task.system.name, Config(40, 1.02, 0.0))
+        own = SETTINGS.get(task.system.name, Filter(40, 1.02))
         self.task, self.system = task, task.system
-        self.members = config.members or own.members
-        self.inflation = config.inflation or own.inflation
-        self.radius = config.radius if config.radius >= 0 else own.radius
+        radius = own.radius if config.radius < 0 else config.radius
+        self.filter = Filter(config.members or own.members, config.inflation or own.inflation, radius)
 
     def advance(self, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
         """The true flow over one sample interval, for ensembles ``"M B *S"``."""
@@ -74,7 +73,7 @@ class Oracle(nn.Module):
 
     def initial(self, n_cases: int, rng: np.random.Generator) -> Tensor:
         """A climatological ensemble ``"M B *S"``: drawn from the library with replacement."""
-        return torch.from_numpy(self.library[rng.integers(len(self.library), size=(self.members, n_cases))])
+        return torch.from_numpy(self.library[rng.integers(len(self.library), size=(self.filter.members, n_cases))])
 
     def start(self, context: Tensor, rng: np.random.Generator) -> Tensor:
         """Analysis ensemble ``"M B *S"`` at the last context sample (one member where it is known exactly)."""
@@ -93,9 +92,9 @@ class Oracle(nn.Module):
             self.initial(len(context), rng),
             context,
             torch.from_numpy(self.task.observation.noise_std(self.system)),
-            components,
-            self.inflation,
-            ring_localisation(self.system.shape[0], self.radius) if self.radius else None,
+            lambda ensemble: ensemble[..., components],
+            self.filter.inflation,
+            self.filter.taper(self.system.shape[0]),
             before,
         )
 

@@ -1,19 +1,23 @@
 """Ensemble Kalman filters: the start of a forecast from a noisy, partly observed context, given a model.
 
-Two batched filters over cases: the ensemble transform filter (symmetric square root; Bishop et al. 2001,
+Two square-root filters, batched over cases: the ensemble transform filter (Bishop et al. 2001,
 doi:10.1175/1520-0493(2001)129<0420:ASWTET>2.0.CO;2; Hunt et al. 2007, doi:10.1016/j.physd.2006.11.008) where the
-ensemble outnumbers the unstable directions, and for long rings the deterministic filter of Sakov & Oke 2008
-(doi:10.1111/j.1600-0870.2007.00299.x) with covariances localised by the Gaspari–Cohn function.
+ensemble outnumbers the unstable directions, and for long rings one whose covariances are localised by the Gaspari–Cohn
+function (Whitaker & Hamill 2002, doi:10.1175/1520-0493(2002)130<1913:EDAWPO>2.0.CO;2, all observations at once).
+:func:`filtered_start` starts any :class:`~emubench.emulator.Stepper` this way, with the emulator itself as the model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from emubench.emulator import Stepper
 
 Advance = Callable[[Tensor], Tensor]
 """The model over one sample interval, ``"M B *S" → "M B *S"``."""
@@ -63,23 +67,32 @@ def transform_update(
 
 
 def localised_update(
-    ensemble: Float[Tensor, "M B N"],
-    observed: Float[Tensor, "B N"],
+    ensemble: Float[Tensor, "M B D"],
+    predicted: Float[Tensor, "M B C"],
+    observed: Float[Tensor, "B C"],
     noise: Tensor,
-    taper: Float[Tensor, "N N"],
-) -> Float[Tensor, "M B N"]:
-    """One deterministic analysis with tapered covariance: mean moved by the gain K, anomalies by K/2."""
-    m = ensemble.shape[0]
-    mean = ensemble.mean(0)
-    anomalies = (ensemble - mean).movedim(0, 1)  # B M N
-    covariance = anomalies.mT @ anomalies / (m - 1) * taper
-    # an unobserved site gets an error variance so large that it has no weight
-    variance = torch.where(torch.isnan(observed), 1e8 * noise**2, noise**2)
-    factor = torch.linalg.cholesky(covariance + torch.diag_embed(variance))
-    innovation = torch.nan_to_num(observed - mean)
-    right = torch.cat([innovation[:, None], -anomalies / 2], dim=1).mT
-    moves = (covariance @ torch.cholesky_solve(right, factor)).mT
-    return (mean[:, None] + moves[:, :1] + anomalies + moves[:, 1:]).movedim(1, 0)
+    taper: Float[Tensor, "C C"],
+) -> Float[Tensor, "M B D"]:
+    """One analysis with tapered covariances of the state x and its prediction y at all sites of a ring.
+
+    With S = taper ∘ cov(y, y) + R = L Lᵀ (Cholesky), V = √R and G = taper ∘ cov(x, y), the mean moves by G S⁻¹ times
+    the innovation, the anomalies by −G L⁻ᵀ (L + V)⁻¹ times theirs, which for y = Hx gives the exact analysis covariance
+    (1 − KH) P (Andrews 1968, doi:10.2514/3.4665). A state of D = k C values is k fields on the ring, one by one.
+    """
+    m, copies = ensemble.shape[0], ensemble.shape[-1] // predicted.shape[-1]
+    mean, centre = predicted.mean(0), ensemble.mean(0)
+    y, x = (predicted - mean).movedim(0, 1), (ensemble - centre).movedim(0, 1)  # B M C, B M D
+    covariance = y.mT @ y / (m - 1) * taper
+    cross = covariance if ensemble is predicted else x.mT @ y / (m - 1) * taper.repeat(copies, 1)
+    # an unobserved site gets an error so large that it has no weight
+    error = torch.where(torch.isnan(observed), 1e6 * noise, noise)
+    factor = torch.linalg.cholesky(covariance + torch.diag_embed(error**2))
+    innovation = torch.nan_to_num(observed - mean)[:, :, None]
+    whole = torch.linalg.solve_triangular(factor, innovation, upper=False)
+    reduced = torch.linalg.solve_triangular(factor + torch.diag_embed(error), y.mT, upper=False)
+    back = torch.linalg.solve_triangular(factor.mT, torch.cat([whole, -reduced], dim=-1), upper=True)
+    moves = (cross @ back).mT
+    return (centre[:, None] + moves[:, :1] + x + moves[:, 1:]).movedim(1, 0)
 
 
 def assimilate(
@@ -87,15 +100,16 @@ def assimilate(
     ensemble: Float[Tensor, "M B *S"],
     context: Float[Tensor, "B T C"],
     noise: Float[Tensor, " C"],
-    components: list[int],
+    observe: Advance,
     inflation: float = 1.0,
     taper: Tensor | None = None,
     before: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "M B *S"]:
     """Run ``ensemble`` through the whole context; the analysis at its last sample.
 
-    ``components`` are the state's components that the context shows; ``inflation`` multiplies the forecast's anomalies
-    before each analysis, in cases observed at all then; ``before(t, ensemble)`` may correct the forecast at sample t.
+    ``observe`` reads from states what the context shows, ``"M B *S" → "M B C"``; ``inflation`` multiplies the
+    forecast's anomalies before each analysis, in cases observed at all then; ``before(t, ensemble)`` may correct the
+    forecast at sample t. With a ``taper`` covariances are localised.
     """
     for t in range(context.shape[1]):
         if t:
@@ -110,8 +124,53 @@ def assimilate(
             seen = ~torch.isnan(observed).flatten(1).all(1)
             factor = torch.where(seen, inflation, 1.0).reshape(-1, *[1] * (mean.ndim - 1))
             ensemble = mean + factor * (ensemble - mean)
-        if taper is None:
-            ensemble = transform_update(ensemble, ensemble[..., components], observed, noise)
-        else:
-            ensemble = localised_update(ensemble, observed, noise, taper)
+        parts = ensemble, observe(ensemble), observed, noise
+        ensemble = transform_update(*parts) if taper is None else localised_update(*parts, taper)
     return ensemble
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Settings of a filter: ensemble size, multiplicative inflation and localisation radius in sites (0: none)."""
+
+    members: int = 40
+    inflation: float = 1.0
+    radius: float = 0.0
+
+    def taper(self, n_sites: int) -> Tensor | None:
+        """The localisation on a ring of ``n_sites``."""
+        return ring_localisation(n_sites, self.radius) if self.radius else None
+
+
+def filtered_start(
+    stepper: Stepper,
+    context: Float[Tensor, "B T C"],
+    noise: Float[Tensor, " C"],
+    settings: Filter,
+    generator: torch.Generator,
+    first: int = 16,
+) -> Tensor:
+    """Analysis ensemble ``"M B ..."`` of the stepper's states at the last context sample, by its own dynamics.
+
+    Members start after the ``first`` samples, each from its own draw of the observation noise on them, and are run
+    through the rest. Its mean is the start of a deterministic forecast. Cases must be observed within ``first``.
+    """
+    members, n_cases = settings.members, len(context)
+    head = context[:, :first].repeat(members, 1, 1)
+    head = head + noise * torch.randn(head.shape, generator=generator, dtype=context.dtype)
+    state = stepper.start(head, 1, generator)[0]
+    shape, dtype = state.shape[1:], state.dtype
+
+    def own(flat: Tensor) -> Tensor:
+        return flat.reshape(members, n_cases, *shape).to(dtype)
+
+    def advance(flat: Tensor) -> Tensor:
+        return stepper.step(own(flat), generator).double().flatten(2)
+
+    def observe(flat: Tensor) -> Tensor:
+        return stepper.read(own(flat)).double().flatten(2)
+
+    ensemble = advance(state.reshape(members, n_cases, -1))
+    taper = settings.taper(context.shape[-1])
+    parts = context[:, first:].double(), noise.double(), observe, settings.inflation, taper
+    return own(assimilate(advance, ensemble, *parts))

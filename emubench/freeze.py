@@ -1,8 +1,8 @@
-"""Make the frozen reference values: ``python -m emubench.freeze tune TASK`` and ``python -m emubench.freeze write``.
+"""Make the frozen reference values: ``python -m emubench.freeze --help``.
 
-Run once per benchmark version by a maintainer. ``tune`` compares filter settings of the oracle on contexts of another
-seed; ``write`` takes floor and oracle from standard runs of seed 0 and measures noise floors and anchors of the climate
-distances on independent truth, into ``reference.json``.
+Run once per benchmark version by a maintainer: takes the accuracy floor from standard runs of seed 0 and measures
+noise floors and anchors of the climate distances on independent truth, into ``reference.json``. The oracle's values
+come from :mod:`emubench.perfect_model`, but for clean deterministic tasks: there they are the caps its run reaches.
 """
 
 from __future__ import annotations
@@ -16,39 +16,17 @@ import torch
 import typer
 from torch import Tensor
 
-from emubench import dataset, evaluate, generation, jobs, metrics, reference, schema, store, trajectories
+from emubench import evaluate, metrics, perfect_model, reference, schema, store, trajectories
 from emubench import task as tasks
 from emubench.errors import EmubenchError
-from emubench.metrics import Pool, Truth, crps, stability, valid_prediction_time
+from emubench.metrics import Pool, Truth, stability
 from emubench.random import torch_stream
 from emubench.task import SIZES, Task
 
 app = typer.Typer(help=__doc__)
-TUNE_SEED, FLOOR_SEED = 99, 1000
+FLOOR_SEED = 1000
+KEPT = ("d_zero", "d_floor", "oracle", "oracle_standard_error", "oracle_cases")
 N_INDEPENDENT, N_SAMPLES, QUANTILE = 256, 2000, 0.99
-CANDIDATES = {False: ((0.0,), (20, 40)), True: ((0.0, 4.0, 8.0, 12.0), (40, 60))}
-INFLATIONS = (1.0, 1.02, 1.05)
-
-
-@app.command()
-def tune(name: str, data: Path = Path("data/tune"), cases: int = 64) -> None:
-    """Mean headline score of the oracle for each filter setting, with its standard error."""
-    task = tasks.get(name)
-    generation.generate(task, data, seed=TUNE_SEED)
-    contexts = dataset.load(task, data).contexts["test"][:cases]
-    values, start, _ = evaluate.load_truth(task, data, "test")
-    metric = crps if task.system.stochastic else valid_prediction_time
-    module = jobs.baseline("oracle")
-    radii, members = CANDIDATES[task.system.ring]
-    for radius in radii:
-        for m in members:
-            for inflation in INFLATIONS:
-                oracle = module.build(task, module.Config(m, inflation, radius))
-                n = evaluate.n_members(task, "test")
-                forecast = oracle.forecast(contexts, task.test_steps, n, torch_stream(0, "tune"))
-                score = metric.summarise(forecast, Truth(task, values[:cases], start[:cases])).cases[:, 0]
-                error = float(score.std()) / cases**0.5
-                print(f"{name} members {m} inflation {inflation} radius {radius}: {score.mean():.3f} ± {error:.3f}")
 
 
 @app.command()
@@ -60,7 +38,8 @@ def write(
 ) -> None:
     """Freeze the reference values of all tasks, in two steps: the climate's (``--climate``), then floor and oracle.
 
-    The second step needs scored standard runs of the floors and of the oracle; it keeps the first one's values.
+    The second step needs scored standard runs of the floors and of the oracle; it keeps the first one's values and the
+    oracle's where it was measured by :mod:`emubench.perfect_model`.
     """
     stored: dict[str, Any] = {}
     climates: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
@@ -69,21 +48,20 @@ def write(
         key = (task.system.name, task.shape)
         if climate and key not in climates:
             climates[key] = climate_reference(task, data)
-        kept = {k: v for k, v in reference.get(name).items() if k in ("d_zero", "d_floor")}
+        kept = {k: v for k, v in reference.get(name).items() if k in KEPT}
         stored[name] = climates[key] if climate else {**headline_reference(task, runs), **kept}
         print(name, json.dumps(stored[name]), flush=True)
     store.write_text(path, json.dumps(stored, indent=1) + "\n")
 
 
 def headline_reference(task: Task, runs: Path) -> dict[str, float]:
-    """Floor (the better of persistence and linear) and oracle, with the oracle's standard error."""
-    scores = {b: _headline(runs, b, task.name) for b in ("persistence", "linear", "oracle")}
+    """Floor (the better of persistence and linear), and where the oracle is the solver, its run's value."""
     best = min if task.system.stochastic else max
-    return {
-        "floor": best(scores["persistence"], scores["linear"]),
-        "oracle": scores["oracle"],
-        "oracle_standard_error": _standard_error(runs, task.name),
-    }
+    values = {"floor": best(_headline(runs, "persistence", task.name), _headline(runs, "linear", task.name))}
+    if perfect_model.solved_by_the_oracle(task):
+        values |= {"oracle": _headline(runs, "oracle", task.name)}
+        values |= {"oracle_standard_error": _standard_error(runs, task.name), "oracle_cases": task.n_test}
+    return values
 
 
 def _scores(runs: Path, baseline: str, task: str) -> schema.ScoreFile:

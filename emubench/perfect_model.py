@@ -1,0 +1,110 @@
+"""The perfect-model reference: ``python -m emubench.perfect_model tune TASK`` and ``… measure``.
+
+The oracle (the true system behind an ensemble Kalman filter) sets the upper end of ``skill_accuracy``. ``tune``
+compares its filter settings on contexts of one seed; ``measure`` scores it on 4096 contexts of another, neither of
+which is the benchmark's, and freezes value and standard error in ``reference.json``. Scarce tasks observe as partial
+ones do, so they share their reference; on clean deterministic tasks it is the solver itself, whose score is the cap.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from emubench import evaluate, jobs, reference, store, trajectories
+from emubench import task as tasks
+from emubench.emulator import Emulator, checked_forecast
+from emubench.metrics import Truth, crps, valid_prediction_time
+from emubench.random import stream, torch_stream
+from emubench.task import Task
+
+app = typer.Typer(help=__doc__)
+TUNE_SEED, MEASURE_SEED, N_CONTEXTS = 99, 4096, 4096
+BLOCK = 2 * trajectories.LANES
+"""Cases that are made and scored at a time: a filter of 200 members stays within some hundred megabytes."""
+
+
+def fresh_cases(task: Task, seed: int, block: int) -> tuple[Tensor, Truth]:
+    """Contexts ``"B C *S"`` and truth of ``BLOCK`` test cases of ``seed``, made anew and stored nowhere."""
+    length = task.context + task.test_steps
+    lanes = BLOCK // trajectories.LANES
+    parts = [trajectories.simulate_block(task.system, seed, "test", lanes * block + i, length) for i in range(lanes)]
+    states = np.concatenate(parts)
+    rows = range(BLOCK * block, BLOCK * (block + 1))
+    observed = [
+        task.observation(task.system, state[: task.context], stream(seed, task.name, "test", i))
+        for i, state in zip(rows, states, strict=True)
+    ]
+    values = torch.from_numpy(task.observation.select(states[:, task.context :]).copy())
+    start = torch.tensor([i % len(task.system.starts) for i in rows])
+    return torch.from_numpy(np.stack(observed)), Truth(task, values, start)
+
+
+def headline_cases(emulator: Emulator, task: Task, seed: int, block: int) -> Tensor:
+    """The headline accuracy score of each case of a block: valid prediction time, or CRPS of stochastic systems."""
+    context, truth = fresh_cases(task, seed, block)
+    generator = torch_stream(seed, "forecast", task.name, "test", block)
+    forecast = checked_forecast(emulator, context, task.test_steps, evaluate.n_members(task, "test"), generator)
+    metric = crps if task.system.stochastic else valid_prediction_time
+    return metric.summarise(forecast, truth).cases[:, 0]
+
+
+def measured(name: str, folder: Path, n: int = N_CONTEXTS) -> Tensor:
+    """The oracle's score on ``n`` contexts of ``MEASURE_SEED``, kept by block in ``folder``, so that it resumes."""
+    task = tasks.get(name)
+    oracle = jobs.baseline("oracle").build(task, jobs.baseline("oracle").Config())
+    parts = []
+    for block in range(-(-n // BLOCK)):
+        path = folder / name / f"{block:04d}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.write_text(path, json.dumps(headline_cases(oracle, task, MEASURE_SEED, block).tolist()))
+        parts += json.loads(path.read_text())
+    return torch.tensor(parts[:n], dtype=torch.float64)
+
+
+def solved_by_the_oracle(task: Task) -> bool:
+    """Whether the oracle's score is the solver's own agreement with itself: the last sample shown without noise."""
+    return task.observation.noise == 0 and task.full_state and not task.system.stochastic
+
+
+@app.command()
+def tune(name: str, settings: list[str], blocks: int = 2) -> None:
+    """Compare filter SETTINGS ("members,inflation,radius") on NAME by the score of contexts that serve nothing else."""
+    task, module = tasks.get(name), jobs.baseline("oracle")
+    for text in settings:
+        members, inflation, radius = text.split(",")
+        oracle = module.build(task, module.Config(int(members), float(inflation), float(radius)))
+        score = torch.cat([headline_cases(oracle, task, TUNE_SEED, block) for block in range(blocks)])
+        print(f"{name} {text}: {score.mean():.4f} ± {float(score.std()) / len(score) ** 0.5:.4f}", flush=True)
+
+
+@app.command()
+def measure(
+    names: Annotated[list[str] | None, typer.Argument(help="Tasks; all if none is named.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where finished blocks are kept.")] = Path("runs/perfect_model"),
+    path: Annotated[Path, typer.Option(help="The file of reference values.")] = reference.PATH,
+) -> None:
+    """Score the oracle on 4096 contexts and freeze the value with its standard error (hours)."""
+    for name in names or tasks.names():
+        task = tasks.get(name)
+        if solved_by_the_oracle(task):
+            continue
+        source = name.replace("-scarce", "-partial")
+        score = measured(source, folder)
+        error = float(score.std()) / len(score) ** 0.5
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        entry = {"oracle": float(score.mean()), "oracle_standard_error": error, "oracle_cases": len(score)}
+        stored[name] = stored.get(name, {}) | entry
+        store.write_text(path, json.dumps(stored, indent=1) + "\n")
+        print(f"{name}: {score.mean():.4f} ± {error:.4f} ({len(score)} contexts)", flush=True)
+
+
+if __name__ == "__main__":
+    app()
