@@ -39,7 +39,7 @@ SETTINGS = {
     "lorenz63": Filter(40),
     "lorenz96": Filter(200, 1.02, 12.0),
     "kuramoto_sivashinsky": Filter(40),
-    "kpz": Filter(100, 1.0, 4.0),
+    "kpz": Filter(100, 1.0, 4.0, samples=16),
 }
 
 
@@ -51,7 +51,7 @@ class Oracle(nn.Module):
         own = SETTINGS.get(task.system.name, Filter(40, 1.02))
         self.task, self.system = task, task.system
         radius = own.radius if config.radius < 0 else config.radius
-        self.filter = Filter(config.members or own.members, config.inflation or own.inflation, radius)
+        self.filter = Filter(config.members or own.members, config.inflation or own.inflation, radius, own.samples)
 
     def advance(self, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
         """The true flow over one sample interval, for ensembles ``"M B *S"``."""
@@ -81,8 +81,10 @@ class Oracle(nn.Module):
             return context[None, :, -1]
         flat = torch.isnan(context[:, :FLAT_BLANK]).flatten(1).all(1) if self.system.stochastic else None
 
+        skipped = context.shape[1] - self.filter.samples if self.filter.samples else 0
+
         def before(t: int, ensemble: Tensor) -> Tensor:
-            if flat is not None and t <= FLAT_BLANK:  # a flat start is part of the task's definition
+            if flat is not None and skipped + t <= FLAT_BLANK:  # a flat start is part of the task's definition
                 ensemble[:, flat] = 0.0
             return ensemble
 
@@ -90,7 +92,7 @@ class Oracle(nn.Module):
         return assimilate(
             self.advance(rng),
             self.initial(len(context), rng),
-            context,
+            context[:, skipped:],
             torch.from_numpy(self.task.observation.noise_std(self.system)),
             lambda ensemble: ensemble[..., components],
             self.filter.inflation,

@@ -131,11 +131,15 @@ def assimilate(
 
 @dataclass(frozen=True)
 class Filter:
-    """Settings of a filter: ensemble size, multiplicative inflation and localisation radius in sites (0: none)."""
+    """Settings of a filter: ensemble size, multiplicative inflation, localisation radius in sites (0: none), samples.
+
+    ``samples`` at the context's end are used (0: all): where noise drives the system, older ones say nothing more.
+    """
 
     members: int = 40
     inflation: float = 1.0
     radius: float = 0.0
+    samples: int = 0
 
     def taper(self, n_sites: int) -> Tensor | None:
         """The localisation on a ring of ``n_sites``."""
@@ -155,7 +159,7 @@ def filtered_start(
     Members start after the ``first`` samples, each from its own draw of the observation noise on them, and are run
     through the rest. Its mean is the start of a deterministic forecast. Cases must be observed within ``first``.
     """
-    members, n_cases = settings.members, len(context)
+    members, n_cases, context = settings.members, len(context), context[:, -settings.samples :]
     head = context[:, :first].repeat(members, 1, 1)
     head = head + noise * torch.randn(head.shape, generator=generator, dtype=context.dtype)
     state = stepper.start(head, 1, generator)[0]
