@@ -43,7 +43,7 @@ class Run:
     @cached_property
     def task(self) -> Task:
         """The task it was scored on."""
-        return tasks.get(self.scores.task, self.scores.size)
+        return jobs.task_of(self.path, self.card)
 
     @cached_property
     def cases(self) -> np.ndarray:
@@ -104,8 +104,8 @@ def read_runs(paths: list[Path]) -> list[Run]:
         raise EmubenchError("no runs to compare; make some with: emubench train BASELINE TASK")
     check_footing(runs)
     named = name_entries(runs)
-    order = tasks.names()
-    named.sort(key=lambda run: (order.index(run.task.name), run.entry, run.card.seed))
+    order = {name: i for i, name in enumerate(tasks.in_order({run.task.name for run in named}))}
+    named.sort(key=lambda run: (order[run.task.name], run.entry, run.card.seed))
     for one, two in zip(named, named[1:], strict=False):
         if (one.task.name, one.entry, one.card.seed) == (two.task.name, two.entry, two.card.seed):
             same = f"both are {one.entry} on {one.task.name} with seed {one.card.seed}"

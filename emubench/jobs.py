@@ -178,7 +178,8 @@ def read_card(run: Path) -> schema.Card:
     return schema.read_json(schema.Card, run / "card.json", max_bytes=2**20)
 
 
-def _task_of(run: Path, card: schema.Card) -> Task:
+def task_of(run: Path, card: schema.Card) -> Task:
+    """The task of a run: one of the sixteen, or that of the recipe beside its card."""
     path = run / RECIPE
     if not path.exists():
         return tasks.get(card.task, card.size)
@@ -190,7 +191,7 @@ def load(run: Path) -> tuple[nn.Module, Task]:
     """Rebuild the emulator of a run, with its task."""
     card = read_card(run)
     try:
-        module, task = baseline(card.baseline), _task_of(run, card)
+        module, task = baseline(card.baseline), task_of(run, card)
         defaults = module.Config()
         for setting in dataclasses.fields(defaults):
             if setting.name not in card.config:

@@ -21,7 +21,7 @@ from emubench import evaluate, reference, systems
 from emubench import task as tasks
 from emubench.entries import Run, gain, headline
 from emubench.random import stream
-from emubench.task import RANKED_TRACKS, TRACKS, Task
+from emubench.task import CUSTOM, RANKED_TRACKS, TRACKS, Task
 
 N_RESAMPLES = 10_000
 DIFFERENCE = (0.005, 0.995)
@@ -194,7 +194,7 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
         grouped.setdefault((run.task.name, run.entry), []).append(run)
     cells = [make_cell(group) for group in grouped.values()]
     rows: list[dict[str, Any]] = []
-    for track in TRACKS:
+    for track in (*TRACKS, CUSTOM):
         by_task: dict[str, list[Cell]] = {}
         for cell in cells:
             if cell.task.track == track:
@@ -208,7 +208,7 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
             task_rows += _task_rows(track, found, scales[name])
         for row in task_rows:
             by_entry.setdefault(row["entry"], []).append(row)
-        rows += _track_rows(track, by_task, scales, by_entry) + task_rows
+        rows += ([] if track == CUSTOM else _track_rows(track, by_task, scales, by_entry)) + task_rows
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype({c: kind for c, kind in COLUMNS.items() if kind != "str"})
 
@@ -224,7 +224,7 @@ def _task_rows(track: str, cells: list[Cell], scale: Scale) -> list[dict[str, An
     stability = _stability_ranks(rows)
     for i, row in enumerate(rows):
         row["pareto_front"] = bool(front[i])
-        if track in RANKED_TRACKS:
+        if track in (*RANKED_TRACKS, CUSTOM):
             row["rank_low"], row["rank_high"] = ranks[i]
             row["stability_rank_low"], row["stability_rank_high"] = stability[i]
     return [rows[i] for i in sorted(range(len(rows)), key=lambda i: (-accuracy[i], rows[i]["entry"]))]
@@ -381,4 +381,4 @@ def rows_of_task(frame: pd.DataFrame, task: str) -> pd.DataFrame:
 def names_of_tasks(frame: pd.DataFrame, track: str) -> list[str]:
     """The tasks of a track that are in the table, in their usual order."""
     found = set(frame.loc[frame["track"] == track, "task"].dropna())
-    return [name for name in tasks.names() if name in found]
+    return tasks.in_order(found)

@@ -19,7 +19,7 @@ from rich.text import Text
 from emubench import jobs, ranking, store
 from emubench.entries import read_runs
 from emubench.errors import EmubenchError
-from emubench.task import RANKED_TRACKS, TRACKS
+from emubench.task import CUSTOM, RANKED_TRACKS, TRACKS
 
 WIDTH = 120
 UNKNOWN = "–"
@@ -74,11 +74,12 @@ def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def show(frame: pd.DataFrame, console: Console | None = None) -> None:
-    """Print two tables per track: the entries over all systems, and task by task."""
+    """Print two tables per track: the entries over all systems, and task by task; for tasks of recipes the latter."""
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
-    for track in TRACKS:
+    for track in (*TRACKS, CUSTOM):
         if len(ranking.rows_of_whole_track(frame, track)):
             console.print(summary(frame, track))
+        if len(ranking.rows_of_track(frame, track)):
             console.print(details(frame, track))
 
 
@@ -134,7 +135,8 @@ def details(frame: pd.DataFrame, track: str) -> Table:
     names = ranking.names_of_tasks(frame, track)
     columns = {"task": "left", "rank": "right", "entry": "left", "accuracy": "right", "skill": "right"}
     columns |= {"stability": "right", "lost": "right", "dead": "right", "speed": "right", "front": "center"}
-    table = _table(f"{track} track, task by task", _caption(frame, track), columns)
+    title = "tasks of recipes" if track == CUSTOM else f"{track} track, task by task"
+    table = _table(title, _caption(frame, track), columns)
     for name in names:
         entries = ranking.rows_of_task(frame, name).to_dict("records")
         notes = _notes(name, entries[0])
@@ -165,7 +167,7 @@ def _notes(name: str, row: dict[str, Any]) -> list[str]:
     meaning = {"valid_prediction_time": "VPT/Lyapunov time ↑", "crps": "CRPS/height ↓"}[row["metric"]]
     mark = "*" if row["scale"] == "runs" else ""
     known = [f"{k} {_significant(row[k])}{mark if pd.notna(row[k]) else ''}" for k in ("floor", "oracle")]
-    return [name.rsplit("-", 1)[0], meaning, *known]
+    return [name if row["track"] == CUSTOM else name.rsplit("-", 1)[0], meaning, *known]
 
 
 def _caption(frame: pd.DataFrame, track: str) -> str:
@@ -174,7 +176,7 @@ def _caption(frame: pd.DataFrame, track: str) -> str:
         "value [95 % interval]; VPT: valid prediction time; speed: Lyapunov times (kpz: samples) per second ± half the",
         "range over seeds; ◆ on the Pareto front of accuracy and speed",
     ]
-    if track in RANKED_TRACKS:
+    if track in (*RANKED_TRACKS, CUSTOM):
         lines.append("rank: 1 + number significantly better … n - number significantly worse (99 %, paired by case)")
     if any(rows["scale"] == "runs"):
         lines.append("* from the runs at hand: this task has no frozen floor and oracle")

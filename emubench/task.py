@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from emubench.system import System
 
 TRACKS = ("clean", "noisy", "partial", "scarce")
 RANKED_TRACKS = ("noisy", "partial", "scarce")
+CUSTOM = "custom"
+"""Where tasks of recipes are compared: each by itself."""
 NOISE = 0.1
 CONTEXT = 64
 TEST_HORIZON, CLIMATE_HORIZON = 20.0, 200.0  # Lyapunov times
@@ -110,7 +113,7 @@ class Task:
     @property
     def track(self) -> str:
         """clean, noisy, partial, scarce; or custom."""
-        return "custom" if self.custom else self.name.rsplit("-", 1)[-1]
+        return CUSTOM if self.custom else self.name.rsplit("-", 1)[-1]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -177,6 +180,16 @@ def names() -> list[str]:
     16
     """
     return [f"{system}-{track}" for system in systems.names() for track in TRACKS]
+
+
+def in_order(found: Iterable[str]) -> list[str]:
+    """Tasks as they are listed everywhere: the sixteen in their order, then those of recipes by name.
+
+    >>> in_order({"my-task", "lorenz96-noisy", "kpz-clean"})
+    ['kpz-clean', 'lorenz96-noisy', 'my-task']
+    """
+    left = set(found)
+    return [name for name in names() if name in left] + sorted(left.difference(names()))
 
 
 def get(name: str, size: str = "standard") -> Task:

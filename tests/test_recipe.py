@@ -215,6 +215,13 @@ def test_a_custom_task_is_generated_verified_trained_and_scored(emubench, write,
     rows = json.loads(emubench("score", tmp_path / "runs", "--data", tmp_path / "data", "--json").out)
     assert {"valid_prediction_time", "surviving_fraction"} <= {row["metric"] for row in rows}
     assert all(row["task"] == "my-task" for row in rows)
+    assert emubench("train", "climatology", path, *options, "--out", tmp_path / "runs").status == 0
+    assert emubench("score", tmp_path / "runs", "--data", tmp_path / "data").status == 0
+    table = json.loads(emubench("compare", tmp_path / "runs", "--json", "--plot", tmp_path / "plots").out)
+    assert [(row["track"], row["task"], row["rank_low"]) for row in table] == [("custom", "my-task", 1)] * 2
+    assert {row["entry"] for row in table} == {"persistence", "climatology"}
+    assert "my-task" in emubench("compare", tmp_path / "runs").out
+    assert (tmp_path / "plots" / "my-task-error.png").stat().st_size > 10_000
     contexts = tmp_path / "contexts.h5"
     assert emubench("contexts", "my-task", *options, "--file", contexts).status == 0
     assert dataset.verify(contexts)

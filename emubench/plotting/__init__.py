@@ -33,7 +33,7 @@ def draw(
     found = {run.task.name: run.task for run in runs}
     style = styles([run.entry for run in runs])
     todo: list[tuple[str, Callable[[], Figure | None]]] = []
-    for name in filter(found.__contains__, tasks.names()):
+    for name in tasks.in_order(found):
         task = found[name]
         of_task = [run for run in runs if run.task.name == name]
         best = list(ranking.rows_of_task(frame, name)["entry"])
