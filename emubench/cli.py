@@ -200,32 +200,42 @@ def score(
     data: Data = DATA,
     size: SizeOption = "standard",
     again: Annotated[bool, typer.Option("--again", help="Score even if there are scores.")] = False,
+    diagnostics: Annotated[
+        bool, typer.Option("--diagnostics", help="Also exponents, growth, noise, Jacobians, symmetry: never ranked.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Score runs, or a forecast made elsewhere.
 
-    Example: emubench score runs/resnet_ode --data data
+    Example: emubench score runs/resnet_ode --data data --diagnostics
     """
     from emubench import evaluate, jobs
     from emubench import task as tasks
 
     if (forecast is None) == (not runs):
         raise EmubenchError("give either RUN folders, or --forecast FILE with --task TASK")
-    rows = []
+    rows, diagnosed = [], {}
     if forecast is not None:
         if name is None:
             raise EmubenchError("--forecast needs --task TASK")
+        if diagnostics:
+            raise EmubenchError("--diagnostics needs RUN folders: a forecast file can't be asked for another forecast")
         with _progress(name) as progress:
             rows = list(evaluate.score_forecast(forecast, tasks.resolve(name, size, data), data, progress).scores.rows)
     for run in jobs.find_runs(runs) if runs else []:
         with _progress(str(run)) as progress:
             rows += jobs.score(run, data, progress, again).rows
+        if diagnostics:
+            with _progress(f"{run} diagnostics") as progress:
+                diagnosed[run] = jobs.diagnose(run, data, progress, again)
     if json:
-        _print_json([row.model_dump() for row in rows])
+        _print_json([row.model_dump() for row in rows + [r for d in diagnosed.values() for r in d.rows()]])
     else:
-        from emubench import listing
+        from emubench import diagnostics_report, listing
 
         listing.show_scores(rows)
+        for run, found in diagnosed.items():
+            diagnostics_report.show(run, found)
 
 
 @app.command()

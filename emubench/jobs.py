@@ -224,6 +224,47 @@ def score(run: Path, data: Path, progress: Progress | None = None, again: bool =
     return result.scores
 
 
+def read_diagnostics(run: Path) -> schema.DiagnosticsFile | None:
+    """The diagnostics of a run, as far as they were made."""
+    path = run / "diagnostics.json"
+    return schema.read_json(schema.DiagnosticsFile, path) if path.exists() else None
+
+
+def diagnose(run: Path, data: Path, progress: Progress | None = None, again: bool = False) -> schema.DiagnosticsFile:
+    """Write ``diagnostics.json`` (see :mod:`emubench.emulator_diagnostics`), one diagnostic after another.
+
+    What is there for these data and this version is kept, so that an interrupted run goes on where it was.
+    """
+    from emubench import emulator_diagnostics as diagnostics  # scoring alone does not need it
+
+    emulator, task = load(run)
+    card, digest = read_card(run), evaluate.truth_digest(task, data)
+    empty = schema.DiagnosticsFile(
+        schema_version=schema.SCHEMA_VERSION,
+        emubench_version=__version__,
+        task=task.name,
+        size=task.size,
+        truth_sha256=digest,
+        diagnostics={},
+    )
+    stored = (None if again else read_diagnostics(run)) or empty
+    if (stored.truth_sha256, stored.emubench_version) != (digest, __version__):
+        stored = empty
+    torch.set_num_threads(card.threads)
+    for i, name in enumerate(diagnostics.DIAGNOSTICS):
+        if name in stored.diagnostics:
+            continue
+
+        def show(done: int, total: int, i: int = i) -> None:
+            if progress is not None:
+                progress(1000 * i + 1000 * done // total, 1000 * len(diagnostics.DIAGNOSTICS))
+
+        found = diagnostics.measure(name, diagnostics.Subject(emulator, task, data, card.seed, show))
+        stored = stored.model_copy(update={"diagnostics": {**stored.diagnostics, name: found}})
+        store.write_text(run / "diagnostics.json", stored.model_dump_json(indent=1) + "\n")
+    return stored
+
+
 def find_runs(paths: list[Path]) -> list[Path]:
     """The run folders at or below ``paths``, sorted."""
     runs = []

@@ -16,7 +16,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from emubench import jobs, ranking, store
+from emubench import diagnostics_report, jobs, listing, ranking, store
 from emubench.entries import read_runs
 from emubench.errors import EmubenchError
 from emubench.task import CUSTOM, RANKED_TRACKS, TRACKS
@@ -40,6 +40,8 @@ def compare(
         print(as_json(frame))
     else:
         show(frame)
+        if diagnosed := [(run.entry, found) for run in read if (found := jobs.read_diagnostics(run.path))]:
+            listing.console().print(diagnostics_report.summary(diagnosed))
     if plot_dir is not None:
         write(frame, plot_dir)
         from emubench import plotting  # seaborn takes seconds to import

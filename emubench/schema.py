@@ -86,6 +86,29 @@ class ScoreFile(Model):
     cases: dict[Name, Annotated[list[float], Field(max_length=100000)]]
 
 
+class Diagnostic(Model):
+    """One diagnostic of an emulator: rows, arrays for plots, and a line where it is not (wholly) available."""
+
+    rows: Annotated[list[ScoreRow], Field(max_length=1000)] = []
+    series: dict[Name, Annotated[list[float], Field(max_length=10000)]] = {}
+    note: Text = ""
+
+
+class DiagnosticsFile(Model):
+    """``diagnostics.json`` of a run: reported, never ranked."""
+
+    schema_version: int
+    emubench_version: Annotated[str, Field(max_length=40)]
+    task: Name
+    size: Name
+    truth_sha256: Annotated[str, Field(max_length=64)]
+    diagnostics: dict[Name, Diagnostic]
+
+    def rows(self) -> list[ScoreRow]:
+        """All rows, in the order of the diagnostics."""
+        return [row for diagnostic in self.diagnostics.values() for row in diagnostic.rows]
+
+
 def parse(model: type[Any], data: Any, where: Path | str) -> Any:
     """Validate ``data`` as ``model``; the first fault becomes one line that names file, key and what was found."""
     try:
