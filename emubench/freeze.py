@@ -1,8 +1,9 @@
-"""Make the frozen reference values: ``python -m emubench.freeze --help``.
+"""Make the frozen reference values: ``python -m emubench.freeze climate`` and ``python -m emubench.freeze write``.
 
-Run once per benchmark version by a maintainer: takes the accuracy floor from standard runs of seed 0 and measures
-noise floors and anchors of the climate distances on independent truth, into ``reference.json``. The oracle's values
-come from :mod:`emubench.perfect_model`, but for clean deterministic tasks: there they are the caps its run reaches.
+Run once per benchmark version by a maintainer. ``climate`` measures noise floors and anchors of the climate distances
+on independent truth, ``write`` takes the accuracy floor from standard runs of seed 0; both put them into
+``reference.json`` and raise its ``version``. The oracle's values come from :mod:`emubench.perfect_model`, but for clean
+deterministic tasks: there they are the caps its run reaches.
 """
 
 from __future__ import annotations
@@ -12,46 +13,47 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
-from torch import Tensor
 
-from emubench import evaluate, metrics, perfect_model, reference, schema, store, trajectories
+from emubench import evaluate, floors, perfect_model, reference, schema, store
 from emubench import task as tasks
 from emubench.errors import EmubenchError
-from emubench.metrics import Pool, Truth, stability
-from emubench.random import torch_stream
+from emubench.metrics import Pool, Truth
 from emubench.task import SIZES, Task
 
 app = typer.Typer(help=__doc__)
-FLOOR_SEED = 1000
-KEPT = ("d_zero", "d_floor", "oracle", "oracle_standard_error", "oracle_cases")
-N_INDEPENDENT, N_SAMPLES, QUANTILE = 256, 2000, 0.99
+PathOption = Annotated[Path, typer.Option(help="The file to write.")]
 
 
 @app.command()
-def write(
-    data: Path = Path("data"),
-    runs: Path = Path("runs"),
-    climate: Annotated[bool, typer.Option("--climate", help="Measure noise floors and anchors (minutes).")] = False,
-    path: Annotated[Path, typer.Option(help="The file to write.")] = reference.PATH,
-) -> None:
-    """Freeze the reference values of all tasks, in two steps: the climate's (``--climate``), then floor and oracle.
-
-    The second step needs scored standard runs of the floors and of the oracle; it keeps the first one's values and the
-    oracle's where it was measured by :mod:`emubench.perfect_model`.
-    """
-    stored: dict[str, Any] = {}
-    climates: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
+def climate(data: Path = Path("data"), path: PathOption = reference.PATH) -> None:
+    """Freeze noise floors and anchors of the climate distances (ten minutes); other values are kept."""
+    measured: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
     for name in tasks.names():
         task = tasks.get(name)
         key = (task.system.name, task.shape)
-        if climate and key not in climates:
-            climates[key] = climate_reference(task, data)
-        kept = {k: v for k, v in reference.get(name).items() if k in KEPT}
-        stored[name] = climates[key] if climate else {**headline_reference(task, runs), **kept}
-        print(name, json.dumps(stored[name]), flush=True)
-    store.write_text(path, json.dumps(stored, indent=1) + "\n")
+        if key not in measured:
+            measured[key] = climate_reference(task, data)
+            print(*key, json.dumps(measured[key]), flush=True)
+    _store(path, {name: measured[(t := tasks.get(name)).system.name, t.shape] for name in tasks.names()})
+
+
+@app.command()
+def write(runs: Path = Path("runs"), path: PathOption = reference.PATH) -> None:
+    """Freeze the accuracy floor, from scored standard runs; other values are kept."""
+    measured = {}
+    for name in tasks.names():
+        measured[name] = headline_reference(tasks.get(name), runs)
+        print(name, json.dumps(measured[name]), flush=True)
+    _store(path, measured)
+
+
+def _store(path: Path, measured: dict[str, dict[str, Any]]) -> None:
+    """Put values of tasks into the file, whose version counts up."""
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stored |= {name: stored.get(name, {}) | values for name, values in measured.items()}
+    content = {"version": 0} | stored | {"version": stored.get("version", 0) + 1}
+    store.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def headline_reference(task: Task, runs: Path) -> dict[str, float]:
@@ -81,35 +83,17 @@ def _standard_error(runs: Path, task: str) -> float:
     return float(np.std(cases, ddof=1) / len(cases) ** 0.5)
 
 
-def independent_truth(task: Task) -> Tensor:
-    """Scored components of independent stationary runs ``"B T *S"`` as long as a climate case, of another seed."""
-    length, step = task.context + task.climate_steps, len(task.system.starts)
-    rows = []
-    for block in range(step * N_INDEPENDENT // trajectories.LANES):
-        simulated = trajectories.simulate_block(task.system, FLOOR_SEED, "climate", block, length)
-        rows.append(task.observation.select(simulated[::step, task.context :]))
-    return torch.from_numpy(np.concatenate(rows))
-
-
 def climate_reference(task: Task, data: Path) -> dict[str, Any]:
-    """``d_zero`` and, per size, ``d_floor``: the 99 % quantile of d over samples of as many independent cases."""
-    values = independent_truth(task)
-    floors, anchors = {}, {}
+    """``d_floor`` per size and, of the standard one, ``d_zero``, against the benchmark's own truth."""
+    floors_of_size, anchors = {}, {}
     for size in SIZES:
         sized = tasks.get(task.name, size)
-        truth_values, start, _ = evaluate.load_truth(sized, data, "climate")
-        truth = Truth(sized, truth_values, start, Pool(sized, truth_values[start == 0]))
-        d = stability.distances(metrics.deviation(values, sized), truth)
-        generator = torch_stream(0, "floor", task.name)
-        n = int((start == 0).sum())
-        means = d[torch.randint(len(d), (N_SAMPLES, n), generator=generator)].mean(1)
-        names = stability.aspects(sized)
-        floors[size] = dict(zip(names, torch.quantile(means, QUANTILE, dim=0).tolist(), strict=True))
+        values, start, _ = evaluate.load_truth(sized, data, "climate")
+        found = floors.measure(Truth(sized, values, start, Pool(sized, values[start == 0])))
+        floors_of_size[size] = found["d_floor"]
         if size == "standard":
-            constant = truth.mean.expand(1, *values.shape[1:]).clone()
-            zero = stability.distances(metrics.deviation(constant, sized), truth)[0]
-            anchors = dict(zip(names, zero.tolist(), strict=True))
-    return {"d_zero": anchors, "d_floor": floors}
+            anchors = found["d_zero"]
+    return {"d_zero": anchors, "d_floor": floors_of_size}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,11 @@ def _all() -> dict[str, Any]:
     return json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else {}
 
 
+def version() -> int:
+    """Counts how often the values were frozen: scores of two versions do not compare."""
+    return int(_all().get("version", 0))
+
+
 def get(task: str) -> dict[str, Any]:
     """``floor``, ``oracle`` (values of the headline metric), ``d_zero`` and ``d_floor`` of a task, if frozen."""
     return _all().get(task, {})

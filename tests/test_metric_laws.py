@@ -14,6 +14,7 @@ from emubench.metrics import Pool, Truth
 NAN, INF = float("nan"), float("inf")
 TASKS = ["lorenz63-noisy", "lorenz96-partial", "kpz-noisy"]
 PAIRS = [(m, t) for m in metrics.names() for t in TASKS if metrics.get(m).applies(tasks.get(t))]
+ASPECTS = ("w1", "spatial_spectrum", "temporal_spectrum", "patches")
 BETTER = {
     "valid_prediction_time": 1,
     "valid_prediction_time_strict": 1,
@@ -29,11 +30,10 @@ BETTER = {
     "energy_score": -1,
     "reliability_index": -1,
     "surviving_fraction": 1,
-    "w1_distance": -1,
-    "spatial_spectrum_distance": -1,
+    "time_to_escape": 1,
     "skill_stability": 1,
-    "w1_skill": 1,
-    "spatial_spectrum_skill": 1,
+    **{f"{aspect}_distance": -1 for aspect in ASPECTS},
+    **{f"{aspect}_skill": 1 for aspect in ASPECTS},
 }
 """The sign of better, for every score but those of :data:`EXEMPT`."""
 EXEMPT = {
@@ -45,7 +45,7 @@ FORECASTS = ["drifting", "noise", "loud", "shifted", "frozen"]
 
 @pytest.fixture(scope="module")
 def truth_of(data):
-    """The truth of a task's split, of 4 or 8 cases and at most 300 samples, to be quick."""
+    """The truth of a task's split, of 2 or 8 cases and at most 300 samples, to be quick; of climates 80."""
     made = {}
 
     def get(name: str, split: str) -> Truth:
@@ -53,14 +53,14 @@ def truth_of(data):
             task = tasks.get(name, "tiny")
             values, start, _ = evaluate.load_truth(task, data, split)
             n = 2 if task.system.stochastic else 8
-            values, start = values[:n, :300], start[:n]
+            values, start = values[:n, : 80 if split == "climate" else 300], start[:n]
             pool = Pool(task, values[start == 0]) if split == "climate" else None
             made[name, split] = Truth(task, values, start, pool, reference(pool))
         return made[name, split]
 
     def reference(pool: Pool | None) -> dict:
-        names = ("w1", "spatial_spectrum")
-        return {"d_floor": {"tiny": dict.fromkeys(names, 0.05)}, "d_zero": dict.fromkeys(names, 1.0)} if pool else {}
+        floors, anchors = dict.fromkeys(ASPECTS, 0.05), dict.fromkeys(ASPECTS, 1.0)
+        return {"d_floor": {"tiny": floors}, "d_zero": anchors} if pool else {}
 
     return get
 

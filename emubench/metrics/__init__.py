@@ -12,11 +12,23 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from emubench import registry
+from emubench.metrics._features import (
+    POOL_FEATURES,
+    Map,
+    directions,
+    in_order,
+    one_point,
+    patches,
+    scored_symmetries,
+    whitening,
+)
+from emubench.metrics._spectra import spatial_power, temporal_power
 from emubench.task import Task
 
 LOST = 10.0
@@ -73,16 +85,56 @@ class Pool:
     values: Float[Tensor, "B T *S"]
 
     @cached_property
+    def anomalies(self) -> Tensor:
+        """What the statistics are of: see :func:`deviation`."""
+        return deviation(self.values, self.task)
+
+    @cached_property
     def sorted(self) -> Float[Tensor, "C n"]:
         """All values in order: per component, or of all sites of a ring together."""
-        anomalies = deviation(self.values, self.task)
-        columns = anomalies.reshape(1, -1) if self.task.system.ring else anomalies.reshape(-1, anomalies.shape[-1]).T
-        return columns.sort(dim=1).values
+        return in_order(one_point(self.anomalies, self.task.system.ring))
 
     @cached_property
     def spatial_power(self) -> Tensor:
         """Mean power of each spatial Fourier mode."""
-        return spatial_power(deviation(self.values, self.task)).mean(0)
+        return spatial_power(self.anomalies).mean(0)
+
+    @cached_property
+    def temporal_power(self) -> Float[Tensor, "K C"]:
+        """Mean power at each frequency."""
+        return temporal_power(self.anomalies, self.task.system.ring).mean(0)
+
+    @cached_property
+    def projection(self) -> Float[Tensor, "P F"]:
+        """Fixed directions in the space of whitened patches, in which these are scored."""
+        features = patches(self.anomalies, self.task.system.ring, POOL_FEATURES)
+        scale = float(np.square(self.task.observation.select(self.task.system.std)).mean())
+        return directions(len(features)) @ whitening(features, scale)
+
+    @cached_property
+    def sorted_projections(self) -> Float[Tensor, "P n"]:
+        """Patches along every direction, in order."""
+        return in_order(self.projection @ patches(self.anomalies, self.task.system.ring, POOL_FEATURES))
+
+    @cached_property
+    def images(self) -> list[Map]:
+        """The identity, and the system's symmetries that move one-point values or patches (a translation does not).
+
+        Distances are averaged over them, so that a run and its mirror image score the same.
+        """
+        probe = self.values[:1, :64]
+        maps: list[Map] = [lambda values: values]
+        before = self._features(probe)
+        for symmetry in scored_symmetries(self.task):
+            if not torch.allclose(self._features(symmetry(probe)), before, rtol=0, atol=1e-6):
+                maps.append(symmetry)
+        return maps
+
+    def _features(self, values: Tensor) -> Tensor:
+        """The sorted values that one-point and patch distances are made of, of few samples."""
+        anomalies, ring = deviation(values, self.task), self.task.system.ring
+        projected = self.projection @ patches(anomalies, ring, anomalies.numel())
+        return torch.cat([in_order(one_point(anomalies, ring)).flatten(), in_order(projected).flatten()])
 
     @cached_property
     def end_variance(self) -> float:
@@ -93,11 +145,6 @@ class Pool:
 def deviation(values: Tensor, task: Task) -> Tensor:
     """What climate scores look at: the field itself; for stochastic growth its deviation from the ring's mean."""
     return values - values.mean(-1, keepdim=True) if task.system.stochastic else values
-
-
-def spatial_power(values: Float[Tensor, "B T N"]) -> Float[Tensor, "B K"]:
-    """Power of the spatial Fourier modes 1 … N/2 over time, per case."""
-    return torch.stack([(torch.fft.rfft(case).abs() ** 2).mean(0)[1:] for case in values])
 
 
 def end_variance(values: Float[Tensor, "B T *S"], task: Task) -> Float[Tensor, " B"]:

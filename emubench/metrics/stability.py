@@ -1,29 +1,44 @@
 """Stability: does a long run stay on the attractor? Climate distances per case over time, lost and dead cases.
 
 Distances d between a case and the pooled truth, each averaged over cases, a lost case counting d₀ (that of a constant
-at the mean), which also caps every case, so that failing is never cheaper: **W1/σ** of one-point values; **spatial
-spectrum** (rings): mean |Δ log power| over modes, both capped from below at 10⁻⁶ of the truth's peak. With d_f the 99 %
-quantile of d over independent truth samples of the same size, s = clip(1 − ln(max(d, d_f)/d_f) / ln(d₀/d_f), 0, 1), and
+at the mean), which also caps every case, so that failing is never cheaper:
+
+- **w1**: 1-Wasserstein distance of one-point values, in σ: mean over components, or of all sites of a ring together;
+- **spatial_spectrum** (rings): mean |Δ log power| over the spatial Fourier modes 1 … N/2;
+- **temporal_spectrum**: the same over frequencies, by Welch's estimator (:mod:`emubench.metrics._spectra`), the mean
+  over a ring's sites, else per component; in both spectra powers under 10⁻⁶ of the truth's peak count as that;
+- **patches**: sliced 1-Wasserstein distance of patches of 3 samples × 3 neighbouring sites (off rings: 3 samples of
+  all components), whitened by the truth's covariance, in 32 fixed directions (Bonneel et al. 2015,
+  doi:10.1007/s10851-014-0506-3). It sees what spectra can't: phases, skewness, the arrow of time.
+
+W1 and patches are averaged over the images of the run under the system's symmetries, so that a mirrored run scores the
+same. With d_f the 99 % quantile of d over independent truth samples of the same size, frozen in ``reference.json``,
+s = clip(1 − ln(max(d, d_f)/d_f) / ln(d₀/d_f), 0, 1), and
 
     skill_stability = (1 − lost − dead) · min(s):  a climate is as good as its worst aspect.
 
 *Lost*: not finite, or more than 10 σ from the mean anywhere. *Dead*: temporal variance over the last 20 Lyapunov times
-(256 samples) under 10 % of the truth's. Range 0 … 1, higher is better. It can't see an order in time.
+(256 samples) under 10 % of the truth's. Range 0 … 1, higher is better. It can't see whether a run follows the truth.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.metrics import LOST, Row, Summary, Truth, deviation, end_variance, spatial_power
-from emubench.task import Task
+from emubench.metrics import LOST, Row, Summary, Truth, deviation, end_variance
+from emubench.metrics._features import CASE_FEATURES, in_order, one_point, patches, wasserstein
+from emubench.metrics._spectra import CAP, spatial_power, spectrum_distance, temporal_power
+from emubench.task import SIZES, Task
+
+__all__ = ["CAP", "spectrum_distance"]  # for plots
 
 split = "climate"
-CAP = 1e-6
+UNITS = {"w1": "climatological std"}
 
 
 def applies(task: Task) -> bool:
@@ -33,43 +48,58 @@ def applies(task: Task) -> bool:
 
 def aspects(task: Task) -> tuple[str, ...]:
     """Names of the distances that apply."""
-    return ("w1", "spatial_spectrum") if task.system.ring else ("w1",)
+    names = ("w1", "spatial_spectrum", "temporal_spectrum", "patches")
+    return names if task.system.ring else (names[0], *names[2:])
 
 
 def w1_distance(values: Float[Tensor, "B T *S"], truth: Truth) -> Float[Tensor, " B"]:
     """1-Wasserstein distance of each case's one-point values from the pooled truth's, in σ, mean over components."""
     assert truth.pool is not None
-    pool = truth.pool.sorted
-    std = truth.std.mean().reshape(1) if truth.task.system.ring else truth.std
-    distances = []
-    for case in values:
-        columns = case.reshape(1, -1) if truth.task.system.ring else case.reshape(-1, case.shape[-1]).T
-        ordered = columns.double().sort(dim=1).values
-        level = (torch.arange(ordered.shape[1], dtype=torch.float64) + 0.5) / ordered.shape[1]
-        matching = pool[:, (level * pool.shape[1]).long()]
-        distances.append(((ordered - matching).abs().mean(1) / std).mean())
-    return torch.stack(distances)
+    ring = truth.task.system.ring
+    std = truth.std.mean().reshape(1) if ring else truth.std
+    ordered = (in_order(one_point(case[None], ring)) for case in values)
+    return torch.stack([(wasserstein(o, truth.pool.sorted) / std).mean() for o in ordered])
 
 
-def spectrum_distance(power: Float[Tensor, "B K"], truth_power: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
-    """Mean over modes of |log power − log truth's|, both capped from below at 10⁻⁶ of the truth's peak."""
-    floor = CAP * truth_power.max()
-    return (power.clamp(min=floor).log() - truth_power.clamp(min=floor).log()).abs().mean(-1)
+def patch_distance(values: Float[Tensor, "B T *S"], truth: Truth) -> Float[Tensor, " B"]:
+    """Sliced 1-Wasserstein distance of each case's patches from the pooled truth's, mean over directions."""
+    assert truth.pool is not None
+    pool, ring = truth.pool, truth.task.system.ring
+    projected = (pool.projection @ patches(case[None], ring, CASE_FEATURES) for case in values)
+    return torch.stack([wasserstein(in_order(p), pool.sorted_projections).mean() for p in projected])
 
 
 def distances(values: Float[Tensor, "B T *S"], truth: Truth) -> Float[Tensor, "B A"]:
-    """The distances of :func:`aspects` of sound cases, ``values`` being deviations."""
+    """The distances of :func:`aspects` of sound cases."""
     assert truth.pool is not None
-    columns = [w1_distance(values, truth)]
-    if truth.task.system.ring:
-        columns.append(spectrum_distance(spatial_power(values.double()), truth.pool.spatial_power))
-    return torch.stack(columns, dim=1)
+    pool, ring, run = truth.pool, truth.task.system.ring, deviation(values, truth.task)
+    images = [run, *(deviation(image(values), truth.task) for image in pool.images[1:])]
+    spectra = [spectrum_distance(spatial_power(run), pool.spatial_power)] if ring else []
+    return torch.stack(
+        [
+            torch.stack([w1_distance(image, truth) for image in images]).mean(0),
+            *spectra,
+            spectrum_distance(temporal_power(run, ring), pool.temporal_power),
+            torch.stack([patch_distance(image, truth) for image in images]).mean(0),
+        ],
+        dim=1,
+    )
+
+
+def anchors(truth: Truth, n_samples: int) -> Float[Tensor, " A"]:
+    """d₀: the distances of a constant at the climatological mean."""
+    return distances(truth.mean.expand(1, n_samples, *truth.task.shape).clone(), truth)[0]
 
 
 def lost_cases(forecast: Float[Tensor, "B T *S"], truth: Truth) -> Tensor:
     """Whether a case is ever non-finite or further than 10 σ from the mean."""
+    return lost_samples(forecast, truth).any(1)
+
+
+def lost_samples(forecast: Float[Tensor, "B T *S"], truth: Truth) -> Tensor:
+    """Whether any component is non-finite or further than 10 σ from the mean; ``"B T"``."""
     off = (deviation(forecast, truth.task) - truth.mean).abs() / truth.std
-    return ~(off <= LOST).flatten(1).all(1)
+    return ~(off <= LOST).flatten(2).all(2)
 
 
 def skill(d: Tensor, d_floor: float, d_zero: float) -> Tensor:
@@ -78,35 +108,42 @@ def skill(d: Tensor, d_floor: float, d_zero: float) -> Tensor:
     return (1 - ratio).clamp(0, 1)
 
 
+def scale(truth: Truth) -> tuple[dict[str, float], dict[str, float]] | None:
+    """The frozen noise floors, of the task's size whatever its training split, and anchors, if there are any."""
+    name = truth.task.size
+    base = name if name in SIZES else name.rpartition("-")[0]
+    floors: Any = truth.reference.get("d_floor", {})
+    found = floors.get(name, floors.get(base)), truth.reference.get("d_zero")
+    names = aspects(truth.task)
+    return found if all(values and set(names) <= values.keys() for values in found) else None  # type: ignore[return-value]
+
+
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """Lost and dead indicators and distances per case; with frozen reference values also the skill."""
     assert truth.pool is not None
     run, task = forecast[0].double(), truth.task
     lost = lost_cases(run, truth)
-    sound = deviation(torch.where(lost.reshape(-1, *[1] * (run.ndim - 1)), truth.mean, run), task)
-    d = distances(sound, truth)
-    constant = truth.mean.expand(1, run.shape[1], *run.shape[2:]).clone()
-    d_zero = distances(deviation(constant, task), truth)[0]
+    sound = torch.where(lost.reshape(-1, *[1] * (run.ndim - 1)), truth.mean, run)
+    d, d_zero = distances(sound, truth), anchors(truth, run.shape[1])
     d = torch.where(lost[:, None], d_zero, torch.minimum(d, d_zero))
     dead = (end_variance(sound, task) < 0.1 * truth.pool.end_variance) & ~lost
     # The pooled truth is stationary, so cases that start flat count for survival but not for the distances.
     counted = (truth.start == 0).double()[:, None]
-    names = aspects(task)
-    floors = truth.reference.get("d_floor", {}).get(task.size)
-    anchors = truth.reference.get("d_zero")
+    names, scales = aspects(task), scale(truth)
 
     def finish(mean: Tensor) -> Tensor:
         lost_share, dead_share = mean[..., 0], mean[..., 1]
         d_mean = mean[..., 3:] / mean[..., 2:3]
         out = [1 - lost_share, dead_share, *d_mean.unbind(-1)]
-        if floors and anchors:
-            s = [skill(d_mean[..., i], floors[n], anchors[n]) for i, n in enumerate(names)]
+        if scales:
+            floors, zeros = scales
+            s = [skill(d_mean[..., i], floors[n], zeros[n]) for i, n in enumerate(names)]
             out += [(1 - lost_share - dead_share) * torch.stack(s).amin(0), *s]
         return torch.stack(out, dim=-1)
 
     rows = [Row("surviving_fraction", None, "1"), Row("dead_fraction", None, "1")]
-    rows += [Row(f"{n}_distance", None, "climatological std" if n == "w1" else "1") for n in names]
-    if floors and anchors:
+    rows += [Row(f"{n}_distance", None, UNITS.get(n, "1")) for n in names]
+    if scales:
         rows += [Row("skill_stability", None, "1"), *(Row(f"{n}_skill", None, "1") for n in names)]
     columns = [lost.double()[:, None], dead.double()[:, None], counted, d * counted]
     return Summary(cases=torch.cat(columns, dim=1), rows=tuple(rows), finish=finish)
