@@ -95,11 +95,11 @@ def test_the_frozen_floors_are_those_of_the_benchmarks_truth(data, name):
     task = tasks.get(name, "tiny")
     values, start, _ = evaluate.load_truth(task, data, "climate")
     truth = floors.pooled(task, values)
-    found = floors.measure(truth, n_independent=64, seed=3)
+    found = floors.measure(truth, n_independent=128, seed=3)
     frozen = reference.get(name)
     assert not start.any()
     for aspect, floor in found["d_floor"].items():
-        assert floor == pytest.approx(frozen["d_floor"]["tiny"][aspect], rel=0.12)
+        assert floor == pytest.approx(frozen["d_floor"]["tiny"][aspect], rel=0.15)
         assert found["d_zero"][aspect] == pytest.approx(frozen["d_zero"][aspect], rel=0.05)
 
 
