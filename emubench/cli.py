@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +11,8 @@ import typer
 
 from emubench import __version__
 from emubench.errors import EmubenchError
+from emubench.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json
+from emubench.options import progress as show_progress
 
 app = typer.Typer(
     name="emubench",
@@ -21,35 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-Data = Annotated[Path, typer.Option("--data", help="Folder of the datasets.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
-SizeOption = Annotated[str, typer.Option("--size", help="Amount of data: tiny or standard.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes to use.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
-DATA, RUNS = Path("data"), Path("runs")
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error that appears in a terminal only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    bar = Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    )
-    with bar:
-        job = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(job, completed=done, total=total)
-
-
-def _print_json(value: Any) -> None:
-    print(jsonlib.dumps(value, indent=1))
 
 
 @app.command("list")
@@ -66,7 +37,7 @@ def list_(
 
     rows = listing.rows(what, size)
     if json:
-        _print_json(rows)
+        print_json(rows)
     else:
         listing.show(what, rows)
 
@@ -99,10 +70,10 @@ def generate(
     wanted = [tasks.resolve(n, sized, out) for n in (tasks.names() if names == ["all"] else names)]
     files: list[str] = []
     for task in wanted:
-        with _progress(task.name) as progress:
+        with show_progress(task.name) as progress:
             files += map(str, dataset.generate(task, out, seed, workers, progress))
     if json:
-        _print_json(files)
+        print_json(files)
     else:
         print("\n".join(f"wrote {f}" for f in files) or "everything is there already")
 
@@ -126,7 +97,7 @@ def verify(
         if not json:
             print(f"{path}: {verdicts[str(path)]}")
     if json:
-        _print_json(verdicts)
+        print_json(verdicts)
 
 
 @app.command()
@@ -147,7 +118,7 @@ def contexts(
     path = file or Path(f"{name}.contexts.h5")
     dataset.write_context_file(tasks.resolve(name, size, data), data, path)
     if json:
-        _print_json(str(path))
+        print_json(str(path))
     else:
         print(f"wrote {path}; score a forecast of it with: emubench score --forecast FILE --task {name} --size {size}")
 
@@ -174,10 +145,10 @@ def train(
     task = tasks.resolve(name, size, data)
     overrides = dict(map(_setting, settings or []))
     job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipe.to_json(task))
-    with _progress(f"{baseline} {name}") as progress:
+    with show_progress(f"{baseline} {name}") as progress:
         folder = jobs.train(job, data, out, progress)
     if json:
-        _print_json(str(folder))
+        print_json(str(folder))
     else:
         print(f"run {folder}")
 
@@ -220,16 +191,16 @@ def score(
             raise EmubenchError("--forecast needs --task TASK")
         if diagnostics:
             raise EmubenchError("--diagnostics needs RUN folders: a forecast file can't be asked for another forecast")
-        with _progress(name) as progress:
+        with show_progress(name) as progress:
             rows = list(evaluate.score_forecast(forecast, tasks.resolve(name, size, data), data, progress).scores.rows)
     for run in jobs.find_runs(runs) if runs else []:
-        with _progress(str(run)) as progress:
+        with show_progress(str(run)) as progress:
             rows += jobs.score(run, data, progress, again).rows
         if diagnostics:
-            with _progress(f"{run} diagnostics") as progress:
+            with show_progress(f"{run} diagnostics") as progress:
                 diagnosed[run] = jobs.diagnose(run, data, progress, again)
     if json:
-        _print_json([row.model_dump() for row in rows + [r for d in diagnosed.values() for r in d.rows()]])
+        print_json([row.model_dump() for row in rows + [r for d in diagnosed.values() for r in d.rows()]])
     else:
         from emubench import diagnostics_report, listing
 

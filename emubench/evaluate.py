@@ -187,30 +187,14 @@ def evaluate(
     return result, timing
 
 
+def forecast_shapes(task: Task) -> dict[str, tuple[int, ...]]:
+    """Shape ``(M, B, T, *S)`` of a whole forecast, per split."""
+    return {s: (n_members(task, s), task.cases(s), task.steps(s), *task.shape) for s in ("test", "climate")}
+
+
 def read_forecast(path: Path, task: Task) -> dict[str, Tensor]:
-    """A forecast made elsewhere: HDF5 groups ``test``, ``climate`` with ``forecast``, or an npz with these keys."""
-    shapes = {s: (n_members(task, s), task.cases(s), task.steps(s), *task.shape) for s in ("test", "climate")}
-
-    def check(split: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        wanted = shapes[split]
-        if shape[1:] != wanted[1:] or shape[:1] not in {(1,), wanted[:1]}:
-            raise EmubenchError(f"{path}: forecast of {split}: shape {shape} where {wanted} belongs")
-        if dtype.kind != "f" or dtype.itemsize not in (4, 8):
-            raise EmubenchError(f"{path}: forecast of {split}: type {dtype} where float32 or float64 belongs")
-
-    if path.suffix == ".npz":
-        arrays = hdf5.read_npz(path, ("test", "climate"), check)
-    else:
-        arrays = {}
-        with hdf5.open_plain(path) as file:
-            stored = {name.strip("/"): item for name, item in hdf5.walk(path, file)}
-            for split in shapes:
-                if (item := stored.get(f"{split}/forecast")) is not None:
-                    check(split, item.shape, item.dtype)
-                    arrays[split] = hdf5.read_array(path, file, f"{split}/forecast")
-    for split in shapes:
-        if split not in arrays:
-            raise EmubenchError(f"{path}: the forecast of split {split} is missing (shape {shapes[split]})")
+    """A forecast made elsewhere: see :func:`emubench.hdf5.read_forecast`."""
+    arrays = hdf5.read_forecast(path, forecast_shapes(task))
     return {s: torch.from_numpy(np.ascontiguousarray(a, a.dtype.newbyteorder("="))) for s, a in arrays.items()}
 
 

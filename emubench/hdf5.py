@@ -118,3 +118,33 @@ def read_npz(path: Path, names: tuple[str, ...], check: Check) -> dict[str, np.n
     except NPZ_FAULTS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EmubenchError(f"{path}: not a whole npz file ({reason})") from None
+
+
+def read_forecast(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """A forecast file: HDF5 groups ``test``, ``climate`` with ``forecast``, or an npz with these keys.
+
+    ``shapes`` says what belongs into each split, ``(M, B, T, *S)``; one member alone is taken, too. Raises
+    :class:`EmubenchError` for another shape or type, and for whatever is not a plain array.
+    """
+
+    def check(split: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        wanted = shapes[split]
+        if shape[1:] != wanted[1:] or shape[:1] not in {(1,), wanted[:1]}:
+            raise EmubenchError(f"{path}: forecast of {split}: shape {shape} where {wanted} belongs")
+        if dtype.kind != "f" or dtype.itemsize not in (4, 8):
+            raise EmubenchError(f"{path}: forecast of {split}: type {dtype} where float32 or float64 belongs")
+
+    if path.suffix == ".npz":
+        arrays = read_npz(path, tuple(shapes), check)
+    else:
+        arrays = {}
+        with open_plain(path) as file:
+            stored = {name.strip("/"): item for name, item in walk(path, file)}
+            for split in shapes:
+                if (item := stored.get(f"{split}/forecast")) is not None:
+                    check(split, item.shape, item.dtype)
+                    arrays[split] = read_array(path, file, f"{split}/forecast")
+    for split, wanted in shapes.items():
+        if split not in arrays:
+            raise EmubenchError(f"{path}: the forecast of split {split} is missing (shape {wanted})")
+    return arrays

@@ -1,0 +1,41 @@
+"""Options that mean the same in every command, and how commands show progress and print JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Data = Annotated[Path, typer.Option("--data", help="Folder of the datasets.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
+SizeOption = Annotated[str, typer.Option("--size", help="Amount of data: tiny or standard.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes to use.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
+DATA, RUNS = Path("data"), Path("runs")
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error that appears in a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    bar = Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    )
+    with bar:
+        job = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(job, completed=done, total=total)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for machines."""
+    print(json.dumps(value, indent=1))
