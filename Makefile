@@ -14,7 +14,7 @@ demo: .venv/ready
 	$(BIN)/emubench demo --out demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
