@@ -13,6 +13,7 @@ from emubench import __version__
 from emubench.errors import EmubenchError
 from emubench.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json
 from emubench.options import progress as show_progress
+from emubench.submission import commands as submission
 
 app = typer.Typer(
     name="emubench",
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(submission.app, name="submit")
 
 
 @app.command("list")
