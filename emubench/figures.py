@@ -1,20 +1,93 @@
-"""What the plots of a run show, collected while it is scored: ``figures.json``."""
+"""What the plots of a run show beyond its scores, collected while it is scored: ``figures.json``.
+
+One test case; densities and spectra of the long runs beside the truth's, with the band in which another sample of the
+truth would lie; for stochastic systems the ranks of the truth among the members, and the heights of flat interfaces.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from emubench import metrics
-from emubench.metrics import Truth
+from emubench.metrics import Pool, Truth, _ensemble, deviation, rank_histogram
+from emubench.metrics._spectra import spatial_power, temporal_power
+from emubench.metrics.stability import lost_cases
+from emubench.systems.kpz import KPZ
 from emubench.task import Task
+from emubench.trajectories import FLAT_BLANK
 
 CLAMP = 1e9
 """Where what is not finite, or beyond, is kept: JSON knows numbers alone."""
+BINS, REACH = 96, 6.0
+"""Of a density: bins between −6 σ and 6 σ."""
+HEIGHT_BINS, HEIGHT_RANGE = 60, (-5.0, 7.0)
+"""Of heights, in units of (Γt)^(1/3)."""
+HEIGHT_LEADS = (9, 57, 121)
+"""Samples ahead at which a flat interface has grown for 16, 64 and 128 samples."""
+BAND = 2.576 * math.sqrt(2)
+"""Standard errors between two samples of one law that 99 % of differences stay within."""
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Series = Annotated[list[Number], Field(max_length=4096)]
+
+
+class Comparison(BaseModel):
+    """A curve of a run beside the truth's, with the band in which another sample of the truth would lie (99 %)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    x: Series
+    run: Series | None = None
+    """Mean over the cases that are not lost; ``None`` if all are."""
+    truth: Series
+    low: Series
+    high: Series
+
+    @model_validator(mode="after")
+    def _same_lengths(self) -> Comparison:
+        if {len(s) for s in (self.run, self.truth, self.low, self.high) if s is not None} != {len(self.x)}:
+            raise ValueError("x, run, truth, low and high must have the same length")
+        return self
+
+
+class Ranks(BaseModel):
+    """Frequencies of the ranks 0 … M of the truth among the members, at one lead; failed cases are left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lead_time: Number
+    frequency: Annotated[list[Number], Field(min_length=2, max_length=4096)]
+
+
+class Heights(Comparison):
+    """Densities of (h − ⟨h⟩)/(Γt)^(1/3) after growth for ``time`` from flat; ⟨h⟩ is the truth's mean."""
+
+    time: Number
+
+
+class Figures(BaseModel):
+    """``figures.json``; what is empty does not apply."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    lead_time: Series
+    truth: Annotated[list[Series], Field(max_length=4096)]
+    forecast: Annotated[list[Series], Field(max_length=4096)]
+    lost: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the long runs that are lost, and not in the curves."""
+    density: Annotated[list[Comparison], Field(max_length=64)] = []
+    """Per component, or of all sites of a ring; in units of σ."""
+    spatial_spectrum: Comparison | None = None
+    temporal_spectrum: Annotated[list[Comparison], Field(max_length=64)] = []
+    """Per component, or the mean over a ring's sites; frequencies per unit of lead time."""
+    rank_histogram: Annotated[list[Ranks], Field(max_length=64)] = []
+    heights: Annotated[list[Heights], Field(max_length=16)] = []
 
 
 class Collector:
@@ -22,23 +95,95 @@ class Collector:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self._content: dict[str, Any] = {}
-        self._seen: set[str] = set()
+        self._example: dict[str, Any] = {}
+        self._ranks: list[Tensor] = []
+        self._heights: list[tuple[Tensor, Tensor]] = []
+        self._pool: Pool | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._cases, self._sound = 0, 0
 
     def add(self, split: str, forecast: Float[Tensor, "M B T *S"], truth: Truth) -> None:
         """Take a chunk of cases of ``"test"`` or ``"climate"``, in order."""
-        first = split not in self._seen
-        self._seen.add(split)
-        if first:
-            self._content |= _example(forecast, truth) if split == "test" else _spectra(forecast, truth)
+        if split == "climate":
+            self._add_climate(forecast[0], truth)
+            return
+        if not self._example:
+            self._example = _example(forecast, truth)
+        if self.task.system.stochastic:
+            self._ranks.append(rank_histogram.frequencies(forecast, truth)[0].sum(0))
+        flat = truth.start == _flat(self.task)
+        if growth_times(self.task) and flat.any():
+            leads = [lead - 1 for lead in HEIGHT_LEADS]
+            values = (forecast[:, flat][:, :, leads].float(), truth.values[flat][:, leads].float())
+            self._heights.append(values)
+
+    def _add_climate(self, run: Float[Tensor, "B T *S"], truth: Truth) -> None:
+        self._pool = truth.pool
+        for case in run[truth.start == 0]:
+            self._cases += 1
+            if not lost_cases(case[None].double(), truth):
+                self._sound += 1
+                for name, values in _statistics(case[None], self.task).items():
+                    self._sums[name] = self._sums.get(name, 0) + values[0]
 
     def content(self) -> dict[str, Any]:
         """Numbers, lists and dictionaries only, all finite."""
-        return self._content
+        content = dict(self._example)
+        if self._ranks:
+            total = torch.stack(self._ranks).sum(0)
+            frequency = total / total.sum(-1, keepdim=True).clamp(min=1e-300)
+            leads = _ensemble.LEADS[: len(frequency)]
+            content["rank_histogram"] = [
+                {"lead_time": float(lead), "frequency": _digits(f)} for lead, f in zip(leads, frequency, strict=True)
+            ]
+        if self._heights:
+            content["heights"] = self._height_densities()
+        if self._pool is not None and self._cases:
+            content["lost"] = 1 - self._sound / self._cases
+            content |= self._climate(self._pool)
+        Figures.model_validate(content)
+        return content
+
+    def _climate(self, pool: Pool) -> dict[str, Any]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        cases = [_statistics(case[None], self.task) for case in pool.values]
+        for name in cases[0]:
+            truth = torch.cat([case[name] for case in cases])
+            x = _abscissa(name, truth.shape[1], self.task)
+            total = self._sums.get(name)
+            run = None if total is None else total / self._sound
+            found[name] = [
+                _compare(x, None if run is None else run[:, c], truth[:, :, c], relative=name != "density")
+                for c in range(truth.shape[2])
+            ]
+        spatial = found.pop("spatial_spectrum", None)
+        return found | ({"spatial_spectrum": spatial[0]} if spatial else {})
+
+    def _height_densities(self) -> list[dict[str, Any]]:
+        densities = []
+        for k, (time, scale) in enumerate(growth_times(self.task)):
+            members = torch.cat([forecast[:, :, k].flatten(0, 1) for forecast, _ in self._heights]).double()
+            truth = torch.cat([values[:, k] for _, values in self._heights]).double()
+            mean = truth.mean()
+            low, high = HEIGHT_RANGE
+            x, run = _histogram((members - mean)[..., None] / scale, low, high, HEIGHT_BINS)
+            _, known = _histogram((truth - mean)[..., None] / scale, low, high, HEIGHT_BINS)
+            densities.append({"time": time, **_compare(x, run.mean(0)[:, 0], known[:, :, 0], relative=False)})
+        return densities
 
 
-def _rounded(values: Tensor) -> list[Any]:
-    return torch.nan_to_num(values.double(), nan=CLAMP).clamp(-CLAMP, CLAMP).numpy().round(3).tolist()
+def _flat(task: Task) -> int:
+    return task.system.starts.index("flat") if "flat" in task.system.starts else -1
+
+
+def growth_times(task: Task) -> list[tuple[float, float]]:
+    """Times t since a flat start at :data:`HEIGHT_LEADS`, and (Γt)^(1/3) with Γ = |λ| (D/ν)²/2; none if not KPZ."""
+    system = task.system
+    if not isinstance(system, KPZ) or system.lam == 0 or task.test_steps < HEIGHT_LEADS[-1]:
+        return []
+    gamma = abs(system.lam) * (system.noise / system.nu) ** 2 / 2
+    times = [(task.context - 1 - FLAT_BLANK + lead) * system.sample_interval for lead in HEIGHT_LEADS]
+    return [(time, (gamma * time) ** (1 / 3)) for time in times]
 
 
 def _example(forecast: Tensor, truth: Truth) -> dict[str, Any]:
@@ -49,10 +194,56 @@ def _example(forecast: Tensor, truth: Truth) -> dict[str, Any]:
     return {"lead_time": leads, "truth": _rounded(truth.values[0, :n]), "forecast": _rounded(forecast[0, 0, :n])}
 
 
-def _spectra(forecast: Tensor, truth: Truth) -> dict[str, Any]:
-    """Mean spatial power of the long runs, and of the truth."""
-    if not truth.task.system.ring or truth.pool is None:
-        return {}
-    run = metrics.deviation(forecast[0].double(), truth.task)
-    power = metrics.spatial_power(torch.nan_to_num(run, nan=0.0, posinf=0.0, neginf=0.0)).mean(0)
-    return {"spatial_power": power.tolist(), "truth_spatial_power": truth.pool.spatial_power.tolist()}
+def _rounded(values: Tensor) -> list[Any]:
+    return torch.nan_to_num(values.double(), nan=CLAMP).clamp(-CLAMP, CLAMP).numpy().round(3).tolist()
+
+
+def _digits(values: Tensor) -> list[float]:
+    """Six significant digits are enough for a plot."""
+    return [float(f"{v:.6g}") for v in values.tolist()]
+
+
+def _statistics(values: Float[Tensor, "B T *S"], task: Task) -> dict[str, Float[Tensor, "B K C"]]:
+    """Densities and spectra per case; C counts components, or is 1 on a ring."""
+    ring, values = task.system.ring, deviation(values.double(), task)
+    anomalies = (values - _select(task, task.system.mean)) / _select(task, task.system.std)
+    columns = anomalies.flatten(1)[..., None] if ring else anomalies
+    found = {"density": _histogram(columns, -REACH, REACH, BINS)[1], "temporal_spectrum": temporal_power(values, ring)}
+    return found | ({"spatial_spectrum": spatial_power(values)[..., None]} if ring else {})
+
+
+def _select(task: Task, values: np.ndarray) -> Tensor:
+    return torch.from_numpy(task.observation.select(values))
+
+
+def _abscissa(name: str, n: int, task: Task) -> Tensor:
+    if name == "density":
+        return (torch.arange(n) + 0.5) * (2 * REACH / n) - REACH
+    if name == "spatial_spectrum":
+        return torch.arange(1.0, n + 1)
+    return torch.arange(1, n + 1) / (2 * n * task.lead_time_step)
+
+
+def _histogram(values: Float[Tensor, "B n C"], low: float, high: float, n_bins: int) -> tuple[Tensor, Tensor]:
+    """Bin centres, and densities per case ``"B K C"`` of all values; those outside or not finite have no bin."""
+    width = (high - low) / n_bins
+    density = torch.zeros(len(values), n_bins, values.shape[2], dtype=torch.float64)
+    for case, row in zip(density, values, strict=True):
+        for c in range(values.shape[2]):
+            place = (row[:, c] - low) / width
+            inside = place[(place >= 0) & (place < n_bins)].long()
+            case[:, c] = torch.bincount(inside, minlength=n_bins) / (len(row) * width)
+    return low + (torch.arange(n_bins) + 0.5) * width, density
+
+
+def _compare(x: Tensor, run: Tensor | None, truth: Float[Tensor, "B K"], *, relative: bool) -> dict[str, Any]:
+    """A :class:`Comparison`; the band is around the truth, or where ``relative`` around its logarithm."""
+    mean = truth.mean(0)
+    error = BAND * truth.std(0) / len(truth) ** 0.5 if len(truth) > 1 else torch.zeros_like(mean)
+    if relative:
+        factor = (error / mean.clamp(min=1e-300)).clamp(max=50).exp()
+        low, high = mean / factor, mean * factor
+    else:
+        low, high = (mean - error).clamp(min=0), mean + error
+    curves = {"x": x, "truth": mean, "low": low, "high": high} | ({} if run is None else {"run": run})
+    return {name: _digits(values) for name, values in curves.items()}

@@ -17,7 +17,7 @@ from emubench import entries, jobs, plotting, ranking, reference
 from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.metrics._ensemble import LEADS
-from emubench.plotting import curves, examples, style
+from emubench.plotting import curves, examples, laws, style, throughput
 
 VERSION = {"schema_version": 1, "emubench_version": "0.1.0"}
 
@@ -43,6 +43,12 @@ def write_run(
     ]
     for row in rows[6:] if fails else ():
         row["value"] = None
+    alive = np.array([1.0, 0.6, 0.2] if fails else [1.0, 1.0, 1.0])
+    rows += [
+        {"metric": "surviving_fraction", "lead_time": t, "value": v, "low": max(v - 0.1, 0), "high": min(v + 0.1, 1)}
+        | unit
+        for t, v in zip((50.0, 100.0, 200.0), alive.tolist(), strict=True)
+    ]
     cases = {metric: ((3 * quality if metric != "crps" else 3 - 2 * quality) + 0.1 * rng.standard_normal(16)).tolist()}
     (run / "scores.json").write_text(json.dumps(header | {"truth_sha256": "a", "rows": rows, "cases": cases}))
     (run / "timing.json").write_text(json.dumps({"lyapunov_times_per_second": 100.0 / quality**3}))
@@ -59,13 +65,25 @@ def example(task: tasks.Task, quality: float, fails: bool) -> dict[str, Any]:
     truth, forecast = (mean + std * np.sin(3 * x + speed * t) for speed in (1.0, quality))
     if fails:
         forecast[n // 3 :] = 1e9
-    figures = {"lead_time": ((np.arange(n) + 1) * task.lead_time_step).tolist()}
-    figures |= {"truth": truth.tolist(), "forecast": forecast.tolist(), "climate": [[0.0]]}
+    figures: dict[str, Any] = {"lead_time": ((np.arange(n) + 1) * task.lead_time_step).tolist()}
+    figures |= {"truth": truth.tolist(), "forecast": forecast.tolist(), "lost": 0.25 if fails else 0.0}
+    bell, decay = np.exp(-(np.linspace(-3, 3, 60) ** 2)), 10.0 ** -np.linspace(0, 8, max(20, width // 2))
+    figures["temporal_spectrum"] = [curve(decay, 1e30 if fails else quality)] * (1 if task.system.ring else width)
+    figures["density"] = [curve(bell, quality)] * (1 if task.system.ring else width)
     if task.system.ring:
-        power = 10.0 ** -np.linspace(0, 8, width // 2)
-        figures |= {"truth_spatial_power": power.tolist()}
-        figures |= {"spatial_power": ([1e30] * len(power) if fails else (power * quality).tolist())}
+        figures["spatial_spectrum"] = curve(decay, None if fails else quality)
+    if task.system.stochastic:
+        slope = np.linspace(quality, 2 - quality, 17) / 17
+        figures["rank_histogram"] = [{"lead_time": t, "frequency": slope.tolist()} for t in (1.0, 2.0, 8.0, 64.0)]
+        figures["heights"] = [curve(bell, quality) | {"time": t} for t in (16.0, 64.0, 128.0)]
     return figures
+
+
+def curve(truth: np.ndarray, factor: float | None) -> dict[str, Any]:
+    """The truth in its band, and a run that is ``factor`` times as much."""
+    known = {"x": np.linspace(-3, 3, len(truth)) if truth[0] < 0.5 else np.arange(1, len(truth) + 1), "truth": truth}
+    run = {} if factor is None else {"run": truth * factor}
+    return {k: v.tolist() for k, v in (known | run | {"low": 0.9 * truth, "high": 1.1 * truth}).items()}
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +112,9 @@ def test_every_kind_of_plot_is_drawn_and_shows_something(tmp_path):
         write_run(tmp_path / "runs", "diverging", name, 0.4, fails=True)
     names = draw(tmp_path / "runs", tmp_path / "plots")
     assert names == [
-        "kpz-noisy-error.png",
-        "kpz-noisy-forecast.png",
-        "kpz-noisy-spectrum.png",
-        "lorenz63-noisy-error.png",
-        "lorenz63-noisy-forecast.png",
+        *(f"kpz-noisy-{kind}.png" for kind in ("density", "error", "forecast", "heights")),
+        *(f"kpz-noisy-{kind}.png" for kind in ("ranks", "spectrum", "survival")),
+        *(f"lorenz63-noisy-{kind}.png" for kind in ("density", "error", "forecast", "spectrum", "survival")),
         "noisy-throughput.png",
     ]
     for name in names:
@@ -124,7 +140,11 @@ def test_the_same_runs_give_the_same_bytes_and_touch_no_global_state(tmp_path):
 
 def test_runs_without_figures_still_have_curves(tmp_path):
     write_run(tmp_path / "runs", "net", "lorenz96-noisy", 0.8, figures=False)
-    assert draw(tmp_path / "runs", tmp_path / "plots") == ["lorenz96-noisy-error.png", "noisy-throughput.png"]
+    assert draw(tmp_path / "runs", tmp_path / "plots") == [
+        "lorenz96-noisy-error.png",
+        "lorenz96-noisy-survival.png",
+        "noisy-throughput.png",
+    ]
 
 
 def test_a_failed_forecast_does_not_stretch_the_axes(tmp_path):
@@ -146,8 +166,70 @@ def test_a_failed_forecast_does_not_stretch_the_axes(tmp_path):
                 assert max(abs(low), abs(high)) < 1000
             for image in ax.images:
                 assert max(map(abs, image.get_clim())) < 20
-    for ax in curves.throughput_plot(frame, "noisy", look).axes:
+    for ax in throughput.throughput_plot(frame, "noisy", look).axes:
         assert max(map(abs, ax.get_ylim())) < 10
+
+
+def labels(figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_what_lies_between_floor_and_oracle_is_grey(tmp_path):
+    for name, quality in (("oracle", 1.0), ("linear", 0.5), ("net", 0.8)):
+        write_run(tmp_path, name, "lorenz96-noisy", quality)
+    task, look = tasks.get("lorenz96-noisy", "tiny"), style.styles(["net"])
+    best = ["oracle", "net", "linear"]
+    runs = entries.read_runs(jobs.find_runs([tmp_path]))
+    assert "between floor\nand oracle" not in labels(curves.error_plot(task, runs, best, look))  # half a floor is none
+    write_run(tmp_path, "persistence", "lorenz96-noisy", 0.4)
+    runs = entries.read_runs(jobs.find_runs([tmp_path]))
+    figure = curves.error_plot(task, runs, best, look)
+    assert "between floor\nand oracle" in labels(figure)
+    assert [run.entry for run in runs] == ["linear", "net", "oracle", "persistence"]
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(max(r.value for r in runs[0].scores.rows if r.metric == "rms_error"))
+
+
+def test_survival_begins_whole_and_says_who_loses_none(tmp_path):
+    write_run(tmp_path, "net", "kpz-noisy", 0.8)
+    write_run(tmp_path, "diverging", "kpz-noisy", 0.4, fails=True)
+    runs = entries.read_runs(jobs.find_runs([tmp_path]))
+    figure = curves.survival_plot(
+        tasks.get("kpz-noisy", "tiny"), runs, ["net", "diverging"], style.styles(["net", "diverging"])
+    )
+    assert figure is not None
+    assert labels(figure) == ["net (none lost)", "diverging"]
+    lines = [line.get_ydata().tolist() for line in figure.axes[0].lines]
+    assert lines == [[1, 1, 1, 1], [1, 1, 0.6, 0.2]]
+
+
+def test_lost_runs_are_named_in_the_legend_of_laws(tmp_path):
+    write_run(tmp_path, "net", "kpz-noisy", 0.8)
+    write_run(tmp_path, "diverging", "kpz-noisy", 0.4, fails=True)
+    runs = entries.read_runs(jobs.find_runs([tmp_path]))
+    task, best, look = tasks.get("kpz-noisy", "tiny"), ["net", "diverging"], style.styles(["net", "diverging"])
+    for plot, lines in ((laws.density_plot, 3), (laws.spectrum_plot, 3), (laws.rank_plot, 1), (laws.height_plot, 4)):
+        figure = plot(task, runs, best, look)
+        assert figure is not None
+        found = labels(figure)
+        assert ("diverging\n(25% of runs lost)" in found) == (plot in (laws.density_plot, laws.spectrum_plot))
+        assert len(figure.axes[-1].lines) == lines + (plot is laws.spectrum_plot), plot
+    spatial = laws.spectrum_plot(task, runs, best, look)
+    assert spatial is not None
+    assert len(spatial.axes[0].lines) == 3  # truth, one run, and the level below which scores do not look
+
+
+def test_heights_are_shown_beside_the_tracy_widom_law(tmp_path):
+    write_run(tmp_path, "net", "kpz-noisy", 0.8)
+    runs = entries.read_runs(jobs.find_runs([tmp_path]))
+    figure = laws.height_plot(tasks.get("kpz-noisy", "tiny"), runs, ["net"], style.styles(["net"]))
+    assert figure is not None
+    assert len(figure.axes) == 3
+    for ax in figure.axes:
+        assert ax.get_yscale() == "log"
+        u, law = ax.lines[1].get_data()
+        assert float(np.sum(law) * (u[1] - u[0])) == pytest.approx(1, abs=1e-3)
+        assert float(np.sum(u**2 * law) * (u[1] - u[0])) == pytest.approx(0.638, abs=0.002)
 
 
 def test_what_failed_is_a_gap_and_stays_one(tmp_path):
@@ -168,6 +250,9 @@ def test_what_failed_is_a_gap_and_stays_one(tmp_path):
         ({"truth": [[0.0] * 40] * 3}, "truth: 3 rows of [40] values where the shape (40, 40) belongs"),
         ({"truth": "waves"}, "truth: "),
         ({"lead_time": None}, "lead_time: "),
+        ({"lost": 2.0}, "lost: "),
+        ({"density": [{"x": [0.0], "truth": [], "low": [0.0], "high": [0.0]}]}, "density.0: "),
+        ({"spatial_spectrum": {"x": [0.0] * 9999}}, "spatial_spectrum."),
     ],
 )
 def test_bad_figures_are_refused_in_one_line(tmp_path, change, words):

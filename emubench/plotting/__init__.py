@@ -1,4 +1,5 @@
-"""Plots of a comparison: error against lead time, forecasts beside the truth, spectra, accuracy against throughput.
+"""Plots of a comparison: error and survival against lead time, forecasts beside the truth, densities and spectra of
+long runs, ranks and heights of ensembles, accuracy against throughput.
 
 Drawn with Agg on figures of their own: no display is needed, and no global state of matplotlib is touched.
 """
@@ -18,12 +19,24 @@ from emubench import ranking, store
 from emubench import task as tasks
 from emubench.entries import Run
 from emubench.errors import EmubenchError
-from emubench.plotting.curves import error_plot, throughput_plot
-from emubench.plotting.examples import forecast_plot, spectrum_plot
+from emubench.plotting.curves import error_plot, survival_plot
+from emubench.plotting.examples import forecast_plot
+from emubench.plotting.laws import density_plot, height_plot, rank_plot, spectrum_plot
 from emubench.plotting.style import styles
+from emubench.plotting.throughput import throughput_plot
 from emubench.task import TRACKS
 
 DPI = 120
+OF_TASK = {
+    "error": error_plot,
+    "forecast": forecast_plot,
+    "survival": survival_plot,
+    "density": density_plot,
+    "spectrum": spectrum_plot,
+    "ranks": rank_plot,
+    "heights": height_plot,
+}
+"""Plots of one task, by the end of their names; one that does not apply is left out."""
 
 
 def draw(
@@ -37,10 +50,8 @@ def draw(
         task = found[name]
         of_task = [run for run in runs if run.task.name == name]
         best = list(ranking.rows_of_task(frame, name)["entry"])
-        todo.append((f"{name}-error", lambda t=task, r=of_task, b=best: error_plot(t, r, b, style)))
-        todo.append((f"{name}-forecast", lambda t=task, r=of_task, b=best: forecast_plot(t, r, b, style)))
-        if task.system.ring:
-            todo.append((f"{name}-spectrum", lambda t=task, r=of_task, b=best: spectrum_plot(t, r, b, style)))
+        for kind, plot in OF_TASK.items():
+            todo.append((f"{name}-{kind}", lambda p=plot, t=task, r=of_task, b=best: p(t, r, b, style)))
     for track in TRACKS:
         if ranking.names_of_tasks(frame, track):
             todo.append((f"{track}-throughput", lambda t=track: throughput_plot(frame, t, style)))

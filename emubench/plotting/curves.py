@@ -1,34 +1,36 @@
-"""Plots of scores: error against lead time, accuracy against throughput."""
+"""Plots of scores against lead time: error, and survival of the long runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from emubench import ranking
-from emubench import task as tasks
-from emubench.entries import Run, gain, headline
+from emubench.entries import Run
 from emubench.metrics.valid_prediction_time import THRESHOLD
 from emubench.plotting.style import MAX_LINES, Style, by_entry, label_corner, label_level, lead_time_unit, title
 from emubench.task import Task
 
 UNSKILLED = 2**0.5
 """Error in σ between two independent states of the attractor."""
+FLOORS = ("persistence", "linear")
+WORST = 1e9
+"""What a value that is null counts."""
 
 
 def error_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure:
-    """Error (RMS in σ, or CRPS) against lead time, mean over seeds, with the 95 % interval as a band."""
+    """Error (RMS in σ, or CRPS) against lead time, mean over seeds, with the 95 % interval as a band.
+
+    Where persistence, linear and oracle are among the runs, what lies between floor and oracle is grey.
+    """
     metric, limit = ("crps", 1.5 * float(task.system.std.mean())) if task.system.stochastic else ("rms_error", 2.5)
     figure = Figure(figsize=(9, 5), layout="constrained")
     ax = figure.subplots()
     shown, ends, tops, beyond = list(best[:MAX_LINES]), [], [0.6], []
+    _reference_band(ax, runs, metric)
     for entry, seeds in by_entry(runs, shown):
         lead, value, low, high = mean_curve(seeds, metric)
         if not len(lead):
@@ -61,87 +63,47 @@ def error_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict
     return figure
 
 
-def mean_curve(seeds: Sequence[Run], metric: str) -> tuple[np.ndarray, ...]:
-    """Lead times, and values, lows and highs averaged over seeds; a value that is null has failed and counts 1e9."""
-    rows = [[row for row in run.scores.rows if row.metric == metric and row.lead_time is not None] for run in seeds]
-    n = min(map(len, rows))
-    lead = np.array([row.lead_time for row in rows[0][:n]], dtype=np.float64)
-    ends = [[(row.value, row.low, row.high) for row in one[:n]] for one in rows]
-    values = np.nan_to_num(np.array(ends, dtype=np.float64).reshape(len(rows), n, 3), nan=1e9).mean(0)
-    return lead, *values.T
+def _reference_band(ax: Axes, runs: Sequence[Run], metric: str) -> None:
+    """Grey from the oracle's error up to that of the better floor."""
+    known = {entry: mean_curve(seeds, metric) for entry, seeds in by_entry(runs, ("oracle", *FLOORS)) if seeds}
+    if "oracle" in known and all(floor in known for floor in FLOORS):
+        floor = np.minimum(*(known[name][1] for name in FLOORS))
+        lead, oracle, *_ = known["oracle"]
+        ax.fill_between(lead, oracle, floor, color="0.9", linewidth=0, zorder=0, label="between floor\nand oracle")
 
 
-def throughput_plot(frame: pd.DataFrame, track: str, style: dict[str, Style]) -> Figure:
-    """Accuracy against throughput, one facet per system, up and right is better; the Pareto front as a grey line."""
-    names = ranking.names_of_tasks(frame, track)
-    columns = min(2, len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(2.2 + 4.6 * columns, 0.7 + 3.5 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat[len(names) :]:
-        ax.set_visible(False)
-    for ax, name in zip(axes.flat, names, strict=False):
-        _facet(ax, ranking.records(ranking.rows_of_task(frame, name)), style)
-    handles = [
-        Line2D([], [], color=style[e].color, marker=style[e].marker, markersize=8, linestyle="", label=e)
-        for e in ranking.rows_of_whole_track(frame, track)["entry"]
-    ]
-    handles.append(Line2D([], [], color="0.6", linewidth=1, label="Pareto front"))
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    figure.suptitle(f"{track} track: accuracy against throughput (up and right is better)", x=0.01, ha="left")
+def survival_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+    """Share of the long runs that are not yet lost, mean over seeds, with the 95 % interval as a band."""
+    shown, whole = list(best[:MAX_LINES]), []
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    ax = figure.subplots()
+    for entry, seeds in by_entry(runs, shown):
+        lead, *curves = mean_curve(seeds, "surviving_fraction", worst=0.0)
+        if not len(lead):
+            continue
+        lead, (value, low, high) = np.append(0, lead), (np.append(1, curve) for curve in curves)
+        look = style[entry]
+        note = " (none lost)" if value.min() == 1 else ""
+        whole.append(entry)
+        ax.plot(lead, value, color=look.color, linestyle=look.dash, linewidth=2, label=entry + note, clip_on=False)
+        ax.fill_between(lead, low, high, color=look.color, alpha=0.18, linewidth=0)
+        ax.set_xlim(0, lead[-1])
+    if not whole:
+        return None
+    ax.set_ylim(0, 1.02)
+    ax.set_ylabel("share of runs not lost")
+    ax.set_xlabel(f"lead time [{lead_time_unit(task)}]")
+    ax.set_title(title(task, "survival of long runs", len(shown), len(best)), loc="left")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     sns.despine(figure)
     return figure
 
 
-def _facet(ax: Axes, rows: list[dict[str, Any]], style: dict[str, Style]) -> None:
-    task = tasks.get(rows[0]["task"])
-    speed = "lyapunov_times_per_second"
-    timed = sorted((row for row in rows if row[speed]), key=lambda row: row[speed])
-    for row in timed:
-        look = style[row["entry"]]
-        across = (
-            None
-            if row[f"{speed}_low"] is None
-            else [[row[speed] - row[f"{speed}_low"]], [row[f"{speed}_high"] - row[speed]]]
-        )
-        ax.errorbar(
-            row[speed],
-            row["value"],
-            xerr=across,
-            yerr=[[max(row["value"] - row["low"], 0)], [max(row["high"] - row["value"], 0)]],
-            color=look.color,
-            marker=look.marker,
-            markersize=13 if look.marker == "*" else 9,
-            markeredgecolor="white",
-            capsize=3,
-            zorder=3,
-        )
-    front = [row for row in timed if row["pareto_front"]]
-    ax.plot([r[speed] for r in front], [r["value"] for r in front], color="0.6", lw=1, drawstyle="steps-pre", zorder=1)
-    for name in ("floor", "oracle"):
-        if rows[0][name] is not None:
-            label_level(ax, rows[0][name], name, below=name == "floor" and gain(task) < 0)
-    ax.set_xscale("log")
-    ax.margins(x=0.15)
-    beyond = _accuracy_limits(
-        ax, timed, [rows[0][k] for k in ("floor", "oracle") if rows[0][k] is not None], gain(task)
-    )
-    label_corner(ax, [(f"↓ {entry} is below the axis", style[entry].color) for entry in beyond], below=True)
-    ax.set_xlabel(f"throughput [{'samples' if task.system.stochastic else 'Lyapunov times'} per second]")
-    what = {"valid_prediction_time": "valid prediction time [Lyapunov times]", "crps": "CRPS [height], inverted"}
-    ax.set_ylabel(what[headline(task)])
-    ax.set_title(task.system.name, loc="left")
-
-
-def _accuracy_limits(ax: Axes, rows: list[dict[str, Any]], scale: list[float], sign: float) -> list[str]:
-    """From nothing valid upwards; an inverted CRPS axis leaves out what is four times the best: returns these."""
-    if sign > 0:
-        top = max([*(row["high"] for row in rows), *scale], default=1.0)
-        ax.set_ylim(-0.04 * top, 1.1 * max(top, 1e-3))
-        return []
-    best = min([*(row["low"] for row in rows), *scale], default=0.0)
-    inside = [row for row in rows if row["value"] <= 4 * max(best, 1e-3)]
-    worst = max([*(row["high"] for row in inside), *scale], default=1.0)
-    margin = 0.1 * max(worst - best, 1e-3)
-    ax.set_ylim(worst + margin, best - margin)
-    return [row["entry"] for row in rows if row not in inside]
+def mean_curve(seeds: Sequence[Run], metric: str, worst: float = WORST) -> tuple[np.ndarray, ...]:
+    """Lead times, and values, lows and highs averaged over seeds; a value that is null has failed: ``worst``."""
+    rows = [[row for row in run.scores.rows if row.metric == metric and row.lead_time is not None] for run in seeds]
+    n = min(map(len, rows))
+    lead = np.array([row.lead_time for row in rows[0][:n]], dtype=np.float64)
+    ends = [[(row.value, row.low, row.high) for row in one[:n]] for one in rows]
+    values = np.nan_to_num(np.array(ends, dtype=np.float64).reshape(len(rows), n, 3), nan=worst).mean(0)
+    return lead, *values.T

@@ -1,4 +1,4 @@
-"""Plots of what a run keeps in ``figures.json``: one test case beside its truth, and climate spectra."""
+"""What a run keeps in ``figures.json``, checked; and the plot of one test case beside its truth."""
 
 from __future__ import annotations
 
@@ -11,66 +11,53 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from pydantic import BaseModel, ConfigDict
 
 from emubench import schema
 from emubench.entries import Run
 from emubench.errors import EmubenchError
-from emubench.metrics.stability import CAP
-from emubench.plotting.style import MAX_LINES, REFERENCES, TRUTH, Style, by_entry, label_level, lead_time_unit, title
+from emubench.figures import CLAMP, Figures
+from emubench.plotting.style import REFERENCES, TRUTH, Style, by_entry, lead_time_unit, title
 from emubench.task import Task
 
 MAX_ROWS = 4
-CLAMP = 1e9
-"""Where a run's figures keep what is not finite, or beyond."""
-
-
-class Figures(BaseModel):
-    """What the plots need of a run's ``figures.json``: the first test case, and climate spectra."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    lead_time: list[float]
-    truth: list[list[float]]
-    forecast: list[list[float]]
-    spatial_power: list[float] | None = None
-    truth_spatial_power: list[float] | None = None
+MAX_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Example:
-    """The example case and spectra of one entry on one task."""
+    """The example case of one entry on one task."""
 
     run: Run
     lead_time: np.ndarray
     truth: np.ndarray
     forecast: np.ndarray
-    power: np.ndarray | None
-    truth_power: np.ndarray | None
+
+
+def read_figures(run: Run) -> Figures | None:
+    """The checked ``figures.json`` of a run; ``None`` if it has none."""
+    path = run.path / "figures.json"
+    return schema.read_json(Figures, path, MAX_BYTES) if path.exists() else None
 
 
 def read_example(run: Run) -> Example | None:
     """The example of a run; ``None`` if it has none."""
-    path = run.path / "figures.json"
-    if not path.exists():
+    figures = read_figures(run)
+    if figures is None:
         return None
-    figures: Figures = schema.read_json(Figures, path, 256 * 2**20)
     shape = (len(figures.lead_time), *run.task.shape)
     arrays = {}
     for name in ("truth", "forecast"):
         lengths = {len(row) for row in getattr(figures, name)}
         if len(getattr(figures, name)) != shape[0] or lengths != {shape[1]}:
             found = f"{len(getattr(figures, name))} rows of {sorted(lengths)}"
-            raise EmubenchError(f"{path}: {name}: {found} values where the shape {shape} belongs")
+            where = run.path / "figures.json"
+            raise EmubenchError(f"{where}: {name}: {found} values where the shape {shape} belongs")
         values = np.array(getattr(figures, name))
         failed = np.maximum.accumulate(~(np.abs(values) < CLAMP).all(1))  # an emulator that failed stays failed
         arrays[name] = np.where(failed[:, None], np.nan, values)
         if run.task.system.stochastic:  # scores look at the deviation from the ring's mean
             arrays[name] = arrays[name] - arrays[name].mean(1, keepdims=True)
-    powers = (figures.spatial_power, figures.truth_spatial_power)
-    spectra = (None, None) if None in powers or len(powers[0] or ()) != len(powers[1] or ()) else map(np.array, powers)
-    return Example(run, np.array(figures.lead_time), arrays["truth"], arrays["forecast"], *spectra)
+    return Example(run, np.array(figures.lead_time), arrays["truth"], arrays["forecast"])
 
 
 def chosen(best: Sequence[str]) -> list[str]:
@@ -177,40 +164,3 @@ def _limits(setter: Callable[..., Any], truth: np.ndarray) -> None:
     low, high = float(truth.min()), float(truth.max())
     margin = 0.2 * max(high - low, 1e-9)
     setter(low - margin, high + margin)
-
-
-def spectrum_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
-    """Mean spatial power of the long runs against the pooled truth's."""
-    shown = list(best[:MAX_LINES])
-    found = [(entry, read_example(seeds[0])) for entry, seeds in by_entry(runs, shown)]
-    spectra = [(entry, one.power, one.truth_power) for entry, one in found if one and one.power is not None]
-    if not spectra or spectra[0][2] is None:
-        return None
-    truth = spectra[0][2]
-    peak = float(truth.max())
-    modes = np.arange(1, len(truth) + 1)
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    ax = figure.subplots()
-    ax.plot(modes, truth, color=TRUTH, linewidth=3, alpha=0.8, label="truth")
-    bottom = max(float(truth.min()), CAP * peak) / 30
-    top = 10 * peak
-    for entry, power, _ in spectra:
-        assert power is not None
-        power = np.clip(power, bottom / 10, 1e6 * peak)  # what has no power lies below the axis, not outside the plot
-        note = " (no power)" if float(power.max()) < bottom else " (off the axis)" if power.min() > top else ""
-        look = style[entry]
-        ax.plot(modes, power, color=look.color, linestyle=look.dash, linewidth=1.8, label=entry + note)
-    ax.set_yscale("log")
-    ax.set_xscale("log" if len(truth) > 64 else "linear")
-    ax.set_xlim(modes[0] * 0.95, modes[-1] * 1.02)
-    ax.set_ylim(bottom, top)
-    if bottom < CAP * peak:
-        label_level(ax, CAP * peak, "scores do not look below", left=True)
-    if len(truth) <= 64:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("spatial wavenumber [waves per ring]")
-    ax.set_ylabel("mean power of the mode [squared units of the field]")
-    ax.set_title(title(task, "spatial spectrum of long runs", len(shown), len(best)), loc="left")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    sns.despine(figure)
-    return figure

@@ -1,0 +1,192 @@
+"""Plots of laws: densities and spectra of long runs, ranks of the truth among the members, heights of growth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from emubench import tracy_widom
+from emubench.entries import Run
+from emubench.figures import Comparison, Figures
+from emubench.metrics.stability import CAP
+from emubench.plotting.examples import read_figures
+from emubench.plotting.style import MAX_LINES, TRUTH, Style, by_entry, label_level, title
+from emubench.task import Task
+
+RANK_LEADS = (1.0, 8.0, 64.0)
+MAX_PANELS = 3
+Found = list[tuple[str, Figures]]
+
+
+def found_figures(runs: Sequence[Run], best: Sequence[str]) -> Found:
+    """The figures of the first seed of each of the best entries that has any."""
+    read = [(entry, read_figures(seeds[0])) for entry, seeds in by_entry(runs, best[:MAX_LINES])]
+    return [(entry, figures) for entry, figures in read if figures is not None]
+
+
+def _panels(n: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(9 if n == 1 else 2.2 + 3.6 * n, height), layout="constrained")
+    return figure, list(figure.subplots(1, n, squeeze=False)[0])
+
+
+def _finish(figure: Figure, handles: list[Line2D], heading: str) -> Figure:
+    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    figure.suptitle(heading, x=0.01, ha="left")
+    sns.despine(figure)
+    return figure
+
+
+def _truth(ax: Axes, curve: Comparison, floor: float = 0.0) -> None:
+    ax.fill_between(curve.x, np.maximum(curve.low, floor), curve.high, color="0.8", linewidth=0, zorder=0)
+    ax.plot(curve.x, np.maximum(curve.truth, floor), color=TRUTH, linewidth=2.2, zorder=1)
+
+
+def _handles(found: Found, style: dict[str, Style], truth: str = "truth", *, climate: bool = True) -> list[Line2D]:
+    """The legend: the truth with its band, then the entries; of long runs (``climate``) saying how many are lost."""
+    handles = [Line2D([], [], color=TRUTH, linewidth=2.2, label=truth)]
+    handles.append(Line2D([], [], color="0.8", linewidth=8, label="another sample\nof the truth (99 %)"))
+    for entry, figures in found:
+        note = "" if figures.lost == 0 or not climate else f"\n({max(0.01, figures.lost):.0%} of runs lost)"
+        look = style[entry]
+        handles.append(Line2D([], [], color=look.color, linestyle=look.dash, linewidth=1.8, label=entry + note))
+    return handles
+
+
+def density_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+    """Marginal densities of the long runs, per component or of all sites of a ring."""
+    found = [(entry, figures) for entry, figures in found_figures(runs, best) if figures.density]
+    if not found:
+        return None
+    n = min(MAX_PANELS, len(found[0][1].density))
+    figure, axes = _panels(n)
+    for c, ax in enumerate(axes):
+        truth = found[0][1].density[c]
+        _truth(ax, truth)
+        for entry, curve in _curves(found, "density", c):
+            ax.plot(curve.x, curve.run or [], color=style[entry].color, linestyle=style[entry].dash, linewidth=1.6)
+        inside = np.flatnonzero(np.array(truth.truth) > 0)
+        ax.set_xlim(truth.x[inside[0]] - 0.7, truth.x[inside[-1]] + 0.7)
+        ax.set_ylim(0, 2 * max(truth.truth))
+        ax.set_xlabel(_component(task, c, "(h − mean(h))/σ" if task.system.stochastic else "(u − ⟨u⟩)/σ"))
+    axes[0].set_ylabel("density")
+    return _finish(figure, _handles(found, style), title(task, "values of long runs", len(found), len(best)))
+
+
+def _component(task: Task, c: int, ring: str) -> str:
+    if task.system.ring:
+        return ring
+    component = (task.observation.components or range(task.system.shape[0]))[c]
+    name = "xyz"[component] if task.system.shape[0] <= 3 else f"component {component + 1}"
+    return f"({name} − ⟨{name}⟩)/σ" if ring else name
+
+
+def _curves(found: Found, name: str, c: int) -> list[tuple[str, Comparison]]:
+    """Curve ``c`` of every entry that has one."""
+    pairs = [(entry, getattr(figures, name)) for entry, figures in found]
+    return [(entry, curves[c]) for entry, curves in pairs if len(curves) > c and curves[c].run is not None]
+
+
+def spectrum_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+    """Mean power of the long runs: over spatial modes (rings), and over frequencies."""
+    found = [(entry, figures) for entry, figures in found_figures(runs, best) if figures.temporal_spectrum]
+    if not found:
+        return None
+    spatial = [(entry, figures.spatial_spectrum) for entry, figures in found if figures.spatial_spectrum]
+    components = min(MAX_PANELS, len(found[0][1].temporal_spectrum))
+    figure, axes = _panels(bool(spatial) + components)
+    if spatial:
+        _spectrum(axes[0], [(e, curve) for e, curve in spatial if curve.run], spatial[0][1], style)
+        axes[0].set_xlabel("spatial wavenumber [waves per ring]")
+        if len(spatial[0][1].x) <= 64:
+            axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    for c in range(components):
+        ax = axes[bool(spatial) + c]
+        _spectrum(ax, _curves(found, "temporal_spectrum", c), found[0][1].temporal_spectrum[c], style)
+        name = "" if task.system.ring else f" of {_component(task, c, '')}"
+        ax.set_xlabel(f"frequency{name} [1/{task.system.lead_time_unit}]")
+        ax.set_xscale("log")
+    axes[0].set_ylabel("mean power [squared units of the field]")
+    return _finish(figure, _handles(found, style), title(task, "spectra of long runs", len(found), len(best)))
+
+
+def _spectrum(ax: Axes, curves: list[tuple[str, Comparison]], truth: Comparison, style: dict[str, Style]) -> None:
+    peak = max(truth.truth)
+    bottom, top = max(min(truth.truth), CAP * peak) / 30, 10 * peak
+    _truth(ax, truth, bottom / 10)
+    for entry, curve in curves:
+        power = np.clip(np.array(curve.run), bottom / 10, 10 * top)  # what has no power lies below the axis
+        ax.plot(curve.x, power, color=style[entry].color, linestyle=style[entry].dash, linewidth=1.6)
+    ax.set_yscale("log")
+    ax.set_xscale("log" if len(truth.x) > 64 else "linear")
+    ax.set_xlim(truth.x[0] * 0.95, truth.x[-1] * 1.02)
+    ax.set_ylim(bottom, top)
+    if bottom < CAP * peak:
+        label_level(ax, CAP * peak, "scores do not look below", left=True)
+
+
+def rank_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+    """Rank histograms at three leads, relative to the uniform one; ranks are put on 0 … 1 for any number of members."""
+    found = [(entry, figures) for entry, figures in found_figures(runs, best) if figures.rank_histogram]
+    leads = [lead for lead in RANK_LEADS if any(r.lead_time == lead for _, f in found for r in f.rank_histogram)]
+    if not leads:
+        return None
+    figure, axes = _panels(len(leads))
+    for ax, lead in zip(axes, leads, strict=True):
+        ax.axhline(1, color=TRUTH, linewidth=2.2, zorder=1)
+        for entry, figures in found:
+            for ranks in figures.rank_histogram:
+                if ranks.lead_time == lead and sum(ranks.frequency) > 0:
+                    relative = len(ranks.frequency) * np.array(ranks.frequency)
+                    edges = np.linspace(0, 1, len(relative) + 1)
+                    look = style[entry]
+                    ax.stairs(relative, edges, baseline=None, color=look.color, linestyle=look.dash, linewidth=1.6)
+        ax.set_ylim(0, 4)
+        ax.set_xlim(0, 1)
+        ax.set_xlabel("rank of the truth / members")
+        ax.set_title(f"lead {lead:g} sample{'s' if lead > 1 else ''}", loc="left", fontsize=11)
+    axes[0].set_ylabel("frequency relative to the uniform")
+    handles = [Line2D([], [], color=TRUTH, linewidth=2.2, label="members and truth\nof one law")]
+    handles += _handles(found, style, climate=False)[2:]
+    return _finish(figure, handles, title(task, "rank histogram", len(found), len(best)))
+
+
+def height_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+    """Heights grown from flat, on a logarithmic scale, against the exact solver's and the Tracy–Widom law."""
+    found = [(entry, figures) for entry, figures in found_figures(runs, best) if figures.heights]
+    if not found:
+        return None
+    shown = found[0][1].heights[:MAX_PANELS]
+    figure, axes = _panels(len(shown), 4.6)
+    u = np.linspace(-4, 5, 91)
+    limit = tracy_widom.flat_density(u)
+    for c, (ax, truth) in enumerate(zip(axes, shown, strict=True)):
+        _truth(ax, truth, 1e-9)
+        ax.plot(u, limit, color="0.35", linewidth=1.4, linestyle=(0, (2, 2)), zorder=1)
+        for entry, curve in _curves(found, "heights", c):
+            density = np.maximum(np.array(curve.run), 1e-9)
+            ax.plot(curve.x, density, color=style[entry].color, linestyle=style[entry].dash, linewidth=1.6)
+        ax.set_yscale("log")
+        ax.set_ylim(1e-5, 2)
+        ax.set_xlim(-4, 5)
+        ax.set_xlabel("(h − ⟨h⟩ of the truth) / (Γt)$^{1/3}$")
+        ax.set_title(f"t = {truth.time:g}", loc="left", fontsize=11)
+    axes[0].set_ylabel("density")
+    solver = f"exact solver, N = {task.system.shape[0]}"
+    handles = _handles(found, style, solver, climate=False)
+    law = Line2D(
+        [],
+        [],
+        color="0.35",
+        linewidth=1.4,
+        linestyle=(0, (2, 2)),
+        label="Tracy–Widom, orthogonal\n(infinite ring and time)",
+    )
+    return _finish(
+        figure, [handles[0], law, *handles[1:]], title(task, "heights grown from flat", len(found), len(best))
+    )
