@@ -69,7 +69,8 @@ def _reference_band(ax: Axes, runs: Sequence[Run], metric: str) -> None:
     if "oracle" in known and all(floor in known for floor in FLOORS):
         floor = np.minimum(*(known[name][1] for name in FLOORS))
         lead, oracle, *_ = known["oracle"]
-        ax.fill_between(lead, oracle, floor, color="0.9", linewidth=0, zorder=0, label="between floor\nand oracle")
+        where = {"where": (oracle < floor).tolist(), "interpolate": True, "label": "between floor\nand oracle"}
+        ax.fill_between(lead, oracle, floor, color="0.9", linewidth=0, zorder=0, **where)
 
 
 def survival_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:

@@ -48,14 +48,21 @@ def _truth(ax: Axes, curve: Comparison, floor: float = 0.0) -> None:
 
 
 def _handles(found: Found, style: dict[str, Style], truth: str = "truth", *, climate: bool = True) -> list[Line2D]:
-    """The legend: the truth with its band, then the entries; of long runs (``climate``) saying how many are lost."""
+    """The legend: the truth with its band, then the entries; of long runs (``climate``) which are lost or still."""
     handles = [Line2D([], [], color=TRUTH, linewidth=2.2, label=truth)]
     handles.append(Line2D([], [], color="0.8", linewidth=8, label="another sample\nof the truth (99 %)"))
     for entry, figures in found:
-        note = "" if figures.lost == 0 or not climate else f"\n({max(0.01, figures.lost):.0%} of runs lost)"
+        note = _note(figures) if climate else ""
         look = style[entry]
         handles.append(Line2D([], [], color=look.color, linestyle=look.dash, linewidth=1.8, label=entry + note))
     return handles
+
+
+def _note(figures: Figures) -> str:
+    if figures.lost:
+        return f"\n({max(0.01, figures.lost):.0%} of runs lost)"
+    pairs = [(max(curve.run), max(curve.truth)) for curve in figures.temporal_spectrum if curve.run]
+    return "\n(stands still)" if pairs and all(own < CAP * known for own, known in pairs) else ""
 
 
 def density_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
@@ -137,19 +144,21 @@ def rank_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[
     if not leads:
         return None
     figure, axes = _panels(len(leads))
+    top = 1.0
     for ax, lead in zip(axes, leads, strict=True):
         ax.axhline(1, color=TRUTH, linewidth=2.2, zorder=1)
         for entry, figures in found:
             for ranks in figures.rank_histogram:
                 if ranks.lead_time == lead and sum(ranks.frequency) > 0:
                     relative = len(ranks.frequency) * np.array(ranks.frequency)
-                    edges = np.linspace(0, 1, len(relative) + 1)
+                    edges, top = np.linspace(0, 1, len(relative) + 1), max(top, float(relative.max()))
                     look = style[entry]
                     ax.stairs(relative, edges, baseline=None, color=look.color, linestyle=look.dash, linewidth=1.6)
-        ax.set_ylim(0, 4)
         ax.set_xlim(0, 1)
         ax.set_xlabel("rank of the truth / members")
         ax.set_title(f"lead {lead:g} sample{'s' if lead > 1 else ''}", loc="left", fontsize=11)
+    for ax in axes:
+        ax.set_ylim(0, min(max(2.0, 1.1 * top), 6.0))
     axes[0].set_ylabel("frequency relative to the uniform")
     handles = [Line2D([], [], color=TRUTH, linewidth=2.2, label="members and truth\nof one law")]
     handles += _handles(found, style, climate=False)[2:]
