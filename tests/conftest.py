@@ -6,13 +6,13 @@ import hashlib
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from hypothesis import settings
 
-from emubench import cli, dataset
+from emubench import cli, dataset, reference
 from emubench import task as tasks
 
 torch.set_num_threads(1)  # the tensors here are small: more threads only wait for each other
@@ -38,6 +38,21 @@ def own_data(data, tmp_path) -> Path:
     for name in ("lorenz63-noisy.h5", "lorenz63-clean.h5", "lorenz63.truth.h5"):
         shutil.copy(data / "tiny" / name, folder / name)
     return folder.parent
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+    """Floor and oracle of every task: skill is value/4, for kpz (3 − value)/2."""
+
+    def get(task: str) -> dict[str, Any]:
+        return {"floor": 3.0, "oracle": 1.0} if task.startswith("kpz") else {"floor": 0.0, "oracle": 4.0}
+
+    monkeypatch.setattr(reference, "get", get)
+
+
+@pytest.fixture
+def unfrozen(monkeypatch):
+    monkeypatch.setattr(reference, "get", lambda task: {})
 
 
 class Finished(NamedTuple):

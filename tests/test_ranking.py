@@ -1,86 +1,17 @@
-"""Ranking against closed forms: planted orders, correlated cases, missing tasks, failures; and what is refused."""
+"""Ranking against closed forms: planted orders, correlated cases, missing tasks, failures, the Pareto front."""
 
 from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from rich.console import Console
+from scored_runs import config, everything, normal, row, table, write_run
 
-from emubench import entries, jobs, metrics, ranking, reference, report
-from emubench.errors import EmubenchError
+from emubench import metrics, ranking, report
 
-SYSTEMS = ("kpz", "kuramoto_sivashinsky", "lorenz63", "lorenz96")
 RANKS = ["rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "pareto_front"]
-
-
-def write_run(
-    out: Path,
-    baseline: str,
-    task: str,
-    cases: Any,
-    *,
-    seed: int = 0,
-    size: str = "tiny",
-    config: dict[str, Any] | None = None,
-    speed: float | None = 1000.0,
-    rows: dict[str, tuple[Any, Any, Any]] | None = None,
-    truth: str = "a" * 64,
-    version: str = "0.1.0",
-    name: str = "",
-) -> Path:
-    """A scored run as ``jobs.score`` leaves it, with the per-case values and whole-forecast rows given."""
-    run = out / baseline / task / (name or f"{size}-seed-{seed}-{len(config or {})}")
-    run.mkdir(parents=True)
-    header = {"schema_version": 1, "emubench_version": version, "task": task, "size": size}
-    card = {"baseline": baseline, "seed": seed, "data_sha256": "", "knowledge": "none", "config": config or {}}
-    cost = {"n_parameters": 10, "train_seconds": 2.0, "threads": 1, "device": "cpu"}
-    (run / "card.json").write_text(json.dumps(header | card | cost))
-    metric = "crps" if task.startswith("kpz") else "valid_prediction_time"
-    whole = {"lead_time": None, "n_cases": 8, "unit": "1", "task": task}
-    found = rows if rows is not None else {"surviving_fraction": (1.0, 1.0, 1.0), "dead_fraction": (0.0, 0.0, 0.0)}
-    score_rows = [{"metric": m, "value": v, "low": lo, "high": hi} | whole for m, (v, lo, hi) in found.items()]
-    scores = {"truth_sha256": truth, "rows": score_rows, "cases": {metric: list(map(float, cases))}}
-    (run / "scores.json").write_text(json.dumps(header | scores))
-    if speed is not None:
-        (run / "timing.json").write_text(json.dumps({"lyapunov_times_per_second": speed, "threads": 1}))
-    return run
-
-
-def table(*folders: Path) -> pd.DataFrame:
-    return ranking.table(entries.read_runs(jobs.find_runs(list(folders))))
-
-
-def row(frame: pd.DataFrame, entry: str, task: str | None, track: str = "noisy") -> dict[str, Any]:
-    rows = ranking.records(frame)
-    (found,) = [r for r in rows if (r["entry"], r["task"], r["track"]) == (entry, task, track)]
-    return found
-
-
-@pytest.fixture
-def frozen(monkeypatch):
-    """Floor and oracle of every task: skill is value/4, for kpz (3 − value)/2."""
-
-    def get(task: str) -> dict[str, Any]:
-        return {"floor": 3.0, "oracle": 1.0} if task.startswith("kpz") else {"floor": 0.0, "oracle": 4.0}
-
-    monkeypatch.setattr(reference, "get", get)
-
-
-@pytest.fixture
-def unfrozen(monkeypatch):
-    monkeypatch.setattr(reference, "get", lambda task: {})
-
-
-def normal(seed: int, n: int, mean: float = 5.0, std: float = 1.0) -> np.ndarray:
-    """Values whose mean and standard deviation are exact."""
-    values = np.random.default_rng(seed).standard_normal(n)
-    return mean + std * (values - values.mean()) / values.std()
 
 
 # --- intervals, differences, ranks ------------------------------------------------------------------------------------
@@ -185,6 +116,40 @@ def test_flat_and_stationary_starts_keep_their_shares():
     assert np.allclose(weights[:, ::2].sum(1), 0.5)
 
 
+def test_entries_that_are_equal_are_told_apart_once_in_a_hundred():
+    weights = ranking.case_weights("lorenz96", 1, 64)
+    differences = weights @ np.random.default_rng(0).standard_normal((64, 1000))
+    zero = np.zeros(len(weights))
+    told = [ranking.significantly_better(np.stack([zero, one])).any() for one in differences.T]
+    assert 0.002 < np.mean(told) < 0.03
+
+
+def test_the_interval_holds_the_variance_of_seeds_and_of_cases(tmp_path, unfrozen):
+    levels = 5 + np.array([-0.3, -0.1, 0.1, 0.3])
+    shared = normal(11, 64, mean=0.0, std=2.0)  # all seeds meet the same cases: more seeds do not average them out
+    for seed, level in enumerate(levels):
+        write_run(tmp_path, "net", "lorenz96-noisy", level + shared, seed=seed)
+    got = row(table(tmp_path), "net", "lorenz96-noisy")
+    expected = 2 * 1.96 * math.sqrt(levels.var() / 4 + 2.0**2 / 64)
+    assert got["high"] - got["low"] == pytest.approx(expected, rel=0.05)
+
+
+def test_one_draw_of_cases_serves_all_entries_and_tracks_of_a_system(tmp_path, unfrozen):
+    values = normal(12, 64)
+    for name, task in (("one", "lorenz96-noisy"), ("two", "lorenz96-noisy"), ("one", "lorenz96-partial")):
+        write_run(tmp_path, name, task, values)
+    frame = table(tmp_path)
+    ends = [
+        (got["low"], got["high"])
+        for got in (
+            row(frame, "one", "lorenz96-noisy"),
+            row(frame, "two", "lorenz96-noisy"),
+            row(frame, "one", "lorenz96-partial", "partial"),
+        )
+    ]
+    assert ends[0] == ends[1] == ends[2]
+
+
 # --- tracks -----------------------------------------------------------------------------------------------------------
 
 
@@ -211,13 +176,6 @@ def test_seeds_are_clipped_before_they_are_averaged(tmp_path, frozen):
         write_run(tmp_path, "net", "lorenz96-noisy", np.full(16, 4 * skill), seed=seed)
     got = row(table(tmp_path), "net", None)
     assert got["skill_accuracy"] == pytest.approx((0.5 - 3) / 4)
-
-
-def everything(out: Path, baseline: str, level: float, **more: Any) -> None:
-    stable = {"skill_stability": (0.8, 0.7, 0.9), "surviving_fraction": (1.0, 1.0, 1.0), "dead_fraction": (0.0,) * 3}
-    for i, system in enumerate(SYSTEMS):
-        values = normal(10 + i, 16, mean=2.0 if system == "kpz" else level, std=0.2)
-        write_run(out, baseline, f"{system}-noisy", values, **({"rows": stable} | more))
 
 
 def test_a_new_entry_moves_no_old_score(tmp_path, frozen):
@@ -325,184 +283,3 @@ def test_the_front_of_runs(tmp_path, frozen):
         write_run(tmp_path, name, "lorenz96-noisy", np.full(16, level), speed=speed)
     frame = ranking.rows_of_task(table(tmp_path), "lorenz96-noisy")
     assert set(frame.loc[frame["pareto_front"], "entry"]) == {"slow", "fast"}
-
-
-# --- entries ----------------------------------------------------------------------------------------------------------
-
-
-def config(task: str, **overrides: Any) -> dict[str, Any]:
-    job = jobs.Job("linear", task, "tiny", overrides=overrides)
-    return json.loads(json.dumps(job.config().__dict__))
-
-
-def names(out: Path) -> set[str]:
-    return {run.entry for run in entries.read_runs(jobs.find_runs([out]))}
-
-
-def test_an_entry_is_a_baseline_where_it_has_one_configuration_per_task(tmp_path):
-    for task, delays in (("lorenz96-noisy", 3), ("lorenz63-noisy", 5)):
-        write_run(tmp_path, "linear", task, [1.0], config=config(task, delays=delays))
-    assert names(tmp_path) == {"linear"}
-
-
-def test_overridden_settings_make_another_entry_and_leave_the_default_alone(tmp_path):
-    for task, delays in (("lorenz96-noisy", 3), ("lorenz63-noisy", 5)):
-        write_run(tmp_path, "linear", task, [1.0], config=config(task), name="default")
-        write_run(tmp_path, "linear", task, [1.0], config=config(task, delays=delays), name="override")
-        write_run(tmp_path, "linear", task, [1.0], config=config(task, smooth=0.5), name="smooth")
-    assert names(tmp_path) == {"linear", "linear (delays=*)", "linear (smooth=0.5)"}
-
-
-def test_two_values_on_one_task_are_two_entries(tmp_path):
-    for delays in (3, 5):
-        for seed in (0, 1):
-            task = "lorenz96-noisy"
-            setting = config(task, delays=delays)
-            write_run(tmp_path, "linear", task, [1.0], config=setting, seed=seed, name=f"{delays}-{seed}")
-    assert names(tmp_path) == {"linear (delays=3)", "linear (delays=5)"}
-
-
-def test_a_baseline_that_is_not_here_is_told_apart_by_what_differs(tmp_path):
-    for width in (8, 16):
-        setting = {"depth": 2, "width": width}
-        write_run(tmp_path, "elsewhere", "lorenz96-noisy", [1.0], config=setting, name=str(width))
-    assert names(tmp_path) == {"elsewhere (width=8)", "elsewhere (width=16)"}
-
-
-def test_a_long_label_is_cut_and_stays_its_own(tmp_path):
-    for text in ("x" * 100, "x" * 99 + "\x1b[31m"):
-        write_run(tmp_path, "elsewhere", "lorenz96-noisy", [1.0], config={"name": text}, name=str(len(text)))
-    assert len(names(tmp_path)) == 2
-    assert all(len(name) <= entries.MAX_LABEL and name.isprintable() for name in names(tmp_path))
-
-
-# --- what is refused --------------------------------------------------------------------------------------------------
-
-
-def refused(*folders: Path) -> str:
-    with pytest.raises(EmubenchError) as error:
-        table(*folders)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("one", "two", "words"),
-    [
-        ({}, {"truth": "b" * 64}, "different truths of lorenz96-noisy"),
-        ({}, {"cases": [1.0, 2.0]}, "different numbers of cases"),
-        ({}, {"size": "standard"}, "size tiny and"),
-        ({}, {"version": "0.2.0"}, "emubench 0.1.0 and 0.2.0"),
-        ({}, {"baseline": "net"}, "both are net on lorenz96-noisy with seed 0"),
-    ],
-)
-def test_runs_that_cannot_be_compared_are_refused_with_both_names(tmp_path, one, two, words):
-    first = {"baseline": "net", "task": "lorenz96-noisy", "cases": [1.0] * 4}
-    a = write_run(tmp_path / "a", **(first | one))
-    b = write_run(tmp_path / "b", **(first | {"baseline": "other"} | two))
-    message = refused(a, b)
-    assert words in message
-    assert str(a) in message
-    assert str(b) in message
-
-
-def test_a_run_without_scores_names_the_command(tmp_path):
-    run = write_run(tmp_path, "net", "lorenz96-noisy", [1.0])
-    (run / "scores.json").unlink()
-    assert refused(run).endswith(f"make them with: emubench score {run}")
-
-
-def test_scores_of_another_task_are_refused(tmp_path):
-    run = write_run(tmp_path, "net", "lorenz96-noisy", [1.0])
-    other = write_run(tmp_path, "net", "lorenz63-noisy", [1.0])
-    (run / "scores.json").write_text((other / "scores.json").read_text())
-    assert "scores of lorenz63-noisy (tiny) in a run of lorenz96-noisy (tiny)" in refused(run)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"cases": {}}, "cases.valid_prediction_time: missing"),
-        ({"cases": {"valid_prediction_time": [None]}}, "cases.valid_prediction_time.0"),
-        ({"cases": {"valid_prediction_time": "many"}}, "cases.valid_prediction_time"),
-        ({"surprise": 1}, "surprise"),
-    ],
-)
-def test_edited_scores_are_refused_with_the_key(tmp_path, change, words):
-    run = write_run(tmp_path, "net", "lorenz96-noisy", [1.0])
-    content = json.loads((run / "scores.json").read_text()) | change
-    (run / "scores.json").write_text(json.dumps(content))
-    message = refused(run)
-    assert "scores.json" in message
-    assert words in message
-
-
-@pytest.mark.parametrize("speed", [-1.0, math.nan, "fast"])
-def test_a_bad_timing_is_refused(tmp_path, speed):
-    run = write_run(tmp_path, "net", "lorenz96-noisy", [1.0], speed=speed)
-    assert "lyapunov_times_per_second" in refused(run)
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def printed(frame: pd.DataFrame) -> str:
-    console = Console(width=report.WIDTH, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    report.show(frame, console)
-    return console.export_text()
-
-
-def test_tables_fit_120_columns_with_everything_in_them(tmp_path, frozen):
-    rows = {"skill_stability": (0.85, 0.75, 0.95), "surviving_fraction": (0.9, 0.7, 1.0), "dead_fraction": (0.1,) * 3}
-    for name in ("a_rather_long_name_of_a_method", *(f"net{i}" for i in range(11))):
-        for seed in (0, 1):
-            everything(tmp_path, name, 12.0, rows=rows, seed=seed, speed=12345.0 * (1 + seed))
-    text = printed(table(tmp_path))
-    assert max(map(len, text.splitlines())) <= report.WIDTH
-    for words in (
-        "noisy track: RANKED",
-        "net10",
-        "0.85 [0.75, 0.95]",
-        "18.5k ±33%",
-        "oracle 4.00",
-        "floor 3.00",
-        "1–12",
-    ):
-        assert words in text
-    assert "…\n" not in text  # nothing is cut
-
-
-def test_tables_say_what_is_missing_and_where_scales_come_from(tmp_path, unfrozen):
-    for name, level in (("linear", 0.5), ("persistence", 0.3), ("oracle", 4.5), ("net", 2.5)):
-        write_run(tmp_path, name, "lorenz96-noisy", np.full(16, level))
-    write_run(tmp_path, "net", "lorenz96-clean", np.full(16, 5.0), speed=None)
-    text = printed(table(tmp_path))
-    assert "clean track: shown only, not ranked" in text
-    assert "3 of 4" in text
-    assert "floor 0.50*" in text
-    assert "floor –" in text
-
-
-def test_compare_prints_json_alone_and_writes_the_same_rows(tmp_path, frozen, capsys, monkeypatch):
-    everything(tmp_path / "runs", "net", 2.0)
-    write_run(tmp_path / "runs", "net", "lorenz96-clean", np.full(16, 2.0))
-    drawn: list[Path] = []
-    from emubench import plotting
-
-    monkeypatch.setattr(plotting, "draw", lambda runs, frame, folder, progress: drawn.append(folder))
-    report.compare([tmp_path / "runs"], tmp_path / "plots", json=True)
-    rows = json.loads(capsys.readouterr().out)
-    assert drawn == [tmp_path / "plots"]
-    assert rows == json.loads((tmp_path / "plots" / "ranking.json").read_text())
-    assert list(rows[0]) == list(ranking.COLUMNS)
-    assert len(rows) == 5 + 2
-    csv = pd.read_csv(tmp_path / "plots" / "noisy.csv")
-    assert csv["value"].dropna().to_list() == [r["value"] for r in rows if r["track"] == "noisy" and r["task"]]
-    assert sorted(p.name for p in (tmp_path / "plots").iterdir()) == ["clean.csv", "noisy.csv", "ranking.json"]
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, frozen):
-    write_run(tmp_path / "runs", "net", "lorenz96-noisy", [1.0])
-    (tmp_path / "file").write_text("")
-    with pytest.raises(EmubenchError, match="tables cannot be written"):
-        report.compare([tmp_path / "runs"], tmp_path / "file", json=True)
