@@ -17,7 +17,7 @@ from emubench import entries, jobs, plotting, ranking, reference
 from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.metrics._ensemble import LEADS
-from emubench.plotting import curves, examples, laws, style, throughput
+from emubench.plotting import curves, examples, exponents, laws, style, throughput
 
 VERSION = {"schema_version": 1, "emubench_version": "0.1.0"}
 
@@ -217,6 +217,31 @@ def test_lost_runs_are_named_in_the_legend_of_laws(tmp_path):
     spatial = laws.spectrum_plot(task, runs, best, look)
     assert spatial is not None
     assert len(spatial.axes[0].lines) == 3  # truth, one run, and the level below which scores do not look
+
+
+def diagnose(run: Path, task: str, **series: list[float]) -> None:
+    header = VERSION | {"task": task, "size": "tiny", "truth_sha256": "a"}
+    (run / "diagnostics.json").write_text(
+        json.dumps(header | {"diagnostics": {"lyapunov_spectrum": {"rows": [], "series": series, "note": ""}}})
+    )
+
+
+def test_lyapunov_spectra_are_drawn_where_runs_were_diagnosed(tmp_path):
+    task, best, look = tasks.get("lorenz63-noisy", "tiny"), ["net", "bare"], style.styles(["net", "bare"])
+    run = write_run(tmp_path, "net", "lorenz63-noisy", 0.8)
+    write_run(tmp_path, "bare", "lorenz63-noisy", 0.7)
+    runs = entries.read_runs(jobs.find_runs([tmp_path]))
+    assert exponents.exponent_plot(task, runs, best, look) is None
+    diagnose(run, "lorenz63-noisy")  # not available: no series
+    assert exponents.exponent_plot(task, runs, best, look) is None
+    true = {"true_exponents": [0.9, 0.0, -14.6], "true_standard_errors": [0.01, 0.01, 0.1]}
+    diagnose(run, "lorenz63-noisy", exponents=[0.8, 0.1], standard_errors=[0.1, 0.1], **true)
+    figure = exponents.exponent_plot(task, runs, best, look)
+    assert figure is not None
+    assert labels(figure) == ["truth", "net"]
+    assert [c.lines[0].get_ydata().tolist() for c in figure.axes[0].containers] == [[0.9, 0.0, -14.6], [0.8, 0.1]]
+    low, high = figure.axes[0].get_ylim()
+    assert low < -14.6 < 0.9 < high
 
 
 def test_heights_are_shown_beside_the_tracy_widom_law(tmp_path):

@@ -21,6 +21,7 @@ from emubench.entries import Run
 from emubench.errors import EmubenchError
 from emubench.plotting.curves import error_plot, survival_plot
 from emubench.plotting.examples import forecast_plot
+from emubench.plotting.exponents import exponent_plot
 from emubench.plotting.laws import density_plot, height_plot, rank_plot, spectrum_plot
 from emubench.plotting.style import styles
 from emubench.plotting.throughput import throughput_plot
@@ -35,6 +36,7 @@ OF_TASK = {
     "spectrum": spectrum_plot,
     "ranks": rank_plot,
     "heights": height_plot,
+    "exponents": exponent_plot,
 }
 """Plots of one task, by the end of their names; one that does not apply is left out."""
 
