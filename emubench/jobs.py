@@ -187,8 +187,8 @@ def task_of(run: Path, card: schema.Card) -> Task:
     return recipes.from_json(recipe.model_dump_json(exclude_none=True), card.size, path)
 
 
-def load(run: Path) -> tuple[nn.Module, Task]:
-    """Rebuild the emulator of a run, with its task."""
+def build(run: Path) -> tuple[nn.Module, Task]:
+    """The emulator of a run before its weights are loaded, with its task."""
     card = read_card(run)
     try:
         module, task = baseline(card.baseline), task_of(run, card)
@@ -196,9 +196,14 @@ def load(run: Path) -> tuple[nn.Module, Task]:
         for setting in dataclasses.fields(defaults):
             if setting.name not in card.config:
                 raise EmubenchError(f"config: setting {setting.name} of {card.baseline} is missing")
-        emulator = _build(card.baseline, task, _configured(defaults, card.config, card.baseline, "config."))
+        return _build(card.baseline, task, _configured(defaults, card.config, card.baseline, "config.")), task
     except EmubenchError as error:
-        raise EmubenchError(f"{run / 'card.json'}: {error}") from None
+        raise EmubenchError(f"{run / 'card.json'}: {error}") from error.__cause__
+
+
+def load(run: Path) -> tuple[nn.Module, Task]:
+    """Rebuild the emulator of a run, with its task."""
+    (emulator, task), card = build(run), read_card(run)
     load_weights(emulator, run / "model.safetensors")
     if n_parameters(emulator) != card.n_parameters:
         found = f"{card.n_parameters} where {n_parameters(emulator)} belongs"

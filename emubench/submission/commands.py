@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from emubench.errors import EmubenchError
-from emubench.options import DATA, Data, Json, SizeOption, print_json
+from emubench.options import DATA, Data, Json, SizeOption, print_json, progress
 from emubench.submission.entry import ENTRIES
 
-app = typer.Typer(help="Submit a model to the leaderboard: new, check.", no_args_is_help=True)
+app = typer.Typer(help="Submit a model to the leaderboard: new, check, run.", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="An entry, such as leaderboard/entries/NAME.")]
 
 
@@ -81,6 +81,31 @@ def check(folder: Folder, json: Json = False) -> None:
     else:
         print("\n".join(f"{'FAULT' if item.faults else 'ok':5} {item.what}" for item in items))
     _leave(found)
+
+
+@app.command()
+def run(
+    folder: Folder,
+    data: Data = DATA,
+    call_seconds: Annotated[float, typer.Option("--call-seconds", min=1, help="Limit of one call.")] = 1800.0,
+    memory_gb: Annotated[float, typer.Option("--memory-gb", min=0.1, help="Limit of a judged emulator.")] = 8.0,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256)] = 1,
+    json: Json = False,
+) -> None:
+    """Check an entry, then score and time it anew in a child process; a score that is not as claimed is named.
+
+    Example: emubench submit run leaderboard/entries/my-model --data data
+    """
+    from emubench.submission import judge, rescore
+
+    limits = judge.Limits(call_seconds=call_seconds, memory_bytes=int(memory_gb * 2**30), threads=threads)
+    with progress(folder.name) as show:
+        found = rescore.rescore(folder, data, limits, show)
+    if json:
+        print_json([outcome.as_json() for outcome in found])
+    else:
+        print("\n".join(outcome.line() for outcome in found))
+    _leave([fault for outcome in found for fault in outcome.faults])
 
 
 def _leave(faults: list[str]) -> None:

@@ -1,0 +1,114 @@
+"""The process of a judged emulator: ``python -m emubench.submission.child FOLDER BYTES SECONDS THREADS``.
+
+It holds neither truth nor metrics nor clock. It limits its own memory, processor time and files before it reads
+anything of the entry, checks the architecture's shapes on the meta device, loads the weights, and then answers
+contexts with forecasts over its standard input and output (:mod:`emubench.submission.pipe`) until these are closed.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from emubench import jobs
+from emubench.errors import EmubenchError
+from emubench.submission import pipe
+from emubench.submission.safetensors_header import TensorInfo, read_header
+
+HOUR = 3600.0
+
+
+def check_architecture(folder: Path) -> None:
+    """Compare the shapes of the entry's architecture with its weights, before anything of either is allocated.
+
+    An architecture that can't be built on the meta device is left to the memory limit.
+    """
+    tensors = read_header(folder / "model.safetensors")
+    try:
+        with torch.device("meta"):
+            emulator, _ = jobs.build(folder)
+        shapes = {name: tuple(tensor.shape) for name, tensor in emulator.state_dict().items()}
+    except EmubenchError as error:
+        if error.__cause__ is None:  # the settings themselves are wrong
+            raise
+        return
+    _compare(folder / "card.json", shapes, tensors)
+
+
+def _compare(card: Path, shapes: dict[str, tuple[int, ...]], tensors: dict[str, TensorInfo]) -> None:
+    for name in sorted(shapes.keys() | tensors.keys()):
+        if name not in shapes or name not in tensors:
+            kind = "needs" if name in shapes else "has no"
+            raise EmubenchError(f"{card}: config: this architecture {kind} tensor {name[:80]}, unlike the weights")
+        if shapes[name] != tensors[name].shape:
+            found = f"shape {shapes[name]} in this architecture, {tensors[name].shape} in the weights"
+            raise EmubenchError(f"{card}: config: tensor {name[:80]}: {found}")
+
+
+def limit(n_bytes: int, seconds: int) -> None:
+    """Bound what this process may take from now on: memory beyond what it has, processor time, files, dumps."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    most = pages * resource.getpagesize() + n_bytes
+    bounds = {"RLIMIT_AS": most, "RLIMIT_CPU": seconds, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0, "RLIMIT_NOFILE": 256}
+    for name, value in bounds.items():
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def _answer(emulator: Any, header: dict[str, Any], context: np.ndarray) -> np.ndarray:
+    generator = torch.Generator().manual_seed(header["seed"])
+    given = torch.from_numpy(context.astype("f8"))
+    with torch.no_grad():
+        forecast = emulator.forecast(given, header["n_steps"], header["n_members"], generator)
+    if not isinstance(forecast, torch.Tensor) or forecast.dtype not in (torch.float32, torch.float64):
+        found = forecast.dtype if isinstance(forecast, torch.Tensor) else type(forecast).__name__
+        raise EmubenchError(f"forecast: {found} where a tensor of float32 or float64 belongs")
+    return forecast.detach().cpu().numpy()
+
+
+def serve(folder: Path, source: int, sink: int) -> None:
+    """Load the emulator of ``folder`` and answer every context; a failure is told in one line."""
+
+    def forever() -> float:
+        return time.monotonic() + 1000 * HOUR
+
+    try:
+        check_architecture(folder)
+        emulator, task = jobs.load(folder)
+        pipe.send(sink, pipe.READY, {}, None, forever())
+        while True:
+            shapes = tuple((n, task.context, *task.shape) for n in range(1, 1 + max(task.n_test, task.n_climate)))
+            try:
+                _, header, context = pipe.receive(source, pipe.CONTEXT, shapes, forever())
+            except pipe.PipeError:
+                return  # the judge has all it wants
+            assert context is not None
+            pipe.send(sink, pipe.FORECAST, {}, _answer(emulator, header, context), forever())
+    except Exception as error:  # whatever it is, the judge hears of it
+        reason = str(error).splitlines()[0] if str(error) else ""
+        line = reason if isinstance(error, EmubenchError) else f"{type(error).__name__}: {reason}"
+        pipe.send(sink, pipe.FAULT, {"reason": line[:500]}, None, forever())
+
+
+def main() -> None:
+    """Take standard input and output for the judge alone, then serve."""
+    folder, n_bytes, seconds, threads = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    source, sink, nowhere = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):  # what a method prints goes nowhere
+        os.dup2(nowhere, descriptor)
+    torch.set_num_threads(threads)
+    limit(n_bytes, seconds)
+    serve(folder, source, sink)
+
+
+if __name__ == "__main__":
+    main()
