@@ -55,6 +55,7 @@ def generate(
     trajectories: Annotated[int | None, typer.Option("--trajectories", help="Of the train split instead.")] = None,
     length: Annotated[int | None, typer.Option("--length", help="Samples of each of them.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, max=256, help="Default: as many as help.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, or cuda: equal up to rounding.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Simulate datasets into HDF5, in constant memory; files that are there are kept, interrupted ones are resumed.
@@ -73,7 +74,7 @@ def generate(
     files: list[str] = []
     for task in wanted:
         with show_progress(task.name) as progress:
-            files += map(str, dataset.generate(task, out, seed, workers, progress))
+            files += map(str, dataset.generate(task, out, seed, workers, progress, device))
     if json:
         print_json(files)
     else:

@@ -55,12 +55,17 @@ def layout(task: Task) -> dict[str, tuple[int, int]]:
 
 
 def generate(
-    task: Task, data: Path, seed: int = 0, workers: int | None = 1, progress: Progress | None = None
+    task: Task,
+    data: Path,
+    seed: int = 0,
+    workers: int | None = 1,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> list[Path]:
     """Make what is missing of the task's observations and truth: see :func:`emubench.generation.generate`."""
     from emubench import generation  # which needs this file
 
-    return generation.generate(task, data, seed, workers, progress)
+    return generation.generate(task, data, seed, workers, progress, device)
 
 
 # --- what a file is made of -------------------------------------------------------------------------------------------

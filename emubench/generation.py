@@ -20,6 +20,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 
 from emubench import dataset, store
 from emubench.errors import EmubenchError
@@ -32,6 +33,8 @@ from emubench.workers import worker_pool
 CASES = ("test", "climate")
 SMALL = 8 * 10**7
 """Bytes under which a second process takes longer to start than it saves."""
+DEVICE_BLOCKS = 64
+"""Blocks that are simulated together on a GPU: 1024 trajectories."""
 AXIS = 2**16
 """Samples of a time axis that are written at once."""
 Progress = Callable[[int, int], None]
@@ -53,6 +56,7 @@ class Block:
     dtype: str = "f8"
     truth: Path | None = None
     """For observations: where the truth is read."""
+    device: str = "cpu"
 
     @property
     def rows(self) -> range:
@@ -110,7 +114,8 @@ def _simulate(block: Block, descriptor: int) -> bytes:
     for row, blank in enumerate(blank_samples(system, block.split, block.rows)):
         if blank:
             writer.append(row, np.full((blank, *system.shape), np.nan))
-    for samples in stretches(system, block.seed, block.split, block.first // LANES, block.length):
+    first, n_blocks = block.first // LANES, -(-block.n_rows // LANES)
+    for samples in stretches(system, block.seed, block.split, first, block.length, n_blocks, block.device):
         for row in range(block.n_rows):
             writer.append(row, samples[row])
     return writer.digests()
@@ -132,19 +137,27 @@ def _observe(block: Block, truth: Path, descriptor: int) -> bytes:
 # --- one file ---------------------------------------------------------------------------------------------------------
 
 
-def blocks(task: Task, kind: str, seed: int, path: Path, truth: Path | None = None) -> Iterator[Block]:
+def rows_at_once(kind: str, device: str) -> int:
+    """Rows of a job: a block, or many of them where a GPU simulates."""
+    return LANES * DEVICE_BLOCKS if kind == "truth" and device != "cpu" else LANES
+
+
+def blocks(
+    task: Task, kind: str, seed: int, path: Path, truth: Path | None = None, device: str = "cpu"
+) -> Iterator[Block]:
     """The jobs of a file, in order."""
+    at_once = rows_at_once(kind, device)
     for array, shape in dataset.expected_shapes(task, kind).items():
-        split = array.split("/")[0]
-        for first in range(0, shape[0], LANES):
-            n_rows = min(LANES, shape[0] - first)
-            dtype = dataset.stored_dtype(task, array)
-            yield Block(task, seed, split, array, first, n_rows, shape[1], path, dtype=dtype, truth=truth)
+        split, dtype = array.split("/")[0], dataset.stored_dtype(task, array)
+        for first in range(0, shape[0], at_once):
+            n_rows = min(at_once, shape[0] - first)
+            yield Block(task, seed, split, array, first, n_rows, shape[1], path, 0, dtype, truth, device)
 
 
-def n_blocks(task: Task, kind: str) -> int:
+def n_blocks(task: Task, kind: str, device: str = "cpu") -> int:
     """How many jobs a file is."""
-    return sum(-(-shape[0] // LANES) for shape in dataset.expected_shapes(task, kind).values())
+    at_once = rows_at_once(kind, device)
+    return sum(-(-shape[0] // at_once) for shape in dataset.expected_shapes(task, kind).values())
 
 
 def file_bytes(task: Task, kind: str) -> int:
@@ -190,6 +203,7 @@ def write_file(
     truth: Path | None = None,
     workers: int = 1,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> None:
     """Write the truth, or the observations of the file ``truth``, to ``path``; go on where a partial file ends."""
     header, structure = dataset.header_of(task, kind, seed), lambda p: write_structure(task, kind, seed, p)
@@ -197,19 +211,23 @@ def write_file(
         if path.exists():  # another process was faster
             return
         offsets = partial.open(structure)
-        todo = (
-            replace(block, offset=offsets[block.array])
-            for block in blocks(task, kind, seed, partial.file, truth)
-            if (block.array, block.first) not in partial.done
-        )
-        done = len(partial.done)
+        left = [b for b in blocks(task, kind, seed, partial.file, truth, device) if not _is_done(b, partial)]
+        todo = (replace(block, offset=offsets[block.array]) for block in left)
+        done = n_blocks(task, kind, device) - len(left)
+        if kind == "truth" and device != "cpu":
+            workers = 1  # one process holds the device
         with closing(_results(todo, workers)) as results:
             for block, digests in results:
-                partial.record(block.array, block.first, digests)
+                for row in range(0, block.n_rows, LANES):
+                    partial.record(block.array, block.first + row, digests[32 * row : 32 * (row + LANES)])
                 done += 1
                 if progress:
-                    progress(done, n_blocks(task, kind))
+                    progress(done, n_blocks(task, kind, device))
         partial.finish()
+
+
+def _is_done(block: Block, partial: Partial) -> bool:
+    return all((block.array, row) in partial.done for row in range(block.first, block.first + block.n_rows, LANES))
 
 
 def _results(jobs: Iterator[Block], workers: int) -> Generator[tuple[Block, bytes], None, None]:
@@ -234,13 +252,30 @@ def _results(jobs: Iterator[Block], workers: int) -> Generator[tuple[Block, byte
 # --- a task -----------------------------------------------------------------------------------------------------------
 
 
+def check_device(device: str) -> None:
+    """Refuse, in one line, a device that torch can't use here."""
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device).cpu()
+    except (RuntimeError, AssertionError, TypeError) as error:  # a CPU build asserts, MPS has no float64
+        reason = str(error).splitlines()[0]
+        raise EmubenchError(f"--device {device}: cannot be used here ({reason}); cpu always can") from None
+
+
 def generate(
-    task: Task, data: Path, seed: int = 0, workers: int | None = 1, progress: Progress | None = None
+    task: Task,
+    data: Path,
+    seed: int = 0,
+    workers: int | None = 1,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> list[Path]:
     """Make the task's observations and, unless they are there, its system's truth; return the files written.
 
-    ``workers`` processes compute and write at the same time; ``None``: one per usable core if it is worth it.
+    ``workers`` processes compute and write at the same time; ``None``: one per usable core if it is worth it. On
+    another ``device`` than "cpu" 1024 trajectories of the truth are simulated at a time, up to rounding the same: such
+    a file is a faithful rebuild, not identical bytes.
     """
+    check_device(device)
     truth, path = dataset.truth_path(task, data), dataset.task_path(task, data)
     kinds = {"truth": truth, "observations": path}
     missing = {kind: file for kind, file in kinds.items() if not file.exists()}
@@ -250,10 +285,10 @@ def generate(
     store.check_space(path.parent, int(1.02 * sum(needed.values())) - sum(map(_on_disk, missing.values())))
     if workers is None:
         workers = usable_cores() if sum(needed.values()) > SMALL else 1
-    meter = _Meter(progress, sum(n_blocks(task, kind) for kind in missing))
+    meter = _Meter(progress, sum(n_blocks(task, kind, device) for kind in missing))
     for kind, file in missing.items():
-        write_file(task, kind, seed, file, truth if kind == "observations" else None, workers, meter.advance)
-        meter.finished(n_blocks(task, kind))
+        write_file(task, kind, seed, file, truth if kind == "observations" else None, workers, meter.advance, device)
+        meter.finished(n_blocks(task, kind, device))
     return list(missing.values())
 
 

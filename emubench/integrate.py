@@ -167,22 +167,24 @@ def rollout(
     return torch.stack(samples, dim=1)
 
 
-def reference_rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
+def reference_rollout(
+    system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], device: str = "cpu"
+) -> np.ndarray:
     """The truth by the reference solver: states ``"B *S"`` to the next ``n_samples`` samples ``"B T *S"``, float64.
 
     Trajectory b takes its noise from ``rngs[b]`` alone, by way of :mod:`emubench.noise`.
     """
-    step, k = system.solver(), system.steps_per_sample
-    current, samples = torch.as_tensor(state, dtype=torch.float64), []
+    step, k = system.solver(device=device), system.steps_per_sample
+    current, samples = torch.as_tensor(state, dtype=torch.float64, device=device), []
     for _ in range(n_samples):
         noises: list[Tensor | None] = [None] * k
         if system.stochastic:
             drawn = noise.normals(noise.seeds(rngs, k), math.prod(system.shape)).reshape(-1, k, *system.shape)
-            noises = list(torch.from_numpy(drawn).unbind(1))
+            noises = list(torch.from_numpy(drawn).to(device).unbind(1))
         for xi in noises:
             current = step(current, xi)
         samples.append(current)
-    return torch.stack(samples, dim=1).numpy()
+    return torch.stack(samples, dim=1).cpu().numpy()
 
 
 def simulate(
@@ -192,8 +194,12 @@ def simulate(
     rngs: list[np.random.Generator] | None = None,
     *,
     reference: bool = False,
+    device: str = "cpu",
 ) -> Float[np.ndarray, "B T *S"]:
     """The ``n_samples`` samples that follow ``state``, checked: by the fast kernel where there is one.
+
+    Kernels are for "cpu". On any other torch ``device`` ("cuda", and for tests "cpu:0") the reference integrators do
+    it, from the same draws and the same noise, equal up to rounding: for batches of thousands of trajectories.
 
     Raises :class:`SimulationError` with trajectory, time and likely cause where the solution can't be trusted.
     """
@@ -201,8 +207,12 @@ def simulate(
 
     if system.stochastic and (rngs is None or len(rngs) != len(state)):
         raise ValueError("a stochastic system needs one generator per trajectory")
-    fast = None if reference else kernels.find(system)
-    samples = (fast or reference_rollout)(system, np.ascontiguousarray(state, dtype=np.float64), n_samples, rngs or [])
+    fast = kernels.find(system) if device == "cpu" and not reference else None
+    begun = np.ascontiguousarray(state, dtype=np.float64)
+    if fast:
+        samples = fast(system, begun, n_samples, rngs or [])
+    else:
+        samples = reference_rollout(system, begun, n_samples, rngs or [], device)
     if cause := system.fault(samples):
         trajectory, sample = _first_fault(system, samples)
         time = (sample + 1) * system.sample_interval

@@ -29,23 +29,26 @@ def blank_samples(system: System, split: str, rows: range) -> list[int]:
     return [FLAT_BLANK if is_case and start == "flat" else 0 for start in starts_of(system, rows)]
 
 
-def stretches(system: System, seed: int, split: str, block: int, length: int) -> Iterator[np.ndarray]:
-    """Trajectories ``16 block … + 15`` of ``split`` from sample 0 on, ``"16 t *S"`` at a time, ``length`` in all.
+def stretches(
+    system: System, seed: int, split: str, block: int, length: int, n_blocks: int = 1, device: str = "cpu"
+) -> Iterator[np.ndarray]:
+    """Trajectories from ``16 block`` on, 16 per block, from sample 0 on, ``"16n t *S"`` at a time, ``length`` in all.
 
-    Number i depends on (seed, system, split, i) alone.
+    Number i depends on (seed, system, split, i) alone. On another ``device`` the reference integrators do the work,
+    from the same draws: see :func:`emubench.integrate.simulate`.
     """
-    rows = range(LANES * block, LANES * (block + 1))
+    rows = range(LANES * block, LANES * (block + n_blocks))
     rngs = [stream(seed, system.name, split, i) for i in rows]
     state = np.stack([system.draw(rng, start) for rng, start in zip(rngs, starts_of(system, rows), strict=True)])
-    at_once, begun, elapsed = max(64, STRETCH // state[0].size), 0, 0
+    at_once, begun, elapsed = max(64, STRETCH // state[0].size // n_blocks), 0, 0
     at_once = min(at_once, 2**13)
     try:
         if system.spin_up_samples:
-            state = simulate(system, state, system.spin_up_samples, rngs)[:, -1]
+            state = simulate(system, state, system.spin_up_samples, rngs, device=device)[:, -1]
             elapsed = system.spin_up_samples
         while begun < length:
             n = min(at_once, length - begun)
-            following = simulate(system, state, n if begun else n - 1, rngs)
+            following = simulate(system, state, n if begun else n - 1, rngs, device=device)
             samples = following if begun else np.concatenate([state[:, None], following], axis=1)
             elapsed += following.shape[1]
             begun += n

@@ -147,6 +147,34 @@ def test_progress_counts_resumed_blocks_and_ends_at_the_total(tmp_path, monkeypa
     assert seen == [(i, total) for i in range(4, total + 1)]
 
 
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "kpz-partial"])
+def test_another_device_makes_the_same_data_up_to_rounding(data, tmp_path, name):
+    """The path of ``--device cuda``, on the processor: "cpu:0" is a device of torch like any other."""
+    task = tasks.get(name, "tiny")
+    dataset.generate(task, tmp_path, device="cpu:0")
+    for path in (dataset.truth_path(task, tmp_path), dataset.task_path(task, tmp_path)):
+        assert fingerprint.judge(path) in ("faithful rebuild", "identical bytes")
+    with h5py.File(dataset.truth_path(task, tmp_path)) as made, h5py.File(dataset.truth_path(task, data)) as kept:
+        for array in ("train/truth", "test/truth"):
+            np.testing.assert_allclose(made[array][:, :16], kept[array][:, :16], rtol=0, atol=1e-5)
+
+
+def test_a_run_begun_on_the_processor_goes_on_on_another_device(tmp_path, monkeypatch):
+    interrupt(tmp_path, monkeypatch, 2)
+    seen = []
+    dataset.generate(TASK, tmp_path, progress=lambda *progress: seen.append(progress), device="cpu:0")
+    assert seen[-1][0] == seen[-1][1]
+    assert dataset.verify(dataset.truth_path(TASK, tmp_path))
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "tpu", ""])
+def test_a_device_that_cannot_be_used_is_one_line(tmp_path, device):
+    with pytest.raises(EmubenchError, match=f"--device {device}: cannot be used here.*; cpu always can") as caught:
+        dataset.generate(TASK, tmp_path, device=device)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 def damage_block(file: Path, journal: Path) -> None:
     with h5py.File(file, "r+") as opened:
         opened["train/truth"][3, 5] = 7.0
