@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -111,13 +110,12 @@ def _build(name: str, task: Task, config: Any) -> nn.Module:
 def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> Path:
     """Train the job's baseline unless its run is there; return the run's folder."""
     folder, task, config = job.folder(out), job.get_task(), job.config()
-    if (folder / "card.json").exists():
-        _check_data(folder, task, data)
+    if finished(folder, task, data):
         return folder
     module, observations = baseline(job.baseline), dataset.load(task, data)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = store.temporary_name(folder)
     try:
         partial.mkdir(parents=True)
         emulator, begun = _build(job.baseline, task, config), time.perf_counter()
@@ -155,11 +153,14 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
     return folder
 
 
-def _check_data(run: Path, task: Task, data: Path) -> None:
-    """A finished run is taken for this job only if it saw these data; where there are none it is taken as it is."""
+def finished(run: Path, task: Task, data: Path) -> bool:
+    """Whether the run is there; one that saw other data raises, and where there are none it is taken as it is."""
     path = dataset.task_path(task, data)
+    if not (run / "card.json").exists():
+        return False
     if path.exists() and dataset.train_digest(task, data) != read_card(run).data_sha256:
         raise EmubenchError(f"{run}: was trained on other data than {path}; choose another --out or remove it")
+    return True
 
 
 def _publish(partial: Path, folder: Path) -> None:
@@ -211,16 +212,24 @@ def load(run: Path) -> tuple[nn.Module, Task]:
     return emulator, task
 
 
+def stored_scores(run: Path, task: Task, data: Path) -> schema.ScoreFile | None:
+    """The scores of a run if it was scored on these data by this version, else ``None``."""
+    path = run / "scores.json"
+    if not path.exists():
+        return None
+    stored = schema.read_json(schema.ScoreFile, path)
+    same = stored.truth_sha256 == evaluate.truth_digest(task, data) and stored.emubench_version == __version__
+    return stored if same else None
+
+
 def score(run: Path, data: Path, progress: Progress | None = None, again: bool = False) -> schema.ScoreFile:
     """Score a run and write ``scores.json``, ``timing.json``, ``figures.json``, unless it was scored on these data."""
     emulator, task = load(run)
     path, card = run / "scores.json", read_card(run)
-    if path.exists() and not again:
-        stored = schema.read_json(schema.ScoreFile, path)
-        if stored.truth_sha256 == evaluate.truth_digest(task, data) and stored.emubench_version == __version__:
-            if (current := evaluate.with_skill(stored, task)) != stored:  # the reference values were frozen since
-                store.write_text(path, current.model_dump_json(indent=1) + "\n")
-            return current
+    if not again and (stored := stored_scores(run, task, data)) is not None:
+        if (current := evaluate.with_skill(stored, task)) != stored:  # the reference values were frozen since
+            store.write_text(path, current.model_dump_json(indent=1) + "\n")
+        return current
     torch.set_num_threads(card.threads)
     result, timing = evaluate.evaluate(emulator, task, data, card.seed, progress)  # type: ignore[arg-type]
     store.write_text(run / "figures.json", json.dumps(result.figures) + "\n")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +23,16 @@ DIGEST, OWN_DIGEST, HEADER_DIGEST = "sha256", "attributes_sha256", "header_sha25
 """Names of the hashes of an array, of an array's attributes and of a file's."""
 
 
+def temporary_name(path: Path) -> Path:
+    """A hidden name beside ``path`` that no other process has, on whatever machine."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed to it on success and removed on any failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = temporary_name(path)
     try:
         yield temporary
         os.replace(temporary, path)

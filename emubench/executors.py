@@ -1,0 +1,72 @@
+"""Where steps are done: in this process, in processes of this machine, or by Dask, all behind one ``Executor``.
+
+Each function is a context that yields a :class:`Place`. Dask is imported by those who ask for it (extra ``cluster``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from emubench.workers import worker_pool
+
+Resources = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Executors by the resources that a step takes, and how they are to be fed."""
+
+    executor: Callable[[Resources], Executor]
+    ahead: int
+    """How many steps to hand out before the first is done."""
+    workers: Callable[[], int]
+    """How many there are now; raises :class:`EmubenchError` once whoever hands out the work is gone."""
+
+
+class InProcess(Executor):
+    """Does at once what is submitted, in this process; what it raises comes out where it was submitted."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call ``fn``."""
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class Processes(Executor):
+    """``n`` processes; after one has died, which fails what was under way, the next submission starts all anew."""
+
+    def __init__(self, n: int) -> None:
+        self._n, self._stack = n, ExitStack()
+        self._pool = self._stack.enter_context(worker_pool(n))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Hand ``fn`` to a process that is free."""
+        try:
+            return self._pool.submit(fn, *args, **kwargs)
+        except BrokenProcessPool:
+            self._stack.close()
+            self._pool = self._stack.enter_context(worker_pool(self._n))
+            return self._pool.submit(fn, *args, **kwargs)
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+
+@contextmanager
+def in_process() -> Iterator[Place]:
+    """One step after another, with plain tracebacks."""
+    executor = InProcess()
+    yield Place(lambda _: executor, 1, lambda: 1)
+
+
+@contextmanager
+def processes(n: int) -> Iterator[Place]:
+    """``n`` processes of this machine."""
+    with Processes(n) as executor:
+        yield Place(lambda _: executor, n, lambda: n)

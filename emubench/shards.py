@@ -1,0 +1,121 @@
+"""A dataset made on many machines: each block of trajectories is a file of its own, all merged into the one at the end.
+
+``.<file>.<hash>.shards/<split>-<first row>`` holds the rows of one block as they are stored, then their SHA-256. A
+merged file has the bytes that one process would have written; then the shards are removed. There is no virtual
+dataset over shards, for one that is missing would read as "not observed".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from emubench import dataset, generation, store
+from emubench.errors import EmubenchError
+from emubench.generation import Block
+from emubench.partial import SLICE, Partial
+from emubench.task import Task
+
+
+@dataclass(frozen=True)
+class Target:
+    """The file that shards are for: the truth or the observations of a task."""
+
+    task: Task
+    kind: str
+    """``"truth"`` or ``"observations"``."""
+    seed: int
+    data: Path
+
+    @property
+    def path(self) -> Path:
+        """Where the merged file lies."""
+        return (dataset.truth_path if self.kind == "truth" else dataset.task_path)(self.task, self.data)
+
+    @property
+    def folder(self) -> Path:
+        """Where its shards lie, until they are merged; those of other parameters or seeds lie elsewhere."""
+        header = store.attributes_hash(dataset.header_of(self.task, self.kind, self.seed))
+        return self.path.with_name(f".{self.path.name}.{header[:8]}.shards")
+
+    def blocks(self) -> list[Block]:
+        """The blocks of the file, in order."""
+        truth = None if self.kind == "truth" else dataset.truth_path(self.task, self.data)
+        return list(generation.blocks(self.task, self.kind, self.seed, self.path, truth))
+
+    def shard(self, array: str, first: int) -> Path:
+        """Where the block of ``array`` that begins at row ``first`` lies."""
+        return self.folder / f"{array.split('/')[0]}-{first}"
+
+    def row_bytes(self, array: str) -> int:
+        """Bytes of one stored row of ``array``."""
+        shape = dataset.expected_shapes(self.task, self.kind)[array]
+        return np.dtype(dataset.stored_dtype(self.task, array)).itemsize * int(np.prod(shape[1:]))
+
+
+def write(target: Target, array: str, first: int) -> None:
+    """Make one block and write it as a shard; raises :class:`EmubenchError` where it can't be written."""
+    (block,) = (b for b in target.blocks() if (b.array, b.first) == (array, first))
+    path = target.shard(array, first)
+    try:
+        with store.atomic(path) as temporary:
+            temporary.touch()
+            begins = -first * target.row_bytes(array)  # the shard's first row is its first byte
+            digests = generation.run_block(replace(block, path=temporary, offset=begins))
+            with temporary.open("ab") as file:
+                file.write(digests)
+    except OSError as error:
+        if not target.path.exists():  # else another client has merged them all meanwhile
+            raise EmubenchError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def merge(target: Target) -> None:
+    """Put all shards into the one file, checking each row's hash, and remove them.
+
+    A missing or damaged shard raises :class:`EmubenchError`; a damaged one is removed, to be made again.
+    """
+    task, kind, path = target.task, target.kind, target.path
+    header = dataset.header_of(task, kind, target.seed)
+    if not path.exists():
+        store.check_space(path.parent, generation.file_bytes(task, kind))
+        with Partial(path, header, dataset.expected_shapes(task, kind)) as partial:
+            if not path.exists():  # else another client was faster
+                offsets = partial.open(lambda p: generation.write_structure(task, kind, target.seed, p))
+                for block in target.blocks():
+                    if (block.array, block.first) not in partial.done:
+                        block = replace(block, path=partial.file, offset=offsets[block.array])
+                        partial.record(block.array, block.first, _copy(target, block))
+                partial.finish()
+    shutil.rmtree(target.folder, ignore_errors=True)
+
+
+def _copy(target: Target, block: Block) -> bytes:
+    """Copy a shard into its place in the file; return the hashes of its rows."""
+    shard, row_bytes = target.shard(block.array, block.first), target.row_bytes(block.array)
+    if not shard.exists():
+        raise EmubenchError(f"{shard}: this shard is missing; the same command makes it again")
+    begins, size = block.offset + block.first * row_bytes, block.n_rows * row_bytes
+    descriptor = os.open(block.path, os.O_WRONLY)
+    try:
+        with shard.open("rb") as source:
+            source.seek(size)
+            digests, found = source.read(), b""
+            source.seek(0)
+            for position in range(begins, begins + size, row_bytes):
+                row = hashlib.sha256()
+                for at in range(0, row_bytes, SLICE):
+                    piece = source.read(min(SLICE, row_bytes - at))
+                    generation.write_all(descriptor, piece, position + at)
+                    row.update(piece)
+                found += row.digest()
+    finally:
+        os.close(descriptor)
+    if digests != found:
+        shard.unlink(missing_ok=True)
+        raise EmubenchError(f"{shard}: this shard is damaged and was removed; the same command makes it again")
+    return digests

@@ -1,0 +1,497 @@
+"""Grids: what a file may say, what it expands to, and the same results however the steps are run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import contents
+
+from emubench import dataset, executors, grid, jobs, runner, shards, steps
+from emubench import task as tasks
+from emubench.errors import EmubenchError
+from emubench.jobs import Job
+from emubench.shards import Target
+from emubench.steps import Outcome, Step
+
+GRID = """
+tasks = ["lorenz63-noisy", "lorenz96-noisy"]
+baselines = ["persistence", "climatology"]
+seeds = [0, 1]
+size = "tiny"
+"""
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "grid.toml"
+    path.write_text(GRID)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """What the grid makes in one process: ``data`` and ``runs``; to be read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "grid.toml").write_text(GRID)
+    plan = grid.expand(folder / "grid.toml", folder / "data")
+    with executors.in_process() as place:
+        run = runner.execute(plan, place, folder / "data", folder / "runs", 1, debug=True)
+    assert set(run.state.values()) == {"done"}
+    return folder
+
+
+def results(runs: Path) -> dict[str, str]:
+    """Hashes of everything deterministic in the folders of runs."""
+    unlike = ("card.json", "timing.json", "log.jsonl")  # which hold seconds
+    return {
+        name: digest for name, digest in contents(runs).items() if not name.endswith(unlike) and ".steps" not in name
+    }
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ("seeds = [0, 1]|seeds = [0, -1]", "seeds.1: Input should be greater than or equal to 0 (found -1)"),
+        ("seeds = [0, 1]|seeds = [0, true]", "seeds.1: Input should be a valid integer (found True)"),
+        ("seeds = [0, 1]|seeds = []", "seeds: List should have at least 1 item"),
+        ("seeds = [0, 1]|seeds = [3, 3]", "seeds: Value error, 3 is there twice"),
+        ("seeds = [0, 1]|", "seeds: Field required"),
+        ("seeds = |seed = 0\nseeds = ", "unknown key 'seed': did you mean seeds or size?"),
+        ("size = |threads = 0\nsize = ", "threads: Input should be greater than or equal to 1 (found 0)"),
+        ("size = |budget = 1.5\nsize = ", "budget: Input should be a valid integer (found 1.5)"),
+        ("size = |budget = 0\nsize = ", "budget: Input should be greater than or equal to 1 (found 0)"),
+        ('size = "tiny"|size = "teeny"', "unknown size 'teeny': did you mean tiny?"),
+        ("lorenz63-noisy|lorenz36-noisy", "unknown task 'lorenz36-noisy': did you mean lorenz"),
+        ("persistence|persistense", "unknown baseline 'persistense': did you mean persistence?"),
+        ("tasks = |tasks = 3 #", "tasks: Input should be a valid list (found 3)"),
+        ("tasks = |tasks = [", "not valid TOML"),
+        ("lorenz63-noisy|mine.toml", "mine.toml: no such recipe"),
+        ('"tiny"|"tiny"\n[overrides.linear]\ndelays = 3', "[overrides.linear]: linear is not among baselines"),
+        ('"tiny"|"tiny"\n[overrides.persistence]\nsteps = 3', "overrides.persistence: unknown setting of persistence"),
+        (
+            '"tiny"|"tiny"\n[resources.persistence]\nGPU = 0',
+            "resources.persistence.GPU: Input should be greater than 0",
+        ),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_it_and_the_key(file, refused, tmp_path, change, answer):
+    before, _, after = change.partition("|")
+    assert before in GRID
+    file.write_text(GRID.replace(before, after, 1))
+    for command in ("run", "status"):
+        line = refused(command, file, "--data", tmp_path / "data", "--out", tmp_path / "runs")
+        assert f"{file}: " in line
+        assert answer in line
+    assert [p.name for p in tmp_path.iterdir()] == ["grid.toml"]
+
+
+def test_a_grid_that_is_none_is_refused(refused, tmp_path):
+    assert "no such grid" in refused("run", tmp_path / "none.toml")
+    (tmp_path / "long.toml").write_bytes(b"#" * (grid.MAX_BYTES + 1))
+    assert "not a grid" in refused("run", tmp_path / "long.toml")
+
+
+def test_a_grid_of_too_many_jobs_is_refused(file, refused):
+    many, seeds = [f"recipe-{i}.toml" for i in range(1000)], list(range(100))
+    file.write_text(f"tasks = {many}\nbaselines = ['persistence', 'climatology']\nseeds = {seeds}\n")
+    assert "200000 jobs, where at most 100000 belong" in refused("run", file)
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_holds_every_job_once_after_what_it_needs(file, tmp_path):
+    plan = grid.expand(file, tmp_path / "data")
+    assert len(plan.jobs) == len(set(job.folder(tmp_path) for job in plan.jobs)) == 8
+    assert len(plan.steps) == len(set(plan.steps)) == len({step.name for step in plan.steps})
+    place = {step: i for i, step in enumerate(plan.steps)}
+    for step, needs in plan.needs.items():
+        assert all(place[need] < place[step] for need in needs)
+    kinds = [step.kind for step in plan.steps]
+    assert kinds.count("train") == kinds.count("score") == 8
+    assert kinds.count("merge") == 4
+    assert kinds.count("shard") == 2 * (4 + 4)  # tiny: one block in each split of each file
+    for step in plan.steps:
+        if step.kind == "score":
+            (train,) = plan.needs[step]
+            assert steps.job_of(train) == steps.job_of(step)
+
+
+def test_the_tracks_of_a_system_share_its_truth(file, tmp_path):
+    file.write_text(GRID.replace("lorenz96-noisy", "lorenz63-partial"))
+    plan = grid.expand(file, tmp_path / "data")
+    assert [step.label for step in plan.steps if step.kind == "merge"] == [
+        "merge lorenz63.truth.h5",
+        "merge lorenz63-noisy.h5",
+        "merge lorenz63-partial.h5",
+    ]
+
+
+def test_all_stands_for_the_sixteen(file, tmp_path):
+    file.write_text(GRID.replace('["lorenz63-noisy", "lorenz96-noisy"]', '["all"]'))
+    plan = grid.expand(file, tmp_path)
+    assert {job.task for job in plan.jobs} == set(tasks.names())
+    assert len(plan.jobs) == 16 * 2 * 2
+
+
+def test_budget_and_overrides_reach_the_baselines_that_take_them(file, tmp_path):
+    text = GRID.replace("climatology", "resnet_ode").replace("size", "budget = 70\nthreads = 2\nsize")
+    file.write_text(text)
+    plan = grid.expand(file, tmp_path)
+    by_baseline = {job.baseline: job for job in plan.jobs}
+    assert by_baseline["resnet_ode"].config().steps == 70
+    assert by_baseline["persistence"].overrides == {}
+    assert {job.threads for job in plan.jobs} == {2}
+    file.write_text(text + "[overrides.resnet_ode]\nsteps = 30\nbatch = 8\n[resources.resnet_ode]\nGPU = 1\n")
+    plan = grid.expand(file, tmp_path, threads=1)
+    by_baseline = {job.baseline: job for job in plan.jobs}
+    assert (by_baseline["resnet_ode"].config().steps, by_baseline["resnet_ode"].config().batch) == (30, 8)
+    assert {job.threads for job in plan.jobs} == {1}
+    for step in plan.steps:
+        wants = step.kind in ("train", "score") and steps.job_of(step).baseline == "resnet_ode"
+        assert step.resources == ((("GPU", 1.0),) if wants else ())
+
+
+def test_a_step_is_small_hashable_and_says_all(file, tmp_path):
+    plan = grid.expand(file, tmp_path)
+    for step in plan.steps:
+        assert len(step.content) < 600
+        assert hash(step) == hash(dataclasses.replace(step))
+        assert step.values["version"]
+    assert grid.expand(file, tmp_path).steps == plan.steps
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_data_have_the_bytes_that_generate_writes(whole, tmp_path):
+    for name in ("lorenz63-noisy", "lorenz96-noisy"):
+        dataset.generate(tasks.get(name, "tiny"), tmp_path)
+    assert contents(whole / "data") == contents(tmp_path)  # and there are no shards left
+
+
+def test_the_runs_are_those_of_train_and_score(whole, tmp_path):
+    for job in grid.expand(whole / "grid.toml", whole / "data").jobs:
+        if job.seed == 1:
+            jobs.score(jobs.train(job, whole / "data", tmp_path), whole / "data")
+    alone = results(tmp_path)
+    assert len(alone) == 4 * 3
+    assert alone.items() <= results(whole / "runs").items()
+
+
+def test_two_processes_give_the_same_files(whole, file, tmp_path, emubench):
+    command = ("run", file, "--data", tmp_path / "data", "--out", tmp_path / "runs", "--workers", 2, "--json")
+    finished = emubench(*command)
+    assert finished.status == 0, finished
+    told = json.loads(finished.out)
+    assert told["failed"] == []
+    assert {s: states["done"] for s, states in told["stages"].items()} == {
+        "generate": 20,
+        "train": 8,
+        "score": 8,
+    }
+    assert len(told["runs"]) == 8
+    assert contents(tmp_path / "data") == contents(whole / "data")
+    assert results(tmp_path / "runs") == results(whole / "runs")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*")}
+    assert emubench(*command).status == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*")} == before
+
+
+@pytest.fixture
+def copy(whole, tmp_path) -> Path:
+    """The finished grid, to be damaged at will."""
+    shutil.copytree(whole, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def options(folder: Path) -> tuple[object, ...]:
+    return folder / "grid.toml", "--data", folder / "data", "--out", folder / "runs"
+
+
+def test_only_what_is_missing_or_invalid_is_made_again(whole, copy, emubench):
+    job = Job("climatology", "lorenz63-noisy", "tiny", seed=1)
+    gone, spoiled = job.folder(copy / "runs"), Job("persistence", "lorenz96-noisy", "tiny").folder(copy / "runs")
+    shutil.rmtree(gone)
+    (spoiled / "scores.json").write_text('{"schema_version": 1}')
+    before = {p: p.stat().st_mtime_ns for p in (copy / "runs").rglob("*.json") if ".steps" not in str(p)}
+    told = json.loads(emubench("status", *options(copy), "--json").out)["stages"]
+    assert (told["train"]["waiting"], told["score"]["waiting"], told["generate"]["waiting"]) == (1, 2, 0)
+    assert emubench("run", *options(copy)).status == 0
+    assert results(copy / "runs") == results(whole / "runs")
+    touched = {p.parent for p, then in before.items() if p.stat().st_mtime_ns != then}
+    assert touched == {spoiled}
+
+
+def test_status_shows_the_table_and_writes_nothing(copy, emubench):
+    before = contents(copy)
+    shown = emubench("status", *options(copy))
+    assert shown.status == 0
+    assert shown.out.count("0:00:00") == 3
+    assert contents(copy) == before
+
+
+def test_runs_of_other_data_are_refused_by_name(copy, emubench):
+    shutil.rmtree(copy / "data")
+    dataset.generate(tasks.get("lorenz63-noisy", "tiny"), copy / "data", seed=5)
+    finished = emubench("run", *options(copy))
+    assert finished.status == 1
+    assert "failed: train persistence lorenz63-noisy tiny seed 0: " in finished.err
+    assert "was trained on other data than" in finished.err
+
+
+def test_a_job_that_fails_is_named_with_its_log_and_the_others_go_on(whole, tmp_path, monkeypatch, emubench):
+    shutil.copytree(whole / "data", tmp_path / "data")
+    shutil.copy(whole / "grid.toml", tmp_path)
+    module, calls = jobs.baseline("climatology"), []
+
+    def fail(emulator, data, config, seed, log) -> None:
+        calls.append(seed)
+        raise ValueError("no\nsecond line")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "train", fail)
+        finished = emubench("run", *options(tmp_path))
+        assert sorted(calls) == [0, 0, 1, 1]  # none was tried twice
+        with pytest.raises(ValueError, match="no"):
+            emubench("--debug", "run", *options(tmp_path))
+    assert finished.status == 1
+    lines = finished.err.splitlines()
+    assert len(lines) == 5
+    assert (
+        lines[-1]
+        == "emubench: 4 of 36 steps failed and 4 that need them were not run; the same command tries these again"
+    )
+    assert lines[0].startswith("failed: train climatology lorenz63-noisy tiny seed 0: ValueError: no (on ")
+    log = Path(lines[0].rpartition("log: ")[2].removesuffix(")"))
+    assert "Traceback" in log.read_text()
+    assert "second line" in log.read_text()
+    told = json.loads(emubench("status", *options(tmp_path), "--json").out)
+    assert told["stages"]["train"] == {"done": 4, "running": 0, "waiting": 0, "failed": 4, "not run": 0}
+    assert told["stages"]["score"] == {"done": 4, "running": 0, "waiting": 0, "failed": 0, "not run": 4}
+    assert told["failed"][0]["error"] == "ValueError: no"
+    assert emubench("run", *options(tmp_path)).status == 0  # mended, the same command does the rest
+    assert results(tmp_path / "runs") == results(whole / "runs")
+    assert not list((tmp_path / "runs" / ".steps").glob("*.log"))
+
+
+def test_a_full_disk_is_a_failure_that_names_the_file(whole, tmp_path, monkeypatch, emubench):
+    shutil.copytree(whole / "data", tmp_path / "data")
+    shutil.copy(whole / "grid.toml", tmp_path)
+    calls = []
+
+    def full(emulator, path) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        original(emulator, path)
+
+    original = jobs.save_weights
+    monkeypatch.setattr(jobs, "save_weights", full)
+    finished = emubench("run", *options(tmp_path))
+    assert finished.status == 1
+    assert "cannot be written (No space left on device); nothing was left behind (on " in finished.err
+    assert "1 of 36 steps failed and 1 that need them" in finished.err
+    assert emubench("run", *options(tmp_path)).status == 0
+    assert results(tmp_path / "runs") == results(whole / "runs")
+
+
+def test_the_declared_threads_are_those_of_torch_and_numba(file, tmp_path, monkeypatch):
+    import numba
+
+    plan, seen = grid.expand(file, tmp_path, threads=2), []
+    step = next(step for step in plan.steps if step.kind == "train")
+    monkeypatch.setattr(steps, "_inputs", lambda *_: iter(()))
+    monkeypatch.setattr(steps, "_make", lambda *_: seen.append((torch.get_num_threads(), numba.get_num_threads())))
+    for n in (2, 1):
+        assert not steps.run(step, tmp_path, tmp_path, n).error
+    torch.set_num_threads(1)
+    assert seen == [(2, min(2, numba.config.NUMBA_NUM_THREADS)), (1, 1)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("key", "answer"), [("version", "this worker runs emubench"), ("hash8", "another baselines/")])
+def test_a_worker_of_another_version_refuses(file, tmp_path, key, answer):
+    plan = grid.expand(file, tmp_path)
+    step = next(step for step in plan.steps if step.kind == "train")
+    other = dataclasses.replace(step, content=json.dumps({**step.values, key: "0.0.0"}))
+    assert answer in steps.run(other, tmp_path, tmp_path).error
+
+
+def test_a_step_without_its_files_says_so(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "LATE", 0.0)
+    train = next(step for step in grid.expand(file, tmp_path).steps if step.kind == "train")
+    assert "do all workers see the same folders?" in steps.run(train, tmp_path, tmp_path).error
+
+
+def test_a_step_is_running_while_it_gives_signs_of_life(file, tmp_path, monkeypatch):
+    plan = grid.expand(file, tmp_path)
+    step, states = plan.steps[0], []
+
+    def look(*_) -> None:
+        path = steps.record_path(step, tmp_path)
+        os.utime(path, (0, 0))
+        states.append(runner.look(plan, tmp_path, tmp_path).state[step])  # as after a kill
+        while path.stat().st_mtime == 0:
+            time.sleep(0.01)
+        states.append(runner.look(plan, tmp_path, tmp_path).state[step])
+
+    monkeypatch.setattr(steps, "BEAT", 0.2)
+    monkeypatch.setattr(steps, "_make", look)
+    assert not steps.run(step, tmp_path, tmp_path).error
+    assert states == ["waiting", "running"]
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------
+
+TASK = tasks.get("lorenz63-partial", "tiny-40x64")
+
+
+def sharded(data: Path) -> list[Target]:
+    targets = [Target(TASK, kind, 0, data) for kind in ("truth", "observations")]
+    for target in targets:
+        for block in reversed(target.blocks()):  # in any order
+            shards.write(target, block.array, block.first)
+        if target.kind == "truth":
+            shards.merge(target)
+    return targets
+
+
+def test_shards_merge_to_the_bytes_of_one_process(tmp_path):
+    dataset.generate(TASK, tmp_path / "one")
+    truth, observations = sharded(tmp_path / "many")
+    assert len(list(observations.folder.iterdir())) == len(observations.blocks()) == 3 + 3
+    shards.merge(observations)
+    shards.merge(observations)  # a second client comes late
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+    assert not truth.folder.exists()
+    assert not observations.folder.exists()
+
+
+def test_missing_and_damaged_shards_are_never_merged(tmp_path):
+    _, target = sharded(tmp_path)
+    one, other = sorted(target.folder.iterdir())[:2]
+    spoiled = bytearray(one.read_bytes())
+    spoiled[5] ^= 1
+    one.write_bytes(spoiled)
+    with pytest.raises(EmubenchError, match="damaged and was removed"):
+        shards.merge(target)
+    assert not one.exists()
+    with pytest.raises(EmubenchError, match="is missing"):
+        shards.merge(target)
+    other.write_bytes(other.read_bytes()[:-1])
+    shards.write(target, *next((b.array, b.first) for b in target.blocks() if target.shard(b.array, b.first) == one))
+    with pytest.raises(EmubenchError, match="damaged"):
+        shards.merge(target)
+    assert not target.path.exists()
+
+
+def test_shards_of_another_seed_are_not_mixed(tmp_path):
+    folders = {Target(TASK, "truth", seed, tmp_path).folder for seed in (0, 1)}
+    assert len(folders) == 2
+
+
+def test_a_shard_on_a_full_disk_is_named(tmp_path, monkeypatch):
+    target = Target(TASK, "truth", 0, tmp_path)
+
+    def full(block) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("emubench.generation.run_block", full)
+    with pytest.raises(EmubenchError, match=r"train-0: cannot be written \(No space left on device\)"):
+        shards.write(target, "train/truth", 0)
+    assert contents(tmp_path) == {}
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+def chain(n: int, file: Path) -> grid.Plan:
+    """``n`` pairs of a step and one that needs it."""
+    pairs = [[Step(kind, f"{kind} x {i}", "{}") for kind in ("train", "score")] for i in range(n)]  # type: ignore
+    needs: dict[Step, tuple[Step, ...]] = {}
+    for train, score in pairs:
+        needs |= {train: (), score: (train,)}
+    return grid.Plan(grid.read(file), tuple(needs), needs, ())
+
+
+@pytest.fixture
+def loop(monkeypatch):
+    """Steps made by hand describe no files: each is done once there is one of its label."""
+    monkeypatch.setattr(steps, "is_done", lambda step, data, out: (out / step.label).exists())
+
+
+def note(step: Step, data: Path, out: Path, threads: int, debug: bool) -> Outcome:
+    with (data / "calls").open("a") as calls:
+        calls.write(f"{step.label}\n")
+    if step.kind == "score":
+        assert (out / step.label.replace("score", "train")).exists()
+    (out / step.label).touch()
+    return Outcome(0.01, "")
+
+
+def killed(step: Step, data: Path, out: Path, threads: int, debug: bool) -> Outcome:
+    """Dies the first time it is called for step 1, always for step 2."""
+    first = data / f"begun {step.label}"
+    again = first.exists()
+    first.touch()
+    if step.label == "train x 2" or (step.label == "train x 1" and not again):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return note(step, data, out, threads, debug)
+
+
+@pytest.mark.usefixtures("loop")
+@pytest.mark.parametrize("n", [1, 2])
+def test_each_step_runs_once_after_what_it_needs(file, tmp_path, n):
+    with executors.processes(n) if n > 1 else executors.in_process() as place:
+        run = runner.execute(chain(10, file), place, tmp_path, tmp_path, 1, work=note)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == len(set(calls)) == 20
+    assert set(run.state.values()) == {"done"}
+    assert run.left() == {"generate": 0.0, "train": 0.0, "score": 0.0}
+
+
+@pytest.mark.usefixtures("loop")
+def test_a_killed_process_costs_its_step_a_second_try_and_a_deadly_step_is_named(file, tmp_path):
+    with executors.processes(2) as place:
+        run = runner.execute(chain(6, file), place, tmp_path, tmp_path, 1, work=killed)
+    states = {step.label: state for step, state in run.state.items()}
+    assert states.pop("train x 2") == "failed"
+    assert states.pop("score x 2") == "not run"
+    assert set(states.values()) == {"done"}
+    (outcome,) = run.failed.values()
+    assert "4 worker processes died at it" in outcome.error
+
+
+@pytest.mark.usefixtures("loop")
+def test_time_left_follows_the_mean_of_like_steps(file, tmp_path):
+    plan = chain(4, file)
+    run = runner.look(plan, tmp_path, tmp_path)
+    assert run.left() == {"generate": 0.0, "train": None, "score": None}
+    run.note(plan.steps[0], Outcome(3.0, ""))
+    run.note(plan.steps[2], Outcome(5.0, ""))
+    assert run.left() == {"generate": 0.0, "train": 8.0, "score": None}
+    assert "0:00:08" in str(list(runner.table(run).columns[-1].cells))
+
+
+def test_an_interrupted_step_is_not_running_any_more(file, tmp_path, monkeypatch):
+    plan = grid.expand(file, tmp_path)
+
+    def interrupted(*_) -> None:
+        assert runner.look(plan, tmp_path, tmp_path).state[plan.steps[0]] == "running"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "_make", interrupted)
+    with executors.in_process() as place, pytest.raises(KeyboardInterrupt):
+        runner.execute(plan, place, tmp_path, tmp_path, 1)
+    assert set(runner.look(plan, tmp_path, tmp_path).state.values()) == {"waiting"}
