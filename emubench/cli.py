@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(submission.app, name="submit")
+app.add_typer(submission.season_app, name="season")
 
 
 @app.command("list")

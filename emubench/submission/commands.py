@@ -11,7 +11,10 @@ from emubench.errors import EmubenchError
 from emubench.options import DATA, Data, Json, SizeOption, print_json, progress
 from emubench.submission.entry import ENTRIES
 
-app = typer.Typer(help="Submit a model to the leaderboard: new, check, run.", no_args_is_help=True)
+app = typer.Typer(help="Submit a model to the leaderboard: new, check, run, verify.", no_args_is_help=True)
+season_app = typer.Typer(help="Seasons on sealed data, by commit and reveal: new, close.", no_args_is_help=True)
+Board = Annotated[Path, typer.Option("--board", help="The folder leaderboard/ of the repository.")]
+BOARD = Path("leaderboard")
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="An entry, such as leaderboard/entries/NAME.")]
 
 
@@ -106,6 +109,75 @@ def run(
     else:
         print("\n".join(outcome.line() for outcome in found))
     _leave([fault for outcome in found for fault in outcome.faults])
+
+
+@app.command()
+def verify(
+    folder: Folder,
+    name: Annotated[str, typer.Option("--season", help="Name of the season, in seasons.toml of the board.")],
+    board: Board = BOARD,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=16, help="Fewer than three are a checkpoint.")] = 3,
+    only: Annotated[list[str] | None, typer.Option("--task", help="Of the season's tasks, these alone.")] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256)] = 1,
+    again: Annotated[bool, typer.Option("--again", help="Replace rows that are there already.")] = False,
+    json: Json = False,
+) -> None:
+    """For maintainers: retrain an entry on a season's sealed data, score it on its sealed contexts, keep the rows.
+
+    While the season is open, its secret is read from the file that EMUBENCH_SEASON_SECRET names, or asked for; of a
+    closed one it is published, and anyone can do this: rows that are there already are compared, not replaced.
+
+    Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench submit verify leaderboard/entries/linear --season 2026a
+    """
+    from emubench.submission import verify as verifying
+
+    with progress(folder.name) as show:
+        found = verifying.verify(folder, board, name, seeds, only, threads, again, show)
+    if json:
+        print_json(found.as_json())
+    else:
+        print("\n".join(found.lines()))
+    _leave(list(found.faults))
+
+
+@season_app.command("new")
+def season_new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as 2026a.")],
+    board: Board = BOARD,
+    size: SizeOption = "standard",
+    only: Annotated[list[str] | None, typer.Option("--task", help="A task of the season; default: all ranked.")] = None,
+    json: Json = False,
+) -> None:
+    """Open a season: draw its secret into the file that EMUBENCH_SEASON_SECRET names, and commit to it.
+
+    Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench season new 2026a
+    """
+    from emubench.submission import season as seasons
+
+    made = seasons.open_season(board, name, size, only)
+    if json:
+        print_json(made.model_dump())
+    else:
+        print(f"season {name}: commitment {made.commitment}\ncommit {board}/seasons.toml; keep the secret's file safe")
+
+
+@season_app.command("close")
+def season_close(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    board: Board = BOARD,
+    json: Json = False,
+) -> None:
+    """Close a season: publish its secret, so that anyone can redo every verified row.
+
+    Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench season close 2026a
+    """
+    from emubench.submission import season as seasons
+
+    closed = seasons.close_season(board, name)
+    if json:
+        print_json(closed.model_dump())
+    else:
+        print(f"season {name} is closed and its secret published in {board}/seasons.toml")
 
 
 def _leave(faults: list[str]) -> None:

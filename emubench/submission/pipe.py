@@ -69,7 +69,7 @@ def send(descriptor: int, tag: bytes, header: dict[str, Any], values: np.ndarray
     text = json.dumps(header).encode()
     write(descriptor, memoryview(MAGIC + tag + struct.pack("<I", len(text)) + text), deadline)
     if values is not None and values.size:
-        write(descriptor, memoryview(values.reshape(-1)).cast("B"), deadline)
+        write(descriptor, values.reshape(-1).data.cast("B"), deadline)
 
 
 def receive(

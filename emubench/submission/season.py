@@ -1,0 +1,192 @@
+"""Seasons by commit and reveal: sealed training data, contexts and truth from a secret that is published at the close.
+
+``leaderboard/seasons.toml`` holds per season its tasks, the SHA-256 of the 32-byte secret and that of the first draws
+made from it. The secret itself is read from the file that the variable ``EMUBENCH_SEASON_SECRET`` names, or asked for
+in a terminal; it is never an argument, and no message of this module shows it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import re
+import secrets
+import sys
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from emubench import __version__, schema, store
+from emubench import task as tasks
+from emubench.errors import EmubenchError, unknown
+from emubench.fingerprint import draws
+from emubench.random import SealedSeed
+from emubench.schema import Model, Name
+from emubench.submission.entry import Digest
+
+VARIABLE = "EMUBENCH_SEASON_SECRET"
+SECRET_BYTES = 32
+MAX_BYTES = 2**20
+
+
+class Season(Model):
+    """One season; ``secret`` is empty while it is open."""
+
+    size: Name
+    tasks: Annotated[list[Name], Field(min_length=1, max_length=64)]
+    emubench_version: Annotated[str, Field(max_length=40)]
+    opened: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    closed: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
+    commitment: Digest
+    draws_sha256: Digest
+    secret: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+    def seed(self, secret: bytes) -> SealedSeed:
+        """The seed of the season; raises :class:`EmubenchError` unless this is the secret that was committed to."""
+        seed = SealedSeed(secret)
+        same = hashlib.sha256(secret).hexdigest() == self.commitment
+        if not same or _first_draws(self.tasks, self.size, seed) != self.draws_sha256:
+            part = "draws_sha256" if same else "commitment"
+            raise EmubenchError(f"{part}: the secret is not the one that this season committed to")
+        return seed
+
+
+class Seasons(Model):
+    """``seasons.toml``."""
+
+    seasons: Annotated[dict[Name, Season], Field(max_length=1000)] = {}
+
+
+def _first_draws(names: list[str], size: str, seed: int) -> str:
+    return store.combine([draws(tasks.get(name, size), seed) for name in names])
+
+
+def path_of(board: Path) -> Path:
+    """Where the seasons of a board are listed."""
+    return board / "seasons.toml"
+
+
+def read(board: Path) -> dict[str, Season]:
+    """All seasons of a board, by name."""
+    path = path_of(board)
+    if not path.exists():
+        return {}
+    if path.stat().st_size > MAX_BYTES:
+        raise EmubenchError(f"{path}: larger than {MAX_BYTES} bytes")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise EmubenchError(f"{path}: not valid TOML ({type(error).__name__})") from None
+    return schema.parse(Seasons, content, path).seasons
+
+
+def get(board: Path, name: str) -> Season:
+    """The season called ``name``."""
+    known = read(board)
+    if name not in known:
+        raise unknown("season", name, known)
+    return known[name]
+
+
+def _write(board: Path, seasons: dict[str, Season]) -> None:
+    lines = ["# Written by `emubench season new` and `close`: what a season commits to; once it is over, its secret."]
+    for name, season in seasons.items():
+        content = season.model_dump()
+        lines += ["", f"[seasons.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in content.items())]
+    store.write_text(path_of(board), "\n".join(lines) + "\n")
+
+
+def open_season(board: Path, name: str, size: str, only: list[str] | None = None) -> Season:
+    """Draw a secret into the file that the variable names, and commit to it in ``seasons.toml``."""
+    known = read(board)
+    if name in known:
+        raise EmubenchError(f"{path_of(board)}: season {name} is there already; choose another name")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_\-]{0,79}", name):
+        raise EmubenchError(f"season {name!r}: lower-case letters, digits, - and _ belong in a name")
+    chosen = only or [t for t in tasks.names() if t.rsplit("-", 1)[-1] in tasks.RANKED_TRACKS]
+    for task in chosen:
+        tasks.get(task, size)
+    file = _file(needed=True)
+    assert file is not None
+    secret = secrets.token_bytes(SECRET_BYTES)
+    season = Season(
+        size=size,
+        tasks=chosen,
+        emubench_version=__version__,
+        opened=_today(),
+        commitment=hashlib.sha256(secret).hexdigest(),
+        draws_sha256=_first_draws(chosen, size, SealedSeed(secret)),
+    )
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        raise EmubenchError(f"{file}: is there already; name a new file in {VARIABLE}") from None
+    with os.fdopen(descriptor, "w") as sink:
+        sink.write(secret.hex() + "\n")
+    _write(board, known | {name: season})
+    return season
+
+
+def close_season(board: Path, name: str) -> Season:
+    """Publish the secret of an open season."""
+    season, known = get(board, name), read(board)
+    if season.closed:
+        raise EmubenchError(f"{path_of(board)}: season {name} is closed since {season.closed}")
+    secret = read_secret()
+    _seed(board, name, season, secret)
+    closed = season.model_copy(update={"secret": secret.hex(), "closed": _today()})
+    _write(board, known | {name: closed})
+    return closed
+
+
+def seed_of(board: Path, name: str) -> SealedSeed:
+    """The seed of a season: of a closed one from its published secret, else from ours."""
+    season = get(board, name)
+    return _seed(board, name, season, bytes.fromhex(season.secret) if season.secret else read_secret())
+
+
+def _seed(board: Path, name: str, season: Season, secret: bytes) -> SealedSeed:
+    try:
+        return season.seed(secret)
+    except EmubenchError as error:
+        raise EmubenchError(f"{path_of(board)}: season {name}: {error}") from None
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _file(needed: bool) -> Path | None:
+    """The file that the variable names, which has to lie where git would not add it."""
+    name = os.environ.get(VARIABLE)
+    if not name:
+        if needed:
+            raise EmubenchError(f"name in {VARIABLE} a new file, outside any git checkout, for the season's secret")
+        return None
+    path = Path(name).expanduser()
+    for folder in path.absolute().resolve().parents:
+        if (folder / ".git").exists():
+            raise EmubenchError(f"{path}: lies in the git checkout {folder}; keep the season's secret outside of any")
+    return path
+
+
+def read_secret() -> bytes:
+    """The secret from the file that the variable names, or asked for in a terminal; 64 hexadecimal digits."""
+    file = _file(needed=False)
+    if file is not None:
+        where = str(file)
+        if not file.is_file():
+            raise EmubenchError(f"{where}: no such file; {VARIABLE} has to name the one that holds the season's secret")
+        content = file.read_bytes()[:1000]
+    elif sys.stdin.isatty():
+        where, content = "secret", getpass.getpass("secret of the season (64 hexadecimal digits): ").encode()
+    else:
+        raise EmubenchError(f"name the file that holds the season's secret in {VARIABLE}")
+    if not re.fullmatch(rb"[0-9a-f]{64}", content.strip()):
+        raise EmubenchError(f"{where}: 64 hexadecimal digits belong here")
+    return bytes.fromhex(content.strip().decode("ascii"))

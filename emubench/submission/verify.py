@@ -1,0 +1,217 @@
+"""``emubench submit verify``: retrain an entry on a season's sealed data, score it on its sealed contexts.
+
+Only aggregates per task are kept, in ``leaderboard/verified/<season>/<entry>.json``, which the judge alone writes.
+Times are those of the judge's machine, and are never compared with another's.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from emubench import __version__, dataset, jobs, ranking, reference, schema, store
+from emubench import entries as compared
+from emubench import task as tasks
+from emubench.errors import EmubenchError
+from emubench.schema import Model, Name
+from emubench.submission import check, judge, season
+from emubench.submission.entry import Digest, Entry
+from emubench.task import Task
+
+RANGE_99 = (0.005, 0.995)
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Reason = Annotated[str, Field(max_length=1000)]
+
+
+class VerifiedRow(Model):
+    """What the judge found of an entry on one task of a season: means over seeds and cases, with intervals."""
+
+    task: Name
+    metric: Name
+    unit: Annotated[str, Field(max_length=40)]
+    value: Number
+    low: Number
+    high: Number
+    low_99: Number
+    high_99: Number
+    n_cases: Annotated[int, Field(ge=1)]
+    seeds: Annotated[list[int], Field(min_length=1, max_length=16)]
+    skill: Number | None
+    skill_stability: Number | None
+    surviving_fraction: Number | None
+    lyapunov_times_per_second: Number
+    train_seconds: Number
+    claimed: Number | None
+    """What the entry says of the public contexts."""
+    reason: Reason
+    """Why cases failed, if the emulator itself did."""
+
+    @property
+    def claim_is_outside(self) -> bool:
+        """Whether the claimed score lies outside the judge's 99 % interval."""
+        return self.claimed is not None and not self.low_99 <= self.claimed <= self.high_99
+
+
+class Verified(Model):
+    """``leaderboard/verified/<season>/<entry>.json``."""
+
+    schema_version: int
+    emubench_version: Annotated[str, Field(max_length=40)]
+    season: Name
+    commitment: Digest
+    entry: Name
+    method: Name
+    judge: Annotated[str, Field(max_length=200)]
+    rows: Annotated[list[VerifiedRow], Field(max_length=64)]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was verified, and how it differs from what is published."""
+
+    verified: Verified
+    path: Path
+    written: bool
+    faults: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        outside = [row.task for row in self.verified.rows if row.claim_is_outside]
+        return self.verified.model_dump() | {"written": self.written, "claims_outside": outside, "faults": self.faults}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = []
+        for row in self.verified.rows:
+            lines.append(
+                f"{row.task}: {row.metric} {row.value:.4g} [{row.low:.4g}, {row.high:.4g}], {len(row.seeds)} seeds"
+            )
+            if row.claim_is_outside:
+                interval = f"the judge's 99 % interval [{row.low_99:.4g}, {row.high_99:.4g}]"
+                lines.append(f"  NOTE: {row.claimed:.4g} is claimed on the public contexts, outside {interval}")
+            if row.reason:
+                lines.append(f"  NOTE: the emulator {row.reason}")
+        return [*lines, f"wrote {self.path}" if self.written else f"compared with {self.path}"]
+
+
+def verify(
+    folder: Path,
+    board: Path,
+    name: str,
+    n_seeds: int = 3,
+    only: list[str] | None = None,
+    threads: int = 1,
+    again: bool = False,
+    progress: judge.Progress | None = None,
+) -> Finding:
+    """Retrain, score and time an entry of the standard division on the sealed data of a season."""
+    entry = check.require(folder)
+    if entry.division != "standard":
+        raise EmubenchError(f"{folder}: of the open division; only standard entries are verified")
+    judge.check_knowledge(folder, entry)
+    opened = season.get(board, name)
+    if opened.emubench_version != __version__:
+        raise EmubenchError(f"season {name} is of emubench {opened.emubench_version}, and this is {__version__}")
+    wanted = [task for task in opened.tasks if task in entry.tasks() and (only is None or task in only)]
+    if not wanted:
+        raise EmubenchError(f"{folder}: none of its tasks is one of season {name}: {', '.join(opened.tasks)}")
+    seed, rows = season.seed_of(board, name), []
+    seeds = entry.seeds[:n_seeds] if len(entry.seeds) >= n_seeds else list(range(n_seeds))
+    limits = judge.Limits(threads=threads)
+    with tempfile.TemporaryDirectory(prefix="emubench-season-") as temporary:
+        for task_name in wanted:
+            task, data = tasks.get(task_name, opened.size), Path(temporary) / "data"
+            dataset.generate(task, data, seed, workers=1, progress=progress)
+            rows.append(_row(folder, entry, task, data, seeds, limits, progress))
+    verified = Verified(
+        schema_version=schema.SCHEMA_VERSION,
+        emubench_version=__version__,
+        season=name,
+        commitment=opened.commitment,
+        entry=entry.name,
+        method=entry.method,
+        judge=f"{platform.machine()}, {threads} thread(s)",
+        rows=rows,
+    )
+    return _keep(verified, board / "verified" / name / f"{entry.name}.json", again)
+
+
+def _row(
+    folder: Path,
+    entry: Entry,
+    task: Task,
+    data: Path,
+    seeds: list[int],
+    limits: judge.Limits,
+    progress: judge.Progress | None,
+) -> VerifiedRow:
+    runs, reasons = [], []
+    for seed in seeds:
+        overrides = dict(entry.overrides.get(task.name, {}))
+        job = jobs.Job(entry.method, task.name, task.size, seed, limits.threads, overrides)
+        run = jobs.train(job, data, data.parent / "runs", progress)
+        judged = judge.judge_run(run, task, data, seed, limits, progress)
+        speed = float(judged.timing["lyapunov_times_per_second"])
+        runs.append(compared.Run(run, jobs.read_card(run), judged.result.scores, speed, entry.name))
+        reasons += [judged.reason] if judged.reason else []
+    cell = ranking.make_cell(runs)
+    sampled = cell.pooled(cell.sampled)
+    low_99, high_99 = (float(v) for v in np.quantile(sampled, RANGE_99))
+    frozen = reference.get(task.name)
+    scale = ranking.Scale(frozen.get("floor"), frozen.get("oracle"), "frozen")
+    return VerifiedRow(
+        task=task.name,
+        metric=compared.headline(task),
+        unit="height" if task.system.stochastic else task.system.lead_time_unit,
+        value=cell.value,
+        low=ranking.interval(sampled)[0],
+        high=ranking.interval(sampled)[1],
+        low_99=low_99,
+        high_99=high_99,
+        n_cases=len(runs[0].cases),
+        seeds=seeds,
+        skill=float(scale.skill(np.array(cell.value))) if scale.usable else None,
+        skill_stability=schema.finite_or_none(ranking.pooled_row(runs, "skill_stability", 0.0)[0]),
+        surviving_fraction=schema.finite_or_none(ranking.pooled_row(runs, "surviving_fraction", 0.0)[0]),
+        lyapunov_times_per_second=float(np.mean([run.throughput for run in runs])),
+        train_seconds=float(np.mean([run.card.train_seconds for run in runs])),
+        claimed=_claimed(folder, entry, task),
+        reason="; ".join(reasons)[:1000],
+    )
+
+
+def _claimed(folder: Path, entry: Entry, task: Task) -> float | None:
+    """Mean over the entry's seeds of its own score on the public contexts, if it is of the same size."""
+    if entry.size != task.size:
+        return None
+    files = [check.read_scores(folder / task.name / f"seed-{seed}") for seed in entry.seeds]
+    return float(np.mean([np.mean(file.cases[compared.headline(task)]) for file in files]))
+
+
+def _keep(found: Verified, path: Path, again: bool) -> Finding:
+    """Write the rows; or, where there are some already, compare: a value outside their 99 % interval is a fault."""
+    if path.exists() and not again:
+        published: Verified = schema.read_json(Verified, path, 2**20)
+        rows = {row.task: row for row in published.rows}
+        faults = [] if published.commitment == found.commitment else [f"{path}: commitment: that of another season"]
+        for row in found.rows:
+            if (old := rows.get(row.task)) is None:
+                faults.append(f"{path}: {row.task}: no row is published; write it with --again")
+            elif not old.low_99 <= row.value <= old.high_99:
+                faults.append(f"{path}: {row.task}: {old.value:.5g} is published, {row.value:.5g} was found")
+        return Finding(found, path, False, tuple(faults))
+    text = found.model_dump_json(indent=1) + "\n"
+    store.write_text(path, text)
+    return Finding(found, path, True, ())
+
+
+def read(board: Path) -> list[Verified]:
+    """All verified rows of a board."""
+    folder = board / "verified"
+    return [schema.read_json(Verified, path, 2**20) for path in sorted(folder.glob("*/*.json"))]
