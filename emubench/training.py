@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -101,3 +102,73 @@ def best_of(candidates: tuple[float, ...], loss: Callable[[float], float]) -> fl
 def copy_state(module: nn.Module) -> dict[str, Tensor]:
     """A detached copy of the weights: the last good checkpoint."""
     return {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+
+class Budget(Protocol):
+    """What :class:`Descent` reads of a configuration."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def average(self) -> float: ...
+    @property
+    def checks(self) -> int: ...
+
+
+class Descent:
+    """Adam down a half cosine with clipped gradients and averaged weights; the best of them by ``validation`` stay.
+
+    ``for step in descent: descent(loss)`` takes ``budget.steps`` optimiser steps; a loop that ends loads the weights of
+    the best of ``budget.checks`` looks at ``validation()``. With ``budget.average`` these are exponential averages,
+    whose decay rises from 0.1 with (1 + step)/(10 + step), so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, module: nn.Module, budget: Budget, log: Log, validation: Callable[[], Tensor]) -> None:
+        self.module, self.budget, self.log, self.validation = module, budget, log, validation
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=budget.learning_rate)
+        self.schedule = cosine(self.optimizer, budget.steps)
+        self.averages = [p.detach().clone() for p in self.parameters]
+        self.best, self.best_loss, self.step, self.loss = copy_state(module), math.inf, 0, math.nan
+
+    def __iter__(self) -> Iterator[int]:
+        every = max(1, self.budget.steps // self.budget.checks)
+        for step in range(1, self.budget.steps + 1):
+            self.step = step
+            yield step
+            if step % every == 0 or step == self.budget.steps:
+                self._check()
+        self.module.load_state_dict(self.best)
+
+    def __call__(self, loss: Tensor) -> None:
+        """One optimiser step down ``loss``."""
+        self.loss = check_loss(loss, self.step, self.optimizer.param_groups[0]["lr"])
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        decay = min(self.budget.average, (1 + self.step) / (10 + self.step))
+        for average, parameter in zip(self.averages, self.parameters, strict=True):
+            average.lerp_(parameter.detach(), 1 - decay)
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Look at the validation data with the averaged weights; keep them if they are the best so far."""
+        current = [p.detach().clone() for p in self.parameters]
+        self._set(self.averages)
+        self.module.eval()
+        value = float(self.validation())
+        if value < self.best_loss:
+            self.best, self.best_loss = copy_state(self.module), value
+        self._set(current)
+        self.module.train()
+        self.log(self.step, self.budget.steps, loss=self.loss, validation=value)
+
+    def _set(self, values: list[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)

@@ -1,0 +1,194 @@
+"""neural_ode: a learned vector field, integrated by Runge–Kutta steps and fitted by multiple shooting.
+
+du/dt = f(u) is solved over short segments from estimated starts, and the error of the solution trains f (Chen et al.
+2018, arXiv:1806.07366). Where the state is partly observed it is augmented by components that the data never show
+(Dupont, Doucet & Teh 2019, arXiv:1904.01681), started by a window encoder. Segments last at most 0.3 Lyapunov times
+and grow from one sample during training: over longer ones the error has exploding gradients and many minima.
+
+Differences from the papers: gradients by back-propagation through the steps (the adjoint and adaptive steps are
+options, by torchdiffeq); each segment starts from what the encoder makes of the noisy window before it, and two
+neighbouring segments are asked to meet; f is a small gated network, local and translation-equivariant on rings, with an
+optional dissipative linear term (after Linot et al. 2023, doi:10.1016/j.jcp.2022.111838, who learn theirs). kpz: a
+neural SDE, the learned drift plus spatially coloured Gaussian innovations, one per sample.
+
+Knowledge: structure (locality and translation on rings, shift of height for kpz; none on lorenz63). Expected scores
+and cost: ``baselines/README.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emubench.dataset import Observations
+from emubench.errors import EmubenchError, unknown
+from emubench.flows import FlowConfig, LearnedFlow, fit_innovation
+from emubench.task import Task
+from emubench.training import Descent, Log, masked_mse
+
+knowledge = "structure"
+LONGEST = 0.3
+"""Lyapunov times that a training segment may last."""
+SOLVERS = ("rk4", "dopri5", "dopri8", "bosh3", "adaptive_heun")
+
+
+@dataclass(frozen=True)
+class Config(FlowConfig):
+    """Network, solver and budget; ``substeps`` Runge–Kutta steps per sample interval."""
+
+    substeps: int = 1
+    solver: str = "rk4"
+    adjoint: bool = False
+    """Gradients by the adjoint equation instead of back-propagation through the steps."""
+    tolerance: float = 1e-5
+    """Relative and absolute, in σ, of the adaptive solvers."""
+    damping: float = 0.0
+    """Strength of the fixed dissipative linear term, per sample interval."""
+    continuity: float = 0.0
+    """Weight of the gap between the end of a segment and the start of the next."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.solver not in SOLVERS:
+            raise unknown("solver of neural_ode", self.solver, SOLVERS)
+        for name in ("substeps", "tolerance"):
+            if not getattr(self, name) > 0:
+                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
+        if self.damping < 0 or self.continuity < 0:
+            raise EmubenchError(f"damping {self.damping}, continuity {self.continuity}: both are at least 0")
+
+
+def default_config(task: Task) -> Config:
+    """Settings per system and track; the filter where it helped on contexts of another seed."""
+    noisy = task.observation.noise > 0 and not task.system.stochastic
+    clean = {
+        "lorenz63": Config(substeps=2, unroll=2, steps=24000, batch=128, learning_rate=5e-3),
+        "lorenz96": Config(unroll=2, steps=12000, batch=16, learning_rate=4e-3),
+        "kuramoto_sivashinsky": Config(radius=16, substeps=2, unroll=2, steps=3000, batch=16, training_noise=0.02),
+        "kpz": Config(width=32, radius=4, unroll=1, steps=1500, batch=16),
+    }
+    budget = {
+        "lorenz63": {"steps": 6000, "batch": 128, "assimilated": True},
+        "lorenz96": {"steps": 3000, "batch": 24, "assimilated": True, "localisation": 5.0},
+        "kuramoto_sivashinsky": {"steps": 1500, "batch": 12},
+    }
+    config = clean.get(task.system.name, Config(unroll=1))
+    if noisy:
+        config = dataclasses.replace(config, window=12, unroll=longest_segment(task), continuity=1.0)
+        config = dataclasses.replace(config, **budget.get(task.system.name, {}))
+    elif task.observation.noise:
+        config = dataclasses.replace(config, window=8)
+    if not task.full_state:
+        config = dataclasses.replace(config, latent=3, window=24)
+    if noisy and task.track != "noisy":
+        config = dataclasses.replace(config, assimilated=False)
+    if task.track == "scarce":
+        config = dataclasses.replace(config, steps=config.steps // 4)
+    return config
+
+
+def longest_segment(task: Task) -> int:
+    """Samples in 0.3 Lyapunov times, at least 1 (systems without a Lyapunov time: 1)."""
+    return 1 if task.system.stochastic else max(1, int(LONGEST / task.lead_time_step))
+
+
+class NeuralOde(LearnedFlow):
+    """Encoder, vector field and innovations; time is counted in sample intervals."""
+
+    def __init__(self, task: Task, config: Config) -> None:
+        super().__init__(task, config)
+        self.config = config
+
+    def tendency(self, state: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """f(u), with the dissipative linear term: −γ u, on rings γ times the discrete Laplacian."""
+        if not self.config.damping:
+            return self.field(state)
+        smooth = state.roll(1, -1) - 2 * state + state.roll(-1, -1) if self.ring else -state
+        return self.field(state) + self.config.damping * smooth
+
+    def advance(self, state: Tensor) -> Tensor:
+        """One sample interval."""
+        config = self.config
+        if config.solver == "rk4" and not config.adjoint:
+            for _ in range(config.substeps):
+                state = runge_kutta(self.tendency, state, 1 / config.substeps)
+            return self.limit(state)
+        return self.limit(by_torchdiffeq(self, state, torch.tensor([0.0, 1.0]))[-1])
+
+
+def runge_kutta(f: Callable[[Tensor], Tensor], state: Tensor, h: float) -> Tensor:
+    """One step of Kutta's 3/8 rule, the fourth-order rule that torchdiffeq calls rk4."""
+    k1 = f(state)
+    k2 = f(torch.add(state, k1, alpha=h / 3))
+    k3 = f(torch.add(state, k2 - k1 / 3, alpha=h))
+    k4 = f(torch.add(state, k1 - k2 + k3, alpha=h))
+    return torch.add(state, k1 + 3 * (k2 + k3) + k4, alpha=h / 8)
+
+
+class _Autonomous(nn.Module):
+    """The tendency as torchdiffeq wants it, f(t, u); a module, whose parameters the adjoint finds."""
+
+    def __init__(self, flow: NeuralOde) -> None:
+        super().__init__()
+        self.field, self.tendency = flow.field, flow.tendency
+
+    def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        return self.tendency(state)
+
+
+def by_torchdiffeq(flow: NeuralOde, state: Float[Tensor, "B D"], times: Float[Tensor, " T"]) -> Float[Tensor, "T B D"]:
+    """The solution at ``times`` by torchdiffeq, with the flow's solver, tolerance and kind of gradient."""
+    import torchdiffeq
+
+    config = flow.config
+    solve = torchdiffeq.odeint_adjoint if config.adjoint else torchdiffeq.odeint
+    options = {"step_size": 1 / config.substeps} if config.solver == "rk4" else None
+    accuracy = {"rtol": config.tolerance, "atol": config.tolerance}
+    solution = solve(_Autonomous(flow), state, times.to(state), method=config.solver, options=options, **accuracy)
+    return cast(Tensor, solution)
+
+
+def build(task: Task, config: Config) -> NeuralOde:
+    """The emulator before training."""
+    if config.unroll > (most := longest_segment(task)) and not task.system.stochastic:
+        raise EmubenchError(f"unroll: segments of {config.unroll} samples, where at most {most} belong on {task.name}")
+    return NeuralOde(task, config)
+
+
+def train(emulator: NeuralOde, data: Observations, config: Config, seed: int, log: Log) -> None:
+    """Adam on the error of two neighbouring segments; the best weights on noisy validation data."""
+    generator = torch.Generator().manual_seed(seed)
+    emulator.prepare(data)
+    segments = 2 if config.continuity and emulator.encoder is not None else 1
+    length = config.window + segments * config.unroll
+    pool, check = (emulator.pool(part, length) for part in (data.train, data.validation))
+    check = check[:: max(1, len(check) // 256)]
+    descent = Descent(emulator, config, log, lambda: shooting_loss(emulator, check, config.unroll, segments))
+    for step in descent:
+        horizon = min(config.unroll, 1 + 2 * config.unroll * step // config.steps)  # grown when half of it is done
+        batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
+        descent(shooting_loss(emulator, batch, horizon, segments))
+    if emulator.growth:
+        fit_innovation(emulator, pool, data)
+
+
+def shooting_loss(flow: NeuralOde, batch: Float[Tensor, "B L S"], horizon: int, segments: int) -> Tensor:
+    """Masked error of ``segments`` forecasts of ``horizon`` samples on end, and the gaps between them."""
+    config, w = flow.config, flow.window
+    starts = [flow.encode(batch[:, i * horizon : i * horizon + w]) for i in range(segments)]
+    begun = torch.cat(starts)
+    if config.training_noise and flow.training:
+        begun = begun + config.training_noise * torch.randn_like(begun)
+    states = flow.unroll(begun, horizon)
+    targets = torch.cat([batch[:, w + i * horizon : w + (i + 1) * horizon] for i in range(segments)])
+    loss = masked_mse(states[..., : flow.n], targets)
+    if segments == 1 or not flow.training:
+        return loss
+    gaps = states[: -len(batch), -1] - torch.cat(starts[1:])
+    return loss + config.continuity * gaps.square().mean()

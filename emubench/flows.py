@@ -1,0 +1,213 @@
+"""What learned flows share: options, normalisation, the start from a window, the spatial band, innovations, rollouts.
+
+A baseline subclasses :class:`LearnedFlow`, says how one sample interval is advanced, and keeps its own training loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emubench.assimilation import Filter, filtered_start
+from emubench.dataset import Observations, windows
+from emubench.emulator import step_forecast
+from emubench.errors import EmubenchError
+from emubench.networks import GatedMlp, GrowthField, RingField, WindowEncoder
+from emubench.task import Task
+from emubench.training import masked_mse
+
+LARGEST = 6.0
+"""In a filter states are kept within so many σ: one diverging member would make every covariance infinite."""
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Architecture, budget (``steps`` optimiser steps on ``batch`` windows each), the options shared by all flows."""
+
+    width: int = 64
+    radius: int = 2
+    window: int = 1
+    """Samples that the encoder sees."""
+    latent: int = 0
+    """Components added to the state, never observed (off rings)."""
+    training_noise: float = 0.0
+    """Standard deviation, in σ, of what is added to every start during training."""
+    unroll: int = 4
+    """Samples forecast from each start during training."""
+    steps: int = 4000
+    batch: int = 256
+    learning_rate: float = 3e-3
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    average: float = 0.0
+    """Decay per optimiser step of the exponential average of the weights (0: none)."""
+    assimilated: bool = False
+    """Start forecasts by an ensemble Kalman filter through the context, with the emulator as the model."""
+    members: int = 40
+    inflation: float = 1.05
+    localisation: float = 0.0
+    """Of the filter's covariances, in sites (0: none)."""
+    checks: int = 20
+    """Looks at the validation data."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "window", "unroll", "steps", "batch", "learning_rate", "clip", "checks"):
+            if not getattr(self, name) > 0:
+                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
+        for name in ("radius", "latent", "training_noise", "localisation"):
+            if not getattr(self, name) >= 0:
+                raise EmubenchError(f"{name}: {getattr(self, name)} where a number of at least 0 belongs")
+        if not 0 <= self.average < 1:
+            raise EmubenchError(f"average: {self.average} where a decay of at least 0 and under 1 belongs")
+        if self.members < 2 or not self.inflation > 0:
+            raise EmubenchError(f"a filter of {self.members} members, inflation {self.inflation}: 2 and above 0 belong")
+
+
+class LearnedFlow(nn.Module):
+    """Field, window encoder and innovations; inside, states are deviations from the mean in σ, float32.
+
+    A deterministic :class:`~emubench.emulator.Stepper` (kpz: with coloured Gaussian innovations). Subclasses define
+    :meth:`advance`.
+    """
+
+    mean: Tensor
+    std: Tensor
+    innovation: Tensor
+    band: Tensor
+
+    def __init__(self, task: Task, config: FlowConfig) -> None:
+        super().__init__()
+        (n,) = task.shape
+        ring, growth = task.system.ring, task.system.stochastic
+        self.n, self.window, self.ring, self.growth = n, config.window, ring, growth
+        n_state = n if ring else n + config.latent
+        if ring and 2 * config.radius >= n:
+            raise EmubenchError(f"radius: {config.radius} where at most {(n - 1) // 2} belongs, on a ring of {n} sites")
+        field = GrowthField if growth else RingField
+        self.field = field(config.radius, config.width) if ring else GatedMlp(n_state, n_state, config.width)
+        encoder = WindowEncoder(config.window, n, config.width, ring, min(config.radius, 8), growth, config.latent)
+        self.encoder = encoder if task.observation.noise else None
+        self.filter = Filter(config.members, config.inflation, config.localisation) if config.assimilated else None
+        self.noise = torch.from_numpy(task.observation.noise_std(task.system))
+        self.register_buffer("mean", torch.zeros(n))
+        self.register_buffer("std", torch.ones(n))
+        # spatial modes in which the data show any signal; the state is kept within them
+        self.register_buffer("band", torch.ones(n // 2 + 1 if ring else 0))
+        # standard deviation of the innovation of each spatial mode, in σ
+        self.register_buffer("innovation", torch.zeros(n // 2 + 1 if growth else 0))
+
+    def advance(self, state: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """The state one sample interval later."""
+        raise NotImplementedError
+
+    def prepare(self, data: Observations) -> None:
+        """Take over from the training data what is not trained: mean, σ, band, largest slopes."""
+        self.mean.copy_(data.mean)
+        self.std.copy_(data.std)
+        fields = self.normalised(data.train)
+        if len(self.band):
+            self.band.copy_(signal_band(fields, data))
+        if isinstance(self.field, GrowthField):
+            self.field.set_limit(fields[:, ::16])
+
+    def normalised(self, observation: Tensor) -> Tensor:
+        """Observations in σ, float32."""
+        return ((observation - self.mean) / self.std).float()
+
+    def pool(self, observation: Tensor, length: int) -> Tensor:
+        """All windows of ``length`` samples, in σ, whose last encoded sample and first target are seen somewhere."""
+        pool = windows(self.normalised(observation), length)
+        seen = ~torch.isnan(pool[:, self.window - 1 : self.window + 1]).flatten(2).all(-1)
+        return pool[seen.all(1)]
+
+    def encode(self, window: Float[Tensor, "B L S"]) -> Float[Tensor, "B D"]:
+        """State at the end of a window in σ; without noise the last sample is the state."""
+        return window[:, -1] if self.encoder is None else self.limit(self.encoder(window))
+
+    def limit(self, state: Tensor) -> Tensor:
+        """Project a field on the modes of ``band``: outside them no data ever tell the flow how to damp an error."""
+        if self.growth or bool(self.band.all()):  # true of no modes at all, off rings
+            return state
+        return torch.fft.irfft(self.band * torch.fft.rfft(state), n=self.n)
+
+    def unroll(self, state: Tensor, n_steps: int) -> Float[Tensor, "B T D"]:
+        """The next ``n_steps`` states."""
+        states = []
+        for _ in range(n_steps):
+            state = self.advance(state)
+            states.append(state)
+        return torch.stack(states, dim=1)
+
+    # --- the Stepper protocol, in physical units ---
+
+    def start(self, context: Tensor, n_members: int, generator: torch.Generator) -> Tensor:
+        """State ``"M B D"`` at the last context sample: the filter's mean, or what the encoder says."""
+        first = max(16, self.window)
+        if self.filter is None or context.shape[1] <= first:
+            state = self.encode(self.normalised(context[:, -self.window :]))
+            return state.expand(n_members if self.growth else 1, -1, -1)
+        ensemble = filtered_start(_Bounded(self), context, self.noise, self.filter, generator, first)
+        return ensemble.mean(0, keepdim=True)
+
+    def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
+        """One sample interval; for kpz with a fresh innovation. A few rings at a time stay in the cache."""
+        lanes = state.flatten(0, 1).split(16 if self.ring else 4096)
+        state = torch.cat([self.advance(lane) for lane in lanes]).view(state.shape)
+        if self.growth:
+            white = torch.randn(state.shape, generator=generator, device=state.device)
+            state = state + torch.fft.irfft(self.innovation * torch.fft.rfft(white), n=self.n)
+        return state
+
+    def read(self, state: Tensor) -> Tensor:
+        """Scored components ``"M B S"``."""
+        return state[..., : self.n] * self.std + self.mean
+
+    def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
+        """Roll the stepper out."""
+        return step_forecast(self, context, n_steps, n_members, generator)
+
+
+class _Bounded:
+    """A flow as the model of a filter: started by its encoder, states within ``LARGEST`` σ."""
+
+    def __init__(self, flow: LearnedFlow) -> None:
+        self.flow, self.start, self.read = flow, flow.start, flow.read
+
+    def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.nan_to_num(self.flow.step(state, generator)).clamp(-LARGEST, LARGEST)
+
+
+def rollout_loss(flow: LearnedFlow, batch: Tensor, n_steps: int, training_noise: float = 0.0) -> Tensor:
+    """Masked mean squared error of forecasts of ``n_steps`` samples from the encoded start of windows ``"B L S"``."""
+    state = flow.encode(batch[:, : flow.window])
+    if training_noise and flow.training:
+        state = state + training_noise * torch.randn_like(state)
+    return masked_mse(flow.unroll(state, n_steps)[..., : flow.n], batch[:, flow.window : flow.window + n_steps])
+
+
+def pair_spectrum(fields: Float[Tensor, "... N"]) -> Tensor:
+    """Power spectrum (per site) of fields from the pairs of sites observed together."""
+    values, seen = torch.nan_to_num(fields).flatten(0, -2), (~torch.isnan(fields)).flatten(0, -2).to(fields.dtype)
+    products, pairs = ((torch.fft.rfft(v).abs() ** 2).sum(0) for v in (values, seen))
+    n = fields.shape[-1]
+    covariance = torch.fft.irfft(products, n=n) / torch.fft.irfft(pairs, n=n).round().clamp(min=1)
+    return torch.fft.rfft(covariance).real
+
+
+def signal_band(fields: Tensor, data: Observations) -> Tensor:
+    """1 for modes whose power stands out of the noise (half as much again) and above 10⁻⁶ of the peak, else 0."""
+    noise = float((data.noise_std / data.std).square().mean())
+    power = pair_spectrum(fields.double())
+    return (power > max(1.5 * noise, 1e-6 * float(power.max()))).float()
+
+
+@torch.no_grad()
+def fit_innovation(flow: LearnedFlow, pool: Tensor, data: Observations) -> None:
+    """Spectrum of the one-step residuals over observed pairs of sites, less the observation noise."""
+    sample = pool[:: max(1, len(pool) // 4096)]
+    residual = sample[:, flow.window] - flow.advance(flow.encode(sample[:, : flow.window]))
+    noise = float((data.noise_std / data.std).square().mean())
+    flow.innovation.copy_((pair_spectrum(residual) - noise).clamp(min=0).sqrt())

@@ -1,0 +1,178 @@
+"""What learned flows share: descent, start, filter, band; on flows small enough to be worked by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from emubench import task as tasks
+from emubench.emulator import checked_forecast
+from emubench.errors import EmubenchError
+from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
+from emubench.random import stream
+from emubench.training import Descent, Log
+
+NOISY, SETTINGS = tasks.get("lorenz63-noisy", "tiny"), FlowConfig(width=8, steps=10, window=4, checks=5)
+
+
+class Turning(LearnedFlow):
+    """Rotates the first two components by 0.3 per sample and halves nothing: known, measure-preserving dynamics."""
+
+    def advance(self, state):
+        c, s = torch.cos(torch.tensor(0.3)), torch.sin(torch.tensor(0.3))
+        x, y = state[..., 0], state[..., 1]
+        return torch.stack([c * x - s * y, s * x + c * y, *state.unbind(-1)[2:]], dim=-1)
+
+
+class Exploding(LearnedFlow):
+    def advance(self, state):
+        return 50 * state
+
+
+def turning(config: FlowConfig, flow=Turning) -> LearnedFlow:
+    torch.manual_seed(0)
+    return flow(NOISY, config)
+
+
+def turned(n_cases: int, n_samples: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """True states and noisy observations ``"B T 3"`` of :class:`Turning`."""
+    draws = torch.from_numpy(stream(1, "test_flows").standard_normal((n_cases, n_samples + 1, 3)))
+    flow, states = turning(SETTINGS), [draws[:, 0]]
+    for _ in range(n_samples - 1):
+        states.append(flow.advance(states[-1]))
+    truth = torch.stack(states, dim=1)
+    return truth, truth + noise * draws[:, 1:]
+
+
+def test_an_assimilated_start_is_better_than_the_last_noisy_sample():
+    """The encoder starts as the last sample; forty noisy looks at a known flow shrink its error several times."""
+    truth, observed = turned(64, 56, 0.1)
+    errors = {}
+    for assimilated in (False, True):
+        flow = turning(dataclasses.replace(SETTINGS, assimilated=assimilated, inflation=1.0))
+        flow.noise = torch.full((3,), 0.1, dtype=torch.float64)
+        start = flow.start(observed, 1, torch.Generator().manual_seed(0)).detach()
+        assert start.shape == (1, 64, 3)
+        errors[assimilated] = float((start[0] - truth[:, -1]).square().mean().sqrt())
+    assert errors[False] == pytest.approx(0.1, rel=0.15)
+    assert errors[True] < 0.03
+
+
+def test_a_context_too_short_for_the_filter_is_encoded():
+    flow = turning(dataclasses.replace(SETTINGS, assimilated=True))
+    context = turned(5, 16, 0.1)[1]
+    start = flow.start(context, 1, torch.Generator().manual_seed(0))
+    assert torch.equal(start[0], flow.encode(context[:, -4:].float()))
+
+
+def test_a_diverging_model_leaves_the_filter_finite():
+    flow = turning(dataclasses.replace(SETTINGS, assimilated=True), Exploding)
+    start = flow.start(turned(5, 64, 0.1)[1], 1, torch.Generator().manual_seed(0)).detach()
+    assert torch.isfinite(start).all()
+    assert float(start.abs().max()) < 3 * LARGEST
+
+
+@pytest.mark.parametrize("assimilated", [False, True])
+def test_a_forecast_is_deterministic_and_in_physical_units(assimilated):
+    flow = turning(dataclasses.replace(SETTINGS, assimilated=assimilated))
+    flow.mean += 5.0
+    flow.std *= 2.0
+    context = 5 + 2 * turned(4, 64, 0.1)[1]
+    runs = [checked_forecast(flow, context, 8, 3, torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert runs[0].shape == (1, 4, 8, 3)
+    assert torch.equal(*runs)
+    inside = (runs[0] - 5) / 2
+    start = (flow.read(flow.start(context, 1, torch.Generator().manual_seed(3))) - 5) / 2
+    assert torch.allclose(inside[:, :, 0], flow.advance(start), atol=1e-5)
+
+
+def test_training_noise_is_added_in_training_only():
+    flow = turning(SETTINGS)
+    batch = turned(6, 6, 0.0)[1].float()
+    exact = rollout_loss(flow, batch, 2)
+    assert float(exact.detach()) < 1e-10
+    losses = [float(rollout_loss(flow, batch, 2, 0.2).detach()) for _ in range(2)]
+    assert losses[0] != losses[1]
+    assert sum(losses) / 2 == pytest.approx(0.04, rel=0.6)
+    assert torch.equal(rollout_loss(flow.eval(), batch, 2, 0.2), exact)
+
+
+def test_the_band_keeps_what_stands_out_of_the_noise():
+    data = type("Data", (), {"noise_std": torch.full((32,), 0.1), "std": torch.ones(32)})
+    x = torch.arange(32) / 32 * 2 * torch.pi
+    phase = torch.from_numpy(stream(2, "phase").uniform(0, 6.28, (400, 1)))
+    fields = torch.cos(x + phase) + 0.3 * torch.cos(5 * x + 2 * phase)
+    fields += 0.1 * torch.from_numpy(stream(3, "noise").standard_normal((400, 32)))
+    assert signal_band(fields, data).nonzero().flatten().tolist() == [1, 5]  # type: ignore[arg-type]
+    flow = LearnedFlow(tasks.get("lorenz96-noisy", "tiny"), SETTINGS)
+    flow.band[[2, 7]] = 0
+    once = flow.limit(torch.randn(3, 40))
+    assert float(torch.fft.rfft(once)[:, [2, 7]].abs().max()) < 1e-5
+    assert torch.allclose(flow.limit(once), once, atol=1e-6)
+
+
+class Quadratic(nn.Module):
+    """One parameter p and the loss (p − 3)²."""
+
+    def __init__(self):
+        super().__init__()
+        self.p = nn.Parameter(torch.zeros(1))
+
+    def loss(self):
+        return (self.p - 3).square().sum()
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_descent_averages_weights_and_keeps_the_best(average, tmp_path):
+    """What it validates is the exponential average, worked out here by hand; the least of the looks is what stays."""
+    module, seen, path = Quadratic(), [], tmp_path / "log.jsonl"
+    budget = FlowConfig(steps=40, checks=8, learning_rate=0.5, average=average)
+    expected, history = 0.0, []
+
+    def validation():
+        seen.append(float(module.p))
+        assert not module.training
+        return (module.p - 3).abs().sum()
+
+    log = Log(path)
+    for step in (descent := Descent(module, budget, log, validation)):
+        descent(module.loss())
+        decay = min(average, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * float(module.p.detach())
+        history.append(expected)
+    log.close()
+    assert seen == pytest.approx(history[4::5], abs=1e-5)
+    assert float(module.p.detach()) == pytest.approx(min(seen, key=lambda p: abs(p - 3)))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(5, 41, 5))
+    assert [row["validation"] for row in rows] == pytest.approx([abs(p - 3) for p in seen])
+
+
+def test_a_descent_clips_gradients():
+    """Adam alone would hide it: its step does not know the size of a gradient. So look at the gradient itself."""
+    module = Quadratic()
+    for _ in (descent := Descent(module, FlowConfig(steps=1, clip=0.25), Log(), lambda: module.loss())):
+        descent(module.loss())
+    assert module.p.grad is not None
+    assert float(module.p.grad) == pytest.approx(-0.25, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_ends_a_descent():
+    module = Quadratic()
+    descent = Descent(module, FlowConfig(steps=3), Log(), module.loss)
+    assert next(steps := iter(descent)) == 1
+    descent(module.loss())
+    assert next(steps) == 2
+    with pytest.raises(EmubenchError, match="training diverged at step 2 .*: lower --set learning_rate"):
+        descent(module.loss() * float("nan"))
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "width", "window", "unroll", "learning_rate", "clip", "checks"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_budgets_are_positive(name, value):
+    with pytest.raises(EmubenchError, match=f"{name}: {value} where a positive number belongs"):
+        FlowConfig(**{name: value})
