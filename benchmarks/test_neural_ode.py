@@ -1,0 +1,68 @@
+"""Training a neural ODE by its own Runge–Kutta steps and through torchdiffeq's, same model, same steps, in one run.
+
+``python -m pytest -s benchmarks/test_neural_ode.py``. A training step is what :class:`emubench.training.Descent` does:
+loss, back-propagation, clipping, Adam; a sample is one sample interval of one case. The two take turns, so that what
+else the machine does falls on both, and processor time is taken, of one thread; best and median are printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+
+import pytest
+import torch
+
+from emubench import jobs
+from emubench import task as tasks
+from emubench.training import Descent, Log
+
+ROUNDS = 40
+module = jobs.baseline("neural_ode")
+
+
+class ByTorchdiffeq(module.NeuralOde):
+    """The same model, its whole segment by one call of torchdiffeq's rk4."""
+
+    def unroll(self, state, n_steps):
+        return module.by_torchdiffeq(self, state, torch.arange(n_steps + 1.0))[1:].transpose(0, 1)
+
+
+def descent(kind: type, name: str):
+    """A training step of the default configuration on made-up states, as a function of nothing."""
+    task = tasks.get(name)
+    config = dataclasses.replace(module.default_config(task), steps=10**6, checks=1)
+    torch.manual_seed(0)
+    flow = kind(task, config)
+    batch = torch.randn(config.batch, config.window + config.unroll, *task.shape)
+    down = Descent(flow, config, Log(), lambda: torch.zeros(1))
+    steps = iter(down)
+
+    def step() -> float:
+        next(steps)
+        loss = module.shooting_loss(flow, batch, config.unroll, 1)
+        down(loss)
+        return float(loss.detach())
+
+    return step, config.batch * config.unroll
+
+
+@pytest.mark.parametrize("name", ["lorenz63-clean", "lorenz96-clean"])
+def test_samples_per_second(name):
+    torch.set_num_threads(1)
+    contestants = {"emubench": module.NeuralOde, "torchdiffeq": ByTorchdiffeq}
+    steps = {who: descent(kind, name) for who, kind in contestants.items()}
+    losses = {who: [step() for _ in range(3)] for who, (step, _) in steps.items()}
+    assert losses["emubench"] == pytest.approx(losses["torchdiffeq"], rel=1e-4)  # the same model, learning the same
+    seconds: dict[str, list[float]] = {who: [] for who in steps}
+    for _ in range(ROUNDS):
+        for who, (step, _) in steps.items():
+            begun = time.process_time()
+            step()
+            seconds[who].append(time.process_time() - begun)
+    rates = {who: steps[who][1] / min(s) for who, s in seconds.items()}
+    medians = {who: statistics.median(s) for who, s in seconds.items()}
+    text = ", ".join(f"{who} {rate:.3g} samples/s" for who, rate in rates.items())
+    best, typical = rates["emubench"] / rates["torchdiffeq"], medians["torchdiffeq"] / medians["emubench"]
+    print(f"{name}: {text}; {best:.2f} times as fast (medians {typical:.2f})")
