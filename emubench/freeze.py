@@ -3,7 +3,7 @@
 Run once per benchmark version by a maintainer. ``climate`` measures noise floors and anchors of the climate distances
 on independent truth, ``write`` takes the accuracy floor from standard runs of seed 0; both put them into
 ``reference.json`` and raise its ``version``. The oracle's values come from :mod:`emubench.perfect_model`, but for clean
-deterministic tasks: there they are the caps its run reaches.
+deterministic tasks, where they are the caps its run reaches, and stochastic ones, where they are its run's.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def _store(path: Path, measured: dict[str, dict[str, Any]]) -> None:
 
 
 def headline_reference(task: Task, runs: Path) -> dict[str, float]:
-    """Floor (the better of persistence and linear), and where the oracle is the solver, its run's value."""
+    """Floor (the better of persistence and linear), and where skill goes by the oracle on these cases, its value."""
     best = min if task.system.stochastic else max
     values = {"floor": best(_headline(runs, "persistence", task.name), _headline(runs, "linear", task.name))}
-    if perfect_model.solved_by_the_oracle(task):
+    if perfect_model.judged_on_its_cases(task):
         values |= {"oracle": _headline(runs, "oracle", task.name)}
         values |= {"oracle_standard_error": _standard_error(runs, task.name), "oracle_cases": task.n_test}
     return values

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from emubench import dataset, evaluate, jobs, perfect_model
+from emubench import dataset, evaluate, jobs, perfect_model, reference
 from emubench import task as tasks
 
 
@@ -50,7 +50,8 @@ def test_measure_freezes_value_error_and_number_and_keeps_the_rest(tmp_path, mon
     assert stored["lorenz96-scarce"]["floor"] == 0.5
     assert stored["lorenz96-scarce"]["oracle"] == pytest.approx(2)
     assert stored["lorenz96-scarce"]["oracle_standard_error"] == pytest.approx((1 / 3) ** 0.5 / 64, rel=1e-2)
-    assert stored["kpz-clean"]["oracle_cases"] == 4096
+    assert set(stored["kpz-clean"]) == {"population"}
+    assert stored["kpz-clean"]["population"]["oracle_cases"] == 4096
     assert "lorenz96-clean" not in stored
     assert asked == ["lorenz96-partial", "kpz-clean"]
 
@@ -63,3 +64,14 @@ def test_on_clean_tasks_the_oracle_is_the_solver():
     context, truth = perfect_model.fresh_cases(task, 5, 0)
     forecast = module.build(task, module.Config()).forecast(context, 20, 1, torch.Generator())
     torch.testing.assert_close(forecast[0], truth.values[:, :20], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [n for n in tasks.names() if not perfect_model.solved_by_the_oracle(tasks.get(n))])
+def test_the_frozen_oracle_was_measured_on_many_contexts(name):
+    frozen = reference.get(name)
+    many = frozen.get("population", frozen)
+    assert many["oracle_cases"] >= 4096
+    gap = frozen["oracle"] - frozen["floor"]
+    assert (-gap if "kpz" in name else gap) > 3 * frozen["oracle_standard_error"]
+    # the benchmark's cases are drawn from the same population
+    assert abs(frozen["oracle"] - many["oracle"]) < 4 * frozen["oracle_standard_error"]
