@@ -104,12 +104,14 @@ def assimilate(
     inflation: float = 1.0,
     taper: Tensor | None = None,
     before: Callable[[int, Tensor], Tensor] | None = None,
+    record: Callable[[Tensor], None] | None = None,
 ) -> Float[Tensor, "M B *S"]:
     """Run ``ensemble`` through the whole context; the analysis at its last sample.
 
     ``observe`` reads from states what the context shows, ``"M B *S" → "M B C"``; ``inflation`` multiplies the
     forecast's anomalies before each analysis, in cases observed at all then; ``before(t, ensemble)`` may correct the
-    forecast at sample t. With a ``taper`` covariances are localised.
+    forecast at sample t. With a ``taper`` covariances are localised. ``record`` is shown the ensemble
+    after every sample.
     """
     for t in range(context.shape[1]):
         if t:
@@ -118,6 +120,8 @@ def assimilate(
             ensemble = before(t, ensemble)
         observed = context[:, t]
         if torch.isnan(observed).all():
+            if record is not None:
+                record(ensemble)
             continue
         if inflation != 1.0:
             mean = ensemble.mean(0)
@@ -126,6 +130,8 @@ def assimilate(
             ensemble = mean + factor * (ensemble - mean)
         parts = ensemble, observe(ensemble), observed, noise
         ensemble = transform_update(*parts) if taper is None else localised_update(*parts, taper)
+        if record is not None:
+            record(ensemble)
     return ensemble
 
 

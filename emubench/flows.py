@@ -15,7 +15,7 @@ from emubench.assimilation import Filter, filtered_start
 from emubench.dataset import Observations, windows
 from emubench.emulator import step_forecast
 from emubench.errors import EmubenchError
-from emubench.networks import GatedMlp, GrowthField, RingField, WindowEncoder
+from emubench.networks import GatedMlp, GrowthField, RingField, WindowEncoder, pair_spectrum
 from emubench.task import Task
 from emubench.training import masked_mse
 
@@ -186,15 +186,6 @@ def rollout_loss(flow: LearnedFlow, batch: Tensor, n_steps: int, training_noise:
     if training_noise and flow.training:
         state = state + training_noise * torch.randn_like(state)
     return masked_mse(flow.unroll(state, n_steps)[..., : flow.n], batch[:, flow.window : flow.window + n_steps])
-
-
-def pair_spectrum(fields: Float[Tensor, "... N"]) -> Tensor:
-    """Power spectrum (per site) of fields from the pairs of sites observed together."""
-    values, seen = torch.nan_to_num(fields).flatten(0, -2), (~torch.isnan(fields)).flatten(0, -2).to(fields.dtype)
-    products, pairs = ((torch.fft.rfft(v).abs() ** 2).sum(0) for v in (values, seen))
-    n = fields.shape[-1]
-    covariance = torch.fft.irfft(products, n=n) / torch.fft.irfft(pairs, n=n).round().clamp(min=1)
-    return torch.fft.rfft(covariance).real
 
 
 def signal_band(fields: Tensor, data: Observations) -> Tensor:

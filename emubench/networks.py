@@ -102,6 +102,30 @@ def interpolate_ring(values: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
     return torch.where(seen.any(-1, keepdim=True), filled, 0.0)
 
 
+def pair_spectrum(fields: Float[Tensor, "... N"]) -> Float[Tensor, " K"]:
+    """Power spectrum (per site) of fields ``"... N"`` from the pairs of sites observed together."""
+    values, seen = torch.nan_to_num(fields).flatten(0, -2), (~torch.isnan(fields)).flatten(0, -2).to(fields.dtype)
+    products, pairs = ((torch.fft.rfft(v).abs() ** 2).sum(0) for v in (values, seen))
+    n = fields.shape[-1]
+    covariance = torch.fft.irfft(products, n=n) / torch.fft.irfft(pairs, n=n).round().clamp(min=1)
+    return torch.fft.rfft(covariance).real
+
+
+def gaussian_fill(fields: Float[Tensor, "B T N"], noise: float) -> Float[Tensor, "B T N"]:
+    """Gaussian conditional mean at all sites of smooth noisy fields; gaps (NaN) stay in place within a trajectory.
+
+    Sample by sample, with the covariance of :func:`pair_spectrum` less the noise.
+    """
+    n, spectrum = fields.shape[-1], (pair_spectrum(fields) - noise**2).clamp(min=0)
+    row = torch.fft.irfft(spectrum, n=n)
+    prior = torch.stack([row.roll(i) for i in range(n)])
+    filled = torch.empty_like(fields)
+    for b, seen in enumerate(~torch.isnan(fields[:, 0])):
+        joint = prior[seen][:, seen] + (noise**2 + 1e-9 * row[0]) * torch.eye(int(seen.sum()), dtype=fields.dtype)
+        filled[b] = fields[b][:, seen] @ torch.linalg.solve(joint, prior[seen])
+    return filled
+
+
 class WindowEncoder(nn.Module):
     """The state at the end of a window of noisy, gappy samples: the last sample with gaps filled, plus a correction.
 

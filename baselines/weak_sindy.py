@@ -1,0 +1,308 @@
+"""weak_sindy: an equation's few terms, found by regression in weak form on noisy, gappy samples.
+
+u' = Θ(u) w is multiplied by test functions of compact support, (1 − τ²)^p in time and on rings in space, and integrated
+by parts: no sample is differentiated (Messenger & Bortz 2021, doi:10.1016/j.jcp.2021.110525, after SINDy, Brunton,
+Proctor & Kutz 2016, doi:10.1073/pnas.1517384113). Terms whose coefficient is not significant are dropped. Forecasts
+start from an ensemble filter on the context with the fitted equation as its model.
+
+Differences from the papers: the noise's share in the normal equations is removed, by Hermite polynomials; terms go by
+standard errors, not by size. With gaps, only fully observed places are regressed on (derivatives in space: a field
+filled by its Gaussian conditional mean), then the coefficients that were kept are refined by Gauss–Newton steps on
+short forecasts from the filter's analyses. lorenz63 from x alone: v = x′ and w are eliminated by hand from the form
+x″ = −a v + b x + x w, w′ = −c x² + d x v − e w, which is refined likewise. kpz, where a sample interval is too long for
+any weak form in time: a conditional mean quadratic in local slopes, with coloured innovations (``emubench.growth``).
+
+Knowledge: the form of the equation: at most quadratic, on rings local and the same everywhere, lattice products or
+derivatives as the system has them. Expected scores and cost: ``baselines/README.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from emubench.climate_filter import ClimateFilter
+from emubench.dataset import Observations, windows
+from emubench.growth import GrowthMap, local_products
+from emubench.integrate import etdrk4, rk4
+from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
+from emubench.task import Task
+from emubench.training import Log, best_of, copy_state
+from emubench.weak_form import Exponents, eliminate, hidden_equation, monomials, normal_equations, ring_filters
+
+knowledge = "equation form"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Library, test functions (half-widths in samples and sites), significance, integrator, filter."""
+
+    radius: int = 2
+    orders: int = 0
+    half_widths: tuple[int, ...] = (4, 6, 8, 12)
+    power: int = 8
+    space_half_width: int = 24
+    threshold: float = 5.0
+    substeps: int = 8
+    rounds: int = 0
+    twins: int = 32
+    ahead: int = 8
+    step: float = 0.5
+    filtered: tuple[int, ...] = (8, 384)
+    members: int = 40
+    inflation: float = 1.0
+    training_inflation: float = 1.1
+    localisation: float = 0.0
+    horizon: float = 2.0
+    spin_up: int = 400
+
+
+def default_config(task: Task) -> Config:
+    """Settings per system, chosen on validation data."""
+    config = {
+        "lorenz63": Config(substeps=5),
+        "lorenz96": Config(substeps=5, members=60, inflation=1.02, localisation=8.0),
+        "kuramoto_sivashinsky": Config(radius=0, orders=4, substeps=4),
+        "kpz": Config(rounds=3),
+    }.get(task.system.name, Config())
+    if task.observation.noise == 0:
+        substeps = {"lorenz63": 25, "lorenz96": 20, "kuramoto_sivashinsky": 16}.get(task.system.name, 16)
+        config = dataclasses.replace(config, horizon=10.0, half_widths=(8, 12, 16), power=12, substeps=substeps)
+    if task.observation.fraction < 1:
+        config = dataclasses.replace(
+            config, rounds=3 if task.system.stochastic else 6, inflation=max(config.inflation, 1.02)
+        )
+    if not task.full_state:
+        config = dataclasses.replace(config, rounds=24, step=0.4, half_widths=(6, 8), training_inflation=1.2)
+        config = dataclasses.replace(config, filtered=(8, 256), inflation=1.02, spin_up=200)
+    return config
+
+
+class WeakSindy(nn.Module):
+    """du/dt = Θ(u) w, time in samples; the state in physical units, float64."""
+
+    coefficients: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, task: Task, config: Config) -> None:
+        super().__init__()
+        (n,) = task.shape
+        ring, self.hidden = task.system.ring, not task.full_state
+        if self.hidden and (ring or n != 1):
+            raise ValueError("weak_sindy takes hidden components where one component is seen and two are not")
+        n_state = 3 if self.hidden else n
+        self.n, self.n_seen, self.ring, self.radius = n_state, n, ring, config.radius
+        self.config, self.spatial = config, ring and config.orders > 0
+        self.exponents, self.orders = library(ring, n_state, config)
+        variables = [[j + 1 for j, times in enumerate(e) for _ in range(times)] for e in self.exponents]
+        self.factors = [[(v + [0, 0])[k] for v in variables] for k in range(2)]  # of each term; 0 stands for 1
+        self.clean = task.observation.noise == 0 and task.observation.fraction == 1
+        self.filter = ClimateFilter(n_state, list(range(n)), config.members, config.inflation, config.localisation)
+        self.register_buffer("coefficients", torch.zeros(len(self.orders), 1 if ring else n_state, dtype=torch.float64))
+        self.register_buffer("low", torch.zeros(n_state, dtype=torch.float64))
+        self.register_buffer("high", torch.zeros(n_state, dtype=torch.float64))
+
+    def tendency(self, u: Tensor) -> Tensor:
+        """Θ(u) w for terms without derivatives: all quadratic products, on rings those of the terms that were kept."""
+        if not self.ring:
+            padded = nn.functional.pad(u, (1, 0), value=1.0)
+            return (padded[..., self.factors[0]] * padded[..., self.factors[1]]) @ self.coefficients
+        padded = [torch.ones_like(u), *(u.roll(self.radius - j, -1) for j in range(2 * self.radius + 1))]
+        kept = torch.nonzero(self.coefficients[:, 0])[:, 0].tolist()
+        terms = ((self.coefficients[i, 0], padded[self.factors[0][i]] * padded[self.factors[1][i]]) for i in kept)
+        return sum((weight * product for weight, product in terms), torch.zeros_like(u))
+
+    def flow(self) -> Callable[[Tensor], Tensor]:
+        """One sample interval: Runge–Kutta, or on Fourier modes exponential where there are derivatives."""
+        h, k = 1 / self.config.substeps, 2j * torch.pi / self.n * torch.arange(self.n // 2 + 1)
+        inner = rk4(self.tendency, h)
+        if self.spatial:
+            symbol, parts = torch.zeros(len(k), dtype=torch.float64), torch.zeros(3, len(k), dtype=torch.complex128)
+            for (exponent,), order, weight in zip(self.exponents, self.orders, self.coefficients[:, 0], strict=True):
+                if exponent == 1 and order % 2 == 0:
+                    symbol = symbol + weight * (k**order).real
+                else:
+                    parts[exponent] = parts[exponent] + weight * k**order
+            kept = torch.arange(len(k)) < self.n / 3
+            parts[0, 1:] = 0
+            parts[0, 0] *= self.n
+
+            def nonlinear(v: Tensor) -> Tensor:
+                return kept * (parts[0] + parts[1] * v + parts[2] * torch.fft.rfft(torch.fft.irfft(v, n=self.n) ** 2))
+
+            # no mode grows faster than the fastest that the data resolve: half the band is noise
+            inner = etdrk4(symbol.clamp(min=-700, max=1).numpy(), nonlinear, h, torch.float64, "cpu")
+
+        def advance(state: Tensor) -> Tensor:
+            v = torch.fft.rfft(state) if self.spatial else state
+            for _ in range(self.config.substeps):
+                v = inner(v, None)
+            v = torch.fft.irfft(v, n=self.n) if self.spatial else v
+            return torch.nan_to_num(v).clamp(self.low, self.high)
+
+        return advance
+
+    def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
+        """From the analysis mean."""
+        advance = self.flow()
+        state = context[:, -1] if self.clean else self.filter.analysis(advance, context).mean(0)
+        samples = []
+        for _ in range(n_steps):
+            state = advance(state)
+            samples.append(state[:, : self.n_seen])
+        return torch.stack(samples, dim=1)[None]
+
+
+def library(ring: bool, n: int, config: Config) -> tuple[list[Exponents], list[int]]:
+    """Exponents and spatial derivative of every term; the first has none."""
+    if ring and config.orders:
+        terms = [(0, 0), *((1, j) for j in range(config.orders + 1)), *((2, j) for j in range(3))]
+        return [(power,) for power, _ in terms], [order for _, order in terms]
+    exponents = monomials(2 * config.radius + 1 if ring else n, 2)
+    return exponents, [0] * len(exponents)
+
+
+def fit(emulator: WeakSindy, states: Tensor, noise: float | Tensor, half_width: int, config: Config) -> None:
+    """Weak regression on samples ``"B T S"``; on rings of terms without derivatives at fully observed places only."""
+    values = targets = states[:, :, None]
+    filters = torch.ones(len(emulator.orders), 1, dtype=torch.float64)
+    if emulator.spatial:
+        values = targets = states[..., None]
+        width = min(config.space_half_width, (emulator.n - 1) // 2)
+        filters = ring_filters(emulator.n, width, config.power, emulator.orders)
+    elif emulator.ring:
+        values = neighbourhoods(states, config.radius).movedim(2, 1).flatten(0, 1)[:, :, None]
+        whole = ~torch.isnan(values).flatten(1).any(1)
+        if not whole.any():  # too few data for a fully observed place: gaps filled in, which biases the start
+            return fit(emulator, interpolate_ring(states), noise, half_width, config)
+        values = values[whole]
+        targets = values[..., config.radius, None]
+    equations = normal_equations(values, targets, noise, emulator.exponents, filters, half_width, config.power)
+    emulator.coefficients.copy_(eliminate(*equations, config.threshold)[0])
+
+
+def fit_hidden(
+    emulator: WeakSindy, observed: Tensor, noise: Tensor, half_width: int, config: Config, seed: int
+) -> None:
+    """x′ = v, v′ = −a v + b x + x w, w′ = −c x² + d x v − e w from x alone: Lorenz-63's form with w = −σ z."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b, c, d, e = hidden_equation(observed[..., 0], float(noise), half_width, config.power, config.twins, generator)
+    terms = {((0, 1, 0), 0): 1.0, ((0, 1, 0), 1): -a, ((1, 0, 0), 1): b, ((1, 0, 1), 1): 1.0}
+    terms |= {((2, 0, 0), 2): -c, ((1, 1, 0), 2): d, ((0, 0, 1), 2): -e}
+    for (exponents, k), weight in terms.items():
+        emulator.coefficients[emulator.exponents.index(exponents), k] = weight
+
+
+def refine(emulator: WeakSindy, observed: Tensor, config: Config) -> None:
+    """Half a Gauss–Newton step of the coefficients on forecasts from analyses against what was observed.
+
+    Half, because the analyses lean towards the observations and make up for a part of the model's error: whole steps
+    overshoot to the other side. Forecasts of trajectories that the filter lost are left out.
+    """
+    skip, ahead = min(32, observed.shape[1] // 4), config.ahead
+    begun = torch.arange(skip, observed.shape[1] - ahead, max(1, ahead // 2))
+    first = emulator.filter.analyses(emulator.flow(), observed)[:, begun].flatten(0, 1)
+    target = torch.stack([observed[:, begun + k].flatten(0, 1) for k in range(1, ahead + 1)], dim=1)
+
+    def run() -> Tensor:
+        advance, state, states = emulator.flow(), first, []
+        for _ in range(ahead):
+            state = advance(state)
+            states.append(state[:, : target.shape[-1]])
+        return torch.stack(states, dim=1)
+
+    base = run()
+    residual = (target - base) / emulator.filter.noise
+    size = residual.square().flatten(1).nanmean(1)
+    kept = ~torch.isnan(residual) & (size < 4 * size.median()).reshape(-1, 1, 1)
+    active, columns = torch.nonzero(emulator.coefficients).tolist(), []
+    if emulator.hidden:  # v is x′ and w has no scale of its own
+        active = [(i, k) for i, k in active if emulator.coefficients[i, k] != 1]
+    if not active:
+        return
+    for i, k in active:
+        weight = float(emulator.coefficients[i, k])
+        emulator.coefficients[i, k] = weight * (1 + 1e-4)
+        columns.append(((run() - base) / emulator.filter.noise)[kept] / (1e-4 * weight))
+        emulator.coefficients[i, k] = weight
+    jacobian = torch.stack(columns, dim=1)
+    step = torch.linalg.lstsq(jacobian, residual[kept][:, None]).solution[:, 0]
+    for (i, k), change in zip(active, step.tolist(), strict=True):
+        emulator.coefficients[i, k] += config.step * change
+
+
+def set_climate(emulator: WeakSindy, data: Observations, config: Config, generator: torch.Generator) -> None:
+    """The filter's first states: the model's own climate, reached from random states."""
+    advance = emulator.flow()
+    state = torch.randn(4 * config.members, emulator.n, generator=generator, dtype=torch.float64)
+    if emulator.spatial:
+        state = torch.fft.irfft(torch.fft.rfft(state) / (1 + torch.arange(emulator.n // 2 + 1) ** 2), n=emulator.n)
+    if emulator.hidden:  # w such that x″ is small
+        state[:, 0] = data.mean + data.std * state[:, 0]
+        state[:, 2] = -emulator.coefficients[emulator.exponents.index((1, 0, 0)), 1]
+    else:
+        state = data.mean + data.std * state / state.std()
+    for _ in range(config.spin_up):
+        state = advance(state)
+    emulator.filter.set_first(state, generator)
+
+
+def short_error(emulator: WeakSindy, data: Observations, config: Config) -> float:
+    """Mean squared error, in σ and at most 4, of forecasts over ``horizon`` from validation contexts."""
+    task = data.task
+    context = 1 if emulator.clean else min(48, data.validation.shape[1] // 3)
+    steps = min(round(config.horizon / task.lead_time_step), data.validation.shape[1] - context)
+    check = windows(data.validation, context + steps, stride=max(1, data.validation.shape[1] // 16))[:64]
+    forecast = emulator.forecast(check[:, :context], steps, 1, torch.Generator())[0]
+    error = ((forecast - check[:, context:]) / data.std).square()
+    return float(error[~torch.isnan(error)].clamp(max=4).mean())
+
+
+def build(task: Task, config: Config) -> WeakSindy | GrowthMap:
+    """The emulator before training."""
+    if task.system.stochastic:
+        products = local_products(4)
+        return GrowthMap(task, 4, *products, rounds=config.rounds, members=config.members, filtered=config.filtered)
+    return WeakSindy(task, config)
+
+
+@torch.no_grad()
+def train(emulator: WeakSindy | GrowthMap, data: Observations, config: Config, seed: int, log: Log) -> None:
+    """The weak regression with the half-width of best short forecasts; with gaps then refined by the filter."""
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(emulator, GrowthMap):
+        return emulator.fit(data, generator)
+    seen = data.train[~torch.isnan(data.train)]
+    reach = 0.5 * (seen.max() - seen.min())
+    emulator.low.copy_(seen.min() - reach)
+    emulator.high.copy_(seen.max() + reach)
+    emulator.filter.noise.copy_(data.noise_std)
+    gappy = bool(torch.isnan(data.train).any())
+    noise = data.noise_std[0] if emulator.ring else data.noise_std
+    states = gaussian_fill(data.train, float(noise)) if gappy and emulator.spatial else data.train
+
+    def loss(half_width: float) -> float:
+        if emulator.hidden:
+            fit_hidden(emulator, states, noise, int(half_width), config, seed)
+        else:
+            fit(emulator, states, 0.0 * noise if gappy and emulator.spatial else noise, int(half_width), config)
+        set_climate(emulator, data, config, generator)
+        return short_error(emulator, data, config)
+
+    fitted = [w for w in config.half_widths if 4 * w < data.train.shape[1]]
+    loss(best_of(tuple(map(float, fitted)), loss))
+    best, best_loss = copy_state(emulator), short_error(emulator, data, config)
+    for done in range(0 if emulator.clean else config.rounds):
+        emulator.filter.inflation = config.training_inflation  # while the model is far from right
+        refine(emulator, data.train[: config.filtered[0], : config.filtered[1]], config)
+        emulator.filter.inflation = config.inflation
+        set_climate(emulator, data, config, generator)
+        if (value := short_error(emulator, data, config)) < best_loss:
+            best, best_loss = copy_state(emulator), value
+        log(done + 1, config.rounds, validation=value)
+    emulator.load_state_dict(best)

@@ -1,0 +1,77 @@
+"""The ensemble filter of a fitted model whose states are not windows: it starts from the model's own climate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emubench.assimilation import Advance, assimilate, ring_localisation
+from emubench.training import last_observed
+from emubench.trajectories import FLAT_BLANK
+
+
+class ClimateFilter(nn.Module):
+    """The filter of a fitted model, as part of an emulator: what it starts from is saved with the weights.
+
+    ``first`` are states "M D" of the model's climate, one per member, the same for every case; ``radius`` localises on
+    rings (0: the transform filter). A ``growing`` height has no climate: its members are shapes, put at the height
+    that a case first shows, and a case with an unobserved beginning is flat until then, as the task defines it.
+    """
+
+    first: Tensor
+    noise: Tensor
+    taper: Tensor
+
+    def __init__(
+        self,
+        n_state: int,
+        components: list[int],
+        members: int,
+        inflation: float,
+        radius: float = 0.0,
+        growing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.components, self.inflation, self.radius, self.growing = components, inflation, radius, growing
+        self.register_buffer("first", torch.zeros(members, n_state, dtype=torch.float64))
+        self.register_buffer("noise", torch.zeros(len(components), dtype=torch.float64))
+        taper = ring_localisation(n_state, radius) if radius else torch.zeros(0)
+        self.register_buffer("taper", taper, persistent=False)
+
+    def set_first(self, states: Float[Tensor, "L D"], generator: torch.Generator) -> None:
+        """Draw the members' first states from ``states``."""
+        self.first.copy_(states[torch.randint(len(states), (len(self.first),), generator=generator)])
+
+    def analysis(
+        self, advance: Advance, context: Float[Tensor, "B T C"], record: Callable[[Tensor], None] | None = None
+    ) -> Float[Tensor, "M B D"]:
+        """The ensemble at the last sample of ``context``; ``record`` is shown that of every sample."""
+        ensemble = self.first[:, None].expand(-1, len(context), -1).clone()
+        before = self._flat_until_seen(context) if self.growing else None
+        if self.growing:
+            level = context.nanmean(-1, keepdim=True).flip(1)  # the first that is seen
+            ensemble += last_observed(level, torch.zeros(1, dtype=context.dtype))
+        taper = self.taper if self.radius else None
+        return assimilate(advance, ensemble, context, self.noise, self._observe, self.inflation, taper, before, record)
+
+    def _observe(self, ensemble: Tensor) -> Tensor:
+        return ensemble[..., self.components]
+
+    def _flat_until_seen(self, context: Tensor) -> Callable[[int, Tensor], Tensor]:
+        flat = torch.isnan(context[:, :FLAT_BLANK]).flatten(1).all(1)
+
+        def before(t: int, ensemble: Tensor) -> Tensor:
+            if t <= FLAT_BLANK:
+                ensemble[:, flat] = 0.0
+            return ensemble
+
+        return before
+
+    def analyses(self, advance: Advance, context: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
+        """The ensemble means at all samples of ``context``: noisy, gappy observations turned into states."""
+        means: list[Tensor] = []
+        self.analysis(advance, context, lambda ensemble: means.append(ensemble.mean(0)))
+        return torch.stack(means, dim=1)
