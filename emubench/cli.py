@@ -11,6 +11,7 @@ import typer
 
 from emubench import __version__
 from emubench.errors import EmubenchError
+from emubench.leaderboard import commands as leaderboard
 from emubench.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json
 from emubench.options import progress as show_progress
 from emubench.submission import commands as submission
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(submission.app, name="submit")
 app.add_typer(submission.season_app, name="season")
+app.add_typer(leaderboard.app, name="leaderboard")
 
 
 @app.command("list")

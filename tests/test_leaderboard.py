@@ -1,0 +1,339 @@
+"""The page: made of the entries alone, the same bytes every time, self-contained, safe whatever an entry says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import threading
+import urllib.request
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import contents
+from submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
+
+from emubench import jobs
+from emubench.errors import EmubenchError
+from emubench.leaderboard import build, charts, serve
+from emubench.leaderboard.board import read
+from emubench.submission import entry as entries
+from emubench.submission import new, verify
+
+ROOT = Path(__file__).parents[1]
+VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path", "polyline"}
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)>\"' onmouseover=alert(3) \u202e\u2066evil\u0007"
+    "</bdi></dd></style></script>{{ 7 * 7 }}{% raw %} javascript:alert(4) https://evil.example/x.js"
+)
+
+
+class Page(HTMLParser):
+    """A page taken apart; nesting is checked on the way."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == [], self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, {k: v or "" for k, v in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, {k: v or "" for k, v in attrs}))
+
+    def handle_endtag(self, tag):
+        if tag == "option" or tag in ("p", "li"):
+            pass
+        assert self._open.pop() == tag, (tag, self._open)
+
+    def handle_data(self, data):
+        if not self._open or self._open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="session")
+def two_entries(runs, tmp_path_factory) -> Path:  # noqa: F811
+    """A board of ``linear`` and ``persistence``, and of a forecast by hostile authors."""
+    board = tmp_path_factory.mktemp("board") / "leaderboard"
+    for baseline in ("linear", "persistence"):
+        new.from_runs(baseline, jobs.find_runs([runs / baseline]), board / "entries", STATED)
+    path = board.parent / "f.npz"
+    shapes = entries.shapes()["tiny"][TASK]
+    np.savez_compressed(path, **{s: np.zeros((1, *shape[1:]), "f4") for s, shape in shapes.items()})
+    folder = forecast_entry(board / "entries" / "hostile", board / "entries" / "linear", path)
+    said = entries.read(folder).model_dump()
+    said |= {"authors": [HOSTILE[:300], "漢字 😀"], "contact": HOSTILE[:300], "hardware": HOSTILE[:300]}
+    said |= {"notes": (HOSTILE * 60)[:10_000], "training_command": HOSTILE, "licence": HOSTILE[:300]}
+    (folder / "entry.toml").write_text(entries.to_toml(entries.Entry(**said)), encoding="utf-8")
+    row = {
+        "task": TASK,
+        "metric": "valid_prediction_time",
+        "unit": "Lyapunov time",
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+    }
+    row |= {"low_99": 0.35, "high_99": 0.65, "n_cases": 16, "seeds": [0, 1, 2], "skill": 0.1, "skill_stability": 0.2}
+    row |= {
+        "surviving_fraction": 1.0,
+        "lyapunov_times_per_second": 1e4,
+        "train_seconds": 1.0,
+        "claimed": 0.9,
+        "reason": "",
+    }
+    known = {"schema_version": 1, "emubench_version": "0.1.0", "season": "2026a", "commitment": "0" * 64}
+    verified = verify.Verified(**known, entry="linear", method="linear", judge="here", rows=[verify.VerifiedRow(**row)])
+    (board / "verified" / "2026a").mkdir(parents=True)
+    (board / "verified" / "2026a" / "linear.json").write_text(verified.model_dump_json())
+    shutil.copy(ROOT / "leaderboard" / "README.md", board)
+    return board
+
+
+@pytest.fixture(scope="session")
+def pages(two_entries) -> dict[str, str]:
+    return build.render(read(two_entries, "tiny"))
+
+
+# --- what it shows ----------------------------------------------------------------------------------------------------
+
+
+def test_every_entry_has_its_rows_and_a_page(pages):
+    assert {name for name in pages if name.endswith(".html")} == {
+        "index.html",
+        "methods.html",
+        *(f"entries/{name}.html" for name in ("hostile", "linear", "persistence")),
+    }
+    index = Page(pages["index.html"])
+    for name in ("hostile", "linear", "persistence"):
+        links = [a for a in index.all("a") if a["href"] == f"entries/{name}.html"]
+        assert len(links) >= 2  # all systems together, and lorenz63
+    for part in (
+        "a checkpoint, not a method",
+        "verified 2026a (1 tasks)",
+        "not verified yet",
+        "self-reported, unranked",
+    ):
+        assert part in index.text
+    assert "claimed 0.9, outside the judge's 99 % interval" in index.text
+    page = Page(pages["entries/linear.html"])
+    for part in ("A. Name", "MIT", "emubench train linear TASK", TASK, "valid_prediction_time", "structure"):
+        assert part in page.text
+    charts_shown = [s["aria-label"] for s in page.all("svg") if s.get("role") == "img"]
+    assert f"{TASK}: rms_error over lead time" in charts_shown
+    assert f"{TASK}: first component of the first case" in charts_shown
+
+
+def test_the_numbers_are_those_of_the_ranking(pages, two_entries):
+    rows = json.loads(pages["data/standard.json"])
+    (linear,) = [r for r in rows if r["entry"] == "linear" and r["task"] == TASK]
+    scores = json.loads((two_entries / "entries" / "linear" / TASK / "seed-0" / "scores.json").read_text())
+    assert linear["value"] == pytest.approx(np.mean(scores["cases"]["valid_prediction_time"]))
+    shown = f"{linear['value']:.2f} [{linear['low']:.2f}, {linear['high']:.2f}]"
+    assert shown in Page(pages["index.html"]).text
+    table = list(csv.DictReader(io.StringIO(pages["data/standard.csv"])))
+    assert [r["entry"] for r in table] == [r["entry"] for r in rows]
+    assert float(table[0]["seeds"]) == rows[0]["seeds"]
+    said = json.loads(pages["data/entries.json"])
+    assert [e["name"] for e in said] == ["hostile", "linear", "persistence"]
+
+
+def test_the_open_division_is_shown_apart_and_unranked(pages):
+    rows = json.loads(pages["data/open.json"])
+    assert {r["entry"] for r in rows} == {"hostile"}
+    assert all(r["rank_low"] is None and r["pareto_front"] is None for r in rows)
+    assert "hostile" not in {r["entry"] for r in json.loads(pages["data/standard.json"])}
+
+
+def test_the_same_entries_give_the_same_bytes(two_entries, pages, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(two_entries, moved)
+    assert build.render(read(moved, "tiny")) == pages
+
+
+def test_a_further_entry_moves_no_score(two_entries, pages, tmp_path):
+    fewer = tmp_path / "fewer"
+    shutil.copytree(two_entries, fewer)
+    shutil.rmtree(fewer / "entries" / "persistence")
+    before = {r["task"]: r["value"] for r in json.loads(build.render(read(fewer, "tiny"))["data/standard.json"])}
+    after = json.loads(pages["data/standard.json"])
+    assert {r["task"]: r["value"] for r in after if r["entry"] == "linear"} == before
+
+
+# --- safe and self-contained ------------------------------------------------------------------------------------------
+
+
+def test_whatever_an_entry_says_is_text(pages):
+    for name in ("index.html", "entries/hostile.html"):
+        page = Page(pages[name])
+        assert len(page.all("script")) == 1
+        assert not [k for _, attributes in page.tags for k in attributes if k.startswith("on") or k == "style"]
+        assert all(a["src"].startswith("data:image/png;base64,") for a in page.all("img"))
+        for mark in ("\u202e", "\u2066", "\x07"):
+            assert mark not in pages[name]
+    page = Page(pages["entries/hostile.html"])
+    assert "<script>alert(1)</script>" in page.text  # as text
+    assert "{{ 7 * 7 }}" in page.text
+    assert len([a for a in page.all("a") if "evil" in a["href"]]) == 0
+
+
+def test_nothing_is_loaded_from_elsewhere(pages):
+    for name, text in pages.items():
+        if not name.endswith(".html"):
+            continue
+        page = Page(text)
+        for tag, attributes in page.tags:
+            assert "src" not in attributes or attributes["src"].startswith("data:"), (name, tag)
+            if tag == "link":
+                assert attributes["href"] == "data:,"
+        links = [a["href"] for a in page.all("a")]
+        here = Path(name).parent
+        for link in links:
+            if link.startswith("#"):
+                assert f'id="{link[1:]}"' in text
+            else:
+                target = (here / link.split("#")[0]).as_posix()
+                parts: list[str] = []
+                for part in target.split("/"):
+                    parts = parts[:-1] if part == ".." else [*parts, part]
+                assert "/".join(parts) in pages, link
+        (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'")
+        assert "unsafe" not in policy
+        script, style = (re.search(f"<{t}>(.*?)</{t}>", text, re.DOTALL) for t in ("script", "style"))
+        assert script is not None
+        assert style is not None
+        assert build._policy(style[1], script[1]) == policy
+
+
+def test_the_page_can_be_used_without_sight_or_mouse(pages):
+    for name, text in pages.items():
+        if not name.endswith(".html"):
+            continue
+        page = Page(text)
+        assert page.all("html")[0]["lang"] == "en"
+        assert len(page.all("h1")) == 1
+        assert len(page.all("main")) == 1
+        ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+        assert len(set(ids)) == len(ids)
+        for image in page.all("img"):
+            assert image["alt"]
+        for picture in page.all("svg"):
+            assert picture.get("aria-hidden") == "true" or picture["aria-label"]
+        for cell in page.all("th"):
+            assert cell["scope"] in ("col", "row")
+        for attributes in page.all("section"):
+            assert attributes["aria-labelledby"] in ids
+        assert "width=device-width" in text
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def test_build_writes_the_site_and_the_tables(emubench, two_entries, pages, tmp_path):
+    board = tmp_path / "leaderboard"
+    shutil.copytree(two_entries, board)
+    finished = emubench("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny")
+    assert finished.status == 0, finished.err
+    assert set(contents(tmp_path / "site")) == set(pages)
+    readme = (board / "README.md").read_text()
+    assert "### noisy (ranked)" in readme
+    assert re.search(r"\| \S+ \| `linear` \| -?\d", readme), readme
+    assert "hostile" not in readme
+    before = contents(tmp_path)
+    assert emubench("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny").status == 0
+    assert contents(tmp_path) == before
+
+
+def test_a_bad_entry_leaves_the_board_as_it_was(emubench, refused, two_entries, tmp_path):
+    board = tmp_path / "leaderboard"
+    shutil.copytree(two_entries, board)
+    arguments = ("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny")
+    assert emubench(*arguments).status == 0
+    before = contents(tmp_path)
+    place = board / "entries" / "linear" / TASK / "seed-0" / "scores.json"
+    edit_json(place, lambda c: c["rows"][0].update(value=9.0))
+    assert "scores.json: sha256" in refused(*arguments)
+    shutil.copytree(two_entries / "entries" / "linear", board / "entries" / "linear", dirs_exist_ok=True)
+    shutil.copytree(two_entries / "entries" / "linear", board / "entries" / "twin")
+    assert "'linear' in a folder called 'twin'" in refused(*arguments)
+    shutil.rmtree(board / "entries" / "twin")
+    (board / "entries" / "stray").mkdir()
+    assert "stray: not an entry" in refused(*arguments)
+    (board / "entries" / "stray").rmdir()
+    assert contents(tmp_path) == before
+
+
+def test_the_published_tables_are_those_of_the_published_entries():
+    readme = (ROOT / "leaderboard" / "README.md").read_text()
+    assert build.with_tables(readme, read(ROOT / "leaderboard")) == readme
+
+
+def test_an_empty_board_can_be_built(emubench, tmp_path):
+    (tmp_path / "leaderboard").mkdir()
+    finished = emubench("leaderboard", "build", "--board", tmp_path / "leaderboard", "--out", tmp_path / "site")
+    assert finished.status == 0, finished.err
+    assert "No entries yet." in Page((tmp_path / "site" / "index.html").read_text()).text
+
+
+def test_the_site_is_served_on_this_machine(emubench, refused, two_entries, tmp_path):
+    assert "no page here" in refused("leaderboard", "serve", "--out", tmp_path)
+    build.build(two_entries, tmp_path / "site", "tiny")
+    with serve.server(tmp_path / "site", 0) as server:
+        host, port = server.server_address[:2]
+        assert host == "127.0.0.1"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html") as answer:
+            assert answer.read() == (tmp_path / "site" / "index.html").read_bytes()
+        with pytest.raises(EmubenchError, match="choose another --port"):
+            serve.server(tmp_path / "site", port)
+        server.shutdown()
+
+
+# --- charts -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bar_lies_where_its_value_does():
+    text = charts.bar(0.5, 0.0, 1.0, -1.0, 1.0)
+    assert 'cx="74"' in text  # 2 + 96 · 3/4
+    assert 'x="50" y="4" width="48"' in text
+    assert charts.bar(None, None, None, 0, 1) == charts.bar(float("nan"), None, None, 0, 1) == ""
+    assert 'cx="98"' in charts.bar(99.0, None, None, 0.0, 1.0)  # cut at the end of the axis
+
+
+def test_what_is_not_finite_is_not_drawn():
+    nan = float("nan")
+    assert charts.curves("t", "x", "y", [("a", [1, 2], [nan, nan])]) == ""
+    text = charts.curves("t", "x", "y", [("<a>", [1, 2, 3], [1.0, nan, 3.0])])
+    assert text.count(",") == 2
+    assert "&lt;a&gt;" in text
+    assert charts.scatter("t", "x", "y", [("a", 0.0, 1.0, True), ("b", 1.0, nan, False)]) == ""
+    assert "-1" not in charts.curves("t", "x", "y", [("a", [1, 2], [0.0, 10.0])], log=True)
+
+
+def test_a_field_is_drawn_with_time_upwards_and_both_signs():
+    import base64
+
+    from matplotlib.image import imread
+
+    source = charts.image([[-1.0, 0.0], [1.0, float("nan")]], scale=1.0, middle=0.0)
+    pixels = imread(io.BytesIO(base64.b64decode(source.partition(",")[2])), format="png")
+    colours = np.round(255 * pixels[..., :3]).astype(int).tolist()
+    assert colours == [[[178, 24, 43], [178, 24, 43]], [[33, 102, 172], [247, 247, 247]]]

@@ -1,0 +1,114 @@
+"""The page in a headless Chromium: sorting, filtering, hostile entries; skipped where either is missing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from submissions import runs  # noqa: F401
+from test_leaderboard import TASK, two_entries  # noqa: F401
+
+from emubench.leaderboard import build
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+
+
+@pytest.fixture(scope="module")
+def site(two_entries, tmp_path_factory) -> Path:  # noqa: F811
+    out = tmp_path_factory.mktemp("site") / "site"
+    build.build(two_entries, out, "tiny")
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that must say nothing on its console, ask for nothing outside, and run nothing of a submission's."""
+    context = browser.new_context()
+    opened = context.new_page()
+    said, asked = [], []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("dialog", lambda dialog: said.append(dialog.message))
+    opened.on("request", lambda request: asked.append(request.url))
+    yield opened
+    context.close()
+    assert said == []
+    assert all(url.startswith(("file:", "data:")) for url in asked), asked
+
+
+def shown(page) -> list[str]:
+    return [cell.inner_text() for cell in page.locator("tbody th[scope=row] > a").all() if cell.is_visible()]
+
+
+def test_tables_are_filtered(page, site):
+    page.goto(f"file://{site}/index.html")
+    everything = shown(page)
+    assert {"linear", "persistence", "hostile"} <= set(everything)
+    page.select_option("[data-filter=track]", "noisy")
+    page.select_option("[data-filter=division]", "open")
+    rows = page.locator("tr[data-division]").all()
+    visible = [row for row in rows if row.is_visible()]
+    assert visible
+    assert {row.get_attribute("data-division") for row in visible} == {"open"}
+    assert page.locator("#count").inner_text() == f"{len(visible)} rows shown"
+    page.select_option("[data-filter=division]", "standard")
+    page.select_option("[data-filter=knowledge]", "none")
+    visible = [row for row in page.locator("tr[data-division]").all() if row.is_visible()]
+    assert ["persistence" in row.inner_text() for row in visible] == [True]
+
+
+def test_tables_are_sorted_by_mouse_and_by_keyboard(page, site):
+    page.goto(f"file://{site}/index.html")
+    page.select_option("[data-filter=track]", "noisy")
+    page.select_option("[data-filter=system]", "lorenz63")
+    table = page.locator("section[data-track=noisy] div[data-system=lorenz63] table")
+
+    def names() -> list[str]:
+        return [cell.inner_text() for cell in table.locator("tbody th > a").all()]
+
+    button = table.locator("th[data-sort='1'] button")
+    button.click()
+    assert names() == sorted(names())
+    assert table.locator("th[data-sort='1']").get_attribute("aria-sort") == "ascending"
+    button.focus()
+    page.keyboard.press("Enter")
+    assert names() == sorted(names(), reverse=True)
+    assert table.locator("th[aria-sort]").count() == 1
+    table.locator("th[data-sort='2'] button").click()
+    values = [float(cell.get_attribute("data-value")) for cell in table.locator("tbody td:nth-child(3)").all()]
+    assert values == sorted(values)
+
+
+def test_the_page_of_a_hostile_entry_shows_text(page, site):
+    page.goto(f"file://{site}/entries/hostile.html")
+    assert "<script>alert(1)</script>" in page.locator(".notes").inner_text()
+    assert page.locator("script").count() == 1
+    page.goto(f"file://{site}/entries/linear.html")
+    assert page.locator(f"section[aria-labelledby='{TASK}'] svg").count() >= 2
+    page.locator("summary").first.click()
+    assert page.get_by_role("rowheader", name="valid_prediction_time", exact=True).is_visible()
+    page.locator("header nav a").first.click()
+    assert page.url.endswith("index.html")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index.html", "entries/hostile.html", "methods.html"])
+def test_a_phone_shows_the_page_without_scrolling_sideways(browser, site, name, scheme):
+    context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    opened = context.new_page()
+    opened.goto(f"file://{site}/{name}")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 360
+    colour = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert colour == ("rgb(21, 23, 26)" if scheme == "dark" else "rgb(255, 255, 255)")
+    context.close()
