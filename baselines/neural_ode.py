@@ -30,11 +30,13 @@ from emubench.dataset import Observations
 from emubench.errors import EmubenchError, unknown
 from emubench.flows import FlowConfig, LearnedFlow, fit_innovation
 from emubench.task import Task
-from emubench.training import Descent, Log, masked_mse
+from emubench.training import Descent, Log, masked_mse, polish
 
 knowledge = "structure"
 LONGEST = 0.3
 """Lyapunov times that a training segment may last."""
+POLISHED = 4096
+"""Windows that the last iterations see, all at once."""
 SOLVERS = ("rk4", "dopri5", "dopri8", "bosh3", "adaptive_heun")
 
 
@@ -52,6 +54,8 @@ class Config(FlowConfig):
     """Strength of the fixed dissipative linear term, per sample interval."""
     continuity: float = 0.0
     """Weight of the gap between the end of a segment and the start of the next."""
+    polish: int = 0
+    """Iterations of L-BFGS at the end, on ``POLISHED`` windows without noise: a multiple of 50."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +64,8 @@ class Config(FlowConfig):
         for name in ("substeps", "tolerance"):
             if not getattr(self, name) > 0:
                 raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
+        if self.polish < 0 or self.polish % 50:
+            raise EmubenchError(f"polish: {self.polish} where a multiple of 50 belongs")
         if self.damping < 0 or self.continuity < 0:
             raise EmubenchError(f"damping {self.damping}, continuity {self.continuity}: both are at least 0")
 
@@ -68,7 +74,7 @@ def default_config(task: Task) -> Config:
     """Settings per system and track; the filter where it helped on contexts of another seed."""
     noisy = task.observation.noise > 0 and not task.system.stochastic
     clean = {
-        "lorenz63": Config(substeps=2, unroll=2, steps=24000, batch=128, learning_rate=5e-3),
+        "lorenz63": Config(substeps=2, unroll=2, steps=12000, batch=128, learning_rate=5e-3, polish=3000),
         "lorenz96": Config(unroll=2, steps=12000, batch=16, learning_rate=4e-3),
         "kuramoto_sivashinsky": Config(radius=16, substeps=2, unroll=2, steps=3000, batch=16, training_noise=0.02),
         "kpz": Config(width=32, radius=4, unroll=1, steps=1500, batch=16),
@@ -174,6 +180,11 @@ def train(emulator: NeuralOde, data: Observations, config: Config, seed: int, lo
         horizon = min(config.unroll, 1 + 2 * config.unroll * step // config.steps)  # grown when half of it is done
         batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         descent(shooting_loss(emulator, batch, horizon, segments))
+    if config.polish and emulator.encoder is None:
+        chosen = pool[torch.randperm(len(pool), generator=generator)[:POLISHED], : config.window + 1]
+        one_step = check[:, : config.window + 1]
+        losses = (lambda: shooting_loss(emulator, chosen, 1, 1), lambda: shooting_loss(emulator, one_step, 1, 1))
+        polish(emulator, *losses, config.polish, log)
     if emulator.growth:
         fit_innovation(emulator, pool, data)
 

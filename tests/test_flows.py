@@ -14,7 +14,7 @@ from emubench.emulator import checked_forecast
 from emubench.errors import EmubenchError
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
 from emubench.random import stream
-from emubench.training import Descent, Log
+from emubench.training import Descent, Log, polish
 
 NOISY, SETTINGS = tasks.get("lorenz63-noisy", "tiny"), FlowConfig(width=8, steps=10, window=4, checks=5)
 
@@ -176,3 +176,36 @@ def test_a_loss_that_is_not_finite_ends_a_descent():
 def test_budgets_are_positive(name, value):
     with pytest.raises(EmubenchError, match=f"{name}: {value} where a positive number belongs"):
         FlowConfig(**{name: value})
+
+
+class Valley(nn.Module):
+    """Rosenbrock's banana valley in two parameters; its only minimum, 0, is at (1, 1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))
+
+    def loss(self):
+        x, y = self.p
+        return (1 - x) ** 2 + 100 * (y - x**2) ** 2
+
+
+def test_polishing_finds_the_minimum_where_descent_crawls():
+    module = Valley()
+    for _ in (descent := Descent(module, FlowConfig(steps=200, learning_rate=0.01), Log(), module.loss)):
+        descent(module.loss())
+    assert float(module.loss().detach()) > 1e-2
+    polish(module, module.loss, module.loss, 100, Log())
+    assert float(module.loss().detach()) < 1e-15
+    assert module.p.detach().tolist() == pytest.approx([1, 1], abs=1e-7)
+
+
+def test_polishing_keeps_the_best_by_validation(tmp_path):
+    """A validation that rises from the first iteration on: the weights stay as they were."""
+    module, log = Valley(), Log(tmp_path / "log.jsonl")
+    polish(module, module.loss, lambda: (module.p - torch.tensor([-1.2, 1.0])).square().sum(), 150, log)
+    log.close()
+    assert module.p.detach().tolist() == [-1.2, 1.0]
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [50, 100, 150]
+    assert rows[-1]["validation"] > 4 > rows[-1]["loss"]
