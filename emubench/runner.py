@@ -165,7 +165,7 @@ def execute(
     hand, ended, running = _Hand(run), SimpleQueue[tuple[Step, Future[Outcome]]](), set[Step]()
     while True:
         while len(running) < place.ahead:
-            alone = any(hand.deaths[step] >= ALONE for step in running)
+            alone = bool(hand.deaths) and any(hand.deaths[step] >= ALONE for step in running)
             step = hand.next(len(running), alone)
             if step is None:
                 break

@@ -69,8 +69,10 @@ def write(target: Target, array: str, first: int) -> None:
             digests = generation.run_block(replace(block, path=temporary, offset=begins))
             with temporary.open("ab") as file:
                 file.write(digests)
+        if target.path.exists():  # another client has merged all shards meanwhile
+            shutil.rmtree(target.folder, ignore_errors=True)
     except OSError as error:
-        if not target.path.exists():  # else another client has merged them all meanwhile
+        if not target.path.exists():  # else the same, and it has removed this one, too
             raise EmubenchError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 

@@ -165,7 +165,9 @@ def _make(step: Step, data: Path, out: Path) -> None:
     elif step.kind == "merge":
         shards.merge(_target(values, data))
     elif step.kind == "train":
-        jobs.train(job_of(step), data, out)
+        job = job_of(step)
+        store.sweep(job.folder(out))
+        jobs.train(job, data, out)
     else:
         jobs.score(job_of(step).folder(out), data, again=True)
 
@@ -201,7 +203,7 @@ def run(step: Step, data: Path, out: Path, threads: int = 1, debug: bool = False
                 return Outcome(0.0, worker)
             store.write_text(path, Record(state="running", worker=worker).model_dump_json())
             with _alive(path):
-                _wait_for(_inputs(step, data, out))
+                _wait_for_inputs(step, data, out)
                 _use_threads(threads)
                 _make(step, data, out)
             seconds = time.perf_counter() - begun
@@ -243,11 +245,11 @@ def _use_threads(n: int) -> None:
     numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
-def _wait_for(paths: Iterator[Path]) -> None:
+def _wait_for_inputs(step: Step, data: Path, out: Path) -> None:
     """Wait a while for files that were written before this step was handed out, perhaps on another machine."""
     end = time.monotonic() + LATE
-    for path in paths:
-        while not path.exists():
+    for path in _inputs(step, data, out):
+        while not path.exists() and not is_done(step, data, out):  # another client may have merged and removed shards
             if time.monotonic() > end:
                 raise EmubenchError(f"{path}: not here after {LATE:.0f} s; do all workers see the same folders?")
             time.sleep(0.1)

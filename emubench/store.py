@@ -28,6 +28,24 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
 
 
+def sweep(path: Path) -> None:
+    """Remove what processes of this machine that were killed have left beside ``path`` (see :func:`temporary_name`)."""
+    for left in path.parent.glob(f".{path.name}.{socket.gethostname()}-*.partial"):
+        pid = left.name.removesuffix(".partial").rpartition("-")[2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed to it on success and removed on any failure."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import pytest
 import torch
 from conftest import contents
 
-from emubench import dataset, executors, grid, jobs, runner, shards, steps
+from emubench import dataset, executors, grid, jobs, runner, shards, steps, store
 from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.jobs import Job
@@ -51,9 +52,8 @@ def whole(tmp_path_factory) -> Path:
 def results(runs: Path) -> dict[str, str]:
     """Hashes of everything deterministic in the folders of runs."""
     unlike = ("card.json", "timing.json", "log.jsonl")  # which hold seconds
-    return {
-        name: digest for name, digest in contents(runs).items() if not name.endswith(unlike) and ".steps" not in name
-    }
+    found = contents(runs).items()
+    return {name: digest for name, digest in found if not name.endswith(unlike) and "/." not in f"/{name}"}
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ def test_the_declared_threads_are_those_of_torch_and_numba(file, tmp_path, monke
 
     plan, seen = grid.expand(file, tmp_path, threads=2), []
     step = next(step for step in plan.steps if step.kind == "train")
-    monkeypatch.setattr(steps, "_inputs", lambda *_: iter(()))
+    monkeypatch.setattr(steps, "_inputs", lambda *_: iter(()))  # there are no data
     monkeypatch.setattr(steps, "_make", lambda *_: seen.append((torch.get_num_threads(), numba.get_num_threads())))
     for n in (2, 1):
         assert not steps.run(step, tmp_path, tmp_path, n).error
@@ -495,3 +495,43 @@ def test_an_interrupted_step_is_not_running_any_more(file, tmp_path, monkeypatch
     with executors.in_process() as place, pytest.raises(KeyboardInterrupt):
         runner.execute(plan, place, tmp_path, tmp_path, 1)
     assert set(runner.look(plan, tmp_path, tmp_path).state.values()) == {"waiting"}
+
+
+def client(file: Path, folder: Path, barrier) -> None:
+    torch.set_num_threads(1)
+    plan = grid.expand(file, folder / "data")
+    barrier.wait(60)
+    with executors.in_process() as place:
+        run = runner.execute(plan, place, folder / "data", folder / "runs", 1)
+    assert set(run.state.values()) == {"done"}, run.failed
+
+
+def test_two_clients_run_one_grid_at_once(whole, file, tmp_path):
+    """Both may work at a step; the first result stands, and nothing is left of the other."""
+    file.write_text(GRID.replace(', "lorenz96-noisy"', ""))
+    fork = multiprocessing.get_context("fork")
+    barrier = fork.Barrier(2)
+    both = [fork.Process(target=client, args=(file, tmp_path, barrier)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    made, alone = contents(tmp_path / "data"), contents(whole / "data")
+    assert made == {name: digest for name, digest in alone.items() if "lorenz63" in name}
+    wanted = {name: digest for name, digest in results(whole / "runs").items() if "lorenz63" in name}
+    assert results(tmp_path / "runs") == wanted
+    assert len(wanted) == 4 * 3
+    assert not list((tmp_path / "runs").rglob("*.partial"))
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
+    path, process = tmp_path / "run", multiprocessing.get_context("fork").Process(target=int)
+    process.start()
+    process.join()
+    ours = store.temporary_name(path)
+    kept = [ours, ours.with_name(".run.elsewhere-1.partial"), ours.with_name(".other" + ours.name.removeprefix(".run"))]
+    for left in (*kept, ours.with_name(ours.name.replace(f"-{os.getpid()}.", f"-{process.pid}."))):
+        left.mkdir()
+    store.sweep(path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
