@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -158,6 +159,18 @@ def test_dry_run_prints_the_job_script(emubench, tmp_path, system):
     assert command.startswith(f"{sys.executable} -m distributed.cli.dask_worker tcp://SCHEDULER:PORT ")
     assert command.endswith("--nthreads 1 --resources GPU=1 --interface lo --protocol tcp://")
     assert contents(tmp_path) == before
+
+
+def test_the_page_on_scaling_shows_files_that_are_read_and_the_script_that_is_submitted(emubench, tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(\w+)\n(.*?)```", page, flags=re.DOTALL)
+    files = {text.splitlines()[0].strip("# "): text for kind, text in blocks if kind == "toml"}
+    for name in ("grid.toml", "cluster.toml"):
+        (tmp_path / name).write_text(files[name])
+    finished = emubench("run", *options(tmp_path), "--cluster", tmp_path / "cluster.toml", "--dry-run")
+    assert finished.status == 0, finished
+    (script,) = (text for _, text in blocks if text.startswith("#!/usr/bin/env bash"))
+    assert finished.out.strip().replace(sys.executable, "/shared/emubench/.venv/bin/python") == script.strip()
 
 
 # --- the real thing ---------------------------------------------------------------------------------------------------
