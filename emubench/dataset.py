@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import __version__, hdf5, recipe, schema, store
+from emubench import __version__, hdf5, recipe, schema, store, widths
 from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.task import Task
@@ -108,13 +108,13 @@ def stored_dtype(task: Task, array: str) -> str:
 
 def time_axis(task: Task, split: str, samples: range) -> np.ndarray:
     """Times of some samples of a split; in test and climate, 0 is the last context sample."""
-    first = 1 - task.context if split in ("test", "climate") else 0
+    first = 0 if split in ("train", "validation") else 1 - task.context
     return (np.arange(samples.start, samples.stop) + first) * task.system.sample_interval
 
 
 def write_lead_times(group: Any, task: Task, split: str) -> None:
     """Write the lead times asked for."""
-    lead = np.arange(1, task.steps(split) + 1) * task.system.sample_interval
+    lead = np.array(task.leads(split)) * task.system.sample_interval
     units = {"units": "time units of the equation after the last context sample: forecast these"}
     store.Column(group, "lead_time", ("lead_time",), lead.shape, "f8", units).append(lead)
 
@@ -124,8 +124,8 @@ def write_context_file(task: Task, data: Path, path: Path) -> None:
     loaded = load(task, data)
     noise = {"noise_std": loaded.noise_std.numpy(), "missing": "NaN = not observed"}
     with store.writer(path, header_of(task, "contexts", int(loaded.seed))) as file:
-        for split in ("test", "climate"):
-            group, contexts = file.create_group(split), loaded.contexts[split].numpy()
+        for split in task.splits:
+            group, contexts = file.create_group(split), loaded.context(split).numpy()
             time = time_axis(task, split, range(task.context))
             store.Column(group, "time", ("time",), time.shape, "f8").append(time)
             write_lead_times(group, task, split)
@@ -193,7 +193,8 @@ def expected_shapes(task: Task, kind: str) -> dict[str, tuple[int, ...]]:
     """Shape of every data array of a file of this kind."""
     if kind == "truth":
         return {f"{split}/truth": (n, t, *task.system.shape) for split, (n, t) in layout(task).items()}
-    contexts = {f"{s}/context": (task.cases(s), task.context, *task.shape) for s in ("test", "climate")}
+    splits = task.splits if kind == "contexts" else ("test", "climate")
+    contexts = {f"{s}/context": (task.cases(s), task.context, *task.shape) for s in splits}
     if kind == "contexts":
         return contexts
     amounts = {"train": task.train, "validation": task.validation}
@@ -213,6 +214,17 @@ class Observations:
     noise_std: Tensor
     std: Tensor
     mean: Tensor
+
+    def context(self, split: str) -> Tensor:
+        """Contexts of one of ``task.splits``; those of ``"widths"`` are stored nowhere and made here."""
+        return widths.contexts(self.task, self.seed) if split == widths.SPLIT else self.contexts[split]
+
+
+def seed_of(task: Task, data: Path) -> str:
+    """The seed of the task's dataset."""
+    path = task_path(task, data)
+    with open_file(path, "observations", task) as file:
+        return read_header(path, file).seed
 
 
 def train_digest(task: Task, data: Path) -> str:
@@ -267,8 +279,9 @@ def verify(path: Path) -> list[str]:
         if store.attributes_hash(header.model_dump(exclude_unset=True)) != header.header_sha256:
             raise EmubenchError(f"{path}: attribute header_sha256: the header was edited (seed or emubench_version)")
         names = _array_names(path, file)
-        for name in sorted({*names, *_all_names(header.kind)}):
-            if name not in names or name not in _all_names(header.kind):
+        wanted = _all_names(header.kind, task)
+        for name in sorted({*names, *wanted}):
+            if name not in names or name not in wanted:
                 raise EmubenchError(f"{path}: array {name} {'does not belong here' if name in names else 'is missing'}")
             _verify_array(path, name, file[name])  # type: ignore[arg-type]
     return names
@@ -290,11 +303,12 @@ def _verify_array(path: Path, name: str, dataset: h5py.Dataset) -> None:
         raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")
 
 
-def _all_names(kind: str) -> list[str]:
+def _all_names(kind: str, task: Task) -> list[str]:
     """Names of all arrays of a file of this kind."""
     if kind == "truth":
         return [f"{split}/{name}" for split in SPLITS for name in ("start", "time", "truth")]
-    names = [f"{split}/{name}" for split in SPLITS[2:] for name in ("context", "lead_time", "time")]
+    splits = task.splits if kind == "contexts" else SPLITS[2:]
+    names = [f"{split}/{name}" for split in splits for name in ("context", "lead_time", "time")]
     return names if kind == "contexts" else names + [f"{s}/{n}" for s in SPLITS[:2] for n in ("observation", "time")]
 
 

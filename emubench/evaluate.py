@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import __version__, dataset, hdf5, metrics, reference, schema, store
+from emubench import __version__, dataset, hdf5, metrics, reference, schema, store, widths
 from emubench.emulator import Emulator, check_forecast, checked_forecast
 from emubench.errors import EmubenchError
 from emubench.figures import Collector
@@ -43,7 +43,13 @@ def n_members(task: Task, split: str) -> int:
 
 
 def load_truth(task: Task, data: Path, split: str) -> tuple[Tensor, Tensor, str]:
-    """Scored components after the context ``"B T *S"``, kinds of start ``"B"`` and the stored hash of the truth."""
+    """Scored components at the leads asked for ``"B T *S"``, kinds of start ``"B"`` and the stored hash of the truth.
+
+    Of ``"widths"`` the truth is a draw from the exact law, which is stored nowhere: its hash is empty.
+    """
+    if split == widths.SPLIT:
+        values = widths.truth(task, dataset.seed_of(task, data))
+        return values, torch.zeros(len(values), dtype=torch.long), ""
     path = dataset.truth_path(task, data)
     with dataset.open_truth(task, data) as file:
         values = hdf5.read_array(path, file, f"{split}/truth")
@@ -81,15 +87,15 @@ def bootstrap(summary: Summary, weights: Float[Tensor, "R B"]) -> tuple[Tensor, 
 
 
 def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | None = None) -> Result:
-    """Score the forecasts that ``forecaster`` gives for every case of the test and climate splits."""
+    """Score the forecasts that ``forecaster`` gives for every case of ``task.splits``, at the leads asked for."""
     frozen = reference.get(task.name)
     rows: list[schema.ScoreRow] = []
     headline: dict[str, list[float]] = {}
     figures = Collector(task)
     digests = []
-    for split in ("test", "climate"):
+    for split in task.splits:
         values, start, digest = load_truth(task, data, split)
-        digests.append(digest)
+        digests += [digest] if digest else []
         pool = Pool(task, values[start == 0]) if split == "climate" else None
         modules = [m for m in map(metrics.get, metrics.names()) if m.split == split and m.applies(task)]
         parts: list[list[Summary]] = [[] for _ in modules]
@@ -99,7 +105,8 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
             truth = Truth(task, values[cases], start[cases], pool, frozen)
             for part, module in zip(parts, modules, strict=True):
                 part.append(module.summarise(forecast, truth))
-            figures.add(split, forecast, truth)
+            if split != widths.SPLIT:
+                figures.add(split, forecast, truth)
             if progress:
                 progress(cases.stop, len(values))
         weights = resample(start)
@@ -162,8 +169,9 @@ def evaluate(
     emulator: Emulator, task: Task, data: Path, seed: int = 0, progress: Progress | None = None
 ) -> tuple[Result, dict[str, Any]]:
     """Forecast every context with ``emulator``, score, and time the rollouts: result and timing."""
-    contexts = dataset.load(task, data).contexts
-    seconds = {"test": 0.0, "climate": 0.0}
+    observations = dataset.load(task, data)
+    contexts = {split: observations.context(split) for split in task.splits}
+    seconds = dict.fromkeys(task.splits, 0.0)
 
     def forecaster(split: str, cases: slice) -> Tensor:
         generator = torch_stream(seed, "forecast", task.name, split, cases.start)
@@ -172,15 +180,15 @@ def evaluate(
             emulator, contexts[split][cases], task.steps(split), n_members(task, split), generator
         )
         seconds[split] += time.perf_counter() - begun
-        return forecast
+        leads = torch.tensor(task.leads(split)) - 1
+        return forecast if len(leads) == task.steps(split) else forecast[:, :, leads]
 
     result = score(task, data, forecaster, progress)
     lead_times = task.n_test * task.test_steps * task.lead_time_step * n_members(task, "test")
     timing = {
         "lyapunov_times_per_second": lead_times / max(seconds["test"], 1e-9),
         "unit": f"{task.system.lead_time_unit}s of one member per second, encoder included, batches of {CHUNK} cases",
-        "test_seconds": seconds["test"],
-        "climate_seconds": seconds["climate"],
+        **{f"{split}_seconds": spent for split, spent in seconds.items()},
         "threads": torch.get_num_threads(),
         "device": "cpu",
     }
@@ -189,7 +197,7 @@ def evaluate(
 
 def forecast_shapes(task: Task) -> dict[str, tuple[int, ...]]:
     """Shape ``(M, B, T, *S)`` of a whole forecast, per split."""
-    return {s: (n_members(task, s), task.cases(s), task.steps(s), *task.shape) for s in ("test", "climate")}
+    return {s: (n_members(task, s), task.cases(s), len(task.leads(s)), *task.shape) for s in task.splits}
 
 
 def read_forecast(path: Path, task: Task) -> dict[str, Tensor]:
@@ -201,10 +209,11 @@ def read_forecast(path: Path, task: Task) -> dict[str, Tensor]:
 def score_forecast(path: Path, task: Task, data: Path, progress: Progress | None = None) -> Result:
     """Score a forecast file through the same code as an emulator of ours."""
     forecasts = read_forecast(path, task)
-    contexts = dataset.load(task, data).contexts
+    observations = dataset.load(task, data)
+    contexts = {split: observations.context(split) for split in task.splits}
 
     def forecaster(split: str, cases: slice) -> Tensor:
         chunk = forecasts[split][:, cases]
-        return check_forecast(chunk, contexts[split][cases], task.steps(split), n_members(task, split))
+        return check_forecast(chunk, contexts[split][cases], len(task.leads(split)), n_members(task, split))
 
     return score(task, data, forecaster, progress)

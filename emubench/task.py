@@ -22,6 +22,9 @@ NOISE = 0.1
 CONTEXT = 64
 TEST_HORIZON, CLIMATE_HORIZON = 20.0, 200.0  # Lyapunov times
 TEST_SAMPLES, CLIMATE_SAMPLES = 128, 1024  # stochastic systems, which have none
+WIDTH_LEADS = (256, 512, 768, 1024)
+"""Samples after a stationary start at which the widths of growing interfaces are judged: so far apart that they have
+forgotten each other."""
 
 
 class Amount(NamedTuple):
@@ -130,13 +133,22 @@ class Task:
         """Whether every component of the state is scored."""
         return self.shape == self.system.shape
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """What an emulator forecasts: ``"test"``, ``"climate"`` and, of an interface that saturates, ``"widths"``."""
+        return ("test", "climate", *(["widths"] if hasattr(self.system, "saturated_width_squared") else []))
+
     def steps(self, split: str) -> int:
-        """Samples to forecast in ``"test"`` or ``"climate"``."""
-        return {"test": self.test_steps, "climate": self.climate_steps}[split]
+        """Samples to forecast in one of :attr:`splits`."""
+        return {"test": self.test_steps, "climate": self.climate_steps, "widths": max(WIDTH_LEADS)}[split]
+
+    def leads(self, split: str) -> tuple[int, ...]:
+        """Which of them are asked for, counted from 1: all, but few of ``"widths"``."""
+        return WIDTH_LEADS if split == "widths" else tuple(range(1, self.steps(split) + 1))
 
     def cases(self, split: str) -> int:
-        """Cases of ``"test"`` or ``"climate"``."""
-        return {"test": self.n_test, "climate": self.n_climate}[split]
+        """Cases of one of :attr:`splits`."""
+        return {"test": self.n_test, "climate": self.n_climate, "widths": 8 * self.n_climate}[split]
 
 
 def observation_of(system: System, track: str) -> Observation:

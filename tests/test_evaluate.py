@@ -103,12 +103,12 @@ def test_the_context_is_handed_over_as_a_copy_and_no_gradient_is_kept(data):
 
 
 def test_an_emulator_sees_contexts_alone(data):
-    for name, members in (("lorenz63-partial", (1, 1)), ("kpz-noisy", (16, 1))):
+    for name, members in (("lorenz63-partial", (1, 1)), ("kpz-noisy", (16, 1, 1))):
         task, emulator = tasks.get(name, "tiny"), Wanderer()
         evaluate.evaluate(emulator, task, data)
         expected = [
             ((task.cases(split), 64, *task.shape), task.steps(split), m)
-            for split, m in zip(("test", "climate"), members, strict=True)
+            for split, m in zip(task.splits, members, strict=True)
         ]
         assert emulator.asked == expected
 
@@ -173,8 +173,8 @@ def test_scores_repeat_and_name_their_cases(data, name):
     assert rows_of(first) != rows_of(other)
     assert first.scores.truth_sha256 == evaluate.truth_digest(task, data)
     for row in first.scores.rows:
-        climate = CLIMATE_ROWS.match(row.metric)
-        assert row.n_cases == (8 if climate else 16), row
+        cases = 64 if WIDTH_ROWS.match(row.metric) else 8 if CLIMATE_ROWS.match(row.metric) else 16
+        assert row.n_cases == cases, row
         assert row.task == name
         assert row.value is None or row.low <= row.value <= row.high
     headline = "crps" if task.system.stochastic else "valid_prediction_time"
@@ -183,6 +183,7 @@ def test_scores_repeat_and_name_their_cases(data, name):
     assert timing["lyapunov_times_per_second"] > 0
 
 
+WIDTH_ROWS = re.compile("width_|slope_spectrum")
 CLIMATE_ROWS = re.compile("surviving|dead|time_to_escape|skill_stability|(w1|patches|.*_spectrum)_(distance|skill)")
 
 
@@ -217,6 +218,8 @@ def test_the_size_of_chunks_does_not_matter(data, monkeypatch, name, chunk):
         split: wander(contexts[split], task.steps(split), evaluate.n_members(task, split), torch.manual_seed(1))
         for split in ("test", "climate")
     }
+    if "widths" in task.splits:
+        forecasts["widths"] = wander(dataset.load(task, data).context("widths"), 4, 1, torch.manual_seed(2))
 
     def forecaster(split: str, cases: slice) -> torch.Tensor:
         return forecasts[split][:, cases]
@@ -278,11 +281,13 @@ def test_a_forecast_file_scores_like_the_run_that_made_it(emubench, data, tmp_pa
     run = jobs.train(jobs.Job(baseline, name, "tiny"), data, tmp_path)
     by_run = jobs.score(run, data)
     emulator, _ = jobs.load(run)
-    contexts = dataset.load(task, data).contexts
+    contexts = dataset.load(task, data)
     with torch.no_grad():
         forecasts = {
-            s: emulator.forecast(contexts[s], task.steps(s), evaluate.n_members(task, s), torch.Generator()).numpy()
-            for s in ("test", "climate")
+            s: emulator.forecast(
+                contexts.context(s), task.steps(s), evaluate.n_members(task, s), torch.Generator()
+            ).numpy()[:, :, np.array(task.leads(s)) - 1]
+            for s in task.splits
         }
     np.savez(tmp_path / "f.npz", **forecasts)
     with h5py.File(tmp_path / "f.h5", "w") as file:

@@ -39,6 +39,13 @@ BETTER = {
 EXEMPT = {
     "dead_fraction",  # who fails instead of standing still is no longer dead
     "spread_skill_ratio",  # best in the middle: failing lowers it, and it may have been too large
+    "width_ratio",  # these are best in the middle, too: failing raises them, and they may have been too small
+    "width_skewness",
+    "width_excess_kurtosis",
+    "slope_spectrum_distance",
+    "growth_ratio",
+    "growth_skewness",
+    "growth_excess_kurtosis",
 }
 FORECASTS = ["drifting", "noise", "loud", "shifted", "frozen"]
 
