@@ -20,9 +20,9 @@ import numpy as np
 import torch
 import typer
 
-from emubench import __version__, dataset, evaluate, floors, jobs, systems
+from emubench import __version__, dataset, evaluate, floors, jobs, kernels, systems
 from emubench import task as tasks
-from emubench.integrate import simulate
+from emubench.integrate import reference_rollout, simulate
 from emubench.metrics import Summary, Truth, crps, stability, valid_prediction_time
 from emubench.random import stream, torch_stream
 from emubench.store import write_text
@@ -51,8 +51,9 @@ class Wrong:
     """Its state in units of the true system's."""
 
     def run(self, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
-        """What follows ``state`` by the wrong system."""
-        return self.scale * simulate(self.system, state / self.scale, n_samples, rngs)
+        """What follows ``state`` by the wrong system, be it a steady wave: unchecked, unlike truth."""
+        rollout = kernels.find(self.system) or reference_rollout
+        return self.scale * rollout(self.system, np.ascontiguousarray(state / self.scale), n_samples, rngs)
 
 
 def wrong(name: str) -> Wrong:
@@ -103,9 +104,12 @@ class StabilityTrial:
 
     def wrong_run(self, seed: int) -> torch.Tensor:
         """Runs of the wrong system, from its own attractor."""
-        other = wrong(self.task.system.name)
-        run = torch.cat(list(floors.stationary_truth(self.task, self.task.n_climate, WRONG_SEED + seed, other.system)))
-        return other.scale * run
+        task, other = self.task, wrong(self.task.system.name)
+        rngs = [stream(WRONG_SEED + seed, task.system.name, "wrong", i) for i in range(task.n_climate)]
+        state = other.scale * np.stack([other.system.draw(rng, task.system.starts[0]) for rng in rngs])
+        spin_up = other.system.spin_up_samples
+        run = other.run(state, spin_up + task.climate_steps, rngs)[:, spin_up:]
+        return torch.from_numpy(np.ascontiguousarray(task.observation.select(run)))
 
     def linear_run(self, seed: int, data: Path, size: str) -> torch.Tensor:
         """The linear baseline, trained on noisy data and run from noisy contexts of attractor states."""
@@ -250,7 +254,6 @@ class AccuracyTrial:
 # --- the campaign -----------------------------------------------------------------------------------------------------
 
 app = typer.Typer(help=__doc__)
-SYSTEMS = tuple(systems.names())
 
 
 def fraction(task: Task, share: float) -> float:
@@ -263,77 +266,75 @@ def gain(name: str) -> int:
     return -1 if systems.get(name).stochastic else 1
 
 
-def header(title: str, seeds: int, seconds: float) -> list[str]:
-    """What was run, when and where."""
-    machine = f"{os.cpu_count()}-core {platform.machine()} machine"
-    date = time.strftime("%Y-%m-%d")
-    return [
-        f"# {title}",
-        "",
-        f"emubench {__version__}, {date}, {machine}, {seeds} seeds, {seconds / 60:.0f} minutes.",
-        "",
-    ]
+def put(report: Path, system: str, about: str, table: list[str]) -> None:
+    """Put a system's section into the report, in the place of an older one; the others stay."""
+    head = "# Scoring laws\n\nMade by `tests/scoring_laws.py`, which says what the entries are.\n"
+    sections = report.read_text(encoding="utf-8").split("\n## ")[1:] if report.exists() else []
+    machine = f"{os.cpu_count()}-core {platform.machine()} VM"
+    text = f"{system}\n\n{about}; emubench {__version__}, {time.strftime('%Y-%m-%d')}, {machine}.\n\n"
+    kept = [s.rstrip() + "\n" for s in sections if s.split("\n")[0] != system]
+    write_text(report, "\n## ".join([head, *sorted([*kept, text + "\n".join(table) + "\n"])]))
+    print(text + "\n".join(table), flush=True)
 
 
-Report = Annotated[Path, typer.Option(help="Where to write the table.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Systems; all if none is named.")]
+Report = Annotated[Path, typer.Option(help="Where to put the tables.")]
 Data = Annotated[Path, typer.Option(help="Folder of datasets; what is missing is generated.")]
 
 
 @app.command(name="stability")
 def stability_campaign(
-    report: Report, data: Data = Path("data"), seeds: int = 20, n_cases: int = 64, size: str = "standard"
+    report: Report, names: Names = None, data: Data = Path("data"), seeds: int = 20, size: str = "standard"
 ) -> None:
     """``skill_stability`` of every entry: mean, range, and how often its interval lies below the perfect one's."""
-    begun, lines = time.perf_counter(), []
-    for name in SYSTEMS:
-        n = n_cases // len(systems.get(name).starts)
+    for name in names or systems.names():
         full = tasks.get(f"{name}-noisy", size)
         dataset.generate(full, data)
+        n = full.n_climate // len(full.system.starts)
         trial = StabilityTrial(name, n, fraction(full, 1.0), floors.N_INDEPENDENT)
         scores = [trial.entries(seed, data, size) for seed in range(seeds)]
-        lines += [f"## {name}: {n} cases × {trial.task.climate_steps} samples", ""]
-        lines += ["| entry | mean | least | most | interval below perfect's |", "|---|---|---|---|---|"]
+        table = ["| entry | mean | least | most | interval below perfect's |", "|---|---|---|---|---|"]
         for entry in scores[0]:
             values = [s[entry].value for s in scores]
             below = sum(s[entry].high < s["perfect"].low for s in scores)
             cells = f"{np.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} | {below} of {seeds}"
-            lines.append(f"| {entry} | {cells} |")
-        print("\n".join([*lines[-len(scores[0]) - 4 :], ""]), flush=True)
-        lines.append("")
-    write_text(report, "\n".join(header("Scoring laws: stability", seeds, time.perf_counter() - begun) + lines))
+            table.append(f"| {entry} | {cells} |")
+        put(report, name, f"`skill_stability`, {n} cases × {full.climate_steps} samples, {seeds} seeds", table)
 
 
 @app.command(name="accuracy")
 def accuracy_campaign(
-    report: Report, data: Data = Path("data"), seeds: int = 20, size: str = "standard", track: str = "noisy"
+    report: Report,
+    names: Names = None,
+    data: Data = Path("data"),
+    seeds: int = 20,
+    size: str = "standard",
+    track: str = "noisy",
 ) -> None:
     """The headline score of every entry: mean over seeds, and by how much it is better than the next entry."""
-    begun, lines = time.perf_counter(), []
-    for name in SYSTEMS:
+    data.mkdir(parents=True, exist_ok=True)
+    for name in names or systems.names():
         task, scores = tasks.get(f"{name}-{track}", size), []
         for seed in range(seeds):
             with tempfile.TemporaryDirectory(dir=data) as folder:
-                scores.append(AccuracyTrial(task, Path(folder), 100 + seed).entries())
-        lines += [
-            f"## {task.name}: {task.n_test} cases, {'CRPS ↓' if gain(name) < 0 else 'valid prediction time ↑'}",
-            "",
-        ]
-        lines += ["| entry | mean over seeds | better than the next by | on how many seeds |", "|---|---|---|---|"]
-        entries = [*scores[0]]
-        for entry, following in zip(entries, [*entries[1:], None], strict=True):
-            means = np.array([float(s[entry].mean()) for s in scores])
-            error = means.std(ddof=1) / seeds**0.5 if seeds > 1 else float("nan")
-            cells = f"{means.mean():.4f} ± {error:.4f} | "
+                entries = AccuracyTrial(task, Path(folder), 100 + seed).entries()
+            scores.append({entry: float(cases.mean()) for entry, cases in entries.items()})
+        table = ["| entry | mean over seeds | better than the next by | on how many seeds |", "|---|---|---|---|"]
+        order = [*scores[0]]
+        for entry, following in zip(order, [*order[1:], None], strict=True):
+            means = np.array([s[entry] for s in scores])
+            cells = f"{means.mean():.4f} ± {_error(means):.4f} | "
             if following:
-                margin = gain(name) * (means - np.array([float(s[following].mean()) for s in scores]))
-                error = margin.std(ddof=1) / seeds**0.5 if seeds > 1 else float("nan")
-                cells += f"{margin.mean():.4f} ± {error:.4f} | {(margin > 0).sum()} of {seeds}"
-            else:
-                cells += " | "
-            lines.append(f"| {entry} | {cells} |")
-        print("\n".join([*lines[-len(entries) - 4 :], ""]), flush=True)
-        lines.append("")
-    write_text(report, "\n".join(header("Scoring laws: accuracy", seeds, time.perf_counter() - begun) + lines))
+                margin = gain(name) * (means - np.array([s[following] for s in scores]))
+                cells += f"{margin.mean():.4f} ± {_error(margin):.4f} | {(margin > 0).sum()} of {seeds}"
+            table.append(f"| {entry} | {cells} |" if following else f"| {entry} | {cells} | |")
+        what = "CRPS (lower is better)" if gain(name) < 0 else "valid prediction time (higher is better)"
+        put(report, name, f"{task.name}: {what}, {task.n_test} cases, {seeds} seeds, ± standard error", table)
+
+
+def _error(values: np.ndarray) -> float:
+    """Standard error of the mean."""
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
 
 
 if __name__ == "__main__":

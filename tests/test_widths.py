@@ -12,7 +12,6 @@ import torch
 
 from emubench import evaluate, jobs, metrics, reference, systems, widths
 from emubench import task as tasks
-from emubench.errors import EmubenchError
 from emubench.integrate import simulate
 from emubench.metrics import Truth, growth, saturation
 from emubench.random import stream
@@ -61,9 +60,11 @@ def test_contexts_depend_on_seed_task_and_number_alone():
     assert torch.equal(first, clean)
 
 
-def test_a_dataset_that_hides_its_seed_says_so():
-    with pytest.raises(EmubenchError, match="kpz-noisy: contexts of the split widths need the seed of the dataset"):
-        widths.contexts(tasks.get("kpz-noisy", "tiny"), "secret")
+def test_a_sealed_dataset_has_contexts_too():
+    task = tasks.get("kpz-noisy", "tiny")
+    sealed = [widths.contexts(task, f"sealed:{letter * 64}") for letter in "ab"]
+    assert sealed[0].shape == (64, 64, 256)
+    assert not torch.equal(*sealed)
 
 
 def test_only_growth_has_widths():
