@@ -196,7 +196,11 @@ def test_ctrl_c_during_generation_by_two_workers_ends_all_at_once(tmp_path):
     code = "import sys; from emubench.cli import main; sys.argv[0] = 'emubench'; main()"
     command = ("generate", "kpz-noisy", "--size", "standard", "--workers", "2", "--out", str(tmp_path))
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *command], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", code, *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
     try:
         while not list(tmp_path.rglob("*.partial")):

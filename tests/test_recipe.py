@@ -333,7 +333,7 @@ def test_another_dataset_under_the_same_name_is_found_out(refused, data, tmp_pat
 def test_a_rounding_error_makes_a_faithful_rebuild(emubench, tmp_path, monkeypatch):
     """As on a machine whose rounding differs: the draws are the same, and chaos does the rest."""
     simulate = trajectories.simulate
-    monkeypatch.setattr(trajectories, "simulate", lambda s, u, n, rngs: simulate(s, u * (1 + 3e-16), n, rngs))
+    monkeypatch.setattr(trajectories, "simulate", lambda s, u, *given, **k: simulate(s, u * (1 + 3e-16), *given, **k))
     for name in ("lorenz63-clean", "lorenz96-partial"):
         dataset.generate(tasks.get(name, "tiny"), tmp_path)
     files = sorted((tmp_path / "tiny").iterdir())
