@@ -13,7 +13,13 @@ from contextlib import contextmanager
 def _obey_the_parent() -> None:
     """Leave Ctrl-C, which reaches every process of a terminal, to the parent, and take its SIGTERM as an exception."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(*_: object) -> None:
+    """Exit; where that can't pass (inside a finaliser or a callback of C), without a word, until the next signal."""
+    sys.unraisablehook = lambda _: None
+    sys.exit(1)
 
 
 @contextmanager
