@@ -82,9 +82,9 @@ class Partial:
             except (EmubenchError, OSError, ValueError, KeyError):  # damaged: begin anew
                 self.done.clear()
         self._lock.truncate(0)
+        structure(self.file)  # before the title, which vouches for it: what lies there may be broken
         self._lock.write(self._title + "\n")
         self._lock.flush()
-        structure(self.file)
         return self._offsets()
 
     def _offsets(self) -> dict[str, int]:

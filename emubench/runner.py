@@ -158,6 +158,7 @@ def execute(
     nor is what needs it. Raises :class:`EmubenchError` when the one that hands out the work (a scheduler) is gone.
     """
     run = look(plan, data, out)
+    run.workers = place.workers()
     for step, state in run.state.items():
         if state != "done":
             run.state[step] = "waiting"

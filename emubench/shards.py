@@ -93,6 +93,7 @@ def merge(target: Target) -> None:
                         block = replace(block, path=partial.file, offset=offsets[block.array])
                         partial.record(block.array, block.first, _copy(target, block))
                 partial.finish()
+    store.sweep(store.partial_name(path))
     shutil.rmtree(target.folder, ignore_errors=True)
 
 

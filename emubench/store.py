@@ -33,7 +33,10 @@ def sweep(path: Path) -> None:
     for left in path.parent.glob(f".{path.name}.{socket.gethostname()}-*.partial"):
         pid = left.name.removesuffix(".partial").rpartition("-")[2]
         if pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

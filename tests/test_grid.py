@@ -533,5 +533,50 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
     kept = [ours, ours.with_name(".run.elsewhere-1.partial"), ours.with_name(".other" + ours.name.removeprefix(".run"))]
     for left in (*kept, ours.with_name(ours.name.replace(f"-{os.getpid()}.", f"-{process.pid}."))):
         left.mkdir()
+    ours.with_name(ours.name.replace(f"-{os.getpid()}.", f"-0{process.pid}.")).touch()  # a file
     store.sweep(path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def merge_killed(target: Target, at: int) -> bool:
+    """Merge in a child process that is killed as it writes for the ``at``-th time; whether it came to that."""
+    child = os.fork()
+    if child == 0:
+        calls = iter(range(at))
+        for owner, name in ((store.Sink, "write"), (store.Sink, "truncate"), (os, "pwrite"), (os, "replace")):
+
+            def wrapper(*arguments, original=getattr(owner, name)):
+                if next(calls, None) is None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*arguments)
+
+            setattr(owner, name, wrapper)
+        shards.merge(target)
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_a_merge_that_is_killed_at_any_write_and_once_more_gives_the_same_bytes(tmp_path):
+    small = tasks.get("lorenz63-noisy", "tiny-2x8")
+    for kind in ("truth", "observations"):
+        target = Target(small, kind, 0, tmp_path / "source")
+        for block in target.blocks():
+            shards.write(target, block.array, block.first)
+        if kind == "truth":
+            shards.merge(target)
+    shutil.copytree(tmp_path / "source", tmp_path / "whole")
+    shards.merge(Target(small, "observations", 0, tmp_path / "whole"))
+    wanted, killed = contents(tmp_path / "whole"), 0
+    for first in range(0, 1000, 6):
+        data = tmp_path / str(first)
+        shutil.copytree(tmp_path / "source", data)
+        target = Target(small, "observations", 0, data)
+        died = merge_killed(target, first)
+        killed += died
+        if died:
+            merge_killed(target, 5 * first % 31)
+        shards.merge(target)
+        assert contents(data) == wanted, first
+        if not died:
+            break
+    assert killed > 10
