@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import __version__, hdf5, recipe, schema, store, widths
+from emubench import __version__, hdf5, netcdf, recipe, schema, store, widths
 from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.task import Task
@@ -116,21 +116,21 @@ def write_lead_times(group: Any, task: Task, split: str) -> None:
     """Write the lead times asked for."""
     lead = np.array(task.leads(split)) * task.system.sample_interval
     units = {"units": "time units of the equation after the last context sample: forecast these"}
-    store.Column(group, "lead_time", ("lead_time",), lead.shape, "f8", units).append(lead)
+    netcdf.Column(group, "lead_time", ("lead_time",), lead.shape, "f8", units).append(lead)
 
 
 def write_context_file(task: Task, data: Path, path: Path) -> None:
     """Write contexts and the lead times asked for, alone: what another framework needs to make a forecast."""
     loaded = load(task, data)
     noise = {"noise_std": loaded.noise_std.numpy(), "missing": "NaN = not observed"}
-    with store.writer(path, header_of(task, "contexts", int(loaded.seed))) as file:
+    with netcdf.writer(path, header_of(task, "contexts", int(loaded.seed))) as file:
         for split in task.splits:
-            group, contexts = file.create_group(split), loaded.context(split).numpy()
+            group, contexts = file.create_group(split, track_order=True), loaded.context(split).numpy()
             time = time_axis(task, split, range(task.context))
-            store.Column(group, "time", ("time",), time.shape, "f8").append(time)
+            netcdf.Column(group, "time", ("time",), time.shape, "f8").append(time)
             write_lead_times(group, task, split)
             dims = ("case", "time", *task.system.dimension_names)
-            store.Column(group, "context", dims, contexts.shape, "f8", noise).append(contexts)
+            netcdf.Column(group, "context", dims, contexts.shape, "f8", noise).append(contexts)
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------

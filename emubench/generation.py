@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 import torch
 
-from emubench import dataset, store
+from emubench import dataset, netcdf, store
 from emubench.errors import EmubenchError
 from emubench.partial import Partial
 from emubench.random import stream
@@ -174,25 +174,25 @@ def file_bytes(task: Task, kind: str) -> int:
 def write_structure(task: Task, kind: str, seed: int, path: Path) -> None:
     """Write a file with all its axes and attributes, and with room for its arrays."""
     system, shapes = task.system, dataset.expected_shapes(task, kind)
-    with store.writer(path, dataset.header_of(task, kind, seed)) as file:
+    with netcdf.writer(path, dataset.header_of(task, kind, seed)) as file:
         for split in dataset.SPLITS:
             (array,) = (name for name in shapes if name.startswith(f"{split}/"))
-            shape, group = shapes[array], file.create_group(split)
+            shape, group = shapes[array], file.create_group(split, track_order=True)
             row = "case" if split in CASES else "trajectory"
             dims = (row, "time", *system.dimension_names)
             attributes = {"units": "time units of the equation; 0 is the last context sample"}
-            column = store.Column(group, "time", ("time",), shape[1:2], "f8", attributes if kind == "truth" else None)
+            column = netcdf.Column(group, "time", ("time",), shape[1:2], "f8", attributes if kind == "truth" else None)
             for begun in range(0, shape[1], AXIS):
                 column.append(dataset.time_axis(task, split, range(begun, min(begun + AXIS, shape[1]))))
             if kind == "truth":
                 codes = {"flag_meanings": " ".join(system.starts)}
                 starts = np.arange(shape[0]) % len(system.starts)
-                store.Column(group, "start", (row,), shape[:1], "i1", codes).append(starts)
+                netcdf.Column(group, "start", (row,), shape[:1], "i1", codes).append(starts)
             elif split in CASES:
                 dataset.write_lead_times(group, task, split)
             noise = {} if kind == "truth" else dataset.noise_attributes(task)
             name, dtype = array.split("/")[1], dataset.stored_dtype(task, array)
-            store.Column(group, name, dims, shape, dtype, noise).allocate()
+            netcdf.Column(group, name, dims, shape, dtype, noise).allocate()
 
 
 def write_file(

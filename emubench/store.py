@@ -1,4 +1,4 @@
-"""Writing dataset files: netCDF-4 flavoured HDF5, hashed per array, complete under their name or not there at all."""
+"""Files that are complete under their name or not there at all, and the hashes of what they hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5netcdf
 import h5py
 import numpy as np
 
@@ -152,53 +151,6 @@ class Sink(io.FileIO):
         except OSError as error:
             self.failure = error
             raise
-
-
-@contextmanager
-def writer(path: Path, attributes: dict[str, Any]) -> Iterator[h5netcdf.File]:
-    """An open netCDF-4 file that appears under ``path`` only when the block ends well."""
-    try:
-        with atomic(path) as temporary, Sink(temporary) as sink, h5netcdf.File(sink, "w") as file:
-            for key, value in {**attributes, HEADER_DIGEST: attributes_hash(attributes)}.items():
-                file.attrs[key] = value
-            yield file
-    except OSError as error:
-        raise EmubenchError(f"{path}: cannot be written ({error.strerror or error}); nothing was left behind") from None
-
-
-class Column:
-    """One array of a file, appended row by row and hashed as it grows."""
-
-    def __init__(
-        self,
-        group: h5netcdf.Group,
-        name: str,
-        dims: tuple[str, ...],
-        shape: tuple[int, ...],
-        dtype: str,
-        attributes: dict[str, Any] | None = None,
-    ) -> None:
-        for dim, length in zip(dims, shape, strict=True):
-            if dim not in group.dimensions:
-                group.dimensions[dim] = length
-        self._variable = group.create_variable(name, dims, dtype)
-        attributes = attributes or {}
-        for key, value in {**attributes, OWN_DIGEST: attributes_hash(attributes)}.items():
-            self._variable.attrs[key] = value
-        self._hash, self._filled, self._rows = ArrayHash(), 0, shape[0]
-
-    def allocate(self) -> None:
-        """Take the room of the whole array, which is then filled and hashed by :mod:`emubench.generation`."""
-        self._variable[(0,) * len(self._variable.shape)] = 0
-
-    def append(self, rows: np.ndarray) -> None:
-        """Write the next rows."""
-        rows = rows.astype(self._variable.dtype, copy=False)
-        self._variable[self._filled : self._filled + len(rows)] = rows
-        self._hash.update(rows)
-        self._filled += len(rows)
-        if self._filled == self._rows:
-            self._variable.attrs[DIGEST] = self._hash.hexdigest()
 
 
 def file_hash(dataset: h5py.Dataset) -> str:

@@ -357,3 +357,16 @@ def test_hashes_are_those_of_the_bytes_on_disk(whole):
         rows = file["train/observation"][()]
         by_hand = hashlib.sha256(b"".join(hashlib.sha256(row.tobytes()).digest() for row in rows)).hexdigest()
         assert file["train/observation"].attrs["sha256"] == by_hand
+
+
+def test_a_file_has_the_same_bytes_whoever_still_holds_what_made_it(tmp_path):
+    """A profiler in another thread keeps frames alive, and with them handles of HDF5."""
+    task, kept = tasks.get("lorenz63-noisy", "tiny-2x8"), []
+    generation.write_structure(task, "truth", 0, tmp_path / "plain.h5")
+    sys.setprofile(lambda frame, *_: kept.append(frame))
+    try:
+        generation.write_structure(task, "truth", 0, tmp_path / "held.h5")
+    finally:
+        sys.setprofile(None)
+    assert len(kept) > 100
+    assert (tmp_path / "held.h5").read_bytes() == (tmp_path / "plain.h5").read_bytes()

@@ -13,7 +13,7 @@ import time
 import pytest
 from conftest import contents
 
-from emubench import dataset, generation, jobs, store
+from emubench import dataset, generation, jobs, netcdf, store
 from emubench.errors import EmubenchError
 from emubench.workers import worker_pool
 
@@ -43,9 +43,9 @@ def everything(folder) -> list[str]:
     [
         (generation, "run_block", 3),
         (generation, "run_block", 6),
-        (store.Column, "append", 0),
-        (store.Column, "append", 13),
-        (store, "attributes_hash", 2),
+        (netcdf.Column, "append", 0),
+        (netcdf.Column, "append", 13),
+        (netcdf, "attributes_hash", 2),
         (os, "replace", 1),
         (os, "replace", 3),
     ],
