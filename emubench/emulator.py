@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from emubench.errors import EmubenchError
+from emubench.random import torch_stream
 
 
 @runtime_checkable
@@ -66,6 +67,24 @@ def checked_forecast(
     """
     forecast = emulator.forecast(context.clone(), n_steps, n_members, generator)
     return check_forecast(forecast, context, n_steps, n_members)
+
+
+def checked_ensemble(
+    emulator: Emulator, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator
+) -> Float[Tensor, "M B T *S"]:
+    """Members in two calls with a generator each: whatever members of one call share, the halves are independent.
+
+    An emulator that answers with a single member is deterministic, and not asked again.
+    """
+    other = torch_stream(generator.initial_seed(), "second half")
+    half = n_members // 2
+    first = checked_forecast(emulator, context, n_steps, n_members - half, generator)
+    if not half or first.shape[0] < n_members - half:
+        return first
+    second = checked_forecast(emulator, context, n_steps, half, other)
+    if second.shape[0] != half:
+        raise EmubenchError(f"forecast: {second.shape[0]} members where {half} belong, as many as were asked for")
+    return torch.cat([first, second])
 
 
 def check_forecast(forecast: Any, context: Tensor, n_steps: int, n_members: int) -> Float[Tensor, "M B T *S"]:

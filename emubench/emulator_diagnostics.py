@@ -22,7 +22,7 @@ from torch import Tensor
 
 from emubench import dataset, evaluate, gain, hdf5, lyapunov, metrics
 from emubench.diagnostics import twin_growth
-from emubench.emulator import checked_forecast
+from emubench.emulator import checked_ensemble, checked_forecast
 from emubench.errors import EmubenchError
 from emubench.integrate import simulate
 from emubench.metrics import Summary, Truth
@@ -265,7 +265,7 @@ def noise_doubling(subject: Subject) -> Diagnostic:
             part = slice(first, min(first + evaluate.CHUNK, len(values)))
             generator = torch_stream(subject.seed, "forecast", task.name, "test", first)
             members = evaluate.n_members(task, "test")
-            forecast = checked_forecast(subject.emulator, contexts[part], task.steps("test"), members, generator)
+            forecast = checked_ensemble(subject.emulator, contexts[part], task.steps("test"), members, generator)
             summary = module.summarise(forecast, Truth(task, values[part], start[part]))
             cases.append(summary.cases[:, summary.headline[name]])
             subject.progress(k * len(values) + part.stop, 2 * len(values))

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench import __version__, dataset, hdf5, metrics, reference, schema, store, widths
-from emubench.emulator import Emulator, check_forecast, checked_forecast
+from emubench.emulator import Emulator, check_forecast, checked_ensemble
 from emubench.errors import EmubenchError
 from emubench.figures import Collector
 from emubench.metrics import Pool, Row, Summary, Truth
@@ -176,7 +176,7 @@ def evaluate(
     def forecaster(split: str, cases: slice) -> Tensor:
         generator = torch_stream(seed, "forecast", task.name, split, cases.start)
         begun = time.perf_counter()
-        forecast = checked_forecast(
+        forecast = checked_ensemble(
             emulator, contexts[split][cases], task.steps(split), n_members(task, split), generator
         )
         seconds[split] += time.perf_counter() - begun

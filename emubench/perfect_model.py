@@ -23,7 +23,7 @@ from torch import Tensor
 
 from emubench import evaluate, jobs, reference, store, trajectories
 from emubench import task as tasks
-from emubench.emulator import Emulator, checked_forecast
+from emubench.emulator import Emulator, checked_ensemble
 from emubench.metrics import Truth, crps, valid_prediction_time
 from emubench.random import stream, torch_stream
 from emubench.task import Task
@@ -54,7 +54,7 @@ def headline_cases(emulator: Emulator, task: Task, seed: int, block: int) -> Ten
     """The headline accuracy score of each case of a block: valid prediction time, or CRPS of stochastic systems."""
     context, truth = fresh_cases(task, seed, block)
     generator = torch_stream(seed, "forecast", task.name, "test", block)
-    forecast = checked_forecast(emulator, context, task.test_steps, evaluate.n_members(task, "test"), generator)
+    forecast = checked_ensemble(emulator, context, task.test_steps, evaluate.n_members(task, "test"), generator)
     metric = crps if task.system.stochastic else valid_prediction_time
     return metric.summarise(forecast, truth).cases[:, 0]
 

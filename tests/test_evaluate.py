@@ -12,7 +12,7 @@ import torch
 
 from emubench import dataset, evaluate, jobs, metrics, reference
 from emubench import task as tasks
-from emubench.emulator import check_forecast, checked_forecast
+from emubench.emulator import check_forecast, checked_ensemble, checked_forecast
 from emubench.errors import EmubenchError
 from emubench.metrics import Row, Summary
 
@@ -103,14 +103,37 @@ def test_the_context_is_handed_over_as_a_copy_and_no_gradient_is_kept(data):
 
 
 def test_an_emulator_sees_contexts_alone(data):
-    for name, members in (("lorenz63-partial", (1, 1)), ("kpz-noisy", (16, 1, 1))):
+    one, halves = [("test", 1), ("climate", 1)], [("test", 8), ("test", 8), ("climate", 1), ("widths", 1)]
+    for name, calls in (("lorenz63-partial", one), ("kpz-noisy", halves)):
         task, emulator = tasks.get(name, "tiny"), Wanderer()
         evaluate.evaluate(emulator, task, data)
-        expected = [
-            ((task.cases(split), 64, *task.shape), task.steps(split), m)
-            for split, m in zip(task.splits, members, strict=True)
-        ]
+        expected = [((task.cases(split), 64, *task.shape), task.steps(split), m) for split, m in calls]
         assert emulator.asked == expected
+
+
+def test_the_halves_of_an_ensemble_have_random_streams_of_their_own():
+    context = torch.zeros(2, 8, 5, dtype=torch.float64)
+    found = checked_ensemble(Wanderer(), context, 3, 4, torch.Generator().manual_seed(1))
+    again = checked_ensemble(Wanderer(), context, 3, 4, torch.Generator().manual_seed(1))
+    assert found.shape == (4, 2, 3, 5)
+    assert torch.equal(found, again)
+    assert len({float(v) for v in found[:, 0, 0, 0]}) == 4
+    alone = checked_forecast(Wanderer(), context, 3, 2, torch.Generator().manual_seed(1))
+    assert torch.equal(found[:2], alone)
+
+
+def test_a_deterministic_emulator_is_asked_once_and_one_that_changes_its_mind_is_refused():
+    class Fickle:
+        calls = 0
+
+        def forecast(self, context, n_steps, n_members, generator):
+            self.calls += 1
+            return torch.zeros(n_members if self.calls == 1 else 1, len(context), n_steps, 5)
+
+    sure = Answer(lambda forecast: forecast[:1])
+    assert checked_ensemble(sure, torch.zeros(3, 64, 5), 10, 16, torch.Generator()).shape[0] == 1
+    with pytest.raises(EmubenchError, match="1 members where 8 belong"):
+        checked_ensemble(Fickle(), torch.zeros(3, 64, 5), 10, 16, torch.Generator())
 
 
 # --- the bootstrap ----------------------------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
-"""Fair continuous ranked probability score of an ensemble, for stochastic systems.
+"""Continuous ranked probability score of an ensemble whose halves are drawn independently, for stochastic systems.
 
-CRPS = mean_i |x_i − y| − 1/(2 M (M − 1)) Σ_ij |x_i − x_j|, unbiased in the number of members M (Ferro 2014,
-doi:10.1002/qj.2270); with one member it is the absolute error. It is taken at every site of h − h̄ (the deviation
-from the ring's mean) and averaged over sites and the leads 1, 2, 4 … 128; the mean height h̄ apart; flat and
-stationary starts apart. Lower is better; 0 at best on average (fairness lets single values fall below). A forecast
+CRPS = E|X − y| − ½ E|X − X′| (Gneiting & Raftery 2007, doi:10.1198/016214506000001437), estimated by mean_i |x_i − y|
+− ½ mean_ab |x_a − x_b|, with a of the first half of the members and b of the second. The halves come from two calls
+with generators of their own, so that x_a and x_b are independent draws given the context: the estimate is unbiased in
+the number of members, as the fair one (Ferro 2014, doi:10.1002/qj.2270), which takes all pairs, and unlike it also
+where members of one call repel each other. With one member it is the absolute error. It is taken at every site of h −
+h̄ (the deviation from the ring's mean) and averaged over sites and the leads 1, 2, 4 … 128; the mean height h̄ apart;
+flat and stationary starts apart. Lower is better; 0 at best on average (single values can fall below). A forecast
 with a member that is not finite or further than 10 σ from the ring's mean has failed and counts 10 σ from then on,
-which is also the cap. It can't see correlations between sites or in time. It is fair to members that are drawn
-independently: how much dependent ones can gain stands in ``docs/metrics.md``.
+which is also the cap. It can't see correlations between sites or in time.
 """
 
 from __future__ import annotations
@@ -26,27 +28,33 @@ def applies(task: Task) -> bool:
     return task.system.stochastic
 
 
-def fair_crps(members: Float[Tensor, "M ..."], truth: Tensor) -> Tensor:
-    """Fair CRPS along the first axis, by sorting: O(M log M).
+def crps(members: Float[Tensor, "M ..."], truth: Tensor) -> Tensor:
+    """CRPS along the first axis, whose first and second half are independent; by sorting: O(M log M).
 
-    >>> float(fair_crps(torch.tensor([1.0, 3.0]), torch.tensor(2.0)))
+    >>> float(crps(torch.tensor([1.0, 3.0]), torch.tensor(2.0)))
     0.0
     """
     m = members.shape[0]
     distance = (members - truth).abs().mean(0)
     if m == 1:
         return distance
-    rank = torch.arange(1, m + 1, dtype=members.dtype, device=members.device) * 2 - m - 1
-    ordered = members.sort(dim=0).values
-    spread = torch.tensordot(rank, ordered, dims=1) / (m * (m - 1))
-    return distance - spread
+    half = (m + 1) // 2
+    across = _pairs(members) - _pairs(members[:half]) - _pairs(members[half:])
+    return distance - across / (2 * half * (m - half))
+
+
+def _pairs(members: Float[Tensor, "M ..."]) -> Tensor:
+    """Σ_{i<j} |x_i − x_j|: of the ordered values, the k-th counts 2k − M − 1 times."""
+    m = members.shape[0]
+    weight = torch.arange(1, m + 1, dtype=members.dtype, device=members.device) * 2 - m - 1
+    return torch.tensordot(weight, members.sort(dim=0).values, dims=1)
 
 
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """CRPS of h − h̄ per lead, its mean over leads, that of h̄, and the mean by kind of start."""
     given = _ensemble.at_leads(forecast, truth)
-    sites = given.capped(fair_crps(given.members, given.truth).mean(-1))
-    heights = given.capped(fair_crps(given.member_heights, given.truth_heights))
+    sites = given.capped(crps(given.members, given.truth).mean(-1))
+    heights = given.capped(crps(given.member_heights, given.truth_heights))
     total = sites.mean(1, keepdim=True)
     kinds = [(truth.start == i).double()[:, None] for i in range(len(truth.task.system.starts))]
     by_kind = [column for kind in kinds for column in (total * kind, kind)]
