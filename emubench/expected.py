@@ -1,0 +1,142 @@
+"""What every baseline is expected to score: ``python -m emubench.expected RUNS…`` writes it from scored standard runs.
+
+``baselines/expected.toml`` has a table per baseline and task: its scores with 95 % intervals over cases (and seeds,
+where there are several), what it cost, and the command that makes it again. The tables of ``baselines/README.md`` below
+``MARK`` are the same figures to look at. A slow test makes a sample of them anew.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import emubench.baselines
+from emubench import jobs, ranking, store
+from emubench import task as tasks
+from emubench.entries import read_runs
+from emubench.errors import EmubenchError
+
+FOLDER = Path(next(iter(emubench.baselines.__path__)))
+PATH, README = FOLDER / "expected.toml", FOLDER / "README.md"
+MARK = "<!-- below: python -m emubench.expected -->\n"
+SCORES = ("skill_accuracy", "skill_stability", "surviving_fraction", "dead_fraction")
+"""What is expected besides the headline score."""
+Expected = dict[str, dict[str, dict[str, Any]]]
+"""By baseline and task: scores by name, each ``{value, low, high, seeds}``, and ``cost``."""
+
+
+def load(path: Path = PATH) -> Expected:
+    """What ``expected.toml`` says."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def collect(folders: list[Path]) -> Expected:
+    """Scores and costs of the scored standard runs with default settings below ``folders``."""
+    runs = [run for run in read_runs(jobs.find_runs(folders)) if run.card.size == "standard" and not run.card.overrides]
+    if not runs:
+        raise EmubenchError(f"{', '.join(map(str, folders))}: no scored runs of standard size and default settings")
+    table = ranking.table(runs)
+    rows = [row for row in ranking.records(table) if row["task"] is not None]
+    found: Expected = {}
+    for row in sorted(rows, key=lambda row: (row["baseline"], row["task"])):
+        scores = {row["metric"]: _interval(row, "value", "low", "high")}
+        scores |= {name: _interval(row, name, f"{name}_low", f"{name}_high") for name in SCORES}
+        command = f"emubench train {row['baseline']} {row['task']}"
+        cost = {
+            "command": f"for seed in {' '.join(map(str, range(row['seeds'])))}; do {command} --seed $seed; done"
+            if row["seeds"] > 1
+            else command,
+            "seconds": round(row["train_seconds"], 1),
+            "device": "1 thread of a shared 2-core x86-64 virtual machine",
+            "parameters": row["n_parameters"],
+            "lyapunov_times_per_second": _rounded(row["lyapunov_times_per_second"] or 0.0),
+        }
+        found.setdefault(row["baseline"], {})[row["task"]] = scores | {"cost": cost}
+    return found
+
+
+def _interval(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    value, low, high = (math.nan if row[name] is None else _rounded(row[name]) for name in names)
+    return {"value": value, "low": low, "high": high, "seeds": row["seeds"]}
+
+
+def _rounded(value: float) -> float:
+    """To four significant digits."""
+    return float(f"{value:.4g}")
+
+
+def as_toml(expected: Expected) -> str:
+    """The text of ``expected.toml``."""
+    lines = ["# Written by python -m emubench.expected; standard size, intervals of 95 %."]
+    for baseline, of_tasks in expected.items():
+        for task, scores in of_tasks.items():
+            lines += ["", f"[{baseline}.{task}]"]
+            lines += [f"{name} = {_inline(values)}" for name, values in scores.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _inline(values: dict[str, Any]) -> str:
+    cells = (f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}" for key, value in values.items())
+    return f"{{ {', '.join(cells)} }}"
+
+
+def as_tables(expected: Expected) -> str:
+    """One table per task, the best first."""
+    parts = []
+    for name in tasks.names():
+        task = tasks.get(name)
+        metric, better = ("crps", 1) if task.system.stochastic else ("valid_prediction_time", -1)
+        entries = [(baseline, found[name]) for baseline, found in expected.items() if name in found]
+        entries.sort(key=lambda entry: better * entry[1][metric]["value"])
+        heads = (
+            "baseline",
+            metric,
+            "skill_accuracy",
+            "lost",
+            "dead",
+            "skill_stability",
+            "parameters",
+            "training s",
+            "seeds",
+        )
+        lines = [f"### {name}", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+        lines += [_table_row(baseline, metric, found) for baseline, found in entries]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _table_row(baseline: str, metric: str, found: dict[str, Any]) -> str:
+    cost = found["cost"]
+    cells = [f"`{baseline}`", _shown(found[metric], 3), _shown(found["skill_accuracy"])]
+    cells += [f"{1 - found['surviving_fraction']['value']:.0%}", f"{found['dead_fraction']['value']:.0%}"]
+    cells += [_shown(found["skill_stability"]), str(cost["parameters"]), f"{cost['seconds']:.0f}"]
+    return f"| {' | '.join(cells)} | {found[metric]['seeds']} |"
+
+
+def _shown(score: dict[str, Any], digits: int = 2) -> str:
+    value, low, high = (f"{round(score[key], digits) + 0.0:.{digits}f}" for key in ("value", "low", "high"))  # no −0
+    return f"{value} [{low}, {high}]"
+
+
+def readme(text: str, expected: Expected) -> str:
+    """``text`` with what follows :data:`MARK` made anew."""
+    head, mark, _ = text.partition(MARK)
+    if not mark:
+        raise EmubenchError(f"{README}: the line {MARK.strip()} is missing")
+    return f"{head}{MARK}\n{as_tables(expected)}"
+
+
+def main(runs: Annotated[list[Path], typer.Argument(help="Folders of scored runs.")]) -> None:
+    """Write ``baselines/expected.toml`` and the tables of ``baselines/README.md`` from RUNS."""
+    expected = collect(runs)
+    store.write_text(PATH, as_toml(expected))
+    store.write_text(README, readme(README.read_text(encoding="utf-8"), expected))
+    print(f"wrote {PATH} and {README}: {sum(map(len, expected.values()))} scores of {len(expected)} baselines")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,77 @@
+"""Expected scores: written from runs, shown in the README, and made again."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+
+import pytest
+
+from emubench import dataset, expected, jobs
+from emubench import task as tasks
+from emubench.errors import EmubenchError
+
+SAMPLE = [("persistence", "lorenz63-noisy"), ("linear", "lorenz96-noisy"), ("resnet_ode", "lorenz63-scarce")]
+"""Made again: cheap enough to be trained at standard size, one of them a network."""
+
+
+def test_the_tables_of_the_readme_are_those_of_the_file():
+    text = expected.README.read_text(encoding="utf-8")
+    assert expected.readme(text, expected.load()) == text
+
+
+def test_a_readme_without_the_mark_is_refused():
+    with pytest.raises(EmubenchError, match="the line <!-- below"):
+        expected.readme("# Baselines\n", {})
+
+
+def test_what_is_expected_is_plausible():
+    for baseline, of_tasks in expected.load().items():
+        assert baseline in jobs.baseline_names()
+        for name, found in of_tasks.items():
+            metric = "crps" if tasks.get(name).system.stochastic else "valid_prediction_time"
+            assert {metric, *expected.SCORES, "cost"} == set(found)
+            for score in (metric, *expected.SCORES):
+                value, low, high = (found[score][key] for key in ("value", "low", "high"))
+                assert low <= value <= high or math.isnan(value), (baseline, name, score)
+            assert found["cost"]["command"].startswith(("emubench train", "for seed in 0 1"))
+
+
+def test_the_file_survives_a_round_trip():
+    score = {"value": 1.5, "low": -0.25, "high": float("1e-3"), "seeds": 3}
+    made = {"linear": {"lorenz63-noisy": {"crps": score, "cost": {"command": "emubench train", "seconds": 1.0}}}}
+    assert tomllib.loads(expected.as_toml(made)) == made
+
+
+def test_tables_have_the_best_first_whatever_better_means():
+    def entry(metric: str, value: float) -> dict:
+        score = {"value": value, "low": value - 1, "high": value + 1, "seeds": 1}
+        return {metric: score, **dict.fromkeys(expected.SCORES, score), "cost": {"parameters": 7, "seconds": 2.0}}
+
+    names = {"lorenz96-noisy": "valid_prediction_time", "kpz-noisy": "crps"}
+    made = {b: {n: entry(m, v) for n, m in names.items()} for b, v in (("linear", 2.0), ("oracle", 3.0))}
+    lorenz, kpz = (expected.as_tables({b: {n: of[n]} for b, of in made.items()}).split(f"### {n}\n")[1] for n in names)
+    assert lorenz.index("`oracle`") < lorenz.index("`linear`")
+    assert kpz.index("`oracle`") > kpz.index("`linear`")
+    assert "| `oracle` | 3.000 [2.000, 4.000] |" in kpz.split("###")[0]
+
+
+def test_tiny_runs_or_changed_settings_are_not_what_is_expected(tmp_path):
+    with pytest.raises(EmubenchError, match="no scored runs|no runs"):
+        expected.collect([tmp_path])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("baseline", "name"), SAMPLE)
+def test_what_is_expected_comes_out_again(tmp_path, baseline, name):
+    """Within four standard errors; another machine trains a network to other weights."""
+    dataset.generate(tasks.get(name), tmp_path / "data")
+    run = jobs.train(jobs.Job(baseline, name), tmp_path / "data", tmp_path / "runs")
+    rows = {row.metric: row for row in jobs.score(run, tmp_path / "data").rows if row.lead_time is None}
+    for metric, wanted in expected.load()[baseline][name].items():
+        if metric == "cost":
+            continue
+        error = (wanted["high"] - wanted["low"]) / (2 * 1.96)
+        value = rows[metric].value
+        assert value is not None
+        assert abs(value - wanted["value"]) <= 4 * error + 2e-3 * abs(wanted["value"]), metric
