@@ -1,22 +1,45 @@
-"""A file is its own registration: list the modules of a package and load one by its name."""
+"""A file is its own registration: list the modules of a package, and those that plug-ins add, and load one by name."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
-from emubench.errors import unknown
+from emubench.errors import EmubenchError, unknown
 
 
 def names(package: str) -> list[str]:
-    """Names of the public modules of ``package``, sorted."""
-    path = importlib.import_module(package).__path__
-    return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
+    """Names of the public modules of ``package`` and of its plug-ins, sorted; nothing of a plug-in is run."""
+    return sorted({*_files(package), *_plugins(package)})
 
 
 def load(package: str, name: str, kind: str) -> ModuleType:
-    """Import ``package.name``; an unknown name raises an :class:`EmubenchError` that lists the nearest ones."""
-    if name not in names(package):
+    """The module ``package.name``, or that of a plug-in.
+
+    A plug-in is a module that an installed distribution offers in the entry-point group ``package``. One that has the
+    name of a file, or whose import fails, raises an :class:`EmubenchError`; an unknown name one that lists the nearest.
+    """
+    files, plugins = _files(package), _plugins(package)
+    if name in plugins:
+        point = plugins[name]
+        origin = f"plug-in {point.value}" + (f" of {point.dist.name}" if point.dist else "")
+        if name in files:
+            raise EmubenchError(f"{kind} {name}: both a file of this package and a {origin}; uninstall the latter")
+        try:
+            return point.load()
+        except Exception as error:
+            raise EmubenchError(f"{kind} {name}: {origin} can't be imported ({error})") from error
+    if name not in files:
         raise unknown(kind, name, names(package))
     return importlib.import_module(f"{package}.{name}")
+
+
+def _files(package: str) -> list[str]:
+    path = importlib.import_module(package).__path__
+    return [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
+
+
+def _plugins(package: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=package)}

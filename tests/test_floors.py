@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,3 +120,10 @@ def test_freezing_keeps_other_values_and_counts_versions(tmp_path, monkeypatch):
 
 def test_the_reference_has_a_version():
     assert reference.version() >= 1
+
+
+def test_every_version_of_the_reference_says_why_scores_changed():
+    changes = (Path(__file__).parents[1] / "leaderboard" / "CHANGES.md").read_text(encoding="utf-8")
+    assert re.findall(r"^- \*\*(\d+)\*\* \(\d{4}-\d\d-\d\d\): \w", changes, re.MULTILINE) == [
+        str(version) for version in range(reference.version(), 0, -1)
+    ]

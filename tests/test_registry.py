@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import emubench.baselines
-from emubench import registry, systems
+from emubench import jobs, registry, systems
 from emubench.errors import EmubenchError
 
 
@@ -53,6 +53,45 @@ def test_an_unknown_scheme_is_answered_with_the_nearest():
 def test_an_unknown_start_is_refused():
     with pytest.raises(EmubenchError, match="unknown start 'flatt'.*flat"):
         systems.get("kpz").draw(None, "flatt")
+
+
+@pytest.fixture
+def plug_in(tmp_path, monkeypatch):
+    """Installs a distribution that offers a baseline: ``plug_in(name, source)``."""
+
+    def install(name: str, source: str) -> None:
+        (tmp_path / "their_method.py").write_text(source)
+        info = tmp_path / "their_package-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[emubench.baselines]\n{name} = their_method\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "their_method", raising=False)
+
+    return install
+
+
+def test_a_plug_in_is_a_baseline_like_any_other(plug_in, emubench, data, tmp_path):
+    plug_in("last_value", (Path(jobs.baseline("persistence").__file__)).read_text())
+    assert "last_value" in jobs.baseline_names()
+    assert "their_method" not in sys.modules  # listing runs nothing
+    for name in ("last_value", "persistence"):
+        emubench("train", name, "lorenz63-noisy", "--size", "tiny", "--data", data, "--out", tmp_path / "runs")
+        emubench("score", tmp_path / "runs" / name, "--data", data)
+    found = [next((tmp_path / "runs" / name).rglob("scores.json")) for name in ("last_value", "persistence")]
+    assert found[0].read_text() == found[1].read_text()
+
+
+def test_a_plug_in_with_the_name_of_a_file_is_refused(plug_in):
+    plug_in("linear", "raise SystemError('never imported')")
+    with pytest.raises(EmubenchError, match="baseline linear: both a file .* plug-in their_method of their-package"):
+        jobs.baseline("linear")
+
+
+def test_a_broken_plug_in_is_one_line(plug_in):
+    plug_in("broken", "import no_such_module")
+    with pytest.raises(EmubenchError, match="plug-in their_method of their-package can't be imported .No module named"):
+        jobs.baseline("broken")
 
 
 CONTRIBUTING = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
