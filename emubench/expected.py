@@ -21,7 +21,7 @@ from emubench.entries import read_runs
 from emubench.errors import EmubenchError
 
 FOLDER = Path(next(iter(emubench.baselines.__path__)))
-PATH, README = FOLDER / "expected.toml", FOLDER / "README.md"
+PATH, README, PLOT = FOLDER / "expected.toml", FOLDER / "README.md", FOLDER.parent / "docs" / "baselines.png"
 MARK = "<!-- below: python -m emubench.expected -->\n"
 SCORES = ("skill_accuracy", "skill_stability", "surviving_fraction", "dead_fraction")
 """What is expected besides the headline score."""
@@ -131,11 +131,15 @@ def readme(text: str, expected: Expected) -> str:
 
 
 def main(runs: Annotated[list[Path], typer.Argument(help="Folders of scored runs.")]) -> None:
-    """Write ``baselines/expected.toml`` and the tables of ``baselines/README.md`` from RUNS."""
+    """Write ``baselines/expected.toml``, the tables of ``baselines/README.md`` and ``docs/baselines.png`` from RUNS."""
     expected = collect(runs)
     store.write_text(PATH, as_toml(expected))
     store.write_text(README, readme(README.read_text(encoding="utf-8"), expected))
-    print(f"wrote {PATH} and {README}: {sum(map(len, expected.values()))} scores of {len(expected)} baselines")
+    from emubench.plotting.overview import overview  # seaborn takes seconds to import
+
+    PLOT.parent.mkdir(exist_ok=True)
+    overview(expected).savefig(PLOT, dpi=110)
+    print(f"wrote {PATH}, {README}, {PLOT}: {sum(map(len, expected.values()))} scores of {len(expected)} baselines")
 
 
 if __name__ == "__main__":

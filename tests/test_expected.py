@@ -10,6 +10,7 @@ import pytest
 from emubench import dataset, expected, jobs
 from emubench import task as tasks
 from emubench.errors import EmubenchError
+from emubench.plotting.overview import overview
 
 SAMPLE = [("persistence", "lorenz63-noisy"), ("linear", "lorenz96-noisy"), ("resnet_ode", "lorenz63-scarce")]
 """Made again: cheap enough to be trained at standard size, one of them a network."""
@@ -59,6 +60,14 @@ def test_tables_have_the_best_first_whatever_better_means():
 def test_tiny_runs_or_changed_settings_are_not_what_is_expected(tmp_path):
     with pytest.raises(EmubenchError, match="no scored runs|no runs"):
         expected.collect([tmp_path])
+
+
+def test_the_overview_shows_every_skill_there_is():
+    figure = overview(expected.load())
+    shown = [float(text.get_text()) for text in figure.axes[0].texts]
+    wanted = [of["skill_accuracy"]["value"] for tasks_ in expected.load().values() for of in tasks_.values()]
+    assert sorted(shown) == pytest.approx(sorted(wanted), abs=0.006)
+    assert len(figure.axes[1].texts) <= len(shown)
 
 
 @pytest.mark.slow
