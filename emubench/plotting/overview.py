@@ -12,9 +12,6 @@ from matplotlib.figure import Figure
 from emubench import task as tasks
 
 KINDS = {"skill_accuracy": "accuracy: 0 floor, 1 oracle", "skill_stability": "stability: 1 as the truth itself"}
-    "skill_accuracy": "accuracy: 0 floor, 1 oracle",
-    "skill_stability": "stability: 1 indistinguishable from truth",
-}
 
 
 def overview(expected: dict[str, dict[str, dict[str, Any]]]) -> Figure:
