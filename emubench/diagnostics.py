@@ -176,7 +176,10 @@ def measure_climate(
         rngs = [stream(seed, "climate", system.name, i) for i in range(4096)]
         moments = _Moments(system.shape)
         moments.add(np.stack([system.draw(rng, system.starts[0]) for rng in rngs]))
-        return Climate(*moments.mean_and_std(system.ring), time_unit=system.sample_interval)
+        mean, std = moments.mean_and_std(system.ring)
+        if not min(std) > 0:
+            raise EmubenchError(f"{system.name}: nothing varies at the parameters {system.parameters()}")
+        return Climate(mean, std, time_unit=system.sample_interval)
     exponent, moments = _chaotic_stretch(system, n_trajectories, accuracy, max_samples, seed)
     climate = Climate(*moments.mean_and_std(system.ring), time_unit=1 / exponent.value)
     agreement = agreement_time(dataclasses.replace(system, climate=climate), n_cases=n_cases, seed=seed)

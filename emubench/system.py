@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ class System(ABC):
     reference_climate: ClassVar[Climate]
     schemes: ClassVar[tuple[str, ...]]
     """Solver schemes, the reference one first."""
+    positive: ClassVar[tuple[str, ...]] = ()
+    """Names of the parameters that make no sense unless they are above 0; that all are finite goes without saying."""
 
     sample_interval: float
     solver_step: float
@@ -72,6 +75,11 @@ class System(ABC):
     def __post_init__(self) -> None:
         if self.climate is None and self.parameters() == self.default_parameters():
             object.__setattr__(self, "climate", self.reference_climate)
+        for key, value in self.parameters().items():
+            if not math.isfinite(value):
+                raise EmubenchError(f"{self.name}: {key}: {value}, where a finite number belongs")
+            if key in self.positive and not value > 0:
+                raise EmubenchError(f"{self.name}: {key}: {value}, where a number above 0 belongs")
         steps = self.sample_interval / self.solver_step if self.solver_step > 0 else 0.0
         if round(steps) < 1 or abs(steps - round(steps)) > 1e-9 * steps:
             raise EmubenchError(

@@ -150,6 +150,12 @@ def test_without_chaos_there_is_no_climate(name, parameters):
         measure_climate(systems.get(name, **parameters), n_trajectories=8, max_samples=512)
 
 
+@pytest.mark.parametrize("parameters", [{"noise": 0.0}, {"n_sites": 1}])
+def test_what_does_not_vary_has_no_climate(parameters):
+    with pytest.raises(EmubenchError, match="kpz: nothing varies at the parameters"):
+        measure_climate(systems.get("kpz", **parameters))
+
+
 def test_running_moments_are_those_of_all_samples():
     samples = 5 + np.arange(4) + normal(12, 7, 6, 4).numpy()
     moments = diagnostics._Moments((4,))

@@ -103,6 +103,11 @@ def test_making_the_files_again_changes_nothing_but_the_machine(data, tmp_path):
         ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { nu = "a" }', ["system.parameters.nu", "'a'"]),
         ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { nu = nan }', ["system.parameters.nu", "finite"]),
         (
+            'track = "noisy"\n[system]\nname = "kpz"\nparameters = { dx = 0.0 }',
+            ["kpz: dx: 0.0, where a number above 0 belongs"],
+        ),
+        ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { noise = 0 }', ["kpz: nothing varies at the param"]),
+        (
             'track = "noisy"\n[system]\nname = "lorenz96"\nparameters = { n_sites = 4000000 }',
             ["system.parameters.n_sites: 4000000, where an integer from 1 to 1048576 belongs"],
         ),

@@ -15,6 +15,7 @@ from emubench import systems
 from emubench.errors import EmubenchError
 from emubench.integrate import simulate
 from emubench.random import stream
+from emubench.systems.kpz import KPZ
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
 from emubench.systems.lorenz63 import Lorenz63
 from emubench.systems.lorenz96 import Lorenz96
@@ -176,6 +177,40 @@ def test_a_solver_step_that_does_not_divide_the_sample_interval_is_refused(name)
     for step in (0.3 * system.sample_interval, 2 * system.sample_interval, 0.0, -0.05):
         with pytest.raises(EmubenchError, match=f"{name}: solver_step .* does not divide sample_interval"):
             dataclasses.replace(system, solver_step=step)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("lorenz96", {"n_sites": 0}),
+        ("lorenz96", {"n_sites": -4}),
+        ("kuramoto_sivashinsky", {"length": 0.0}),
+        ("kuramoto_sivashinsky", {"length": -22.0}),
+        ("kpz", {"n_sites": 0}),
+        ("kpz", {"nu": 0.0}),
+        ("kpz", {"nu": -1.0}),
+        ("kpz", {"dx": 0.0}),
+        ("kpz", {"dx": -1.0}),
+    ],
+)
+def test_a_parameter_that_makes_no_sense_is_named_with_what_belongs(name, parameters):
+    ((key, value),) = parameters.items()
+    with pytest.raises(EmubenchError, match=f"^{name}: {key}: {value}, where a number above 0 belongs$"):
+        systems.get(name, **parameters)
+
+
+@pytest.mark.parametrize("name", systems.names())
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_every_parameter_has_to_be_finite(name, value):
+    for key in systems.get(name).parameters():
+        with pytest.raises(EmubenchError, match=f"^{name}: {key}: {value}, where a finite number belongs$"):
+            systems.get(name, **{key: value})
+
+
+def test_noise_may_vanish_but_not_be_negative():
+    assert KPZ(noise=0.0, n_sites=8).slope_variance == 0
+    with pytest.raises(EmubenchError, match="^kpz: noise: -1.0, where 0 .none. or a number above 0 belongs$"):
+        KPZ(noise=-1.0)
 
 
 @pytest.mark.parametrize("name", systems.names())

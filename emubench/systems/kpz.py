@@ -50,7 +50,13 @@ class KPZ(System):
     stochastic = True
     starts = ("stationary", "flat")
     schemes = ("strang", "euler_maruyama")
+    positive = ("nu", "dx", "n_sites")
     reference_climate = Climate(mean=(0.0,), std=(float(np.sqrt((256**2 - 1) / (12 * 256))),), time_unit=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.noise < 0:
+            raise EmubenchError(f"{self.name}: noise: {self.noise}, where 0 (none) or a number above 0 belongs")
 
     @property
     def shape(self) -> tuple[int, ...]:
