@@ -19,6 +19,7 @@ from emubench.assimilation import Filter, assimilate
 from emubench.dataset import Observations
 from emubench.integrate import simulate
 from emubench.random import stream
+from emubench.solvers import Solver, TrueSolver
 from emubench.task import Task
 from emubench.training import Log
 from emubench.trajectories import FLAT_BLANK
@@ -44,11 +45,12 @@ SETTINGS = {
 
 
 class Oracle(nn.Module):
-    """Filter, then integrate."""
+    """Filter, then integrate, both by ``solver``: the truth's own unless the solver ladder gives a cheaper one."""
 
-    def __init__(self, task: Task, config: Config) -> None:
+    def __init__(self, task: Task, config: Config, solver: Solver | None = None) -> None:
         super().__init__()
         own = SETTINGS.get(task.system.name, Filter(40, 1.02))
+        self.solver = solver or TrueSolver(task.system)
         self.task, self.system = task, task.system
         radius = own.radius if config.radius < 0 else config.radius
         self.filter = Filter(config.members or own.members, config.inflation or own.inflation, radius, own.samples)
@@ -57,9 +59,9 @@ class Oracle(nn.Module):
         """The true flow over one sample interval, for ensembles ``"M B *S"``."""
 
         def step(states: Tensor) -> Tensor:
-            flat = states.reshape(-1, *self.system.shape).numpy()
-            streams = list(rng.spawn(len(flat))) if self.system.stochastic else None
-            return torch.from_numpy(simulate(self.system, flat, 1, streams)[:, -1]).reshape(states.shape)
+            flat = states.flatten(0, 1).numpy()
+            streams = list(rng.spawn(len(flat))) if self.system.stochastic else []
+            return torch.from_numpy(self.solver.solve(flat, 1, streams)[:, -1]).reshape(states.shape)
 
         return step
 
@@ -72,13 +74,18 @@ class Oracle(nn.Module):
         return simulate(self.system, states, n)[:, -1] if n else states
 
     def initial(self, n_cases: int, rng: np.random.Generator) -> Tensor:
-        """A climatological ensemble ``"M B *S"``: drawn from the library with replacement."""
-        return torch.from_numpy(self.library[rng.integers(len(self.library), size=(self.filter.members, n_cases))])
+        """A climatological ensemble of the solver's states, drawn from the library with replacement."""
+        drawn = self.library[rng.integers(len(self.library), size=(self.filter.members, n_cases))]
+        return torch.from_numpy(self.solver.restrict(drawn))
+
+    def lift(self, states: Tensor) -> Tensor:
+        """The solver's states as the system's."""
+        return torch.from_numpy(self.solver.lift(states.numpy()))
 
     def start(self, context: Tensor, rng: np.random.Generator) -> Tensor:
-        """Analysis ensemble ``"M B *S"`` at the last context sample (one member where it is known exactly)."""
+        """Analysis ensemble of the solver's states at the last context sample; one member where it is known exactly."""
         if self.task.observation.noise == 0 and self.task.full_state:
-            return context[None, :, -1]
+            return torch.from_numpy(self.solver.restrict(context[None, :, -1].numpy()))
         flat = torch.isnan(context[:, :FLAT_BLANK]).flatten(1).all(1) if self.system.stochastic else None
 
         skipped = context.shape[1] - self.filter.samples if self.filter.samples else 0
@@ -94,7 +101,7 @@ class Oracle(nn.Module):
             self.initial(len(context), rng),
             context[:, skipped:],
             torch.from_numpy(self.task.observation.noise_std(self.system)),
-            lambda ensemble: ensemble[..., components],
+            lambda ensemble: self.lift(ensemble)[..., components],
             self.filter.inflation,
             self.filter.taper(self.system.shape[0]),
             before,
@@ -108,9 +115,9 @@ class Oracle(nn.Module):
             ensemble = ensemble.mean(0, keepdim=True)
         else:
             ensemble = ensemble[torch.arange(n_members) % len(ensemble)]
-        flat = ensemble.reshape(-1, *self.system.shape).numpy()
-        streams = list(rng.spawn(len(flat))) if self.system.stochastic else None
-        run = torch.from_numpy(simulate(self.system, flat, n_steps, streams))
+        flat = ensemble.flatten(0, 1).numpy()
+        streams = list(rng.spawn(len(flat))) if self.system.stochastic else []
+        run = self.lift(torch.from_numpy(self.solver.solve(flat, n_steps, streams)))
         run = run.reshape(*ensemble.shape[:2], n_steps, *self.system.shape)
         return run if self.task.full_state else run[..., list(self.task.observation.components or ())]
 

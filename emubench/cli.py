@@ -284,6 +284,47 @@ def status(grid: GridFile, data: Data = DATA, out: Out = RUNS, threads: JobThrea
 
 
 @app.command()
+def bench(
+    runs: Runs,
+    data: Data = DATA,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="For which each scenario is repeated.")] = 10.0,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Of emulators and solvers alike.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the emulator's steps.")] = False,
+    precision: Annotated[str, typer.Option("--precision", help="full, bfloat16 or tf32: scored anew.")] = "full",
+    memory: Annotated[float, typer.Option("--memory", min=0, help="GiB that a call may take.")] = 2.0,
+    ladder: Annotated[float, typer.Option("--ladder", min=0, help="Seconds per task for solvers; 0: none.")] = 60.0,
+    json: Json = False,
+) -> None:
+    """Time scored runs, and solvers of the same accuracy beside them: the speed-up at equal accuracy.
+
+    Example: emubench bench runs/resnet_ode --seconds 2
+    """
+    from emubench import bench as benches
+    from emubench import jobs, listing, modes
+
+    mode = modes.Mode(compile_, precision)
+    session = benches.Session(data, benches.Options(mode, device, threads, seconds, int(memory * 2**30), ladder))
+    rows, faults = [], []
+    for run in jobs.find_runs(runs):
+        try:
+            with show_progress(str(run)) as progress:
+                rows += benches.rows(jobs.task_of(run, jobs.read_card(run)), session.bench(run, progress))
+        except EmubenchError as error:  # the others are measured all the same
+            if "--debug" in sys.argv:
+                raise
+            faults.append(str(error))
+    if json:
+        print_json([row.model_dump() for row in rows])
+    else:
+        listing.show_scores(rows, "throughput (10th and 90th percentile of repeated calls)")
+    for fault in faults:
+        print(f"emubench: {fault}", file=sys.stderr)
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
 def compare(
     runs: Runs,
     plot: Annotated[Path | None, typer.Option("--plot", help="Folder for plots and tables.")] = None,

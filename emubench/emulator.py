@@ -47,7 +47,11 @@ def step_forecast(
     stepper: Stepper, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator
 ) -> Float[Tensor, "M B T *S"]:
     """Derive ``forecast`` from a :class:`Stepper`."""
-    state = stepper.start(context, n_members, generator)
+    return roll_out(stepper, stepper.start(context, n_members, generator), n_steps, generator)
+
+
+def roll_out(stepper: Stepper, state: Tensor, n_steps: int, generator: torch.Generator) -> Float[Tensor, "M B T *S"]:
+    """The scored components of the ``n_steps`` samples after ``state``."""
     first = stepper.read(state)
     out = torch.empty((*first.shape[:2], n_steps, *first.shape[2:]), dtype=first.dtype, device=first.device)
     for t in range(n_steps):

@@ -9,25 +9,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
-from emubench import jobs, metrics, schema
+from emubench import jobs, metrics, schema, timing
 from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.task import Task
+from emubench.timing import RANKED, Speedup, Timing
 
 MAX_LABEL = 48
-
-
-class Timing(BaseModel):
-    """What a comparison needs of ``timing.json``; further keys are allowed there."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    lyapunov_times_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -39,11 +31,18 @@ class Run:
     scores: schema.ScoreFile
     throughput: float | None
     entry: str = ""
+    timing: Timing | None = None
 
     @cached_property
     def task(self) -> Task:
         """The task it was scored on."""
         return jobs.task_of(self.path, self.card)
+
+    @property
+    def speedup(self) -> Speedup | None:
+        """Offline, end to end, in the plain mode, if it was measured."""
+        bench = self.timing.benches.get("eager") if self.timing else None
+        return bench.speedups.get(RANKED) if bench else None
 
     @cached_property
     def cases(self) -> np.ndarray:
@@ -92,9 +91,8 @@ def read_run(path: Path) -> Run:
     if (scores.task, scores.size) != (card.task, card.size):
         found, wanted = f"{scores.task} ({scores.size})", f"{card.task} ({card.size})"
         raise EmubenchError(f"{path / 'scores.json'}: scores of {found} in a run of {wanted}; {_again(path)}")
-    timing = path / "timing.json"
-    throughput = schema.read_json(Timing, timing, 2**20).lyapunov_times_per_second if timing.exists() else None
-    return Run(path, card, scores, throughput)
+    timed = timing.read(path)
+    return Run(path, card, scores, timed.lyapunov_times_per_second if timed else None, timing=timed)
 
 
 def read_runs(paths: list[Path]) -> list[Run]:

@@ -98,6 +98,8 @@ class LearnedFlow(nn.Module):
         self.register_buffer("band", torch.ones(n // 2 + 1 if ring else 0))
         # standard deviation of the innovation of each spatial mode, in σ
         self.register_buffer("innovation", torch.zeros(n // 2 + 1 if growth else 0))
+        self.limited = False
+        self.register_load_state_dict_post_hook(lambda flow, _: flow.set_band(flow.band))
 
     def advance(self, state: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """The state one sample interval later."""
@@ -109,7 +111,7 @@ class LearnedFlow(nn.Module):
         self.std.copy_(data.std)
         fields = self.normalised(data.train)
         if len(self.band):
-            self.band.copy_(signal_band(fields, data))
+            self.set_band(signal_band(fields, data))
         if isinstance(self.field, GrowthField):
             self.field.set_limit(fields[:, ::16])
 
@@ -127,9 +129,15 @@ class LearnedFlow(nn.Module):
         """State at the end of a window in σ; without noise the last sample is the state."""
         return window[:, -1] if self.encoder is None else self.limit(self.encoder(window))
 
+    def set_band(self, band: Tensor) -> None:
+        """Keep the state within the modes where ``band`` is 1 (not of a growing height)."""
+        self.band.copy_(band)
+        # known once, not looked up at every step: a compiled step has no branch on data
+        self.limited = not self.growth and not bool(self.band.all())
+
     def limit(self, state: Tensor) -> Tensor:
         """Project a field on the modes of ``band``: outside them no data ever tell the flow how to damp an error."""
-        if self.growth or bool(self.band.all()):  # true of no modes at all, off rings
+        if not self.limited:
             return state
         return torch.fft.irfft(self.band * torch.fft.rfft(state), n=self.n)
 

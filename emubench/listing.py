@@ -77,9 +77,9 @@ def show(title: str, table_rows: list[dict[str, Any]]) -> None:
     console().print(table)
 
 
-def show_scores(scores: list[ScoreRow]) -> None:
-    """Print whole-forecast scores with their 95 % intervals; curves are in the files."""
-    table = Table(title="scores (95 % interval over cases)", box=box.SIMPLE)
+def show_scores(scores: list[ScoreRow], title: str = "scores (95 % interval over cases)") -> None:
+    """Print whole-forecast scores with their intervals; curves are in the files."""
+    table = Table(title=title, box=box.SIMPLE)
     for column in ("task", "metric", "value", "low", "high", "cases", "unit"):
         table.add_column(column)
     for row in scores:

@@ -46,7 +46,8 @@ COLUMNS = (
     | _columns("float64", "skill_accuracy", "skill_stability", bounded=True)
     | _columns("Int64", "stability_rank_low", "stability_rank_high")
     | _columns("float64", "surviving_fraction", "dead_fraction", "lyapunov_times_per_second", bounded=True)
-    | _columns("boolean", "pareto_front")
+    | _columns("float64", "speedup_at_equal_accuracy", bounded=True)
+    | _columns("boolean", "speedup_ranked", "pareto_front")
     | _columns("float64", "train_seconds")
     | _columns("Int64", "n_parameters")
 )
@@ -264,6 +265,17 @@ def _task_row(track: str, cell: Cell, scale: Scale) -> dict[str, Any]:
         _put(row, "lyapunov_times_per_second", (float(np.mean(speeds)), *ends))
     else:
         row["lyapunov_times_per_second"] = np.nan
+    return row | _speedup(cell.runs)
+
+
+def _speedup(runs: Sequence[Run]) -> dict[str, Any]:
+    """Mean over seeds of the speed-up at equal accuracy, where ``emubench bench`` has measured it of all."""
+    found = [run.speedup for run in runs]
+    if not all(one is not None and one.value is not None for one in found):
+        return {}
+    row: dict[str, Any] = {"speedup_ranked": all(one.ranked for one in found if one is not None)}
+    ends = np.array([(one.value, one.low, one.high) for one in found if one is not None], dtype=np.float64)
+    _put(row, "speedup_at_equal_accuracy", tuple(ends.mean(0)))
     return row
 
 

@@ -23,6 +23,7 @@ from emubench.task import CUSTOM, RANKED_TRACKS, TRACKS
 
 WIDTH = 120
 UNKNOWN = "–"
+SPEEDUP = "/solver"
 Progress = Callable[[int, int], None]
 
 
@@ -136,7 +137,9 @@ def details(frame: pd.DataFrame, track: str) -> Table:
     """A track task by task, with floor and oracle."""
     names = ranking.names_of_tasks(frame, track)
     columns = {"task": "left", "rank": "right", "entry": "left", "accuracy": "right", "skill": "right"}
-    columns |= {"stability": "right", "lost": "right", "dead": "right", "speed": "right", "front": "center"}
+    columns |= {"stability": "right", "lost": "right", "dead": "right", "speed": "right"}
+    compared = bool(ranking.rows_of_track(frame, track)["speedup_at_equal_accuracy"].notna().any())
+    columns |= ({SPEEDUP: "right"} if compared else {}) | {"front": "center"}
     title = "tasks of recipes" if track == CUSTOM else f"{track} track, task by task"
     table = _table(title, _caption(frame, track), columns)
     for name in names:
@@ -144,12 +147,12 @@ def details(frame: pd.DataFrame, track: str) -> Table:
         notes = _notes(name, entries[0])
         for i in range(max(len(entries), len(notes))):
             note = Text(notes[i] if i < len(notes) else "", style="bold" if i == 0 else "dim")
-            table.add_row(note, *(_detail(entries[i]) if i < len(entries) else ()))
+            table.add_row(note, *(_detail(entries[i], compared) if i < len(entries) else ()))
         table.add_section()
     return table
 
 
-def _detail(row: dict[str, Any]) -> list[Text]:
+def _detail(row: dict[str, Any], compared: bool) -> list[Text]:
     cells = (
         _rank(row),
         row["entry"],
@@ -159,6 +162,7 @@ def _detail(row: dict[str, Any]) -> list[Text]:
         _percent(1 - row["surviving_fraction"]),
         _percent(row["dead_fraction"]),
         _speed(row),
+        *([_speedup(row)] if compared else []),
         _front(row),
     )
     return [Text(cell) for cell in cells]
@@ -180,6 +184,10 @@ def _caption(frame: pd.DataFrame, track: str) -> str:
     ]
     if track in (*RANKED_TRACKS, CUSTOM):
         lines.append("rank: 1 + number significantly better … n - number significantly worse (99 %, paired by case)")
+    if any(rows["speedup_at_equal_accuracy"].notna()):
+        lines.append(
+            f"{SPEEDUP}: times as fast as the fastest solver setting measured of equal accuracy; (…): skill < 0.25"
+        )
     if any(rows["scale"] == "runs"):
         lines.append("* from the runs at hand: this task has no frozen floor and oracle")
     if any(rows["skill_accuracy"].isna()):
@@ -211,6 +219,12 @@ def _interval(row: dict[str, Any], name: str, form: Callable[[Any], str]) -> str
 def _speed(row: dict[str, Any]) -> str:
     value, low, high = (row[f"lyapunov_times_per_second{end}"] for end in ("", "_low", "_high"))
     return _si(value) if pd.isna(low) or value <= 0 else f"{_si(value)} ±{50 * (high - low) / value:.0f}%"
+
+
+def _speedup(row: dict[str, Any]) -> str:
+    value = row["speedup_at_equal_accuracy"]
+    text = UNKNOWN if pd.isna(value) else f"{value:.2g}" if value < 100 else _si(value)
+    return text if pd.isna(value) or row["speedup_ranked"] else f"({text})"
 
 
 def _fixed(value: Any) -> str:

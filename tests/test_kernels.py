@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from emubench import kernels, noise, registry, systems
 from emubench.errors import EmubenchError
-from emubench.integrate import reference_rollout
+from emubench.integrate import reference_rollout, rollout
 from emubench.random import stream
 from emubench.system import System
 
@@ -179,3 +181,22 @@ def test_threads_need_a_kernel():
     system = systems.get("lorenz96", n_sites=3)
     with pytest.raises(EmubenchError, match="no kernel"):
         kernels.rollout_parallel(system, np.zeros((1, 3)), 1, [])
+
+
+@pytest.mark.parametrize("name", ["lorenz63", "lorenz96", "kuramoto_sivashinsky"])
+def test_the_cheaper_schemes_are_those_of_torch(name):
+    system = systems.get(name)
+    system = dataclasses.replace(system, solver_step=system.sample_interval / 8)
+    module = registry.load("emubench.kernels", name, "kernel")
+    state = start(system, 11)
+    assert system.schemes == module.SCHEMES
+    found = {}
+    for scheme in system.schemes:
+        step = system.solver(scheme=scheme)
+        expected = rollout(step, torch.from_numpy(state), 2, 8).numpy()
+        found[scheme] = module.rollout(system, state, 2, [], scheme=scheme)
+        assert np.abs(found[scheme] - expected).max() < 1e-11
+    first, *others = found.values()
+    assert all(np.abs(first - other).max() > 1e-4 for other in others)
+    with pytest.raises(EmubenchError, match="did you mean|known:"):
+        module.rollout(system, state, 2, [], scheme="leapfrog")

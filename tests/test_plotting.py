@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import benched
 import matplotlib.image
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from emubench import entries, jobs, plotting, ranking, reference
 from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.metrics._ensemble import LEADS
-from emubench.plotting import curves, examples, exponents, laws, style, throughput
+from emubench.plotting import curves, examples, exponents, ladder, laws, style, throughput
+from emubench.timing import Rung
 
 VERSION = {"schema_version": 1, "emubench_version": "0.1.0"}
 
@@ -312,3 +314,24 @@ def test_no_display_is_needed(tmp_path):
     assert (run.returncode, run.stderr) == (0, "")
     assert "partial track: RANKED" in run.stdout
     assert (tmp_path / "plots" / "partial-throughput.png").stat().st_size > 5000
+
+
+def test_the_ladder_is_drawn_where_something_was_benched(tmp_path):
+    for i, (baseline, quality) in enumerate((("linear", 0.1), ("net", 0.8), ("worse", 0.4))):
+        run = write_run(tmp_path / "runs", baseline, "lorenz63-noisy", quality)
+        benched.write(run, 10.0 ** (2 + i), 3 * quality, skill=quality)
+    write_run(tmp_path / "runs", "oracle", "lorenz63-noisy", 1.0)  # scored, never benched
+    write_run(tmp_path / "runs", "net", "lorenz96-noisy", 0.8)
+    drawn = draw(tmp_path / "runs", tmp_path)
+    assert "lorenz63-noisy-ladder.png" in drawn
+    assert "lorenz96-noisy-ladder.png" not in drawn
+    assert colours(tmp_path / "lorenz63-noisy-ladder.png") > 20
+
+
+def test_the_line_joins_the_settings_that_none_beats_in_both():
+    rungs = [Rung.model_validate(r) for r in benched.LADDER]
+    task = tasks.get("lorenz63-noisy", "tiny")
+    assert [r.accuracy for r in ladder.envelope(task, rungs)] == [1.0, 1.5, 3.0]
+    slow = [Rung.model_validate(benched.rung(1.0, a, 1)) for a in (2.0, 1.0)]
+    growth = tasks.get("kpz-noisy", "tiny")
+    assert [r.accuracy for r in ladder.envelope(growth, [*rungs, *slow])] == [1.0, 0.5]  # lower is better

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import benched
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,3 +74,30 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, frozen):
     (tmp_path / "file").write_text("")
     with pytest.raises(EmubenchError, match="tables cannot be written"):
         report.compare([tmp_path / "runs"], tmp_path / "file", json=True)
+
+
+def test_the_speed_up_is_shown_where_it_was_measured(tmp_path, frozen):
+    for name, speedup, skill in (("net", 0.0712, 0.5), ("fast", 12345.0, 0.5), ("poor", 3.0, 0.1), ("best", None, 0.9)):
+        run = write_run(tmp_path, name, "lorenz63-noisy", np.full(16, 2.0))
+        benched.write(run, 100.0, 2.0, speedup, skill)
+    write_run(tmp_path, "scored", "lorenz63-noisy", np.full(16, 2.0))
+    write_run(tmp_path, "net", "lorenz96-clean", np.full(16, 2.0))
+    frame = table(tmp_path)
+    text = printed(frame)
+    assert max(map(len, text.splitlines())) <= report.WIDTH
+    clean, noisy = text.split("noisy track, task by task")
+    assert "/solver" not in clean
+    for words in ("/solver", "0.071", "12.3k", "(3)"):
+        assert words in noisy
+    known = {
+        r["entry"]: (r["speedup_at_equal_accuracy"], r["speedup_ranked"])
+        for r in ranking.records(frame)
+        if r["task"] == "lorenz63-noisy"
+    }
+    assert known == {
+        "net": (0.0712, True),
+        "fast": (12345.0, True),
+        "poor": (3.0, False),
+        "best": (None, None),
+        "scored": (None, None),
+    }

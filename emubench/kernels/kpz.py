@@ -20,6 +20,7 @@ from emubench.system import System
 NEGLIGIBLE = 1e-16
 """Stencils end where their weights, which decay, fall below this fraction of the largest: the rounding of a double."""
 MAX_TAPS = 64
+SCHEMES = ("strang", "euler_maruyama")
 MARGIN = 8
 """Rows before and behind the ring, at least."""
 
@@ -57,7 +58,7 @@ def rollout(
     elif scheme == "euler_maruyama":
         run, constants = _euler_maruyama, (diffusion, rate, math.sqrt(2 * p["noise"] * h / p["dx"]))
     else:
-        raise unknown("scheme of the kpz kernel", scheme, ("strang", "euler_maruyama"))
+        raise unknown("scheme of the kpz kernel", scheme, SCHEMES)
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
         steps = len(samples) // len(block) * n_steps

@@ -1,4 +1,4 @@
-"""Kuramoto–Sivashinsky by ETDRK4 on Fourier coefficients, eight trajectories at a time."""
+"""Kuramoto–Sivashinsky by ETDRK4 (or exponential Euler) on Fourier coefficients, eight trajectories at a time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import functools
 
 import numpy as np
 
+from emubench.errors import unknown
 from emubench.integrate import etdrk4_coefficients
 from emubench.kernels._blocks import rollout_blocks
 from emubench.kernels._fft import forward, inverse, merge, positions, split, square, twiddles
 from emubench.kernels._simd import aligned, jit, load, store
 from emubench.system import System
+
+SCHEMES = ("etdrk4", "etd1")
 
 
 def supports(system: System) -> bool:
@@ -33,14 +36,29 @@ def coefficients(system: System) -> np.ndarray:
     return np.stack([c.exp, c.exp_half, factor * c.q, factor * c.f1, 2 * factor * c.f2, factor * c.f3], axis=1)
 
 
-def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
-    """See :func:`emubench.integrate.reference_rollout`."""
+@functools.lru_cache(maxsize=8)
+def coefficients_etd1(system: System) -> np.ndarray:
+    """Per mode e^{hL} and, times the factor of −(u²)_x/2, h φ₁(hL): see :func:`coefficients`."""
+    n, h = system.shape[0], system.solver_step
+    k = 2 * np.pi / float(system.parameters()["length"]) * np.arange(n // 2 + 1)
+    z = h * (k**2 - k**4)
+    phi = np.where(np.abs(z) < 1e-12, 1.0, np.expm1(z) / np.where(z == 0, 1.0, z))
+    return np.stack([np.exp(z), h * phi * k * (np.arange(n // 2 + 1) < n / 3) / (4 * n)], axis=1)
+
+
+def rollout(
+    system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "etdrk4"
+) -> np.ndarray:
+    """See :func:`emubench.integrate.reference_rollout`; the cheaper scheme is for the solver ladder."""
+    if scheme not in SCHEMES:
+        raise unknown("scheme of the kuramoto_sivashinsky kernel", scheme, SCHEMES)
     (n,), n_steps, m = system.shape, system.steps_per_sample, system.shape[0] // 2
-    tables = (coefficients(system).ravel(), twiddles(m), twiddles(n), positions(m))
-    work = [aligned(n)] + [aligned(n + 2) for _ in range(3)]
+    run, factors = (_advance, coefficients) if scheme == "etdrk4" else (_advance_etd1, coefficients_etd1)
+    tables = (factors(system).ravel(), twiddles(m), twiddles(n), positions(m))
+    work = [aligned(n)] + [aligned(n + 2) for _ in range(3 if scheme == "etdrk4" else 1)]
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
-        _advance(block, samples, m, len(samples) // len(block), n_steps, *tables, *work)
+        run(block, samples, m, len(samples) // len(block), n_steps, *tables, *work)
 
     return rollout_blocks(state, n_samples, advance)
 
@@ -150,6 +168,36 @@ def _advance(state, samples, m, n_samples, n_steps, co, tw, tw2, pos, z, v, acc,
             _stage23(g, acc, z, m, co, tw2, pos, False, 2.0)
             square(z, m, tw)
             _stage4(v, acc, z, m, co, tw2, pos)
+        inverse(z, m, tw)
+        for i in range(2 * m):
+            store(samples, t * 2 * m + i, load(z, i))
+    for i in range(2 * m):
+        store(state, i, load(z, i))
+
+
+@jit
+def _stage_etd1(v, z, m, co, tw2, pos):
+    """v = e v + h φ₁ N(v): the state after the step."""
+    for k in range(m // 2 + 1):
+        i, j, c, s, pr, pi, rr, ri = _product(z, k, m, tw2, pos)
+        ar, ai, br, bi = _get_pair(v, k, m)
+        x, y = 2 * k, 2 * (m - k)
+        ar, ai = co[x] * ar + co[x + 1] * pr, co[x] * ai + co[x + 1] * pi
+        br, bi = co[y] * br + co[y + 1] * rr, co[y] * bi + co[y + 1] * ri
+        _put_pair(v, k, m, ar, ai, br, bi)
+        _merge_into(z, i, j, c, s, ar, ai, br, bi)
+
+
+@jit
+def _advance_etd1(state, samples, m, n_samples, n_steps, co, tw, tw2, pos, z, v):
+    for i in range(2 * m):
+        store(z, i, load(state, i))
+    for t in range(n_samples):
+        forward(z, m, tw)
+        _start(v, z, m, tw2, pos)
+        for _ in range(n_steps):
+            square(z, m, tw)
+            _stage_etd1(v, z, m, co, tw2, pos)
         inverse(z, m, tw)
         for i in range(2 * m):
             store(samples, t * 2 * m + i, load(z, i))

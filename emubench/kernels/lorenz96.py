@@ -1,12 +1,15 @@
-"""Lorenz-96 by RK4, eight trajectories at a time."""
+"""Lorenz-96 by RK4 (or Heun, Euler), eight trajectories at a time."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from emubench.errors import unknown
 from emubench.kernels._blocks import rollout_blocks
 from emubench.kernels._simd import aligned, jit, load, store
 from emubench.system import System
+
+SCHEMES = ("rk4", "heun", "euler")
 
 
 def supports(system: System) -> bool:
@@ -14,14 +17,19 @@ def supports(system: System) -> bool:
     return system.shape[0] >= 4
 
 
-def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
-    """See :func:`emubench.integrate.reference_rollout`."""
+def rollout(
+    system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "rk4"
+) -> np.ndarray:
+    """See :func:`emubench.integrate.reference_rollout`; the cheaper schemes are for the solver ladder."""
+    if scheme not in SCHEMES:
+        raise unknown("scheme of the lorenz96 kernel", scheme, SCHEMES)
     p, (n,), n_steps = system.parameters(), system.shape, system.steps_per_sample
     forcing, h = float(p["forcing"]), float(p["solver_step"])
-    work = [aligned(n + 3) for _ in range(4)]
+    work = [aligned(n + 3) for _ in range(4 if scheme == "rk4" else 2)]
+    run = {"rk4": _advance, "heun": _advance_heun, "euler": _advance_euler}[scheme]
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
-        _advance(block, samples, n, len(samples) // len(block), n_steps, forcing, h, *work)
+        run(block, samples, n, len(samples) // len(block), n_steps, forcing, h, *work)
 
     return rollout_blocks(state, n_samples, advance)
 
@@ -76,3 +84,46 @@ def _advance(state, samples, n, n_samples, n_steps, forcing, h, u, p, q, r):
             store(samples, t * n + i, load(u, i + 2))
     for i in range(n):
         store(state, i, load(u, i + 2))
+
+
+@jit
+def _halfway(u, p, n):
+    """``u = (u + p)/2``."""
+    for i in range(2, n + 2):
+        store(u, i, 0.5 * (load(u, i) + load(p, i)))
+
+
+@jit
+def _load_ring(state, u, n):
+    for i in range(n):
+        store(u, i + 2, load(state, i))
+
+
+@jit
+def _store_ring(u, out, start, n):
+    for i in range(n):
+        store(out, start + i, load(u, i + 2))
+
+
+@jit
+def _advance_heun(state, samples, n, n_samples, n_steps, forcing, h, u, p):
+    """With the Euler step p: u + h/2 (f(u) + f(p)) = (u + p)/2 + h/2 f(p)."""
+    _load_ring(state, u, n)
+    for t in range(n_samples):
+        for _ in range(n_steps):
+            _stage(u, u, p, n, h, forcing)
+            _halfway(u, p, n)
+            _stage(p, u, u, n, h / 2, forcing)
+        _store_ring(u, samples, t * n, n)
+    _store_ring(u, state, 0, n)
+
+
+@jit
+def _advance_euler(state, samples, n, n_samples, n_steps, forcing, h, u, p):
+    _load_ring(state, u, n)
+    for t in range(n_samples):
+        for _ in range(n_steps):
+            _stage(u, u, p, n, h, forcing)
+            u, p = p, u
+        _store_ring(u, samples, t * n, n)
+    _store_ring(u, state, 0, n)

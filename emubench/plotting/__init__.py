@@ -1,5 +1,5 @@
 """Plots of a comparison: error and survival against lead time, forecasts beside the truth, densities and spectra of
-long runs, ranks and heights of ensembles, accuracy against throughput.
+long runs, ranks and heights of ensembles, accuracy against throughput, and beside the solver ladder.
 
 Drawn with Agg on figures of their own: no display is needed, and no global state of matplotlib is touched.
 """
@@ -22,6 +22,7 @@ from emubench.errors import EmubenchError
 from emubench.plotting.curves import error_plot, survival_plot
 from emubench.plotting.examples import forecast_plot
 from emubench.plotting.exponents import exponent_plot
+from emubench.plotting.ladder import ladder_plot
 from emubench.plotting.laws import density_plot, height_plot, rank_plot, spectrum_plot
 from emubench.plotting.style import styles
 from emubench.plotting.throughput import throughput_plot
@@ -37,6 +38,7 @@ OF_TASK = {
     "ranks": rank_plot,
     "heights": height_plot,
     "exponents": exponent_plot,
+    "ladder": ladder_plot,
 }
 """Plots of one task, by the end of their names; one that does not apply is left out."""
 

@@ -1,0 +1,212 @@
+"""``emubench bench``: how fast a scored run forecasts, and how fast a solver of the same accuracy does."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emubench import __version__, dataset, evaluate, jobs, ladder, modes, reference, speedup, throughput, timing
+from emubench.emulator import Emulator, checked_forecast
+from emubench.entries import Run, headline, read_run
+from emubench.errors import EmubenchError
+from emubench.hardware import check_device, record
+from emubench.metrics import Row, Summary
+from emubench.modes import Mode
+from emubench.random import torch_stream
+from emubench.schema import ScoreRow
+from emubench.submission.judge import JudgedEmulator, Limits
+from emubench.task import Task
+from emubench.throughput import Sample, Subject
+from emubench.timed_equals_scored import check_caching, check_samples, check_scores, headline_cases
+from emubench.timing import RANKED, Bench, Rung
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured: mode, device, threads, seconds per scenario, memory cap, whether the ladder is climbed."""
+
+    mode: Mode = Mode()
+    device: str = "cpu"
+    threads: int = 1
+    seconds: float = 10.0
+    memory_cap: int = 2 * 2**30
+    ladder_seconds: float = ladder.BUDGET
+    """Of a task; 0: no ladder, and no speed-up."""
+
+
+class Session:
+    """One invocation: ladders are measured once per task, for all its runs."""
+
+    def __init__(self, data: Path, options: Options) -> None:
+        self.data, self.options = data, options
+        self.device = check_device(options.device)
+        if options.mode.compile and self.device.type == "cpu" and modes.compiler() is None:
+            print(modes.NO_COMPILER, file=sys.stderr)
+            self.options = dataclasses.replace(options, mode=dataclasses.replace(options.mode, compile=False))
+        torch.set_num_threads(options.threads)
+        self._ladders: dict[tuple[str, str], list[Rung]] = {}
+
+    def ladder(self, task: Task, progress: Progress | None = None) -> list[Rung]:
+        """The solver ladder of a task."""
+        key = (task.name, task.size)
+        if key not in self._ladders:
+            budget = self.options.ladder_seconds
+            self._ladders[key] = ladder.measure(task, self.data, budget, progress) if budget > 0 else []
+        return self._ladders[key]
+
+    def bench(self, path: Path, progress: Progress | None = None, reference_emulator: Emulator | None = None) -> Bench:
+        """Measure a run, check that what was timed is what was scored, write ``timing.json``.
+
+        Raises :class:`EmubenchError` for a run without scores, one scored on other data, and one that cheats; nothing
+        is written then. ``reference_emulator`` is the run loaded elsewhere: by default in a child process.
+        """
+        run = read_run(path)
+        emulator, task = jobs.load(path)
+        if jobs.stored_scores(path, task, self.data) is None:
+            raise EmubenchError(f"{path}: was not scored on these data by this version; emubench score {path} --again")
+        emulator.requires_grad_(False)
+        subject = Subject(
+            name=f"{run.card.baseline} on {task.name}",
+            emulator=emulator.to(self.device),  # type: ignore[arg-type]
+            task=task,
+            contexts=dataset.load(task, self.data).context("test"),
+            seed=run.card.seed,
+            device=self.device,
+            seconds=self.options.seconds,
+            memory_cap=self.options.memory_cap,
+        )
+        modes.apply(emulator, self.options.mode, self.device)
+        compiling = self._compile_seconds(subject) if self.options.mode.compile else None
+        cases = run.cases if self.options.mode == Mode() else self._rescored(subject)
+        scenarios, samples = throughput.run(subject)
+        check_caching(subject.name, scenarios)
+        self._check(path, subject, samples, cases, reference_emulator)
+        found = self._bench(run, subject, scenarios, samples, cases, compiling, progress)
+        timing.add(path, found, self.ladder(task))
+        return found
+
+    def _compile_seconds(self, subject: Subject) -> float:
+        def forecast(batch: int) -> Tensor:
+            index = torch.arange(batch) % len(subject.contexts)
+            context = subject.contexts[index].to(self.device)
+            return checked_forecast(subject.emulator, context, 2, subject.n_members, subject.generator("compile"))
+
+        return modes.compile_seconds(forecast, self.device)
+
+    def _rescored(self, subject: Subject) -> np.ndarray:
+        """Headline score of every case in the mode at hand, forecast as the scorer does."""
+        task = subject.task
+        truth, start, _ = evaluate.load_truth(task, self.data, "test")
+        found = []
+        for first in range(0, len(truth), evaluate.CHUNK):
+            cases = slice(first, first + evaluate.CHUNK)
+            generator = torch_stream(subject.seed, "forecast", task.name, "test", first, device=str(self.device))
+            context = subject.contexts[cases].to(self.device)
+            forecast = checked_forecast(subject.emulator, context, task.test_steps, subject.n_members, generator)
+            found.append(headline_cases(task, forecast.cpu(), truth[cases], start[cases]))
+        return torch.cat(found).numpy()
+
+    def _check(
+        self, path: Path, subject: Subject, samples: list[Sample], cases: np.ndarray, other: Emulator | None
+    ) -> None:
+        check_scores(subject, samples, cases.tolist(), self.data)
+        lowered = self.options.mode.precision != "full"
+        precision = "bfloat16" if lowered else str(samples[0].forecast.dtype).removeprefix("torch.")
+        if other is not None:
+            check_samples(subject, samples, other, precision)
+            return
+        with JudgedEmulator.of_run(path, Limits(threads=self.options.threads)) as judged:
+            check_samples(subject, samples, judged, precision)
+
+    def _bench(
+        self,
+        run: Run,
+        subject: Subject,
+        scenarios: dict[str, timing.Scenario],
+        samples: list[Sample],
+        cases: np.ndarray,
+        compiling: float | None,
+        progress: Progress | None,
+    ) -> Bench:
+        task = subject.task
+        value, low, high = accuracy(cases, len(task.system.starts))
+        skill = skill_of(task, value)
+        rungs, seconds = self.ladder(task, progress), run.card.train_seconds
+        compiled = self.options.mode.compile
+        rollout = any(name.endswith("rollout") for name in scenarios)
+        return Bench(
+            emubench_version=__version__,
+            mode=self.options.mode.name,
+            hardware=record(self.device, samples[0].forecast.dtype, compiled),
+            memory_cap=subject.memory_cap,
+            scenarios=scenarios,
+            rollout_note="" if rollout else "not available: the emulator is no Stepper, its state can't be asked for",
+            compile_seconds=compiling,
+            accuracy=value,
+            accuracy_low=low,
+            accuracy_high=high,
+            skill=skill,
+            speedups={
+                name: speedup.speedup(task, rungs, name, scenario, cases, skill, seconds)
+                for name, scenario in scenarios.items()
+                if name.endswith("end_to_end") and rungs
+            },
+        )
+
+
+def accuracy(cases: np.ndarray, n_kinds: int) -> tuple[float, float, float]:
+    """Mean of the cases' headline scores with its 95 % interval."""
+    column = torch.from_numpy(np.asarray(cases, dtype=np.float64))[:, None]
+    start = torch.arange(len(column)) % n_kinds
+    parts = evaluate.bootstrap(Summary(column, (Row("accuracy", None, "1"),)), evaluate.resample(start))
+    value, low, high = (float(v) for v in parts)
+    return value, low, high
+
+
+def skill_of(task: Task, value: float) -> float | None:
+    """(value − floor)/(oracle − floor), where these are frozen."""
+    frozen = reference.get(task.name)
+    if "floor" not in frozen or "oracle" not in frozen:
+        return None
+    return (value - frozen["floor"]) / (frozen["oracle"] - frozen["floor"])
+
+
+def rows(task: Task, found: Bench) -> list[ScoreRow]:
+    """The figures that are ranked, as score rows: offline, end to end; the latency is that of a single case."""
+    ranked, single = found.scenarios[RANKED], found.scenarios["single_end_to_end"]
+    made: list[tuple[str, str, float | None, float | None, float | None]] = []
+    for name, unit, figure in (
+        ("lyapunov_times_per_second", f"{task.system.lead_time_unit}/s", ranked.lyapunov_times_per_second),
+        ("trajectory_steps_per_second", "1/s", ranked.trajectory_steps_per_second),
+        ("latency", "s", single.seconds),
+    ):
+        made.append((name, unit, figure.median, figure.low, figure.high))
+    made.append(("peak_memory", "bytes", float(ranked.peak_memory), None, None))
+    if found.compile_seconds is not None:
+        made.append(("compile_seconds", "s", found.compile_seconds, None, None))
+    if (gained := found.speedups.get(RANKED)) is not None:
+        made.append(("speedup_at_equal_accuracy", "1", gained.value, gained.low, gained.high))
+        made.append(("break_even_lyapunov_times", task.system.lead_time_unit, gained.break_even, None, None))
+    made.append((headline(task), "", found.accuracy, found.accuracy_low, found.accuracy_high))
+    return [
+        ScoreRow(
+            task=task.name,
+            metric=name,
+            lead_time=None,
+            value=value,
+            low=low,
+            high=high,
+            n_cases=ranked.repetitions if low is not None else 1,
+            unit=unit,
+        )
+        for name, unit, value, low, high in made
+    ]

@@ -1,0 +1,139 @@
+"""The solver ladder of a task: every setting started from the same contexts as an emulator, scored and timed.
+
+On noisy, partial and scarce tasks a setting is both the model of the oracle's ensemble Kalman filter and the
+forecaster; on clean ones it starts from the last sample. Measured on the device, the threads and in the process in
+which the emulators are timed, once for all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emubench import dataset, evaluate, jobs
+from emubench.emulator import Emulator, checked_forecast
+from emubench.entries import worst_case
+from emubench.random import torch_stream
+from emubench.solvers import Setting, SettingSolver, settings
+from emubench.task import Task
+from emubench.throughput import EndToEnd, Subject, best_batch, scenario_of, timed
+from emubench.timed_equals_scored import headline_cases
+from emubench.timing import Rung, Scenario
+
+BUDGET = 60.0
+"""Seconds for the ladder of a task."""
+CASES = 64
+"""Cases on which every setting is scored at least."""
+REPETITIONS = 5
+SMALLEST = 8
+"""Members of a filter, at least."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Contexts, truth and kinds of start of the test split."""
+
+    task: Task
+    contexts: torch.Tensor
+    truth: torch.Tensor
+    start: torch.Tensor
+
+    @classmethod
+    def load(cls, task: Task, data: Path) -> Cases:
+        """From the dataset below ``data``."""
+        truth, start, _ = evaluate.load_truth(task, data, "test")
+        return cls(task, dataset.load(task, data).context("test"), truth, start)
+
+
+def forecaster(task: Task, setting: Setting) -> tuple[Emulator, str]:
+    """The setting as an emulator, and whether it runs on our kernel or on torch."""
+    module, solver = jobs.baseline("oracle"), SettingSolver(task.system, setting)
+    if setting.start == "sample":  # taken as if it had no noise
+        task = dataclasses.replace(task, observation=dataclasses.replace(task.observation, noise=0.0))
+    oracle = module.Oracle(task, module.Config(), solver)
+    if setting.start == "small":
+        oracle.filter = dataclasses.replace(oracle.filter, members=max(oracle.filter.members // 4, SMALLEST))
+    return oracle, solver.path
+
+
+def _forecast(cases: Cases, emulator: Emulator, index: torch.Tensor, label: int) -> torch.Tensor:
+    task = cases.task
+    generator = torch_stream(0, "ladder", task.name, label)
+    members = evaluate.n_members(task, "test")
+    return checked_forecast(emulator, cases.contexts[index], task.test_steps, members, generator)
+
+
+def _calls(cases: Cases, emulator: Emulator, batch: int, seconds: float, scores: np.ndarray | None) -> Scenario:
+    """Time calls of ``batch`` cases; fill in ``scores`` ``"B"`` for every case, or for as many as time allows."""
+    n, spent, begun = len(cases.contexts), [], time.perf_counter()
+    for i in range(10_000):
+        index = (torch.arange(batch) + i * batch) % n
+        took, forecast = timed(lambda index=index, i=i: _forecast(cases, emulator, index, i), torch.device("cpu"))
+        spent.append(took)
+        known = n if scores is None else int(np.isfinite(scores).sum())
+        if scores is not None and known < n:
+            new = index[: n - known]
+            found = headline_cases(cases.task, forecast[:, : len(new)], cases.truth[new], cases.start[new]).numpy()
+            scores[new.numpy()] = np.where(np.isfinite(found), found, worst_case(cases.task))
+            known += len(new)
+        late = time.perf_counter() - begun > seconds
+        if (late and known >= min(n, CASES)) or (known == n and len(spent) >= REPETITIONS):
+            break
+    members = evaluate.n_members(cases.task, "test")
+    return scenario_of(cases.task, batch, members, spent, spent, 0)
+
+
+def rung(cases: Cases, setting: Setting, batch: int, seconds: float) -> Rung | None:
+    """Score and time one setting for about ``seconds``; ``None`` if it diverges so that its filter breaks down."""
+    emulator, path = forecaster(cases.task, setting)
+    scores = np.full(len(cases.contexts), np.nan)
+    try:
+        _forecast(cases, emulator, torch.arange(1), 0)  # what is compiled or drawn once
+        offline = _calls(cases, emulator, batch, 0.8 * seconds, scores)
+        single = _calls(cases, emulator, 1, 0.2 * seconds, None)
+    except RuntimeError:  # of linear algebra: an ensemble that is not finite
+        return None
+    known = scores[np.isfinite(scores)]
+    return Rung(
+        scheme=setting.scheme,
+        steps_per_sample=setting.steps,
+        sites=setting.sites or cases.task.system.shape[0],
+        dtype=setting.dtype,
+        start=setting.start,
+        path=path,
+        accuracy=float(known.mean()),
+        scenarios={"single_end_to_end": single, "offline_end_to_end": offline},
+        cases=[round(float(v), 6) for v in known],
+    )
+
+
+def measure(task: Task, data: Path, budget: float = BUDGET, progress: Progress | None = None) -> list[Rung]:
+    """The ladder of ``task``, the cheap end first; settings for which there is no time left are not measured.
+
+    Each kind of start has the batch of most cases per second at its coarse end. Behind a filter all settings cost
+    nearly the same, so few of them fit: the fine end, which no noisy start is worth, is cut first.
+    """
+    cases, wanted, begun = Cases.load(task, data), settings(task), time.perf_counter()
+    found: list[Rung] = []
+    batches: dict[str, int] = {}
+    for i, setting in enumerate(wanted):
+        left = budget - (time.perf_counter() - begun)
+        if left <= 0:
+            break
+        if setting.start not in batches:
+            subject = Subject("solver", forecaster(task, setting)[0], task, cases.contexts, seconds=budget / 20)
+            batches[setting.start] = best_batch(subject, EndToEnd())
+        # a direct start is cheap: what it leaves goes to the filters
+        share = left / (len(wanted) - i) if setting.start != "sample" else min(left / (len(wanted) - i), budget / 60)
+        if (made := rung(cases, setting, batches[setting.start], share)) is not None:
+            found.append(made)
+        if progress is not None:
+            progress(i + 1, len(wanted))
+    return found

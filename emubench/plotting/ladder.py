@@ -1,0 +1,120 @@
+"""Plot of accuracy against throughput with the solver ladder: what an emulator is worth beside a cheaper solver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from emubench.entries import Run, gain, headline
+from emubench.plotting.style import Style, by_entry, title
+from emubench.speedup import RANKED_SKILL, label
+from emubench.task import Task
+from emubench.timing import RANKED, Bench, Rung
+
+SOLVER = "0.35"
+MARKERS = {"sample": ".", "small": "1", "filter": "+"}
+STARTS = {"sample": "from the last sample", "small": "from a small filter", "filter": "from the oracle's filter"}
+
+
+def ladder_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+    """Headline score against offline throughput, the start included, both with intervals; logarithmic throughput.
+
+    Dots are solver settings; the line joins those that no other one beats in both. An emulator right of the line is
+    faster than any solver measured that is as accurate. Emulators whose skill is under 0.25 are hollow; other modes
+    than the plain one are small and named. ``None`` where nothing was timed by ``emubench bench``.
+    """
+    timed = [run for run in runs if run.timing is not None and run.timing.benches]
+    ladder = next((run.timing.ladder for run in timed if run.timing is not None and run.timing.ladder), [])
+    if not timed:
+        return None
+    figure = Figure(figsize=(9.5, 5.2), layout="constrained")
+    ax = figure.subplots()
+    handles = _solvers(ax, task, ladder) if ladder else []
+    for entry, seeds in by_entry(timed, best):
+        for run in seeds:
+            assert run.timing is not None
+            for mode, bench in run.timing.benches.items():
+                _point(ax, style[entry], bench, mode)
+        if seeds:
+            look = style[entry]
+            handles.append(
+                Line2D([], [], color=look.color, marker=look.marker, markersize=8, linestyle="", label=entry)
+            )
+    ax.set_xscale("log")
+    ax.margins(x=0.08)
+    unit = "samples" if task.system.stochastic else "Lyapunov times"
+    ax.set_xlabel(f"throughput, start from the context included [{unit} per second]")
+    names = {"valid_prediction_time": "valid prediction time [Lyapunov times]", "crps": "CRPS [height], inverted"}
+    ax.set_ylabel(names[headline(task)])
+    if gain(task) < 0:
+        ax.invert_yaxis()
+    else:
+        ax.set_ylim(bottom=0)
+    ax.set_title(title(task, "accuracy against throughput, with solvers"), loc="left")
+    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    sns.despine(figure)
+    return figure
+
+
+def speed(rung: Rung) -> float:
+    """Median offline throughput of a setting."""
+    return rung.scenarios[RANKED].lyapunov_times_per_second.median
+
+
+def envelope(task: Task, ladder: Sequence[Rung]) -> list[Rung]:
+    """The settings that no other one beats in both accuracy and throughput, the fastest first."""
+    found: list[Rung] = []
+    for rung in sorted(ladder, key=speed, reverse=True):
+        if not found or gain(task) * rung.accuracy > gain(task) * found[-1].accuracy:
+            found.append(rung)
+    return found
+
+
+def _solvers(ax: Axes, task: Task, ladder: Sequence[Rung]) -> list[Line2D]:
+    """All settings, and the line; its ends and its largest gains are named."""
+    handles = []
+    for start, marker in MARKERS.items():
+        rungs = [rung for rung in ladder if rung.start == start]
+        if rungs:
+            ax.plot([speed(r) for r in rungs], [r.accuracy for r in rungs], marker, color=SOLVER, zorder=1)
+            handles.append(Line2D([], [], color=SOLVER, marker=marker, linestyle="", label=f"solver, {STARTS[start]}"))
+    line = envelope(task, ladder)
+    ax.plot([speed(r) for r in line], [r.accuracy for r in line], color=SOLVER, lw=1.2, zorder=1)
+    handles.append(Line2D([], [], color=SOLVER, lw=1.2, label="no solver is better in both"))
+    height = np.ptp([r.accuracy for r in line]) or 1.0
+    last = np.inf
+    for rung in line:
+        if abs(rung.accuracy - last) > 0.06 * height or last == np.inf:
+            text = label(task, rung).replace(" per sample", "").replace(", filter", "").replace(", small filter", "")
+            ax.annotate(
+                text, (speed(rung), rung.accuracy), (5, 2), textcoords="offset points", fontsize=8, color=SOLVER
+            )
+            last = rung.accuracy
+    return handles
+
+
+def _point(ax: Axes, look: Style, bench: Bench, mode: str) -> None:
+    rate = bench.scenarios[RANKED].lyapunov_times_per_second
+    hollow = bench.skill is None or bench.skill < RANKED_SKILL
+    plain = mode == "eager"
+    ax.errorbar(
+        rate.median,
+        bench.accuracy,
+        xerr=[[max(rate.median - rate.low, 0)], [max(rate.high - rate.median, 0)]],
+        yerr=[[max(bench.accuracy - bench.accuracy_low, 0)], [max(bench.accuracy_high - bench.accuracy, 0)]],
+        color=look.color,
+        marker=look.marker,
+        markersize=(13 if look.marker == "*" else 9) * (1 if plain else 0.6),
+        markerfacecolor="white" if hollow else look.color,
+        markeredgecolor=look.color if hollow else "white",
+        capsize=3,
+        zorder=3,
+    )
+    if not plain:
+        at = (rate.median, bench.accuracy)
+        ax.annotate(mode, at, (6, -12), textcoords="offset points", fontsize=8, color=look.color, zorder=4)

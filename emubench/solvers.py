@@ -1,0 +1,191 @@
+"""Solver settings, from the truth's own down to one cheap step per sample: what an emulator competes with."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from emubench import kernels, noise, registry
+from emubench.integrate import simulate
+from emubench.system import System
+from emubench.task import Task
+
+
+class Solver(Protocol):
+    """Solves a system on a state of its own, which may be coarser than the system's."""
+
+    def solve(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
+        """States ``"B *s"`` to the next samples ``"B T *s"``."""
+        ...
+
+    def restrict(self, states: np.ndarray) -> np.ndarray:
+        """The system's states ``"... *S"`` as the solver's ``"... *s"``."""
+        ...
+
+    def lift(self, states: np.ndarray) -> np.ndarray:
+        """The solver's states ``"... *s"`` as the system's ``"... *S"``."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrueSolver:
+    """The truth's own solver; a solution that can't be trusted raises."""
+
+    system: System
+
+    def solve(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
+        return simulate(self.system, states, n_samples, rngs or None)
+
+    def restrict(self, states: np.ndarray) -> np.ndarray:
+        return states
+
+    def lift(self, states: np.ndarray) -> np.ndarray:
+        return states
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Scheme, steps per sample interval, number of sites (0: the system's), precision and start of a solver.
+
+    ``start`` is where the first state comes from: the last ``sample`` of the context as it is, the oracle's ``filter``
+    with this solver as its model, or a ``small`` one with a quarter of its members.
+    """
+
+    scheme: str
+    steps: int
+    sites: int = 0
+    dtype: str = "float64"
+    start: str = "sample"
+
+    @property
+    def label(self) -> str:
+        """For people.
+
+        >>> Setting("rk4", 2, dtype="float32", start="small").label
+        'rk4, 2 steps per sample, float32, small filter'
+        """
+        sites = f", {self.sites} sites" if self.sites else ""
+        single = ", float32" if self.dtype == "float32" else ""
+        start = {"sample": "", "filter": ", filter", "small": ", small filter"}[self.start]
+        return f"{self.scheme}, {self.steps} step{'s' if self.steps > 1 else ''} per sample{sites}{single}{start}"
+
+
+class SettingSolver:
+    """A setting's solver: our kernel in double precision where there is one, else the reference integrators.
+
+    What blows up comes out as NaN or infinity: a setting that is too coarse is inaccurate, not an error.
+    """
+
+    def __init__(self, system: System, setting: Setting) -> None:
+        self.full, self.setting = system, setting
+        changes = {"n_sites": setting.sites} if setting.sites else {}
+        self.system = dataclasses.replace(system, solver_step=system.sample_interval / setting.steps, **changes)
+        self.fast = kernels.find(self.system) if setting.dtype == "float64" else None
+        if self.fast is not None and setting.scheme not in _schemes(self.system):
+            self.fast = None
+        self.path = "torch" if self.fast is None else "kernel"
+
+    def solve(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
+        """On as many threads as torch uses."""
+        states = np.ascontiguousarray(states, dtype=np.float64)
+        with np.errstate(all="ignore"):
+            return self._by_torch(states, n_samples, rngs) if self.fast is None else self._fast(states, n_samples, rngs)
+
+    def _fast(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
+        fast, n_threads = self.fast, torch.get_num_threads()
+        assert fast is not None
+        scheme = {} if self.setting.scheme == self.system.schemes[0] else {"scheme": self.setting.scheme}
+        if n_threads == 1:
+            return fast(self.system, states, n_samples, rngs, **scheme)
+        size = max(1, -(-len(states) // (n_threads * kernels.WHOLE_BLOCKS))) * kernels.WHOLE_BLOCKS
+        parts = [slice(start, start + size) for start in range(0, len(states), size)]
+        with ThreadPoolExecutor(n_threads) as pool:
+            done = pool.map(lambda p: fast(self.system, states[p], n_samples, rngs[p], **scheme), parts)
+            return np.concatenate(list(done))
+
+    def _by_torch(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
+        dtype = getattr(torch, self.setting.dtype)
+        step = self.system.solver(scheme=self.setting.scheme, dtype=dtype)
+        current, samples = torch.from_numpy(states).to(dtype), []
+        for _ in range(n_samples):
+            xi: list[torch.Tensor | None] = [None] * self.setting.steps
+            if self.system.stochastic:
+                drawn = noise.normals(noise.seeds(rngs, self.setting.steps), int(np.prod(self.system.shape)))
+                drawn = drawn.reshape(-1, self.setting.steps, *self.system.shape)
+                xi = list(torch.from_numpy(drawn).to(dtype).unbind(1))
+            for one in xi:
+                current = step(current, one)
+            samples.append(current)
+        return torch.stack(samples, dim=1).double().numpy()
+
+    def restrict(self, states: np.ndarray) -> np.ndarray:
+        """The lower Fourier modes, where the setting has fewer sites."""
+        return resample(states, self.setting.sites) if self.setting.sites else states
+
+    def lift(self, states: np.ndarray) -> np.ndarray:
+        """The trigonometric interpolant."""
+        return resample(states, self.full.shape[0]) if self.setting.sites else states
+
+
+def resample(states: np.ndarray, n: int) -> np.ndarray:
+    """Periodic fields ``"... N"`` on ``n`` sites, by their Fourier modes below both grids' highest.
+
+    >>> resample(1 + np.cos(2 * np.pi * np.arange(8) / 8), 4).round(12).tolist()
+    [2.0, 1.0, 0.0, 1.0]
+    """
+    modes, old = np.fft.rfft(states), states.shape[-1]
+    kept = np.zeros((*states.shape[:-1], n // 2 + 1), dtype=complex)
+    m = (min(n, old) + 1) // 2
+    kept[..., :m] = modes[..., :m]
+    return np.fft.irfft(kept, n=n) * (n / old)
+
+
+def _schemes(system: System) -> tuple[str, ...]:
+    module = registry.load("emubench.kernels", system.name, "kernel")
+    return getattr(module, "SCHEMES", system.schemes[:1])
+
+
+def halvings(n: int) -> list[int]:
+    """n, n/2, … 1, rounded up.
+
+    >>> halvings(50)
+    [50, 25, 13, 7, 4, 2, 1]
+    """
+    found = [n]
+    while found[-1] > 1:
+        found.append(-(-found[-1] // 2))
+    return found
+
+
+def settings(task: Task) -> list[Setting]:
+    """The ladder of a task, the cheap end first.
+
+    The truth's scheme from its own step down to one step per sample, in double and (at its coarse end) in single
+    precision; the cheaper schemes with up to 8 steps per sample; on half the sites and fewer where these resolve the
+    same equation, which a partial differential equation's do (``length``; fewer sites of Lorenz-96 are another
+    system, and kpz's lattice is its definition). Where observations are noisy, each of the coarse ones also behind a
+    small and the whole filter; where they have gaps, only so.
+    """
+    system, observation = task.system, task.observation
+    own, *cheaper = system.schemes
+    steps = halvings(system.steps_per_sample)[::-1]
+    coarse = [n for n in steps if n <= 8]
+    found = [Setting(own, n) for n in steps]
+    if not system.stochastic:
+        found += [Setting(scheme, n) for scheme in cheaper for n in coarse]
+        found += [Setting(own, n, dtype="float32") for n in coarse[:2]]
+    if "length" in system.parameters():
+        for sites in halvings(system.shape[0])[1:]:
+            if sites % 2 == 0 and sites > 3 * getattr(system, "n_unstable", 1):
+                found += [Setting(own, n, sites=sites) for n in coarse]
+    found.sort(key=lambda s: s.steps)
+    if observation.noise == 0 and task.full_state:
+        return found
+    filtered = [s for s in found if s.steps <= 4 and s.dtype == "float64" and (s.scheme != "euler" or s.steps == 1)]
+    behind = [dataclasses.replace(s, start=start) for start in ("small", "filter") for s in filtered]
+    return (found if observation.fraction == 1 and task.full_state else []) + behind

@@ -1,0 +1,272 @@
+"""Timing forecasts: one case at a time, or as many at once as pay; with the start from the context, or without it.
+
+The clock is this process's, around a call and the device's end of work. Calls with fresh inputs (other cases, each
+with noise of 10⁻⁴ σ that is new every time) are interleaved with calls whose input was seen before; the figures are
+those of fresh ones. Some outputs are kept, for :mod:`emubench.timed_equals_scored`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emubench import evaluate
+from emubench.emulator import Emulator, Stepper, checked_forecast, roll_out
+from emubench.hardware import peak_memory, synchronise
+from emubench.random import stream, torch_stream
+from emubench.task import Task
+from emubench.timing import Quantiles, Scenario
+
+REPETITIONS = 20
+SHORTEST = 0.5
+"""Seconds for which short calls are repeated at least."""
+FRESH = 1e-4
+"""Standard deviation, in σ, of what makes an input fresh."""
+SUSPICION = 2.0
+"""Seconds for which an emulator is timed further before it is accused of caching."""
+KEPT_CASES = 64
+BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
+CACHED = 2.0
+"""Fresh and repeated inputs may not differ by more than this factor."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An emulator to be timed, and what for: ``contexts`` ``"B C *S"`` are the scored ones of the test split."""
+
+    name: str
+    emulator: Emulator
+    task: Task
+    contexts: Tensor
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    seconds: float = 10.0
+    """For which calls are repeated, unless 20 repetitions need less; and that one call of a sweep may last."""
+    memory_cap: int = 2 * 2**30
+
+    @property
+    def n_members(self) -> int:
+        """Ensemble size asked for, as when scored."""
+        return evaluate.n_members(self.task, "test")
+
+    def generator(self, *labels: str | int) -> torch.Generator:
+        """Randomness of one call."""
+        return torch_stream(self.seed, "bench", *labels, device=str(self.device))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a timed call was asked and what it answered, of some cases."""
+
+    scenario: str
+    fresh: bool
+    context: Tensor
+    generator_labels: tuple[str | int, ...]
+    cases: Tensor
+    """Rows of ``context`` that ``forecast`` ``"M b T *S"`` holds."""
+    test_cases: Tensor
+    """Which cases of the test split these are."""
+    forecast: Tensor
+
+
+class Work(Protocol):
+    """What is timed: ``run(prepare(...))`` with only ``run`` under the clock."""
+
+    def prepare(self, subject: Subject, cases: Tensor, noise: Callable[[Tensor], Tensor]) -> Any:
+        """The input of a call on these cases of the test split; ``noise`` makes it fresh."""
+        ...
+
+    def run(self, subject: Subject, given: Any, generator: torch.Generator) -> Tensor:
+        """The forecast ``"M B T *S"``."""
+        ...
+
+
+class EndToEnd:
+    """The scored forecast: from context to samples."""
+
+    def prepare(self, subject: Subject, cases: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
+        context = subject.contexts[cases]
+        std = torch.from_numpy(subject.task.observation.select(subject.task.system.std))
+        return (context + noise(context) * std).to(subject.device)
+
+    def run(self, subject: Subject, given: Tensor, generator: torch.Generator) -> Tensor:
+        return checked_forecast(subject.emulator, given, subject.task.test_steps, subject.n_members, generator)
+
+
+class RolloutOnly:
+    """The steps of a :class:`~emubench.emulator.Stepper` from states that are there already."""
+
+    def __init__(self) -> None:
+        self.states: Tensor | None = None
+
+    @torch.no_grad()
+    def prepare(self, subject: Subject, cases: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
+        assert isinstance(subject.emulator, Stepper)
+        if self.states is None or self.states.shape[1] != len(cases):
+            context = subject.contexts[cases].to(subject.device)
+            self.states = subject.emulator.start(context, subject.n_members, subject.generator("states"))
+        return self.states + noise(self.states) * self.states.std().nan_to_num(1.0)
+
+    @torch.no_grad()
+    def run(self, subject: Subject, given: Tensor, generator: torch.Generator) -> Tensor:
+        assert isinstance(subject.emulator, Stepper)
+        return roll_out(subject.emulator, given, subject.task.test_steps, generator)
+
+
+def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
+    """Seconds of ``call`` until the device is done, and its result."""
+    synchronise(device)
+    if device.type == "cuda":
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        result = call()
+        last.record()
+        synchronise(device)
+        return first.elapsed_time(last) / 1e3, result
+    begun = time.perf_counter()
+    result = call()
+    return time.perf_counter() - begun, result
+
+
+def quantiles(values: list[float]) -> Quantiles:
+    """Median, 10th and 90th percentile.
+
+    >>> quantiles([3.0, 1.0, 2.0]).median
+    2.0
+    """
+    low, median, high = (float(v) for v in np.quantile(values, [0.1, 0.5, 0.9]))
+    return Quantiles(median=median, low=low, high=high)
+
+
+def _rate(amount: float, seconds: Quantiles) -> Quantiles:
+    median, low, high = (amount / max(s, 1e-9) for s in (seconds.median, seconds.high, seconds.low))
+    return Quantiles(median=median, low=low, high=high)
+
+
+def scenario_of(task: Task, batch: int, n_members: int, fresh: list[float], repeated: list[float], peak: int):
+    """The figures of one scenario from the seconds of its calls."""
+    seconds = quantiles(fresh)
+    steps = batch * n_members * task.test_steps
+    return Scenario(
+        batch=batch,
+        repetitions=len(fresh),
+        seconds=seconds,
+        lyapunov_times_per_second=_rate(steps * task.lead_time_step, seconds),
+        trajectory_steps_per_second=_rate(steps, seconds),
+        repeated_over_fresh=min(repeated) / max(min(fresh), 1e-9),
+        peak_memory=peak,
+    )
+
+
+class Calls:
+    """Calls of one scenario, fresh and repeated, timed and sampled."""
+
+    def __init__(self, subject: Subject, work: Work, batch: int, scenario: str) -> None:
+        self.subject, self.work, self.batch, self.scenario = subject, work, batch, scenario
+        self.seconds: dict[bool, list[float]] = {True: [], False: []}
+        self.samples: dict[bool, Sample] = {}
+        self.count = 0
+        self._pick = stream(subject.seed, "bench", "kept", scenario)
+
+    def _given(self, fresh: bool) -> tuple[Any, Tensor, tuple[str | int, ...]]:
+        n = len(self.subject.contexts)
+        cases = (torch.arange(self.batch) + (self.count * self.batch if fresh else 0)) % n
+        labels = (self.scenario, self.count if fresh else "repeated")
+        generator = torch_stream(self.subject.seed, "fresh", *labels)
+
+        def noise(like: Tensor) -> Tensor:
+            drawn = torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+            return FRESH * drawn if fresh else 0.0 * drawn
+
+        return self.work.prepare(self.subject, cases, noise), cases, labels
+
+    def warm_up(self) -> int:
+        """Two calls with the input that will be repeated; the memory that the second one takes."""
+        given, _, labels = self._given(False)
+
+        def call() -> Tensor:
+            return self.work.run(self.subject, given, self.subject.generator(*labels))
+
+        call()
+        return peak_memory(call, self.subject.device)
+
+    def one(self, fresh: bool) -> None:
+        """Time one call; keep what it answered, by lot."""
+        self.count += 1
+        given, cases, labels = self._given(fresh)
+        generator = self.subject.generator(*labels)
+        took, forecast = timed(lambda: self.work.run(self.subject, given, generator), self.subject.device)
+        self.seconds[fresh].append(took)
+        if self._pick.random() * len(self.seconds[fresh]) < 1:
+            chosen = torch.from_numpy(self._pick.permutation(self.batch)[:KEPT_CASES])
+            kept = forecast[:, chosen].clone().cpu()
+            self.samples[fresh] = Sample(self.scenario, fresh, given, labels, chosen, cases[chosen], kept)
+
+    @property
+    def ratio(self) -> float:
+        """Least time with a repeated input over the least with a fresh one: other work on the machine only adds."""
+        return min(self.seconds[False]) / max(min(self.seconds[True]), 1e-9)
+
+
+def measure(subject: Subject, work: Work, batch: int, scenario: str) -> tuple[Scenario, list[Sample]]:
+    """Repeat calls of ``batch`` cases: 20 times or for ``subject.seconds``; three fresh ones at least."""
+    calls = Calls(subject, work, batch, scenario)
+    peak = calls.warm_up()
+    begun = time.perf_counter()
+    for i in itertools.count(1):
+        calls.one(fresh=i % 4 != 2)
+        spent = time.perf_counter() - begun
+        enough = len(calls.seconds[True]) >= REPETITIONS and spent >= min(SHORTEST, subject.seconds)
+        if i >= 4 and (enough or spent >= subject.seconds):
+            break
+    begun = time.perf_counter()
+    while not 1 / CACHED <= calls.ratio <= CACHED:  # on a busy machine the least times take a while to be found
+        calls.one(fresh=True)
+        calls.one(fresh=False)
+        if time.perf_counter() - begun > max(SUSPICION, subject.seconds):
+            break
+    found = scenario_of(subject.task, batch, subject.n_members, calls.seconds[True], calls.seconds[False], peak)
+    return found, list(calls.samples.values())
+
+
+def best_batch(subject: Subject, work: Work) -> int:
+    """The batch of most cases per second among 1, 4, 16 … up to the cap on memory or to ``subject.seconds`` a call."""
+    rates: dict[int, float] = {}
+    took, growth = 0.0, 1.0
+    for batch in BATCHES:
+        if took * growth > subject.seconds:
+            break
+        calls = Calls(subject, work, batch, "sweep")
+        peak = calls.warm_up()
+        calls.one(fresh=True)
+        if calls.seconds[True][0] < max(SHORTEST, subject.seconds / 4):
+            calls.one(fresh=True)
+        growth = min(max(min(calls.seconds[True]) / took, 1.0), 4.0) if took else 1.0
+        took = min(calls.seconds[True])
+        if rates and peak > subject.memory_cap:
+            break
+        rates[batch] = batch / took
+        if 4 * peak > subject.memory_cap or rates[batch] < 0.25 * max(rates.values()):
+            break
+    return max(rates, key=rates.__getitem__)
+
+
+def run(subject: Subject) -> tuple[dict[str, Scenario], list[Sample]]:
+    """All scenarios of an emulator, and what it answered end to end; rollouts alone where it is a Stepper."""
+    kinds: dict[str, Callable[[], Work]] = {"end_to_end": EndToEnd}
+    if isinstance(subject.emulator, Stepper):
+        kinds["rollout"] = RolloutOnly
+    scenarios, samples = {}, []
+    for kind, work in kinds.items():
+        for name, batch in (("single", 1), ("offline", best_batch(subject, work()))):
+            label = f"{name}_{kind}"
+            scenarios[label], kept = measure(subject, work(), batch, label)
+            samples += kept if kind == "end_to_end" else []
+    return scenarios, samples

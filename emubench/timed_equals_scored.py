@@ -1,0 +1,114 @@
+"""What was timed has to be what was scored: one line for every cheat that is found.
+
+Three checks. *Caching*: inputs seen before may not be twice as fast as fresh ones. *The same forecasts*: a timed call
+is asked again of ``reference``, the same emulator loaded anew elsewhere, with the same input and the same random
+numbers; over the first half unit of lead time the two differ by rounding alone. Chaos lets rounding grow
+afterwards, so later leads are compared exactly where they can be, and else by their temporal variance. *The same
+scores*: timed forecasts of the scored contexts score what the run's ``scores.json`` says of these cases.
+
+What they can't see: an emulator that does the same less work when it is scored has lower scores, and is no cheat.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from emubench import evaluate, metrics
+from emubench.emulator import Emulator
+from emubench.entries import gain, headline
+from emubench.errors import EmubenchError
+from emubench.metrics import Truth, crps, valid_prediction_time
+from emubench.task import Task
+from emubench.throughput import CACHED, Sample, Subject
+from emubench.timing import Scenario
+
+HALF = 0.5
+"""Units of lead time over which forecasts have to be equal (at least one sample)."""
+TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "bfloat16": 0.3}
+"""Largest difference over that time, in σ, by the precision of the emulator."""
+VARIANCE = 2.0
+"""Factor by which the temporal variance of the last quarter may differ where chaos has parted the forecasts."""
+
+
+def check_caching(name: str, scenarios: dict[str, Scenario]) -> None:
+    """Raise :class:`EmubenchError` where repeated inputs took another time than fresh ones."""
+    for label, scenario in scenarios.items():
+        ratio = scenario.repeated_over_fresh
+        if not 1 / CACHED <= ratio <= CACHED:
+            raise EmubenchError(
+                f"{name}: {label}: inputs seen before took {ratio:.2g} times as long as fresh ones, where "
+                f"{1 / CACHED:g} to {CACHED:g} belongs: is something cached?"
+            )
+
+
+def check_samples(subject: Subject, samples: list[Sample], reference: Emulator, precision: str) -> None:
+    """Raise :class:`EmubenchError` where ``reference`` forecasts otherwise than the timed emulator did."""
+    for sample in samples:
+        generator = subject.generator(*sample.generator_labels)
+        with torch.no_grad():
+            context = sample.context.clone().cpu()
+            again = reference.forecast(context, subject.task.test_steps, subject.n_members, generator)
+        if reason := getattr(reference, "reason", ""):
+            raise EmubenchError(f"{subject.name}: loaded anew for comparison, it {reason}")
+        found, wanted = sample.forecast.double(), again.cpu()[:, sample.cases].double()
+        where = f"{subject.name}: {sample.scenario}, {'fresh' if sample.fresh else 'repeated'} input"
+        if found.shape != wanted.shape:
+            raise EmubenchError(f"{where}: timed {tuple(found.shape)}, where {tuple(wanted.shape)} is scored")
+        check_equal(where, subject.task, found, wanted, TOLERANCE[precision])
+
+
+def check_equal(where: str, task: Task, found: Tensor, wanted: Tensor, tolerance: float) -> None:
+    """Raise :class:`EmubenchError` unless forecasts ``"M B T *S"`` agree as far as chaos lets them."""
+    std = torch.from_numpy(task.observation.select(task.system.std))
+    difference = ((found - wanted).abs() / std).flatten(3).amax(-1)
+    both_failed = ~torch.isfinite(found).flatten(3).all(-1) & ~torch.isfinite(wanted).flatten(3).all(-1)
+    difference = torch.where(both_failed, 0.0, difference.nan_to_num(float("inf")))
+    first = max(1, int(HALF / task.lead_time_step))
+    worst = float(difference[:, :, :first].max())
+    if worst > tolerance:
+        raise EmubenchError(
+            f"{where}: the timed forecast is not the scored one: they differ by {worst:.2g} σ within the first "
+            f"{first} samples, where {tolerance:g} belongs"
+        )
+    if float(difference.max()) <= tolerance:
+        return
+    last = found.shape[2] * 3 // 4
+    ends = [metrics.deviation(v, task)[:, :, last:].var(dim=2).mean() for v in (found, wanted)]
+    ratio = float(ends[0] / ends[1].clamp(min=1e-12))
+    if not 1 / VARIANCE <= ratio <= VARIANCE:
+        raise EmubenchError(
+            f"{where}: the timed forecast ends early: over its last quarter it varies {ratio:.2g} times as much as "
+            "the scored one"
+        )
+
+
+def headline_cases(task: Task, forecast: Tensor, truth: Tensor, start: Tensor) -> Tensor:
+    """The headline score of each case: valid prediction time, or CRPS of stochastic systems."""
+    metric = crps if task.system.stochastic else valid_prediction_time
+    return metric.summarise(forecast, Truth(task, truth, start)).cases[:, 0]
+
+
+def check_scores(subject: Subject, samples: list[Sample], stored: list[float], data: Path) -> None:
+    """Raise :class:`EmubenchError` where timed forecasts of scored contexts score otherwise than the run did."""
+    task = subject.task
+    truth, start, _ = evaluate.load_truth(task, data, "test")
+    for sample in samples:
+        if sample.fresh:
+            continue
+        # a batch larger than the split repeats its cases: each counts once
+        rows = [i for i, case in enumerate(sample.test_cases) if case not in sample.test_cases[:i]]
+        cases = sample.test_cases[rows]
+        found = headline_cases(task, sample.forecast[:, rows], truth[cases], start[cases])
+        wanted = torch.tensor(stored, dtype=torch.float64)[cases]
+        difference = gain(task) * (found - wanted)
+        error = float(difference.std()) / len(rows) ** 0.5 if len(rows) > 1 else float(wanted.abs().max())
+        worse = -float(difference.mean())
+        if worse > 0.1 + 4 * error:
+            raise EmubenchError(
+                f"{subject.name}: {sample.scenario}: timed forecasts score {float(found.mean()):.3g} in "
+                f"{headline(task)}, where scores.json says {float(wanted.mean()):.3g} of these cases: score it again, "
+                "or is something skipped?"
+            )

@@ -1,0 +1,157 @@
+"""``timing.json`` of a run: the time that scoring took, and what ``emubench bench`` measured, mode by mode."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from emubench import schema, store
+from emubench.schema import Model, Name
+
+MAX_BYTES = 2**20
+RANKED = "offline_end_to_end"
+"""The scenario whose throughput is ranked: any number of cases at once, the start from the context included."""
+Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Line = Annotated[str, Field(max_length=200)]
+
+
+class Quantiles(Model):
+    """Median of repeated measurements, with their 10th and 90th percentile."""
+
+    median: Positive
+    low: Positive
+    high: Positive
+
+
+class Scenario(Model):
+    """One way of asking for forecasts: ``batch`` cases per call, over the horizon of the test split."""
+
+    batch: Annotated[int, Field(ge=1)]
+    repetitions: Count
+    """Calls with inputs never seen before: those that count."""
+    seconds: Quantiles
+    """Of one call."""
+    lyapunov_times_per_second: Quantiles
+    """Units of lead time of one member per second (kpz: samples)."""
+    trajectory_steps_per_second: Quantiles
+    """Sample intervals of one member per second."""
+    repeated_over_fresh: Positive
+    """Time of a call with an input seen before, in that of one with a fresh input."""
+    peak_memory: Count
+    """Bytes that a call takes beyond what was held before it."""
+
+
+class Hardware(Model):
+    """Where and how it was measured."""
+
+    device: Line
+    name: Line
+    driver: Line
+    cores: Count
+    threads: Count
+    dtype: Line
+    tf32: bool
+    compiled: bool
+    torch: Line
+    date: Line
+
+
+class Rung(Model):
+    """One solver setting, from the same contexts: how accurate and how fast."""
+
+    scheme: Name
+    steps_per_sample: Annotated[int, Field(ge=1)]
+    sites: Count
+    dtype: Name
+    start: Name
+    """``sample``, ``small`` or ``filter``: see :class:`emubench.solvers.Setting`."""
+    path: Name
+    """``kernel`` or ``torch``."""
+    accuracy: Number
+    """Mean headline score: valid prediction time, or CRPS."""
+    scenarios: dict[Name, Scenario]
+    cases: Annotated[list[Number], Field(max_length=100000)] = []
+    """Headline score per case."""
+
+
+class Speedup(Model):
+    """The emulator's throughput over the highest of any measured solver setting that is at least as accurate."""
+
+    value: Positive | None
+    low: Positive | None
+    high: Positive | None
+    """From the 10th and 90th percentiles of both timings; null where no setting measured is as accurate."""
+    scheme: Line
+    """The setting it is compared with."""
+    ranked: bool
+    """Whether the emulator's skill is high enough for its speed to be ranked."""
+    break_even: Positive | None
+    """Units of lead time that must be simulated before training has paid; null: never, as the solver is faster."""
+
+
+class Limit(Model):
+    """How near a rollout comes to what the device can do."""
+
+    flops_per_second: Positive
+    bytes_per_second: Positive
+    flops_ceiling: Positive
+    bytes_ceiling: Positive
+    binds: Name
+    """``arithmetic``, ``memory``, or ``overhead`` where neither is used to a tenth."""
+
+
+class Bench(Model):
+    """All that was measured of a run in one mode."""
+
+    emubench_version: Line
+    mode: Name
+    hardware: Hardware
+    memory_cap: Count
+    scenarios: dict[Name, Scenario]
+    rollout_note: Line = ""
+    """Why there is no rollout-only figure, where there is none."""
+    compile_seconds: Positive | None = None
+    accuracy: Number
+    accuracy_low: Number
+    accuracy_high: Number
+    skill: Number | None
+    speedups: dict[Name, Speedup] = {}
+    """By scenario."""
+    limits: dict[Name, Limit] = {}
+
+
+class Timing(BaseModel):
+    """What others need of ``timing.json``; further keys, such as the seconds that scoring took, are allowed there."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    lyapunov_times_per_second: Positive
+    benches: Annotated[dict[Name, Bench], Field(max_length=20)] = {}
+    ladder: Annotated[list[Rung], Field(max_length=200)] = []
+
+
+def read(run: Path) -> Timing | None:
+    """The timing of a run, if there is any."""
+    path = run / "timing.json"
+    return schema.read_json(Timing, path, MAX_BYTES) if path.exists() else None
+
+
+def add(run: Path, bench: Bench, ladder: list[Rung]) -> None:
+    """Write what was measured into the run's ``timing.json``, beside other modes; the plain mode's figure is ranked."""
+    path = run / "timing.json"
+    read(run)  # whatever lies there has to be sound
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known["benches"] = known.get("benches", {}) | {bench.mode: bench.model_dump()}
+    if ladder:
+        known["ladder"] = [rung.model_dump() for rung in ladder]
+    if bench.mode == "eager" or "lyapunov_times_per_second" not in known:
+        ranked = bench.scenarios[RANKED]
+        known["lyapunov_times_per_second"] = ranked.lyapunov_times_per_second.median
+        known["unit"] = f"units of lead time of one member per second, start included, batches of {ranked.batch} cases"
+        known |= {"threads": bench.hardware.threads, "device": bench.hardware.device}
+    store.write_text(path, json.dumps(known, indent=1) + "\n")

@@ -1,0 +1,183 @@
+"""``emubench bench``: the command on tiny runs, what it writes and prints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from emubench import bench, entries, jobs, modes, timing
+from emubench import task as tasks
+from emubench.bench import Options, Session
+from emubench.errors import EmubenchError
+from emubench.modes import Mode
+
+QUICK = Options(seconds=0.05, ladder_seconds=1.0)
+METRICS = [
+    "lyapunov_times_per_second",
+    "trajectory_steps_per_second",
+    "latency",
+    "peak_memory",
+    "speedup_at_equal_accuracy",
+    "break_even_lyapunov_times",
+    "valid_prediction_time",
+]
+
+
+@pytest.fixture(scope="module")
+def scored(data, tmp_path_factory):
+    folder = jobs.train(jobs.Job("linear", "lorenz63-clean", "tiny"), data, tmp_path_factory.mktemp("runs"))
+    jobs.score(folder, data)
+    return folder
+
+
+@pytest.fixture
+def run(scored, tmp_path):
+    return shutil.copytree(scored, tmp_path / "runs" / "linear" / "lorenz63-clean" / scored.name)
+
+
+def again(run):
+    return jobs.load(run)[0]
+
+
+def test_the_command_measures_checks_writes_and_prints(run, data, emubench):
+    """With the comparison in a child process, as always on the command line."""
+    kept = json.loads((run / "timing.json").read_text())
+    done = emubench("bench", run, "--data", data, "--seconds", 0.05, "--ladder", 1, "--json")
+    assert done.status == 0, done.err
+    rows = json.loads(done.out)
+    assert [row["metric"] for row in rows] == METRICS
+    assert all(set(row) == set(bench.ScoreRow.model_fields) for row in rows)
+    by = {row["metric"]: row for row in rows}
+    assert by["lyapunov_times_per_second"]["low"] <= by["lyapunov_times_per_second"]["value"]
+    assert 0 < by["latency"]["value"] < 1
+    stored = json.loads((run / "timing.json").read_text())
+    assert stored["test_seconds"] == kept["test_seconds"]
+    assert stored["lyapunov_times_per_second"] == by["lyapunov_times_per_second"]["value"]
+    read = timing.read(run)
+    assert read is not None
+    found = read.benches["eager"]
+    assert found.hardware.threads == 1
+    assert found.rollout_note.startswith("not available")
+    assert found.accuracy == by["valid_prediction_time"]["value"] == pytest.approx(stored_score(run), abs=1e-9)
+    assert found.speedups["offline_end_to_end"].ranked is False  # skill 0
+    assert {rung.scheme for rung in read.ladder} == {"rk4", "heun", "euler"}
+    (entry,) = entries.read_runs([run])
+    assert entry.throughput == stored["lyapunov_times_per_second"]
+    assert not list(run.glob(".*"))
+
+
+def stored_score(run):
+    (row,) = [r for r in entries.read_run(run).scores.rows if r.metric == "valid_prediction_time"]
+    return row.value
+
+
+def test_a_cheat_is_told_in_one_line_and_nothing_is_written(run, data, emubench, monkeypatch):
+    """Fewer steps when it is timed in this process; in the child it is the file's own self."""
+    kind = type(again(run))
+    original = kind.forecast
+
+    def less(self, context, n_steps, n_members, generator):
+        few = original(self, context, n_steps // 2, n_members, generator)
+        return (
+            few.repeat_interleave(2, dim=2)[:, :, :n_steps]
+            if n_steps % 2 == 0
+            else original(self, context, n_steps, n_members, generator)
+        )
+
+    monkeypatch.setattr(kind, "forecast", less)
+    before = (run / "timing.json").read_text()
+    done = emubench("bench", run, "--data", data, "--seconds", 0.05, "--ladder", 0)
+    assert done.status == 1
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("emubench: linear on lorenz63-clean: ")
+    assert "not the scored one" in done.err
+    assert (run / "timing.json").read_text() == before
+
+
+def test_one_ladder_serves_all_runs_of_a_task(run, data, monkeypatch):
+    session, calls = Session(data, QUICK), []
+    measure = bench.ladder.measure
+    monkeypatch.setattr(bench.ladder, "measure", lambda *a: calls.append(a[0].name) or measure(*a))
+    for _ in range(2):
+        session.bench(run, reference_emulator=again(run))
+    assert calls == ["lorenz63-clean"]
+
+
+def test_a_run_without_scores_or_with_others_is_refused(run, data, refused):
+    scores = json.loads((run / "scores.json").read_text())
+    (run / "scores.json").write_text(json.dumps(scores | {"truth_sha256": "0" * 64}))
+    assert "was not scored on these data" in refused("bench", run, "--data", data)
+    (run / "scores.json").unlink()
+    assert "has no scores yet" in refused("bench", run, "--data", data)
+
+
+@pytest.mark.slow
+def test_a_lower_precision_is_scored_anew_and_kept_apart(data, tmp_path):
+    settings = {"steps": 20, "width": 16}
+    folder = jobs.train(jobs.Job("resnet_ode", "lorenz63-clean", "tiny", overrides=settings), data, tmp_path)
+    jobs.score(folder, data)
+    plain = Session(data, Options(seconds=0.02, ladder_seconds=0)).bench(folder, reference_emulator=again(folder))
+    mode = Mode(precision="bfloat16")
+    low = Session(data, Options(mode, seconds=0.02, ladder_seconds=0)).bench(folder, reference_emulator=again(folder))
+    assert plain.accuracy == pytest.approx(stored_score(folder))
+    assert low.accuracy != plain.accuracy
+    assert set(plain.scenarios) > {"single_rollout", "offline_rollout"}
+    read = timing.read(folder)
+    assert read is not None
+    assert set(read.benches) == {"eager", "eager-bfloat16"}
+    ranked = plain.scenarios[timing.RANKED].lyapunov_times_per_second.median
+    assert read.lyapunov_times_per_second == ranked  # the plain mode's
+
+
+def test_without_a_compiler_the_eager_figure_and_one_line(run, data, monkeypatch, capsys):
+    monkeypatch.setattr(modes, "compiler", lambda: None)
+    session = Session(data, Options(Mode(compile=True), seconds=0.05, ladder_seconds=0))
+    assert capsys.readouterr().err == modes.NO_COMPILER + "\n"
+    assert session.bench(run, reference_emulator=again(run)).mode == "eager"
+
+
+def test_modes_say_what_they_need(run, data):
+    cpu = torch.device("cpu")
+    with pytest.raises(EmubenchError, match="no Stepper"):
+        modes.apply(again(run), Mode(compile=True), cpu)
+    with pytest.raises(EmubenchError, match="tf32: a GPU's number format"):
+        modes.apply(again(run), Mode(precision="tf32"), cpu)
+    with pytest.raises(EmubenchError, match="unknown --precision"):
+        Mode(precision="half")
+    assert modes.compile_options(cpu)["mode"] == "default"
+    assert modes.compile_options(torch.device("cuda"))["mode"] == "reduce-overhead"  # CUDA graphs
+    assert Mode(compile=True).name == "compiled"
+
+
+@pytest.mark.slow
+def test_a_compiled_flow_forecasts_the_same(data, tmp_path):
+    if modes.compiler() is None:
+        pytest.skip("no C++ compiler")
+    settings = {"steps": 20, "width": 16}
+    folder = jobs.train(jobs.Job("neural_ode", "lorenz96-clean", "tiny", overrides=settings), data, tmp_path)
+    jobs.score(folder, data)
+    options = Options(Mode(compile=True), seconds=0.2, ladder_seconds=0)
+    found = Session(data, options).bench(folder, reference_emulator=again(folder))
+    assert found.mode == "compiled"
+    assert found.compile_seconds is not None
+    assert found.compile_seconds > 0.1
+    assert found.accuracy == pytest.approx(stored_score(folder), abs=0.05)
+    assert "compile_seconds" in [r.metric for r in bench.rows(tasks.get("lorenz96-clean", "tiny"), found)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"benches": {"eager": {}}}, "benches.eager"),
+        ({"benches": []}, "benches"),
+        ({"ladder": [{"scheme": "rk4"}]}, "ladder.0"),
+    ],
+)
+def test_an_edited_timing_is_refused_with_the_key(run, change, words):
+    content = json.loads((run / "timing.json").read_text()) | change
+    (run / "timing.json").write_text(json.dumps(content))
+    with pytest.raises(EmubenchError, match=words):
+        entries.read_run(run)
