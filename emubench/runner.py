@@ -35,7 +35,8 @@ class Run:
     failed: dict[Step, Outcome] = field(default_factory=dict)
     seconds: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     """Of the steps that were done, by kind and baseline."""
-    workers: int = 1
+    workers: int = 0
+    """How many work at it, as far as it is known."""
 
     def counts(self) -> dict[str, Counter[str]]:
         """Steps by stage and state."""
@@ -70,8 +71,8 @@ def kind_of(step: Step) -> tuple[str, str]:
 
 
 def look(plan: Plan, data: Path, out: Path) -> Run:
-    """The state of a plan as the folders tell it."""
-    run = Run(plan, {})
+    """The state of a plan as the folders tell it; at work is who has a step under way."""
+    run, at_work = Run(plan, {}), set[str]()
     for step in plan.steps:
         record = steps.read_record(step, out)
         if steps.is_done(step, data, out):
@@ -79,8 +80,12 @@ def look(plan: Plan, data: Path, out: Path) -> Run:
         elif record is not None and record.state == "failed":
             log = str(steps.record_path(step, out).with_suffix(".log"))
             run.note(step, Outcome(record.seconds, record.worker, record.error or "failed", log))
+        elif record is not None and record.state == "running":
+            run.state[step] = "running"
+            at_work.add(record.worker)
         else:
-            run.state[step] = record.state if record is not None and record.state == "running" else "waiting"
+            run.state[step] = "waiting"
+    run.workers = len(at_work)
     _block(run)
     return run
 
@@ -215,7 +220,8 @@ def table(run: Run) -> Any:
     """Steps by stage and state with the time left, as a rich table."""
     from rich.table import Table
 
-    shown = Table("stage", *STATES, "time left", title=f"{run.workers} worker{'s' * (run.workers != 1)}")
+    title = f"{run.workers} worker{'s' * (run.workers != 1)}" if run.workers else "nobody at work; time left for one"
+    shown = Table("stage", *STATES, "time left", title=title)
     counts, left = run.counts(), run.left()
     for stage, states in counts.items():
         rest = left[stage]
@@ -263,6 +269,7 @@ def summary(run: Run) -> dict[str, Any]:
     """The state of a run for machines."""
     return {
         "stages": {stage: {s: states[s] for s in STATES} for stage, states in run.counts().items()},
+        "workers": run.workers,
         "seconds_left": run.left(),
         "failed": failures(run),
     }

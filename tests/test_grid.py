@@ -239,7 +239,28 @@ def test_status_shows_the_table_and_writes_nothing(copy, emubench):
     shown = emubench("status", *options(copy))
     assert shown.status == 0
     assert shown.out.count("0:00:00") == 3
+    assert "nobody at work" in shown.out
     assert contents(copy) == before
+
+
+def test_status_tells_who_is_at_work_and_shares_the_time_left_among_them(file, tmp_path, emubench):
+    plan = grid.expand(file, tmp_path / "data")
+    shard_steps = [step for step in plan.steps if step.kind == "shard"]
+    records = [("done", "a:1", 8.0), ("running", "a:1", 0.0), ("running", "b:7", 0.0), ("running", "b:7", 0.0)]
+    for step, (state, worker, seconds) in zip(shard_steps[:4], records, strict=True):
+        record = steps.Record.model_validate({"state": state, "worker": worker, "seconds": seconds})
+        store.write_text(steps.record_path(step, tmp_path / "runs"), record.model_dump_json())
+    made = Target(tasks.get("lorenz63-clean", "tiny"), "truth", 0, tmp_path / "data")
+    store.write_text(made.shard("train/truth", 0), "")
+    told = json.loads(emubench("status", *options(tmp_path), "--json").out)
+    assert (told["workers"], told["stages"]["generate"]["running"], told["stages"]["generate"]["done"]) == (2, 3, 1)
+    run = runner.look(plan, tmp_path / "data", tmp_path / "runs")
+    run.seconds["merge", ""].append(0.0)
+    left = 8.0 * (len(shard_steps) - 1)
+    assert run.left()["generate"] == left
+    table = runner.table(run)
+    assert table.title == "2 workers"
+    assert f"0:{int(left / 2) // 60:02}:{int(left / 2) % 60:02}" in list(table.columns[-1].cells)
 
 
 def test_runs_of_other_data_are_refused_by_name(copy, emubench):
