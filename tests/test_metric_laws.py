@@ -155,6 +155,20 @@ def test_members_do_not_depend_on_their_order(truth_of, metric, name):
     torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("metric", "name", "symmetry"), [(m, t, s) for m, t in PAIRS for s in tasks.get(t).system.symmetries()]
+)
+def test_images_of_forecast_and_truth_under_a_symmetry_score_the_same(truth_of, metric, name, symmetry):
+    module = metrics.get(metric)
+    truth = truth_of(name, module.split)
+    forecast = make("drifting", truth, evaluate.n_members(truth.task, module.split))
+    forecast[0, 1, 50:] = NAN
+    act = truth.task.system.symmetries()[symmetry]
+    mirrored = Truth(truth.task, act(truth.values), truth.start, truth.pool, truth.reference)
+    assert not torch.equal(mirrored.values, truth.values)
+    assert scores(module, act(forecast), mirrored) == pytest.approx(scores(module, forecast, truth), rel=1e-8, abs=1e-10)
+
+
 @pytest.mark.parametrize(("metric", "name"), PAIRS)
 def test_single_precision_scores_the_same(truth_of, metric, name):
     module = metrics.get(metric)
