@@ -1,0 +1,189 @@
+"""polynomial: the next sample as a polynomial of the last ones, fitted in closed form.
+
+u(t + 1) = w · [monomials of x up to a degree], with x the state, on rings the values around a site: the baseline that
+knows no more than that many equations are polynomial and local. With delays and products it is the nonlinear vector
+autoregression of Gauthier et al. 2021, doi:10.1038/s41467-021-25801-2.
+
+Differences from the paper: monomials are local and alike at all sites of a ring, their reach shrinking with the degree,
+or on smooth fields of the principal directions of the values around a site. Under noise the normal equations are made
+of Hermite polynomials, whose mean over the noise is the monomial of the noise-free value: the fit is closed and without
+bias at any noise that is known (errors in variables). Gappy fields: places observed all over, or fields filled in, then
+fits repeated on analyses of an ensemble filter with the map as its model, which also starts the forecasts. lorenz63
+from x alone: a window of delays. kpz: products of local slopes give the conditional mean, with coloured innovations.
+
+Knowledge: structure (polynomial terms; locality and translation on rings, shift of height for kpz). Expected scores and
+cost: ``baselines/README.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from emubench.dataset import Observations
+from emubench.errors import EmubenchError
+from emubench.growth import GrowthMap, local_products
+from emubench.ridge_map import Features, MapConfig, RidgeMap
+from emubench.task import Task
+from emubench.training import Log
+from emubench.weak_form import unbiased_powers
+
+knowledge = "structure"
+Term = tuple[int, ...]
+"""The inputs multiplied, in order; the empty one is the constant."""
+MOST_TERMS = 20_000
+
+
+@dataclass(frozen=True)
+class Config(MapConfig):
+    """The map's; the degree; on rings the sites on either side that monomials of degree 1, 2, … take."""
+
+    degree: int = 3
+    reach: tuple[int, ...] = ()
+    """Empty: the radius at every degree."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.degree <= 5:
+            raise EmubenchError(f"degree: {self.degree} where 1 to 5 belongs")
+        if self.reach and (sorted(self.reach, reverse=True) != list(self.reach) or len(self.reach) != self.degree):
+            raise EmubenchError(f"reach: {self.reach} where one number per degree belongs, none above the one before")
+        if self.reach and self.directions:
+            raise EmubenchError("reach and directions: directions have no places")
+
+
+def default_config(task: Task) -> Config:
+    """Settings per system and track, chosen on validation data and on data of another seed."""
+    system, track = task.system.name, task.track
+    noisy, gappy = task.observation.noise > 0, task.observation.fraction < 1
+    if task.system.stochastic:
+        return Config(radii=(4,), rounds=2, filtered=(4, 256))
+    if system == "lorenz96":
+        if not noisy:
+            return Config(degree=5, reach=(5, 5, 5, 4, 2), radii=(5,), horizon=6.0)
+        base = Config(degree=3, radii=(4,), rows=600_000, ridges=(1e-6,), inflations=(1.06, 1.12), localisation=5.0)
+        if not gappy:
+            return base
+        base = replace(base, radii=(3,), near=2, rows=60_000, inflations=(1.1,), horizon=1.5, rounds=6)
+        if track == "scarce":
+            return replace(base, degree=2, radii=(2,), ridges=(1e-3, 1e-2, 1e-1), filtered=(1, 256))
+        return replace(base, ridges=(1e-3,), filtered=(16, 96))
+    if system == "kuramoto_sivashinsky":
+        base = Config(degree=4, directions=9, radii=(16,), ridges=(1e-6,), smooth=True)
+        if not noisy:
+            return replace(base, radii=(20,), ridges=(1e-8,), training_noises=(0.003, 0.006), horizon=4.0)
+        base = replace(base, half_width=2, training_noises=(0.02,), members=24, inflations=(1.1,), rounds=2)
+        if track == "scarce":
+            return replace(base, degree=3, ridges=(1e-6, 1e-3), filtered=(1, 256))
+        return replace(base, filtered=(16, 96), degree=3 if gappy else 4)
+    if not noisy:
+        return Config(degree=5, radii=(0,), ridges=(1e-18, 1e-14, 1e-10), horizon=8.0)
+    base = Config(degree=5, radii=(0,), ridges=(1e-5, 1e-4, 1e-3, 3e-3), inflations=(1.02, 1.1), rounds=4)
+    if not task.full_state:
+        base = replace(base, degree=3, delays=6, half_width=4, ridges=(1e-4, 1e-3, 1e-2), inflations=(1.05, 1.2))
+        base = replace(base, horizon=1.5, rounds=2)
+    return replace(base, filtered=(1, 256)) if track == "scarce" else base
+
+
+class Monomials(Features):
+    """x → the products ``terms`` of its values: the constant, the values, then the rest."""
+
+    unbiased = True
+
+    def __init__(self, terms: list[Term]) -> None:
+        super().__init__()
+        self.terms, self.size = terms, len(terms)
+        place: dict[Term, int] = {(): 0}
+        self.steps: list[tuple[list[int], list[int]]] = []
+        for degree in range(1, 1 + max(map(len, terms))):
+            chosen = [t for t in terms if len(t) == degree]
+            self.steps.append(([place[t[:-1]] for t in chosen], [t[-1] for t in chosen]))
+            place = {t: i for i, t in enumerate(chosen)}
+
+    def forward(self, x: Float[Tensor, "R I"]) -> Float[Tensor, "R F"]:
+        """All terms: those of a degree are those of one less times their last factor."""
+        return torch.cat(list(self.by_degree(x))).T
+
+    def by_degree(self, x: Float[Tensor, "R I"]) -> Iterator[Float[Tensor, "F2 R"]]:
+        """The terms of degree 0, 1, …"""
+        x = x.T.contiguous()
+        block = torch.ones_like(x[:1])
+        yield block
+        for shorter, last in self.steps:
+            block = block[shorter] * x[last]
+            yield block
+
+    def combine(self, x: Float[Tensor, "R I"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "R K"]:
+        """The same times ``weight``; no degree is held longer than needed."""
+        total, first = torch.zeros(weight.shape[1], len(x), dtype=x.dtype), 0
+        for block in self.by_degree(x):
+            total += weight[first : first + len(block)].T @ block
+            first += len(block)
+        return total.T
+
+    def moments(self, x: Float[Tensor, "R I"], y: Float[Tensor, "R K"], variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of f fᵀ and f yᵀ at the noise-free inputs: a product of two monomials is one of twice the degree."""
+        doubled = sorted({tuple(sorted(a + b)) for a in self.terms for b in self.terms}, key=lambda t: (len(t), t))
+        place = {term: i for i, term in enumerate(doubled)}
+        table = torch.tensor([[place[tuple(sorted(a + b))] for b in self.terms] for a in self.terms])
+        means, moment = torch.zeros(len(doubled), dtype=x.dtype), torch.zeros(self.size, y.shape[1], dtype=x.dtype)
+        split = max(64, 2**23 // len(doubled))
+        for part, goal in zip(x.split(split), y.split(split), strict=True):
+            means += products(part, variance, doubled).sum(1)
+            moment += products(part, variance, self.terms) @ goal
+        return means[table] / len(x), moment / len(x)
+
+
+def products(x: Float[Tensor, "R I"], variance: float | Tensor, terms: list[Term]) -> Float[Tensor, "F R"]:
+    """The terms of what ``x`` observes with errors of ``variance``, unbiased (0: of ``x`` itself).
+
+    Each is a shorter one, in the list or not, times a power (a Hermite polynomial) of its last factor.
+    """
+    powers = unbiased_powers(x.T, torch.as_tensor(variance, dtype=x.dtype).reshape(-1, 1), max(map(len, terms)))
+    known: dict[Term, Tensor] = {(): powers[0, 0]}
+
+    def value(term: Term) -> Tensor:
+        if term not in known:
+            times = term.count(term[-1])
+            rest, last = term[:-times], powers[times, term[-1]]
+            known[term] = value(rest) * last if rest else last
+        return known[term]
+
+    return torch.stack([value(term) for term in terms])
+
+
+def monomials(n_inputs: int, config: Config, width: int) -> Monomials:
+    """All up to the degree; with a ``reach`` those whose sites, in windows of ``width``, lie within it."""
+    terms: list[Term] = [()]
+    for degree in range(1, config.degree + 1):
+        near = config.reach[degree - 1] if config.reach else width
+        allowed = [i for i in range(n_inputs) if degree == 1 or abs(i % width - width // 2) <= near]
+        terms += combinations_with_replacement(allowed, degree)
+        if len(terms) > MOST_TERMS:
+            raise EmubenchError(f"degree: {config.degree} of {n_inputs} inputs gives over {MOST_TERMS} monomials")
+    return Monomials(terms)
+
+
+def build(task: Task, config: Config) -> RidgeMap | GrowthMap:
+    """The emulator before training."""
+    if task.system.stochastic:
+        features, size = local_products(config.radii[0])
+        kept = {"rounds": config.rounds, "members": config.members, "filtered": config.filtered}
+        return GrowthMap(task, config.radii[0], features, size, **kept)
+    if not task.system.ring and config.reach:
+        raise EmubenchError(f"reach: {config.reach} off a ring, where none belongs")
+    width = 2 * config.radii[0] + 1 if task.system.ring and not config.directions else 10**6
+    return RidgeMap(task, config, lambda n_inputs: monomials(n_inputs, config, width))
+
+
+def train(emulator: RidgeMap | GrowthMap, data: Observations, config: Config, seed: int, log: Log) -> None:
+    """Closed form; the seed draws the places regressed on and the filter's members."""
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(emulator, GrowthMap):
+        return emulator.fit(data, generator)
+    emulator.fit(data, generator, log)

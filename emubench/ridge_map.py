@@ -1,0 +1,388 @@
+"""A map from one sample to the next, linear in chosen features of local values, fitted in closed form.
+
+u(t + 1) = w · f(u(t), u(t − 1) …), on rings with f the same at every site of the values around it; ridge regression
+shrinks w towards persistence. Units may be stacked: each further one sees the forecast of the one before it as another
+field, and corrects it (the depth of Mandal & Gottwald 2025, doi:10.1038/s41467-025-61195-1).
+
+Three ways against noise in the regressors, which biases least squares: features that know their unbiased moments
+(polynomials) are regressed on observations as they are; others on smoothed ones; and both can be fitted anew on
+analyses of an ensemble filter with the map itself as the model (Brajard et al. 2020, doi:10.1016/j.jocs.2020.101171).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emubench.climate_filter import ClimateFilter
+from emubench.dataset import Observations, windows
+from emubench.emulator import Emulator, step_forecast
+from emubench.errors import EmubenchError
+from emubench.flows import signal_band
+from emubench.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
+from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
+from emubench.task import Task
+from emubench.training import Log, copy_state
+
+SPLIT = 4096
+"""Rows regressed on at a time."""
+CACHED = 512
+"""Places forecast at a time: their features stay in the cache."""
+
+
+@dataclass(frozen=True)
+class MapConfig:
+    """Window, regression, filter; of the settings that are tuples the validation forecasts choose."""
+
+    delays: int = 1
+    radii: tuple[int, ...] = (2,)
+    """Sites on either side that each unit sees (rings); as many units as there are numbers."""
+    directions: int = 0
+    """Principal directions of the window kept as inputs (0: the values themselves)."""
+    ridges: tuple[float, ...] = (1e-12,)
+    """In units of each feature's mean square."""
+    training_noises: tuple[float, ...] = (0.0,)
+    """Added to the regressors, in σ; of noisy ones so much is not corrected for."""
+    near: int = 0
+    """Sites on either side that the first fit of gappy fields takes, where few places are whole (0: the radius)."""
+    rows: int = 60_000
+    rounds: int = 0
+    """Fits on the filter's analyses of ``filtered`` (trajectories, samples), after the first one."""
+    filtered: tuple[int, ...] = (16, 256)
+    members: int = 40
+    inflations: tuple[float, ...] = (1.05,)
+    localisation: float = 0.0
+    half_width: int = 0
+    """Samples on either side of a smoothing of noisy series before the first fit (0: none)."""
+    smooth: bool = False
+    """Keep a ring within the spatial modes in which the data show a signal."""
+    horizon: float = 2.0
+    """Of the validation forecasts, in units of lead time."""
+
+    def __post_init__(self) -> None:
+        for name in ("delays", "rows", "horizon"):
+            if not getattr(self, name) > 0:
+                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
+        for name in ("radii", "ridges", "training_noises", "inflations"):
+            values = getattr(self, name)
+            if not values or not all(isinstance(v, int | float) and v >= 0 for v in values):
+                raise EmubenchError(f"{name}: {values} where numbers of at least 0 belong")
+        if self.members < 2 or min(self.inflations) <= 0 or len(self.filtered) != 2:
+            raise EmubenchError(
+                f"a filter of {self.members} members, inflation {self.inflations}, on {self.filtered}: at least 2, "
+                "above 0, and two numbers belong"
+            )
+
+
+class Features(nn.Module):
+    """Features of inputs ``"... I"``: the constant, the inputs, then others, ``size`` in all."""
+
+    size: int
+    unbiased = False
+    """Whether :meth:`moments` is there."""
+
+    def draw(self, x: Float[Tensor, "R I"], generator: torch.Generator) -> None:
+        """Draw or scale what is not fitted, given inputs as they will come."""
+
+    def combine(self, x: Float[Tensor, "R I"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "R K"]:
+        """The features times ``weight``."""
+        return self(x) @ weight
+
+    def moments(self, x: Float[Tensor, "R I"], y: Float[Tensor, "R K"], variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of f fᵀ and f yᵀ at what ``x`` observes with independent Gaussian errors of ``variance`` "I"."""
+        raise NotImplementedError
+
+
+class Window(nn.Module):
+    """What a place sees of some fields: on rings every site the values around it, else one place everything.
+
+    With ``directions`` the values are replaced by so many of their principal ones, each in units of its deviation.
+    """
+
+    basis: Tensor
+    scale: Tensor
+
+    def __init__(self, n: int, ring: bool, channels: int, radius: int, directions: int = 0) -> None:
+        super().__init__()
+        if ring and 2 * radius >= n:
+            raise EmubenchError(f"radii: {radius} where at most {(n - 1) // 2} belongs, on a ring of {n} sites")
+        self.ring, self.radius, self.width = ring, radius, 2 * radius + 1 if ring else n
+        self.n_values = channels * self.width
+        if directions > self.n_values:
+            raise EmubenchError(f"directions: {directions} where at most {self.n_values} belong, of so many values")
+        self.size = directions or self.n_values
+        self.register_buffer("basis", torch.zeros(self.n_values if directions else 0, self.size, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(self.size, dtype=torch.float64))
+
+    def values(self, fields: Float[Tensor, "B C N"]) -> Float[Tensor, "P V"]:
+        """The values themselves."""
+        if not self.ring:
+            return fields.flatten(1)
+        return neighbourhoods(fields, self.radius).movedim(1, 2).flatten(2).flatten(0, 1)
+
+    def forward(self, fields: Float[Tensor, "B C N"]) -> Float[Tensor, "P I"]:
+        """The inputs of every place."""
+        values = self.values(fields)
+        return values @ self.basis / self.scale if len(self.basis) else values
+
+    def set_basis(self, fields: Float[Tensor, "B C N"], noise: float) -> None:
+        """Principal directions of the values; their deviations are those without the noise."""
+        if len(self.basis):
+            values = self.values(fields)
+            values = values[~torch.isnan(values).any(1)]
+            power, vectors = torch.linalg.eigh(values.T @ values / len(values))
+            self.basis.copy_(vectors.flip(1)[:, : self.size])
+            power = power.flip(0)[: self.size]
+            self.scale.copy_((power - noise**2).clamp(min=1e-6 * float(power[0])).sqrt())
+
+    def centre(self) -> Float[Tensor, "I K"]:
+        """Weights of the inputs that repeat the centre of the last field (off rings: all of it)."""
+        eye = torch.eye(self.n_values, dtype=torch.float64)[:, self.n_values - self.width :]
+        chosen = eye[:, self.radius, None] if self.ring else eye
+        return (self.basis.T @ chosen) * self.scale[:, None] if len(self.basis) else chosen
+
+
+class Unit(nn.Module):
+    """Features of what each place sees, and their weights."""
+
+    weight: Tensor
+
+    def __init__(self, n: int, window: Window, features: Features) -> None:
+        super().__init__()
+        self.n, self.window, self.features = n, window, features
+        self.register_buffer("weight", torch.zeros(features.size, 1 if window.ring else n, dtype=torch.float64))
+
+    def skip(self) -> Float[Tensor, "F K"]:
+        """Weights that repeat the newest field."""
+        weight = torch.zeros_like(self.weight)
+        weight[1 : 1 + self.window.size] = self.window.centre()
+        return weight
+
+    def forward(self, fields: Float[Tensor, "B C N"]) -> Float[Tensor, "B N"]:
+        """The next sample."""
+        parts = [self.features.combine(x, self.weight) for x in self.window(fields).split(CACHED)]
+        return torch.cat(parts).view(len(fields), self.n)
+
+
+class RidgeMap(nn.Module):
+    """The map as a Stepper; its states are windows "d N", newest last, of deviations in σ, float64."""
+
+    units: list[Unit]
+    mean: Tensor
+    std: Tensor
+    bound: Tensor
+    band: Tensor
+    inflation: Tensor
+
+    def __init__(self, task: Task, config: MapConfig, features: Callable[[int], Features]) -> None:
+        super().__init__()
+        (self.n,), self.ring, self.config, self.delays = task.shape, task.system.ring, config, config.delays
+        self.clean = task.observation.noise == 0 and task.observation.fraction == 1
+        directions = config.directions if self.ring else 0
+        seen = [Window(self.n, self.ring, config.delays + (k > 0), r, directions) for k, r in enumerate(config.radii)]
+        stack = nn.ModuleList(Unit(self.n, window, features(window.size)) for window in seen)
+        self.units = stack  # type: ignore[assignment]
+        newest = list(range((config.delays - 1) * self.n, config.delays * self.n))
+        self.filter = ClimateFilter(len(newest) * config.delays, newest, config.members, 1.0, config.localisation)
+        for name in ("mean", "std", "bound"):
+            self.register_buffer(name, torch.ones(self.n, dtype=torch.float64))
+        self.register_buffer("band", torch.ones(self.n // 2 + 1 if config.smooth else 0, dtype=torch.float64))
+        self.register_buffer("inflation", torch.ones((), dtype=torch.float64))
+
+    def advance(self, window: Float[Tensor, "B d N"]) -> Float[Tensor, "B N"]:
+        """The next sample, kept within the band and the bounds of the data."""
+        new = torch.nan_to_num(self.stacked(window, len(self.units)))
+        if len(self.band):
+            new = torch.fft.irfft(self.band * torch.fft.rfft(new), n=self.n)
+        return new.clamp(-self.bound, self.bound)
+
+    def stacked(self, window: Float[Tensor, "B d N"], n_units: int) -> Float[Tensor, "B N"]:
+        """Forecast of the first ``n_units`` units; of none the newest sample."""
+        new = window[:, -1]
+        for k in range(n_units):
+            new = self.units[k](torch.cat([window, new[:, None]], dim=1) if k else window)
+        return new
+
+    def shift(self, state: Float[Tensor, "M B D"]) -> Float[Tensor, "M B D"]:
+        """One sample interval for flattened windows."""
+        window = state.reshape(-1, self.delays, self.n)
+        return torch.cat([window[:, 1:], self.advance(window)[:, None]], dim=1).view(state.shape)
+
+    # --- the Stepper protocol, in physical units at its ends ---
+
+    def start(self, context: Tensor, n_members: int, generator: torch.Generator) -> Tensor:
+        """The window ``"1 B D"`` at the last context sample: the analysis mean."""
+        seen = (context - self.mean) / self.std
+        if self.clean and not torch.isnan(seen[:, -self.delays :]).any():
+            return seen[:, -self.delays :].flatten(1)[None]
+        self.filter.inflation = float(self.inflation)
+        return self.filter.analysis(self.shift, seen).mean(0, keepdim=True)
+
+    def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
+        """One sample interval."""
+        return self.shift(state)
+
+    def read(self, state: Tensor) -> Tensor:
+        """Scored components."""
+        return state[..., -self.n :] * self.std + self.mean
+
+    def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
+        """Roll the map out."""
+        return step_forecast(self, context, n_steps, n_members, generator)
+
+    # --- fitting ---
+
+    @torch.no_grad()
+    def fit(self, data: Observations, generator: torch.Generator, log: Log) -> None:
+        """Fit on the observations, then ``rounds`` times on the filter's analyses; the best by validation stays."""
+        observed = self.prepare(data)
+        states, noise = self.first_states(observed, float((data.noise_std / data.std).mean()))
+        stretches = windows(states, self.delays + 1)
+        pairs = stretches[:, :-1], stretches[:, -1]
+        filled = interpolate_ring(states) if self.ring else torch.nan_to_num(states)
+        self.filter.set_first(windows(filled, self.delays, stride=7).flatten(1), generator)
+        best, least = copy_state(self), float("inf")
+        for done in range(1 + (0 if self.clean else self.config.rounds)):
+            if done:
+                pairs, noise = self.analysed(observed), 0.0
+            own, own_least = self.best_fit(pairs, noise, data, generator)
+            if own_least < least:
+                best, least = own, own_least
+            self.load_state_dict(own)
+            log(done + 1, self.config.rounds + 1, validation=own_least)
+        self.load_state_dict(best)
+
+    def analysed(self, observed: Float[Tensor, "B T N"]) -> tuple[Tensor, Tensor]:
+        """Analyses "R d N" and the analyses "R N" that follow.
+
+        These lean to the map's own forecasts, so that each round goes a part of the way; with the noisy observations
+        as targets rounds go further, but diverge.
+        """
+        rows, length = self.config.filtered
+        self.filter.inflation = float(self.inflation)
+        analyses = self.filter.analyses(self.shift, observed[:rows, :length]).unflatten(-1, (self.delays, self.n))
+        skip = min(24, length // 4)
+        return analyses[:, skip:-1].flatten(0, 1), analyses[:, skip + 1 :, -1].flatten(0, 1)
+
+    @torch.no_grad()
+    def prepare(self, data: Observations) -> Float[Tensor, "B T N"]:
+        """Take over the data's scales; return the training observations in σ."""
+        self.mean.copy_(data.mean)
+        self.std.copy_(data.std)
+        self.filter.noise.copy_(data.noise_std / data.std)
+        observed = (data.train - data.mean) / data.std
+        self.bound.copy_(1.25 * observed[~torch.isnan(observed)].abs().max().expand(self.n))
+        if self.config.smooth:
+            self.band.copy_(signal_band(observed, data))
+        return observed
+
+    def first_states(self, observed: Float[Tensor, "B T N"], noise: float) -> tuple[Tensor, float]:
+        """What the first fit is made of, and the noise that it has to correct for."""
+        if self.clean:
+            return observed, 0.0
+        left, states, half_width = noise, observed, self.config.half_width
+        if half_width:
+            states = local_cubic(observed, half_width)
+            left = noise * float(cubic_weights(half_width)[half_width]) ** 0.5
+        gappy = self.ring and bool(torch.isnan(observed).any())
+        if self.config.smooth and (gappy or half_width):
+            return gaussian_fill(states, left), 0.0
+        seen = self.units[0].window(states.flatten(0, 1)[::16, None])
+        if gappy and bool(torch.isnan(seen[:, ~self.far()]).any(1).all()):
+            return interpolate_ring(states), left  # no place is observed all over: a biased start
+        return states, 0.0 if half_width else left
+
+    def places(
+        self, pairs: tuple[Tensor, Tensor], unit: int, generator: torch.Generator, jitter: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs ``"R I"`` of a unit and the values ``"R K"`` that follow, at places that are observed all over."""
+        (past, new), count = pairs, max(1, self.config.rows // (self.n if self.ring else 1))
+        # of gappy fields all snapshots: a small share of the places is observed all over
+        count = len(past) if torch.isnan(past).any() else count
+        chosen = torch.randperm(len(past), generator=generator)[:count]
+        past, new = past[chosen], new[chosen]
+        if jitter:
+            past = past + jitter * torch.randn(past.shape, generator=generator, dtype=past.dtype)
+        fields = torch.cat([past, self.stacked(past, unit)[:, None]], dim=1) if unit else past
+        x, y = self.units[unit].window(fields), new.reshape(-1, self.units[unit].weight.shape[1])
+        if unit == 0 and torch.isnan(past).any():
+            x = torch.where(self.far(), 0.0, x)
+        whole = ~(torch.isnan(x).any(1) | torch.isnan(y).any(1))
+        return x[whole][: self.config.rows], y[whole][: self.config.rows]
+
+    def far(self) -> Float[Tensor, " I"]:
+        """Inputs of the first unit that the first fit of gappy fields leaves out."""
+        window, near = self.units[0].window, self.config.near if self.config.near else self.n
+        return (torch.arange(window.size) % window.width - window.radius).abs() > near
+
+    def best_fit(
+        self, pairs: tuple[Tensor, Tensor], noise: float, data: Observations, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], float]:
+        """Weights with the training noise, ridges and inflation of least validation error, and that error."""
+        best, least = copy_state(self), float("inf")
+        for training_noise in self.config.training_noises:
+            own, own_least = copy_state(self), float("inf")
+            for k, unit in enumerate(self.units):
+                own_least = float("inf")
+                for weight in self.candidates(k, pairs, noise, training_noise, generator):
+                    unit.weight.copy_(weight)
+                    for later in self.units[k + 1 :]:
+                        later.weight.copy_(later.skip())  # until it is fitted, it repeats what it is given
+                    for inflation in self.config.inflations[: 1 if self.clean else None]:
+                        self.inflation.fill_(inflation)
+                        if (value := self.error(data)) < own_least:
+                            own, own_least = copy_state(self), value
+                self.load_state_dict(own)
+            if own_least < least:
+                best, least = own, own_least
+        return best, least
+
+    def candidates(
+        self, k: int, pairs: tuple[Tensor, Tensor], noise: float, training_noise: float, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Weights of unit ``k`` for each ridge."""
+        unit, sample = self.units[k], pairs[0][:: max(1, len(pairs[0]) // 2048)]
+        unit.window.set_basis(torch.cat([sample, self.stacked(sample, k)[:, None]], dim=1) if k else sample, noise)
+        exact = noise > 0 and unit.features.unbiased and k == 0
+        x, y = self.places(pairs, k, generator, 0.0 if exact else training_noise)
+        unit.features.draw(x[:20_000], generator)
+        if exact:
+            variance = (noise**2 - training_noise**2) / unit.window.scale**2
+            gram, moment = unit.features.moments(x, y, torch.where((x == 0).all(0), 0.0, variance))
+            yield from (solve_moments(gram, moment, unit.skip(), ridge) for ridge in self.config.ridges)
+        else:
+            blocks = (
+                torch.cat([unit.features(p), q], dim=1) for p, q in zip(x.split(SPLIT), y.split(SPLIT), strict=True)
+            )
+            factor = triangular_factor(blocks)
+            yield from (solve_factor(factor, unit.skip(), ridge) for ridge in self.config.ridges)
+
+    def error(self, data: Observations) -> float:
+        """Of short forecasts of validation data."""
+        return forecast_error(self, data, self.delays if self.clean else 48, self.config.horizon)
+
+
+@torch.no_grad()
+def forecast_error(emulator: Emulator, data: Observations, context: int, horizon: float) -> float:
+    """Mean squared error, in σ and at most 4, of forecasts from ``context`` validation samples over ``horizon``.
+
+    Of a growing height the spatial mean is taken off. NaN counts 4.
+    """
+    length = data.validation.shape[1]
+    context = min(context, length // 3)
+    steps = max(1, min(round(horizon / data.task.lead_time_step), length - context))
+    check = windows(data.validation, context + steps, stride=max(1, length // 8))[:32]
+    forecast, truth = (
+        emulator.forecast(check[:, :context], steps, 1, torch.Generator().manual_seed(0))[0],
+        check[:, context:],
+    )
+    seen = ~torch.isnan(truth)
+    if data.task.system.stochastic:
+        forecast = forecast - forecast.mean(-1, keepdim=True)
+        truth = truth - truth.nanmean(-1, keepdim=True)
+    error = torch.nan_to_num(((forecast - truth) / data.std).square()[seen], nan=4.0)
+    return float(error.clamp(max=4).mean())
