@@ -79,7 +79,7 @@ def default_config(task: Task) -> Config:
             return replace(base, radii=(20,), ridges=(1e-8,), training_noises=(0.003, 0.006), horizon=4.0)
         base = replace(base, half_width=2, training_noises=(0.02,), members=24, inflations=(1.1,), rounds=2)
         if track == "scarce":
-            return replace(base, degree=3, ridges=(1e-6, 1e-3), filtered=(1, 256))
+            return replace(base, degree=3, directions=7, training_noises=(0.06,), filtered=(1, 256))
         return replace(base, filtered=(16, 96), degree=3 if gappy else 4)
     if not noisy:
         return Config(degree=5, radii=(0,), ridges=(1e-18, 1e-14, 1e-10), horizon=8.0)
@@ -87,7 +87,7 @@ def default_config(task: Task) -> Config:
     if not task.full_state:
         base = replace(base, degree=3, delays=6, half_width=4, ridges=(1e-4, 1e-3, 1e-2), inflations=(1.05, 1.2))
         base = replace(base, horizon=1.5, rounds=2)
-    return replace(base, filtered=(1, 256)) if track == "scarce" else base
+    return replace(base, delays=4, filtered=(1, 256)) if track == "scarce" else base
 
 
 class Monomials(Features):
