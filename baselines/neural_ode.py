@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ from torch import Tensor, nn
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError, unknown
 from emubench.flows import FlowConfig, LearnedFlow, fit_innovation
+from emubench.integrate import etdrk4_coefficients, etdrk4_step
+from emubench.networks import ProductMlp, RingField
 from emubench.task import Task
 from emubench.training import Descent, Log, masked_mse, polish
 
@@ -36,7 +39,7 @@ knowledge = "structure"
 LONGEST = 0.3
 """Lyapunov times that a training segment may last."""
 POLISHED = 4096
-"""Windows that the last iterations see, all at once."""
+"""Windows that the last iterations see, all at once; on rings sites of windows, twice as many."""
 SOLVERS = ("rk4", "dopri5", "dopri8", "bosh3", "adaptive_heun")
 
 
@@ -51,7 +54,9 @@ class Config(FlowConfig):
     tolerance: float = 1e-5
     """Relative and absolute, in σ, of the adaptive solvers."""
     damping: float = 0.0
-    """Strength of the fixed dissipative linear term, per sample interval."""
+    """Rate γ, per sample interval, of a linear term −γ u (on rings −γ sin⁴(κ/2) for each mode κ), solved exactly."""
+    coarse: int = 1
+    """With a linear term on rings the field acts on every so-manieth site: enough of them carry the band's modes."""
     continuity: float = 0.0
     """Weight of the gap between the end of a segment and the start of the next."""
     polish: int = 0
@@ -61,7 +66,7 @@ class Config(FlowConfig):
         super().__post_init__()
         if self.solver not in SOLVERS:
             raise unknown("solver of neural_ode", self.solver, SOLVERS)
-        for name in ("substeps", "tolerance"):
+        for name in ("substeps", "tolerance", "coarse"):
             if not getattr(self, name) > 0:
                 raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
         if self.polish < 0 or self.polish % 50:
@@ -107,25 +112,68 @@ def longest_segment(task: Task) -> int:
 class NeuralOde(LearnedFlow):
     """Encoder, vector field and innovations; time is counted in sample intervals."""
 
+    exponential: Tensor
+
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__(task, config)
         self.config = config
+        if config.coarse > 1 and (self.n % config.coarse or not config.damping or not self.ring):
+            raise EmubenchError(f"coarse: {config.coarse} needs damping and a ring of so many times as many sites")
+        shape = np.sin(np.pi * np.arange(self.n // 2 + 1) / self.n) ** 4 if self.ring else np.ones(1)
+        self.symbol = -config.damping * shape
+        """Of the linear term: one rate per mode, off rings one for all components."""
+        coefficients = np.stack(etdrk4_coefficients(self.symbol, 1 / config.substeps))
+        self.register_buffer("exponential", torch.from_numpy(coefficients).float(), persistent=False)
+
+    def new_field(self, config: FlowConfig) -> nn.Module:
+        """A perceptron of products; on rings the same around every site, for kpz of bounded differences."""
+        if self.growth:
+            return super().new_field(config)
+        if not self.ring:
+            return ProductMlp(self.n_state, self.n_state, config.width)
+        field = RingField(config.radius, config.width)
+        field.network = ProductMlp(2 * config.radius + 1, 1, config.width)
+        return field
 
     def tendency(self, state: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """f(u), with the dissipative linear term: −γ u, on rings γ times the discrete Laplacian."""
+        """f(u) and the linear term."""
         if not self.config.damping:
             return self.field(state)
-        smooth = state.roll(1, -1) - 2 * state + state.roll(-1, -1) if self.ring else -state
-        return self.field(state) + self.config.damping * smooth
+        symbol = torch.from_numpy(self.symbol).to(state)
+        linear = torch.fft.irfft(symbol * torch.fft.rfft(state), n=self.n) if self.ring else symbol * state
+        return self.field(state) + linear
 
     def advance(self, state: Tensor) -> Tensor:
         """One sample interval."""
         config = self.config
-        if config.solver == "rk4" and not config.adjoint:
-            for _ in range(config.substeps):
-                state = runge_kutta(self.tendency, state, 1 / config.substeps)
-            return self.limit(state)
-        return self.limit(by_torchdiffeq(self, state, torch.tensor([0.0, 1.0]))[-1])
+        if config.solver != "rk4" or config.adjoint:
+            return self.limit(by_torchdiffeq(self, state, torch.tensor([0.0, 1.0]))[-1])
+        if config.damping:
+            return self.exponential_steps(state)
+        for _ in range(config.substeps):
+            state = runge_kutta(self.tendency, state, 1 / config.substeps)
+        return self.limit(state)
+
+    def exponential_steps(self, state: Tensor) -> Tensor:
+        """The same with the linear term solved exactly; on rings the field sees the band's modes only."""
+
+        if not self.ring:
+            coefficients = self.exponential.unbind()
+            for _ in range(self.config.substeps):
+                state = etdrk4_step(coefficients, self.field, state)
+            return state
+        n_sites = self.n // self.config.coarse
+        n_modes = (n_sites + 1) // 2 if self.config.coarse > 1 else self.n // 2 + 1
+        band, coefficients = self.band[:n_modes], self.exponential[:, :n_modes].unbind()
+
+        def nonlinear(v: Tensor) -> Tensor:
+            sites = torch.fft.irfft(v, n=n_sites, norm="forward")
+            return band * torch.fft.rfft(self.field(sites), norm="forward")[..., :n_modes]
+
+        v = band * torch.fft.rfft(state, norm="forward")[..., :n_modes]
+        for _ in range(self.config.substeps):
+            v = etdrk4_step(coefficients, nonlinear, v)
+        return torch.fft.irfft(v, n=self.n, norm="forward")
 
 
 def runge_kutta(f: Callable[[Tensor], Tensor], state: Tensor, h: float) -> Tensor:
@@ -175,13 +223,14 @@ def train(emulator: NeuralOde, data: Observations, config: Config, seed: int, lo
     length = config.window + segments * config.unroll
     pool, check = (emulator.pool(part, length) for part in (data.train, data.validation))
     check = check[:: max(1, len(check) // 256)]
-    descent = Descent(emulator, config, log, lambda: shooting_loss(emulator, check, config.unroll, segments))
+    descent = Descent(emulator, config, log, lambda: shooting_loss(emulator, check, config.unroll, segments), generator)
     for step in descent:
         horizon = min(config.unroll, 1 + 2 * config.unroll * step // config.steps)  # grown when half of it is done
         batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
-        descent(shooting_loss(emulator, batch, horizon, segments))
+        descent(shooting_loss(emulator, batch, horizon, segments, config.training_noise))
     if config.polish and emulator.encoder is None:
-        chosen = pool[torch.randperm(len(pool), generator=generator)[:POLISHED], : config.window + 1]
+        n_windows = 2 * POLISHED // emulator.n if emulator.ring else POLISHED
+        chosen = pool[torch.randperm(len(pool), generator=generator)[:n_windows], : config.window + 1]
         one_step = check[:, : config.window + 1]
         losses = (lambda: shooting_loss(emulator, chosen, 1, 1), lambda: shooting_loss(emulator, one_step, 1, 1))
         polish(emulator, *losses, config.polish, log)
@@ -189,13 +238,18 @@ def train(emulator: NeuralOde, data: Observations, config: Config, seed: int, lo
         fit_innovation(emulator, pool, data)
 
 
-def shooting_loss(flow: NeuralOde, batch: Float[Tensor, "B L S"], horizon: int, segments: int) -> Tensor:
-    """Masked error of ``segments`` forecasts of ``horizon`` samples on end, and the gaps between them."""
+def shooting_loss(
+    flow: NeuralOde, batch: Float[Tensor, "B L S"], horizon: int, segments: int, noise: float = 0.0
+) -> Tensor:
+    """Masked error of ``segments`` forecasts of ``horizon`` samples on end, and the gaps between them.
+
+    ``noise``, in σ, is added to their starts.
+    """
     config, w = flow.config, flow.window
     starts = [flow.encode(batch[:, i * horizon : i * horizon + w]) for i in range(segments)]
     begun = torch.cat(starts)
-    if config.training_noise and flow.training:
-        begun = begun + config.training_noise * torch.randn_like(begun)
+    if noise:
+        begun = begun + noise * torch.randn_like(begun)
     states = flow.unroll(begun, horizon)
     targets = torch.cat([batch[:, w + i * horizon : w + (i + 1) * horizon] for i in range(segments)])
     loss = masked_mse(states[..., : flow.n], targets)

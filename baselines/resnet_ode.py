@@ -3,7 +3,8 @@
 A sample interval is K blocks u ← u + f(u)/K with one and the same f: a residual network is the Euler scheme of
 du/dt = f(u), and tying the blocks makes the flow stationary (He et al. 2016, doi:10.1109/CVPR.2016.90; Lu et al. 2018,
 arXiv:1710.10121; Rousseau, Drumetz & Fablet 2019, doi:10.1007/s10851-019-00890-3). Started by a window encoder,
-trained on masked, noisy windows by the error of short rollouts.
+trained on masked, noisy windows by the error of short rollouts. As options: untied blocks, and a residual branch of
+bounded Lipschitz constant, which makes every block invertible (Behrmann et al. 2019, arXiv:1811.00995).
 
 Differences from the papers: f is a small gated network (local and translation-equivariant on rings, where He used
 convolutions for images), no batch normalisation, multi-step loss. kpz: the flow is the conditional mean, and spatially
@@ -16,13 +17,18 @@ and cost: ``baselines/README.md``.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from emubench.dataset import Observations
+from emubench.errors import EmubenchError
 from emubench.flows import FlowConfig, LearnedFlow, fit_innovation, rollout_loss
+from emubench.networks import LipschitzField
 from emubench.task import Task
 from emubench.training import Descent, Log
 
@@ -34,6 +40,17 @@ class Config(FlowConfig):
     """A flow of ``substeps`` tied residual blocks per sample interval."""
 
     substeps: int = 4
+    tied: bool = True
+    """One field for all blocks of a sample interval; else one for each."""
+    lipschitz: float = 0.0
+    """Largest Lipschitz constant of a block's residual branch, below 1 (0: not bounded)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.substeps < 1:
+            raise EmubenchError(f"substeps: {self.substeps} where a positive number belongs")
+        if not 0 <= self.lipschitz < 1:
+            raise EmubenchError(f"lipschitz: {self.lipschitz} where a number of at least 0 and under 1 belongs")
 
 
 def default_config(task: Task) -> Config:
@@ -63,13 +80,72 @@ class ResnetOde(LearnedFlow):
 
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__(task, config)
-        self.substeps = config.substeps
+        self.substeps, self.lipschitz = config.substeps, config.lipschitz
+        self.others = nn.ModuleList([] if config.tied else [self.new_field(config) for _ in range(config.substeps - 1)])
+
+    def new_field(self, config: FlowConfig) -> nn.Module:
+        """The residual branch of a block, times the number of blocks."""
+        if not isinstance(config, Config) or not config.lipschitz:
+            return super().new_field(config)
+        bound, radius = config.lipschitz * config.substeps, config.radius if self.ring else None
+        return LipschitzField(self.n_state, config.width, bound, radius, self.growth)
+
+    @property
+    def fields(self) -> list[nn.Module]:
+        """Of the blocks of one sample interval, in their order."""
+        return [self.field, *self.others] if self.others else [self.field] * self.substeps
 
     def advance(self, state: Tensor) -> Tensor:
         """One sample interval: K Euler steps of the flow."""
-        for _ in range(self.substeps):
-            state = state + self.field(state) / self.substeps
-        return self.limit(state)
+        if self.lipschitz:
+            with nn.utils.parametrize.cached():
+                return self.blocks(state)
+        return self.limit(self.blocks(state))
+
+    def blocks(self, state: Tensor) -> Tensor:
+        """One residual block after the other."""
+        for field in self.fields:
+            state = state + self.residual(field, state)
+        return state
+
+    def residual(self, field: nn.Module, state: Tensor) -> Tensor:
+        """The residual branch; bounded ones keep within the band, which could not be undone after the blocks."""
+        step = field(state) / self.substeps
+        return self.limit(step) if self.lipschitz else step
+
+    @torch.no_grad()
+    def inverse(self, state: Float[Tensor, "B D"], tolerance: float = 1e-7) -> Float[Tensor, "B D"]:
+        """The state one sample interval earlier, by the fixed-point iteration x ← y − g(x) in each block.
+
+        The residual branch g contracts by ``lipschitz`` at least, and so does the error with every iteration, down to
+        ``tolerance`` times the first. Raises :class:`EmubenchError` where g is not bounded.
+        """
+        if not self.lipschitz:
+            raise EmubenchError("only blocks of a bounded residual branch have an inverse: --set lipschitz=0.9")
+        with nn.utils.parametrize.cached():
+            for field in reversed(self.fields):
+                image = state
+                for _ in range(math.ceil(math.log(tolerance) / math.log(self.lipschitz))):
+                    state = image - self.residual(field, state)
+        return state
+
+
+@torch.no_grad()
+def numerical_order(flow: ResnetOde, state: Float[Tensor, "B D"]) -> float:
+    """Order of the blocks as a scheme for the flow that they stand for: 1 where K blocks are close to it, as Euler's.
+
+    log₂ of the difference between K and 2K blocks over that between 2K and 4K, with tied weights.
+    """
+    if flow.others:
+        raise EmubenchError("untied blocks are steps of no stationary flow: --set tied=true")
+    ends = []
+    for refined in (1, 2, 4):
+        u, n = state, refined * flow.substeps
+        for _ in range(n):
+            u = u + flow.field(u) / n
+        ends.append(u)
+    coarse, fine = ((a - b).square().mean().sqrt() for a, b in pairwise(ends))
+    return float(torch.log2(coarse / fine))
 
 
 def build(task: Task, config: Config) -> ResnetOde:
@@ -83,7 +159,7 @@ def train(emulator: ResnetOde, data: Observations, config: Config, seed: int, lo
     emulator.prepare(data)
     pool, check = (emulator.pool(part, config.window + config.unroll) for part in (data.train, data.validation))
     check = check[:: max(1, len(check) // 256)]
-    descent = Descent(emulator, config, log, lambda: rollout_loss(emulator, check, config.unroll))
+    descent = Descent(emulator, config, log, lambda: rollout_loss(emulator, check, config.unroll), generator)
     for _ in descent:
         batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         descent(rollout_loss(emulator, batch, config.unroll, config.training_noise))

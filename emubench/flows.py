@@ -86,8 +86,8 @@ class LearnedFlow(nn.Module):
         n_state = n if ring else n + config.latent
         if ring and 2 * config.radius >= n:
             raise EmubenchError(f"radius: {config.radius} where at most {(n - 1) // 2} belongs, on a ring of {n} sites")
-        field = GrowthField if growth else RingField
-        self.field = field(config.radius, config.width) if ring else GatedMlp(n_state, n_state, config.width)
+        self.n_state = n_state
+        self.field = self.new_field(config)
         encoder = WindowEncoder(config.window, n, config.width, ring, min(config.radius, 8), growth, config.latent)
         self.encoder = encoder if task.observation.noise else None
         self.filter = Filter(config.members, config.inflation, config.localisation) if config.assimilated else None
@@ -101,6 +101,12 @@ class LearnedFlow(nn.Module):
         self.limited = False
         self.register_load_state_dict_post_hook(lambda flow, _: flow.set_band(flow.band))
 
+    def new_field(self, config: FlowConfig) -> nn.Module:
+        """A gated perceptron; on rings the same around every site."""
+        if not self.ring:
+            return GatedMlp(self.n_state, self.n_state, config.width)
+        return (GrowthField if self.growth else RingField)(config.radius, config.width)
+
     def advance(self, state: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """The state one sample interval later."""
         raise NotImplementedError
@@ -112,8 +118,9 @@ class LearnedFlow(nn.Module):
         fields = self.normalised(data.train)
         if len(self.band):
             self.set_band(signal_band(fields, data))
-        if isinstance(self.field, GrowthField):
-            self.field.set_limit(fields[:, ::16])
+        for field in self.modules():
+            if isinstance(field, GrowthField):
+                field.set_limit(fields[:, ::16])
 
     def normalised(self, observation: Tensor) -> Tensor:
         """Observations in σ, float32."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -104,19 +104,20 @@ def etdrk4(
     Cox & Matthews 2002, doi:10.1006/jcph.2002.6995.
     ``symbol`` is the linear part, one real number per mode; ``nonlinear`` maps coefficients to coefficients.
     """
-    c = etdrk4_coefficients(symbol, h)
-    e, e2, q, f1, f2, f3 = (torch.as_tensor(v, dtype=dtype, device=device) for v in c)
+    c = [torch.as_tensor(v, dtype=dtype, device=device) for v in etdrk4_coefficients(symbol, h)]
+    return lambda v, _=None: etdrk4_step(c, nonlinear, v)
 
-    def step(v: Tensor, _: Tensor | None = None) -> Tensor:
-        nv = nonlinear(v)
-        a = e2 * v + q * nv
-        na = nonlinear(a)
-        b = e2 * v + q * na
-        nb = nonlinear(b)
-        nc = nonlinear(e2 * a + q * (2 * nb - nv))
-        return e * v + f1 * nv + 2 * f2 * (na + nb) + f3 * nc
 
-    return step
+def etdrk4_step(coefficients: Iterable[Tensor], nonlinear: RightHandSide, v: Tensor) -> Tensor:
+    """One step of :func:`etdrk4` with the tensors of :class:`Etdrk4Coefficients`, in their order."""
+    e, e2, q, f1, f2, f3 = coefficients
+    nv = nonlinear(v)
+    a = e2 * v + q * nv
+    na = nonlinear(a)
+    b = e2 * v + q * na
+    nb = nonlinear(b)
+    nc = nonlinear(e2 * a + q * (2 * nb - nv))
+    return e * v + f1 * nv + 2 * f2 * (na + nb) + f3 * nc
 
 
 def etd1(

@@ -2,7 +2,8 @@
 
 ``<out>/<baseline>/<task>/<size>-seed-<n>-<hash8>/`` with ``card.json``, ``model.safetensors``, ``log.jsonl``, and once
 scored ``scores.json`` (deterministic), ``timing.json`` and ``figures.json``. A folder appears under its name only when
-its training has ended well.
+its training has ended well; one that was interrupted, or has diverged, leaves its checkpoints in a hidden folder beside
+it, from which the same command goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import nn
 from emubench import __version__, dataset, evaluate, registry, schema, store
 from emubench import recipe as recipes
 from emubench import task as tasks
+from emubench.checkpoint import Checkpoints
 from emubench.emulator import load_weights, n_parameters, save_weights
 from emubench.errors import EmubenchError, unknown
 from emubench.task import Task
@@ -115,11 +116,11 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
     module, observations = baseline(job.baseline), dataset.load(task, data)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
-    partial = store.temporary_name(folder)
+    partial, kept = store.temporary_name(folder), store.partial_name(folder)
     try:
         partial.mkdir(parents=True)
-        emulator, begun = _build(job.baseline, task, config), time.perf_counter()
-        log = Log(partial / "log.jsonl", progress)
+        emulator = _build(job.baseline, task, config)
+        log = Log(partial / "log.jsonl", progress, Checkpoints(kept, observations.digest))
         try:
             module.train(emulator, observations, config, job.seed, log)
         finally:
@@ -136,7 +137,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
             config=json.loads(json.dumps(dataclasses.asdict(config))),
             overrides=job.overrides,
             n_parameters=n_parameters(emulator),
-            train_seconds=round(time.perf_counter() - begun, 3),
+            train_seconds=round(log.seconds, 3),
             threads=job.threads,
             device="cpu",
         )
@@ -145,7 +146,9 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
             (partial / RECIPE).write_text(job.recipe + "\n", encoding="utf-8")
         (partial / "card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
         _publish(partial, folder)
+        shutil.rmtree(kept, ignore_errors=True)
     except (OSError, SafetensorError) as error:
+        shutil.rmtree(kept, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         raise EmubenchError(f"{folder}: cannot be written ({reason}); nothing was left behind") from None
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,6 +29,26 @@ class GatedMlp(nn.Module):
         return self.out(nn.functional.silu(self.hidden(gated)))
 
 
+class ProductMlp(nn.Module):
+    """``W₃ silu(W₂ p) + W₄ p + W₅ x`` of the products ``p = W₁x ⊙ V₁x``: what is quadratic needs no hidden layer.
+
+    At first it is zero.
+    """
+
+    def __init__(self, n_in: int, n_out: int, width: int) -> None:
+        super().__init__()
+        self.gate, self.value = nn.Linear(n_in, width), nn.Linear(n_in, width)
+        self.hidden, self.out = nn.Linear(width, width), nn.Linear(width, n_out)
+        self.products, self.linear = nn.Linear(width, n_out, bias=False), nn.Linear(n_in, n_out, bias=False)
+        for last in (self.out.weight, self.out.bias, self.products.weight, self.linear.weight):
+            nn.init.zeros_(last)
+
+    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        """Apply to the last axis."""
+        products = self.gate(x) * self.value(x)
+        return self.out(nn.functional.silu(self.hidden(products))) + self.products(products) + self.linear(x)
+
+
 def neighbourhoods(x: Float[Tensor, "... N"], radius: int) -> Float[Tensor, "... N w"]:
     """For every site of a ring the values within ``radius`` of it, ``w = 2 radius + 1``.
 
@@ -43,7 +65,7 @@ class RingField(nn.Module):
     def __init__(self, radius: int, width: int) -> None:
         super().__init__()
         self.radius = radius
-        self.network = GatedMlp(2 * radius + 1, 1, width)
+        self.network: nn.Module = GatedMlp(2 * radius + 1, 1, width)
 
     def forward(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
         """Tendency at every site."""
@@ -62,7 +84,7 @@ class GrowthField(nn.Module):
     def __init__(self, radius: int, width: int) -> None:
         super().__init__()
         self.radius = radius
-        self.network = GatedMlp(2 * radius + 1, 1, width)
+        self.network: nn.Module = GatedMlp(2 * radius + 1, 1, width)
         self.linear = nn.Linear(2 * radius + 1, 1, bias=False)
         with torch.no_grad():
             self.linear.weight.zero_()
@@ -80,6 +102,66 @@ class GrowthField(nn.Module):
         local = neighbourhoods(u, self.radius) - u[..., None]
         bounded = self.limit * torch.tanh(local / self.limit)
         return (self.linear(local) + self.network(bounded))[..., 0]
+
+
+class _Scaled(nn.Module):
+    """Scales a weight down to operator norm 1 where it is larger."""
+
+    def __init__(self, norm: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / self.norm(weight).clamp(min=1.0)
+
+
+class LipschitzField(nn.Module):
+    """A field whose Lipschitz constant in the Euclidean norm is at most ``bound``: ``bound · W₃ φ(W₂ φ(W₁ u))``.
+
+    Every W has operator norm at most 1, found exactly at every call (not estimated, as by power iteration), and
+    φ(x) = silu(x)/1.1 is 1-Lipschitz (Chen et al. 2019, arXiv:1906.02735). With a ``radius`` it acts on rings, where W₁
+    is a circular convolution; with ``growth`` of differences to the site, so that a shift of all heights changes
+    nothing. At first it is zero.
+    """
+
+    def __init__(self, n: int, width: int, bound: float, radius: int | None = None, growth: bool = False) -> None:
+        super().__init__()
+        self.bound, self.radius, self.growth = bound, radius, growth
+        n_in, n_out = (n, n) if radius is None else (2 * radius + 1, 1)
+        self.first, self.hidden, self.out = nn.Linear(n_in, width), nn.Linear(width, width), nn.Linear(width, n_out)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        first = spectral_norm if radius is None else self.convolution_norm
+        for layer, norm in ((self.first, first), (self.hidden, spectral_norm), (self.out, spectral_norm)):
+            nn.utils.parametrize.register_parametrization(layer, "weight", _Scaled(norm))
+
+    def convolution_norm(self, weight: Float[Tensor, "W w"]) -> Tensor:
+        """Operator norm of the circular convolution, on rings of any length: the largest norm of its symbol.
+
+        Found at 64 (2r + 1) wavenumbers; between these a trigonometric polynomial of degree r is larger by less than
+        one part in 1000, which is added.
+        """
+        size = 64 * weight.shape[1]
+        symbol = torch.fft.rfft(weight, n=size)
+        if self.growth:
+            centre = torch.exp(-2j * torch.pi * torch.arange(size // 2 + 1) * (weight.shape[1] // 2) / size)
+            symbol = symbol - weight.sum(1, keepdim=True) * centre.to(symbol)
+        return 1.001 * symbol.abs().square().sum(0).max().sqrt()
+
+    def forward(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
+        """Apply to states, or around every site of rings."""
+        x = u
+        if self.radius is not None:
+            x = neighbourhoods(u, self.radius)
+            x = x - u[..., None] if self.growth else x
+        x = nn.functional.silu(self.first(x)) / 1.1
+        y = self.bound * self.out(nn.functional.silu(self.hidden(x)) / 1.1)
+        return y if self.radius is None else y[..., 0]
+
+
+def spectral_norm(weight: Float[Tensor, "o i"]) -> Tensor:
+    """The largest singular value."""
+    return torch.linalg.matrix_norm(weight, 2)
 
 
 def interpolate_ring(values: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:

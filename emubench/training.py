@@ -5,32 +5,66 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.checkpoint import Checkpoint, Checkpoints, State
 from emubench.errors import EmubenchError
 
 
 class Log:
-    """JSON lines of training figures, one object a line; ``progress(done, total)`` drives a bar."""
+    """JSON lines of training figures, one object a line; ``progress(done, total)`` drives a bar.
 
-    def __init__(self, path: Path | None = None, progress: Callable[[int, int], None] | None = None) -> None:
+    With ``checkpoints`` an interrupted training goes on from them, and so does its log.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
         self._file = path.open("w", encoding="utf-8") if path else None
-        self._progress, self._begun = progress, time.perf_counter()
+        self._progress, self._begun, self._checkpoints = progress, time.perf_counter(), checkpoints
+        self._rows: list[dict[str, float]] = []
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began, interruptions left out."""
+        return time.perf_counter() - self._begun
 
     def __call__(self, step: int, total: int, **figures: float) -> None:
         """Record ``figures`` at optimiser step ``step`` of ``total``."""
-        if self._file and figures:
-            row = {"step": step, "seconds": round(time.perf_counter() - self._begun, 2), **figures}
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
+        if figures:
+            self._write({"step": step, "seconds": round(self.seconds, 2), **figures})
         if self._progress:
             self._progress(step, total)
+
+    def _write(self, row: dict[str, float]) -> None:
+        self._rows.append(row)
+        if self._file:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+
+    def stage(self) -> Checkpoint:
+        """The checkpoint of the stage of training that begins now; one that keeps nothing if none are wanted."""
+        self._rows = []
+        return Checkpoint() if self._checkpoints is None else self._checkpoints.stage()
+
+    def keep(self, checkpoint: Checkpoint, tensors: dict[str, Tensor], **state: Any) -> None:
+        """Save the state of a stage with what it has logged."""
+        checkpoint.save(tensors, {**state, "seconds": self.seconds, "rows": self._rows})
+
+    def resume(self, state: State) -> None:
+        """Go on from ``state``: its rows are written again, its seconds count."""
+        self._begun = time.perf_counter() - state.seconds
+        for row in state.rows:
+            self._write(row)
 
     def close(self) -> None:
         """Close the file."""
@@ -69,12 +103,15 @@ def masked_mse(prediction: Tensor, observation: Tensor) -> Tensor:
     return ((prediction - values).square() * seen).sum() / seen.sum().clamp(min=1)
 
 
-def check_loss(loss: Tensor, step: int, learning_rate: float) -> float:
-    """The loss as a number; one that is not finite stops the run."""
+def check_loss(loss: Tensor, step: int, learning_rate: float, checkpoint: Checkpoint | None = None) -> float:
+    """The loss as a number; one that is not finite stops the run, and the last good ``checkpoint`` is named."""
     value = float(loss.detach())
     if not math.isfinite(value):
+        kept = ""
+        if checkpoint is not None and checkpoint.kept is not None:
+            kept = f" (step {checkpoint.kept} is kept in {checkpoint.path})"
         raise EmubenchError(
-            f"training diverged at step {step} (learning rate {learning_rate:.3g}): lower --set learning_rate"
+            f"training diverged at step {step} (learning rate {learning_rate:.3g}): lower --set learning_rate{kept}"
         )
     return value
 
@@ -125,28 +162,41 @@ class Descent:
     ``for step in descent: descent(loss)`` takes ``budget.steps`` optimiser steps; a loop that ends loads the weights of
     the best of ``budget.checks`` looks at ``validation()``. With ``budget.average`` these are exponential averages,
     whose decay rises from 0.1 with (1 + step)/(10 + step), so that the first weights are soon forgotten.
+
+    Given the ``generator`` that the loop draws from, an interrupted descent goes on from its last look, to the same
+    weights to the last bit, if the loop has no other memory.
     """
 
-    def __init__(self, module: nn.Module, budget: Budget, log: Log, validation: Callable[[], Tensor]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        budget: Budget,
+        log: Log,
+        validation: Callable[[], Tensor],
+        generator: torch.Generator | None = None,
+    ) -> None:
         self.module, self.budget, self.log, self.validation = module, budget, log, validation
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=budget.learning_rate)
         self.schedule = cosine(self.optimizer, budget.steps)
         self.averages = [p.detach().clone() for p in self.parameters]
         self.best, self.best_loss, self.step, self.loss = copy_state(module), math.inf, 0, math.nan
+        self.generator, self.checkpoint = generator, log.stage()
 
     def __iter__(self) -> Iterator[int]:
         every = max(1, self.budget.steps // self.budget.checks)
-        for step in range(1, self.budget.steps + 1):
+        self._resume()
+        for step in range(self.step + 1, self.budget.steps + 1):
             self.step = step
             yield step
             if step % every == 0 or step == self.budget.steps:
                 self._check()
+                self._keep()
         self.module.load_state_dict(self.best)
 
     def __call__(self, loss: Tensor) -> None:
         """One optimiser step down ``loss``."""
-        self.loss = check_loss(loss, self.step, self.optimizer.param_groups[0]["lr"])
+        self.loss = check_loss(loss, self.step, self.optimizer.param_groups[0]["lr"], self.checkpoint)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
@@ -169,30 +219,103 @@ class Descent:
         self.module.train()
         self.log(self.step, self.budget.steps, loss=self.loss, validation=value)
 
-    def _set(self, values: list[Tensor]) -> None:
+    def _set(self, values: Iterable[Tensor]) -> None:
         for parameter, value in zip(self.parameters, values, strict=True):
             parameter.copy_(value)
+
+    def _keep(self) -> None:
+        if self.generator is None:
+            return
+        tensors = _named("model", self.module.state_dict()) | _named("best", self.best)
+        tensors |= {"random.own": self.generator.get_state(), "random.shared": torch.get_rng_state()}
+        for i, (parameter, average) in enumerate(zip(self.parameters, self.averages, strict=True)):
+            tensors |= {f"average.{i}": average, **_named(f"adam.{i}", self.optimizer.state[parameter])}
+        state = {"step": self.step, "loss": self.loss, "best_loss": self.best_loss}
+        self.log.keep(self.checkpoint, tensors, **state)
+
+    def _resume(self) -> None:
+        state = self.checkpoint.load() if self.generator is not None else None
+        if state is None or self.generator is None:
+            return
+        take, own, number = self.checkpoint.take, self.module.state_dict(), torch.zeros(())
+        self.module.load_state_dict(take("model", own))
+        self.best, self.best_loss, self.step, self.loss = take("best", own), state.best_loss, state.step, state.loss
+        averages = take("average", {str(i): p for i, p in enumerate(self.parameters)})
+        self.averages = [averages[str(i)] for i in range(len(self.parameters))]
+        for i, p in enumerate(self.parameters):
+            self.optimizer.state[p] = take(f"adam.{i}", {"step": number, "exp_avg": p, "exp_avg_sq": p})
+        self.schedule.last_epoch = self.step
+        self.optimizer.param_groups[0]["lr"] = self.budget.learning_rate * self.schedule.lr_lambdas[0](self.step)
+        states = take("random", {"own": self.generator.get_state(), "shared": torch.get_rng_state()})
+        self.generator.set_state(states["own"])
+        torch.set_rng_state(states["shared"])
+        self.log.resume(state)
+
+
+def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": t for name, t in tensors.items()}
+
+
+class Polish:
+    """L-BFGS (Liu & Nocedal 1989, doi:10.1007/BF01589116) on a ``loss`` that is the same function at every call.
+
+    For data without noise: where stochastic steps of Adam stall for want of curvature, it goes on.
+    """
+
+    def __init__(self, module: nn.Module, loss: Callable[[], Tensor], checkpoint: Checkpoint) -> None:
+        self.module, self.loss, self.checkpoint = module, loss, checkpoint
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.scale = 1 / max(float(loss().detach()), 1e-30)
+        no_end = {"tolerance_grad": 0, "tolerance_change": 0}
+        self.optimizer = torch.optim.LBFGS(
+            self.parameters, max_iter=BLOCK, history_size=50, line_search_fn="strong_wolfe", **no_end
+        )
+
+    def block(self, done: int) -> float:
+        """``BLOCK`` iterations; the loss before them."""
+        return check_loss(torch.as_tensor(self.optimizer.step(self._closure)), done, 1.0, self.checkpoint) / self.scale
+
+    def _closure(self) -> Tensor:
+        self.optimizer.zero_grad()
+        value = self.scale * self.loss()
+        value.backward()
+        return value
+
+    def memory(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Weights and the optimiser's memory: tensors, lists of tensors as their items, and numbers."""
+        tensors, numbers = _named("model", self.module.state_dict()), {"scale": self.scale}
+        for name, value in self.optimizer.state[self.parameters[0]].items():
+            if isinstance(value, Tensor):
+                tensors[f"lbfgs.{name}"] = value
+            elif isinstance(value, int | float):
+                numbers[name] = value
+            elif name != "al":  # which is scratch
+                tensors |= {f"lbfgs.{name}.{i}": item for i, item in enumerate(value)}
+        return tensors, numbers
+
+    def remember(self, numbers: dict[str, float]) -> None:
+        """Set weights and memory back to what the checkpoint holds."""
+        self.module.load_state_dict(self.checkpoint.take("model", self.module.state_dict()))
+        memory: dict[str, Any] = {}
+        for name, value in self.checkpoint.group("lbfgs").items():
+            label, _, index = name.partition(".")
+            if index:
+                memory.setdefault(label, {})[int(index)] = value
+            else:
+                memory[label] = value
+        lists = {k: [v[i] for i in range(len(v))] for k, v in memory.items() if isinstance(v, dict)}
+        self.scale = numbers["scale"]
+        self.optimizer.state[self.parameters[0]] = {**numbers, **memory, **lists}
+
+
+BLOCK = 50
+"""Iterations of :class:`Polish` between two looks at the validation data."""
 
 
 def polish(
     module: nn.Module, loss: Callable[[], Tensor], validation: Callable[[], Tensor], iterations: int, log: Log
 ) -> None:
-    """Finish by ``iterations`` of L-BFGS (Liu & Nocedal 1989, doi:10.1007/BF01589116); the best weights stay.
-
-    For a ``loss`` that is the same function at every call, of data without noise: where stochastic steps of Adam stall
-    for want of curvature, it goes on. Looks at ``validation()`` every 50 iterations.
-    """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    scale = 1 / max(float(loss().detach()), 1e-30)
-    optimizer = torch.optim.LBFGS(
-        parameters, max_iter=50, history_size=50, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = scale * loss()
-        value.backward()
-        return value
+    """Finish by ``iterations`` of :class:`Polish`, a multiple of ``BLOCK``; the best weights by ``validation`` stay."""
 
     def look() -> float:
         module.eval()
@@ -201,10 +324,19 @@ def polish(
         module.train()
         return value
 
-    best, best_loss = copy_state(module), look()
-    for done in range(50, iterations + 1, 50):
-        value = check_loss(torch.as_tensor(optimizer.step(closure)), done, 1.0) / scale
+    checkpoint = log.stage()
+    work = Polish(module, loss, checkpoint)
+    best, best_loss, begun = copy_state(module), look(), 0
+    if (state := checkpoint.load()) is not None:
+        best, best_loss, begun = checkpoint.take("best", best), state.best_loss, state.step
+        work.remember(state.numbers)
+        log.resume(state)
+    for done in range(begun + BLOCK, iterations + 1, BLOCK):
+        value = work.block(done)
         if (checked := look()) < best_loss:
             best, best_loss = copy_state(module), checked
         log(done, iterations, loss=value, validation=checked)
+        tensors, numbers = work.memory()
+        tensors |= _named("best", best)
+        log.keep(checkpoint, tensors, step=done, loss=value, best_loss=best_loss, numbers=numbers)
     module.load_state_dict(best)

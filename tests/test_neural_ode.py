@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from emubench import dataset, jobs, systems
 from emubench import task as tasks
 from emubench.emulator import Stepper, checked_forecast
 from emubench.errors import EmubenchError
+from emubench.integrate import etdrk4_coefficients
+from emubench.networks import ProductMlp
 from emubench.training import Log
 
 module = jobs.baseline("neural_ode")
@@ -153,17 +156,104 @@ def test_segments_last_at_most_three_tenths_of_a_lyapunov_time(name):
             module.build(task, dataclasses.replace(config, unroll=99))
 
 
-def test_the_linear_term_damps_what_the_network_leaves_alone():
-    for name in ("lorenz63-clean", "lorenz96-clean"):
-        task = tasks.get(name, "tiny")
-        config = dataclasses.replace(module.default_config(task), damping=0.2, substeps=4)
-        flow = module.build(task, config)  # whose network starts at zero
-        state = torch.randn(4, flow.n)
-        after = flow.advance(state)
-        rate = 0.2 if name == "lorenz63-clean" else 0.2 * (2 - 2 * torch.cos(2 * math.pi * torch.arange(21) / 40))
-        factor = torch.exp(-torch.as_tensor(rate))
-        expected = state * factor if name == "lorenz63-clean" else torch.fft.irfft(torch.fft.rfft(state) * factor, n=40)
-        assert torch.allclose(after, expected, atol=1e-4)
+@pytest.mark.parametrize("name", ["lorenz63-clean", "lorenz96-clean"])
+@pytest.mark.parametrize("damping", [0.2, 300.0])
+def test_the_linear_term_is_solved_exactly_however_stiff(name, damping):
+    task = tasks.get(name, "tiny")
+    flow = module.build(task, dataclasses.replace(module.default_config(task), damping=damping, substeps=2))
+    state = torch.randn(4, flow.n)
+    after = flow.advance(state)  # by a network that starts at zero
+    if name == "lorenz63-clean":
+        expected = state * math.exp(-damping)
+    else:
+        rate = damping / 16 * (2 - 2 * torch.cos(2 * math.pi * torch.arange(21).double() / 40)) ** 2
+        expected = torch.fft.irfft(torch.fft.rfft(state) * torch.exp(-rate), n=40)
+    assert torch.allclose(after, expected.to(after), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lorenz63-clean", "lorenz96-clean", "kuramoto_sivashinsky-noisy"])
+def test_exponential_steps_solve_the_same_equation_as_torchdiffeq(name):
+    """Of the same field with the same linear term, here mild: by ETDRK4 and by an adaptive solver."""
+    _, flow, config = configured(name, damping=3.0, substeps=16)
+    flow.double()
+    state = flow.limit(torch.randn(4, flow.n, dtype=torch.float64))
+    ours = flow.unroll(state, 2)
+    flow.config = dataclasses.replace(flow.config, solver="dopri8", tolerance=1e-10)
+    assert torch.allclose(ours, flow.unroll(state, 2), atol=1e-5)
+    flow.config = dataclasses.replace(config, solver="dopri8", tolerance=1e-10, damping=0.0)
+    assert not torch.allclose(ours, flow.unroll(state, 2), atol=1e-2)
+
+
+def test_exponential_steps_are_of_fourth_order():
+    errors = []
+    for substeps in (4, 8, 64):
+        _, flow, _ = configured("lorenz96-clean", damping=3.0, substeps=substeps)
+        torch.manual_seed(3)
+        flow.double().exponential = torch.from_numpy(
+            np.stack(etdrk4_coefficients(flow.symbol, 1 / substeps))
+        )  # in double precision
+        errors.append(flow.advance(0.5 * torch.randn(8, 40, dtype=torch.float64)).detach())
+    coarse, fine = (float((e - errors[2]).abs().max()) for e in errors[:2])
+    assert math.log2(coarse / fine) == pytest.approx(4, abs=0.4)
+
+
+def test_a_field_in_exponential_steps_sees_only_the_modes_of_the_band():
+    _, flow, _ = configured("kuramoto_sivashinsky-noisy", damping=30.0)
+    flow.set_band((torch.arange(33) < 9).float())
+    seen = []
+    flow.field.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    after = flow.advance(torch.randn(3, 64))
+    for field in (*seen, after):
+        assert float(torch.fft.rfft(field)[:, 9:].abs().max()) < 1e-4 * float(torch.fft.rfft(field).abs().max())
+
+
+class Square(nn.Module):
+    """A field that makes of the modes below b those below 2b − 1."""
+
+    def forward(self, u):
+        return u.square() - 0.3 * u.roll(0, -1)
+
+
+def test_half_the_sites_carry_a_narrow_band():
+    """Products of modes up to 5 alias on 32 sites to modes from 22 on, outside the band: the same steps."""
+    ends = []
+    for coarse in (1, 2):
+        _, flow, _ = configured("kuramoto_sivashinsky-noisy", damping=300.0, coarse=coarse)
+        flow.double().set_band((torch.arange(33) < 6).double())
+        flow.field = Square()
+        torch.manual_seed(2)
+        ends.append(flow.unroll(flow.limit(0.3 * torch.randn(4, 64, dtype=torch.float64)), 2))
+    assert torch.allclose(*ends, atol=1e-9)
+    assert float((ends[0][:, 1] - ends[0][:, 0]).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize(("name", "settings"), [("lorenz96-clean", {"damping": 1.0, "coarse": 3}), ("lorenz96-clean", {"coarse": 2}), ("lorenz63-clean", {"damping": 1.0, "coarse": 3})])
+def test_a_coarse_field_needs_a_ring_of_as_many_sites_and_damping(name, settings):
+    settings = {"damping": 0.0} | settings
+    with pytest.raises(EmubenchError, match=r"coarse: \d needs damping and a ring of so many times as many sites"):
+        configured(name, **settings)
+
+
+def test_products_are_learned_by_the_output_layers_alone():
+    """x₁x₂ as ((x₁ + x₂)² − (x₁ − x₂)²)/4, exactly, with the hidden layer silent."""
+    network = ProductMlp(2, 1, 2).double()
+    directions = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    with torch.no_grad():
+        for layer in (network.gate, network.value):
+            layer.weight.copy_(directions)
+            layer.bias.zero_()
+        network.products.weight.copy_(torch.tensor([[0.25, -0.25]]))
+        network.linear.weight.copy_(torch.tensor([[3.0, 0.0]]))
+    x = torch.randn(20, 2, dtype=torch.float64)
+    assert torch.allclose(network(x)[:, 0], x[:, 0] * x[:, 1] + 3 * x[:, 0], atol=1e-12)
+
+
+def test_noise_is_added_to_starts_where_it_is_asked_for():
+    _, flow, config = configured("lorenz63-clean")
+    batch = torch.randn(6, config.window + 2, 3)
+    exact = [module.shooting_loss(flow, batch, 2, 1) for _ in range(2)]
+    assert torch.equal(*exact)
+    assert not torch.equal(module.shooting_loss(flow, batch, 2, 1, 0.1), exact[0])
 
 
 def test_the_loss_of_two_segments_is_data_misfit_and_gap():

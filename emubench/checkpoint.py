@@ -1,0 +1,112 @@
+"""Where an interrupted training goes on: one safetensors file for each of its stages, whole or not there at all.
+
+A stage is the work of one optimiser. Its file holds weights, the optimiser's memory and the states of the generators as
+tensors, and what is no tensor as JSON in the file's metadata: nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from emubench import schema, store
+from emubench.errors import EmubenchError
+
+STATE = "state"
+"""The one key of the metadata."""
+MAX_BYTES = 2**31
+
+
+class State(schema.Model):
+    """How far a stage has come: its step, the loss there, the best validation so far, and what it has logged."""
+
+    key: Annotated[str, Field(max_length=200)]
+    step: Annotated[int, Field(ge=0)]
+    loss: float
+    best_loss: float
+    numbers: dict[Annotated[str, Field(max_length=40)], int | float] = {}
+    """Of the optimiser's memory."""
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Since the training began, interruptions left out."""
+    rows: Annotated[list[dict[str, int | float]], Field(max_length=10**6)] = []
+
+
+class Checkpoint:
+    """The file of one stage; without a ``path`` nothing is kept."""
+
+    def __init__(self, path: Path | None = None, key: str = "") -> None:
+        self.path, self.key = path, key
+        self.kept: int | None = None
+        """The step whose state is in the file."""
+        self._tensors: dict[str, Tensor] = {}
+
+    def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Replace the file, unless a value is not finite: what is kept is the last good state."""
+        finite = all(bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point())
+        if self.path is None or not finite:
+            return
+        text = json.dumps(State(key=self.key, **state).model_dump())
+        with store.atomic(self.path) as temporary:
+            save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, temporary, {STATE: text})
+        self.kept = state["step"]
+
+    def load(self) -> State | None:
+        """What is in the file, if there is one; its tensors are then to be had from :meth:`take`.
+
+        Raises :class:`EmubenchError` if it is not whole, or belongs to other data.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            if self.path.stat().st_size > MAX_BYTES:
+                raise EmubenchError(f"{self.path}: larger than {MAX_BYTES} bytes; remove it to train anew")
+            with safe_open(self.path, framework="pt") as file:
+                content = json.loads((file.metadata() or {}).get(STATE, "null"))
+                # cloned, for sums over tensors that lie elsewhere in memory are rounded otherwise
+                self._tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
+            raise EmubenchError(f"{self.path}: not a whole checkpoint ({error}); remove it to train anew") from None
+        state: State = schema.parse(State, content, self.path)
+        if state.key != self.key:
+            raise EmubenchError(f"{self.path}: a checkpoint of other data or settings; remove it to train anew")
+        self.kept = state.step
+        return state
+
+    def take(self, prefix: str, like: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors called ``prefix.name`` for the names of ``like``; another set, shape or dtype is refused."""
+        found = self.group(prefix)
+        for name in sorted(found.keys() | like.keys()):
+            if name not in found or name not in like:
+                fault = "missing" if name in like else "not of this architecture"
+                raise EmubenchError(f"{self.path}: tensor {prefix}.{name} is {fault}; remove the file to train anew")
+            if (found[name].shape, found[name].dtype) != (like[name].shape, like[name].dtype):
+                have, want = (f"{t.dtype} {tuple(t.shape)}" for t in (found[name], like[name]))
+                raise EmubenchError(f"{self.path}: tensor {prefix}.{name}: {have} where {want} belongs")
+        return found
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        """All tensors called ``prefix.…``, without the prefix."""
+        start = prefix + "."
+        return {name.removeprefix(start): t for name, t in self._tensors.items() if name.startswith(start)}
+
+
+class Checkpoints:
+    """The checkpoints of one training in a folder, by the order in which its stages begin.
+
+    ``key`` says what the training depends on besides its code: states of another key are refused.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self._key, self._stages = folder, key, 0
+
+    def stage(self) -> Checkpoint:
+        """The file of the stage that begins now."""
+        self._stages += 1
+        return Checkpoint(self.folder / f"stage-{self._stages}.safetensors", self._key)
