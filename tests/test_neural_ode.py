@@ -227,7 +227,14 @@ def test_half_the_sites_carry_a_narrow_band():
     assert float((ends[0][:, 1] - ends[0][:, 0]).abs().max()) > 1e-2
 
 
-@pytest.mark.parametrize(("name", "settings"), [("lorenz96-clean", {"damping": 1.0, "coarse": 3}), ("lorenz96-clean", {"coarse": 2}), ("lorenz63-clean", {"damping": 1.0, "coarse": 3})])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("lorenz96-clean", {"damping": 1.0, "coarse": 3}),
+        ("lorenz96-clean", {"coarse": 2}),
+        ("lorenz63-clean", {"damping": 1.0, "coarse": 3}),
+    ],
+)
 def test_a_coarse_field_needs_a_ring_of_as_many_sites_and_damping(name, settings):
     settings = {"damping": 0.0} | settings
     with pytest.raises(EmubenchError, match=r"coarse: \d needs damping and a ring of so many times as many sites"):
