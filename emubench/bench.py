@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench import __version__, dataset, evaluate, jobs, ladder, modes, reference, speedup, throughput, timing
-from emubench.emulator import Emulator, checked_forecast
+from emubench import __version__, dataset, evaluate, jobs, ladder, limits, modes, reference, speedup, throughput, timing
+from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import Run, headline, read_run
 from emubench.errors import EmubenchError
 from emubench.hardware import check_device, record
@@ -98,7 +98,7 @@ class Session:
         def forecast(batch: int) -> Tensor:
             index = torch.arange(batch) % len(subject.contexts)
             context = subject.contexts[index].to(self.device)
-            return checked_forecast(subject.emulator, context, 2, subject.n_members, subject.generator("compile"))
+            return checked_ensemble(subject.emulator, context, 2, subject.n_members, subject.generator("compile"))
 
         return modes.compile_seconds(forecast, self.device)
 
@@ -111,7 +111,7 @@ class Session:
             cases = slice(first, first + evaluate.CHUNK)
             generator = torch_stream(subject.seed, "forecast", task.name, "test", first, device=str(self.device))
             context = subject.contexts[cases].to(self.device)
-            forecast = checked_forecast(subject.emulator, context, task.test_steps, subject.n_members, generator)
+            forecast = checked_ensemble(subject.emulator, context, task.test_steps, subject.n_members, generator)
             found.append(headline_cases(task, forecast.cpu(), truth[cases], start[cases]))
         return torch.cat(found).numpy()
 
@@ -160,7 +160,37 @@ class Session:
                 for name, scenario in scenarios.items()
                 if name.endswith("end_to_end") and rungs
             },
+            limits=self._limits(run, subject, scenarios),
         )
+
+    def _limits(self, run: Run, subject: Subject, scenarios: dict[str, timing.Scenario]) -> dict[str, timing.Limit]:
+        """Of both end-to-end scenarios, on a CPU and in the plain mode, where all work is torch's operators."""
+        if self.options.mode != Mode() or self.device.type != "cpu" or run.card.knowledge == "equation":
+            return {}
+        weights = [p.dtype for p in subject.emulator.parameters()]  # type: ignore[attr-defined]
+        dtype = "float32" if torch.float32 in weights else "float64"
+        found = {}
+        for name, scenario in scenarios.items():
+            if name.endswith("end_to_end"):
+                work = forecast_work(subject, scenario.batch)
+                found[name] = limits.limit(work, scenario.seconds.median, self.options.threads, dtype)
+        return found
+
+
+def forecast_work(subject: Subject, batch: int) -> tuple[float, float]:
+    """Operations and bytes of a forecast of ``batch`` cases: counted over few samples, as each costs the same."""
+    context = subject.contexts[torch.arange(batch) % len(subject.contexts)]
+    steps, few, more = subject.task.test_steps, 2, 6
+
+    def counted(n: int) -> np.ndarray:
+        generator = subject.generator("counted")
+        return np.array(
+            limits.count(lambda: checked_ensemble(subject.emulator, context, n, subject.n_members, generator))
+        )
+
+    first, second = counted(few), counted(more)
+    flops, moved = first + (second - first) * (steps - few) / (more - few)
+    return float(flops), float(moved)
 
 
 def accuracy(cases: np.ndarray, n_kinds: int) -> tuple[float, float, float]:

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emubench import dataset, evaluate, jobs
-from emubench.emulator import Emulator, checked_forecast
+from emubench import dataset, evaluate, jobs, limits
+from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import worst_case
 from emubench.random import torch_stream
 from emubench.solvers import Setting, SettingSolver, settings
 from emubench.task import Task
 from emubench.throughput import EndToEnd, Subject, best_batch, scenario_of, timed
 from emubench.timed_equals_scored import headline_cases
-from emubench.timing import Rung, Scenario
+from emubench.timing import Limit, Rung, Scenario
 
 BUDGET = 60.0
 """Seconds for the ladder of a task."""
@@ -67,7 +67,7 @@ def _forecast(cases: Cases, emulator: Emulator, index: torch.Tensor, label: int)
     task = cases.task
     generator = torch_stream(0, "ladder", task.name, label)
     members = evaluate.n_members(task, "test")
-    return checked_forecast(emulator, cases.contexts[index], task.test_steps, members, generator)
+    return checked_ensemble(emulator, cases.contexts[index], task.test_steps, members, generator)
 
 
 def _calls(cases: Cases, emulator: Emulator, batch: int, seconds: float, scores: np.ndarray | None) -> Scenario:
@@ -111,7 +111,18 @@ def rung(cases: Cases, setting: Setting, batch: int, seconds: float) -> Rung | N
         accuracy=float(known.mean()),
         scenarios={"single_end_to_end": single, "offline_end_to_end": offline},
         cases=[round(float(v), 6) for v in known],
+        limit=_limit(cases.task, setting, path, offline),
     )
+
+
+def _limit(task: Task, setting: Setting, path: str, offline: Scenario) -> Limit | None:
+    """How near a kernel without a filter comes to the device's ceilings."""
+    sites = {"n_sites": setting.sites} if setting.sites else {}
+    system = dataclasses.replace(task.system, **sites)
+    work = limits.solver_work(system, setting.scheme, setting.steps, offline.batch * task.test_steps)
+    if work is None or path != "kernel" or setting.start != "sample":
+        return None
+    return limits.limit(work, offline.seconds.median, torch.get_num_threads(), "float64")
 
 
 def measure(task: Task, data: Path, budget: float = BUDGET, progress: Progress | None = None) -> list[Rung]:
@@ -120,6 +131,7 @@ def measure(task: Task, data: Path, budget: float = BUDGET, progress: Progress |
     Each kind of start has the batch of most cases per second at its coarse end. Behind a filter all settings cost
     nearly the same, so few of them fit: the fine end, which no noisy start is worth, is cut first.
     """
+    limits.limit((0.0, 0.0), 1.0, torch.get_num_threads(), "float64")  # measures the ceilings, once
     cases, wanted, begun = Cases.load(task, data), settings(task), time.perf_counter()
     found: list[Rung] = []
     batches: dict[str, int] = {}

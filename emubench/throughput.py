@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from emubench import evaluate
-from emubench.emulator import Emulator, Stepper, checked_forecast, roll_out
+from emubench.emulator import Emulator, Stepper, checked_ensemble, roll_out
 from emubench.hardware import peak_memory, synchronise
 from emubench.random import stream, torch_stream
 from emubench.task import Task
@@ -97,7 +97,7 @@ class EndToEnd:
         return (context + noise(context) * std).to(subject.device)
 
     def run(self, subject: Subject, given: Tensor, generator: torch.Generator) -> Tensor:
-        return checked_forecast(subject.emulator, given, subject.task.test_steps, subject.n_members, generator)
+        return checked_ensemble(subject.emulator, given, subject.task.test_steps, subject.n_members, generator)
 
 
 class RolloutOnly:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from emubench import evaluate, metrics
-from emubench.emulator import Emulator
+from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import gain, headline
 from emubench.errors import EmubenchError
 from emubench.metrics import Truth, crps, valid_prediction_time
@@ -48,9 +48,8 @@ def check_samples(subject: Subject, samples: list[Sample], reference: Emulator, 
     """Raise :class:`EmubenchError` where ``reference`` forecasts otherwise than the timed emulator did."""
     for sample in samples:
         generator = subject.generator(*sample.generator_labels)
-        with torch.no_grad():
-            context = sample.context.clone().cpu()
-            again = reference.forecast(context, subject.task.test_steps, subject.n_members, generator)
+        context, steps = sample.context.cpu(), subject.task.test_steps
+        again = checked_ensemble(reference, context, steps, subject.n_members, generator)
         if reason := getattr(reference, "reason", ""):
             raise EmubenchError(f"{subject.name}: loaded anew for comparison, it {reason}")
         found, wanted = sample.forecast.double(), again.cpu()[:, sample.cases].double()

@@ -61,6 +61,17 @@ class Hardware(Model):
     date: Line
 
 
+class Limit(Model):
+    """How near a rollout comes to what the device can do."""
+
+    flops_per_second: Positive
+    bytes_per_second: Positive
+    flops_ceiling: Positive
+    bytes_ceiling: Positive
+    binds: Name
+    """``arithmetic``, ``memory``, or ``overhead`` where neither is used to a tenth."""
+
+
 class Rung(Model):
     """One solver setting, from the same contexts: how accurate and how fast."""
 
@@ -77,6 +88,8 @@ class Rung(Model):
     scenarios: dict[Name, Scenario]
     cases: Annotated[list[Number], Field(max_length=100000)] = []
     """Headline score per case."""
+    limit: Limit | None = None
+    """Of the offline scenario, where all the work is a kernel's."""
 
 
 class Speedup(Model):
@@ -92,17 +105,6 @@ class Speedup(Model):
     """Whether the emulator's skill is high enough for its speed to be ranked."""
     break_even: Positive | None
     """Units of lead time that must be simulated before training has paid; null: never, as the solver is faster."""
-
-
-class Limit(Model):
-    """How near a rollout comes to what the device can do."""
-
-    flops_per_second: Positive
-    bytes_per_second: Positive
-    flops_ceiling: Positive
-    bytes_ceiling: Positive
-    binds: Name
-    """``arithmetic``, ``memory``, or ``overhead`` where neither is used to a tenth."""
 
 
 class Bench(Model):
