@@ -5,7 +5,8 @@ Each function is a context that yields a :class:`Place`. Dask is imported by tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,8 @@ from typing import Any
 from emubench.workers import worker_pool
 
 Resources = tuple[tuple[str, float], ...]
+GPU = "GPU"
+"""The resource of which every device has one."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,14 @@ class InProcess(Executor):
 
 
 class Processes(Executor):
-    """``n`` processes; after one has died, which fails what was under way, the next submission starts all anew."""
+    """``n`` processes; after one has died, which fails what was under way, the next submission starts all anew.
 
-    def __init__(self, n: int) -> None:
-        self._n, self._stack = n, ExitStack()
-        self._pool = self._stack.enter_context(worker_pool(n))
+    With ``devices``, one process for each.
+    """
+
+    def __init__(self, n: int, devices: Sequence[str] = ()) -> None:
+        self._n, self._devices, self._stack = n, devices, ExitStack()
+        self._pool = self._stack.enter_context(worker_pool(n, devices))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Hand ``fn`` to a process that is free."""
@@ -51,7 +57,7 @@ class Processes(Executor):
             return self._pool.submit(fn, *args, **kwargs)
         except BrokenProcessPool:
             self._stack.close()
-            self._pool = self._stack.enter_context(worker_pool(self._n))
+            self._pool = self._stack.enter_context(worker_pool(self._n, self._devices))
             return self._pool.submit(fn, *args, **kwargs)
 
     def __exit__(self, *error: Any) -> None:
@@ -67,6 +73,19 @@ def in_process() -> Iterator[Place]:
 
 @contextmanager
 def processes(n: int) -> Iterator[Place]:
-    """``n`` processes of this machine."""
-    with Processes(n) as executor:
-        yield Place(lambda _: executor, n, lambda: n)
+    """``n`` processes of this machine, and one more per GPU for the steps that ask for one, where there are any."""
+    found = devices()
+    with ExitStack() as stack:
+        plain = stack.enter_context(Processes(n))
+        on_device = stack.enter_context(Processes(len(found), found)) if found else plain
+        yield Place(lambda resources: on_device if GPU in dict(resources) else plain, n + len(found), lambda: n)
+
+
+def devices() -> list[str]:
+    """The GPUs of this machine: those that ``CUDA_VISIBLE_DEVICES`` names, or else all that torch finds."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [device.strip() for device in named.split(",") if device.strip() not in ("", "-1")]
+    import torch
+
+    return [str(i) for i in range(torch.cuda.device_count())]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
 
 
-def _obey_the_parent() -> None:
-    """Leave Ctrl-C, which reaches every process of a terminal, to the parent, and take its SIGTERM as an exception."""
+def _obey_the_parent(devices: SimpleQueue[str] | None) -> None:
+    """Leave Ctrl-C, which reaches every process of a terminal, to the parent, and take its SIGTERM as an exception.
+
+    Take one of the ``devices``, if there are any, and see no other.
+    """
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
 
@@ -23,10 +30,16 @@ def _leave(*_: object) -> None:
 
 
 @contextmanager
-def worker_pool(n: int) -> Iterator[ProcessPoolExecutor]:
-    """``n`` processes; left by an exception, pending work is dropped and running work stopped, so that it cleans up."""
+def worker_pool(n: int, devices: Sequence[str] = ()) -> Iterator[ProcessPoolExecutor]:
+    """``n`` processes; left by an exception, pending work is dropped and running work stopped, so that it cleans up.
+
+    With ``devices``, ``n`` of them, each process has one, as its ``CUDA_VISIBLE_DEVICES``.
+    """
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(n, initializer=_obey_the_parent)
+    left = multiprocessing.SimpleQueue() if devices else None
+    for device in devices:
+        left.put(device)  # type: ignore[union-attr]
+    pool = ProcessPoolExecutor(n, initializer=_obey_the_parent, initargs=(left,))
     try:
         yield pool
     except BaseException:
