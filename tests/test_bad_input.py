@@ -13,6 +13,7 @@ import pytest
 import xarray
 from conftest import contents
 
+from emubench import dataset
 from emubench import task as tasks
 
 NOISY = ("--size", "tiny", "--data")
@@ -166,6 +167,25 @@ def test_verify_names_what_is_wrong_and_touches_nothing(refused, own_data, damag
     assert str(path) in line
     assert re.search(message, line), line
     assert contents(own_data) == before
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy.h5", "lorenz63.truth.h5"])
+def test_a_byte_that_flips_on_the_disk_is_answered_with_its_array(refused, own_data, name):
+    """In every array of the file: its first byte, one in the middle or its last."""
+    path = own_data / "tiny" / name
+    whole, places = path.read_bytes(), []
+    with h5py.File(path) as file:
+        for i, array in enumerate(dataset.verify(path)):
+            size = file[array].id.get_storage_size()
+            places.append((array, file[array].id.get_offset() + (0, size // 2, size - 1)[i % 3]))
+    assert len(places) >= 10
+    for array, position in places:
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        assert f"array {array}: bytes differ from their own hash" in refused("verify", path)
+    path.write_bytes(whole)
+    assert dataset.verify(path)
 
 
 def test_verify_notices_a_file_cut_anywhere(refused, own_data):
