@@ -60,7 +60,8 @@ class Session:
         key = (task.name, task.size)
         if key not in self._ladders:
             budget = self.options.ladder_seconds
-            self._ladders[key] = ladder.measure(task, self.data, budget, progress) if budget > 0 else []
+            measured = (task, self.data, budget, progress, self.device)
+            self._ladders[key] = ladder.measure(*measured) if budget > 0 else []
         return self._ladders[key]
 
     def bench(self, path: Path, progress: Progress | None = None, reference_emulator: Emulator | None = None) -> Bench:

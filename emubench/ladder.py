@@ -26,6 +26,7 @@ from emubench.throughput import EndToEnd, Subject, best_batch, scenario_of, time
 from emubench.timed_equals_scored import headline_cases
 from emubench.timing import Limit, Rung, Scenario
 
+CPU = torch.device("cpu")
 BUDGET = 60.0
 """Seconds for the ladder of a task."""
 CASES = 64
@@ -52,9 +53,9 @@ class Cases:
         return cls(task, dataset.load(task, data).context("test"), truth, start)
 
 
-def forecaster(task: Task, setting: Setting) -> tuple[Emulator, str]:
-    """The setting as an emulator, and whether it runs on our kernel or on torch."""
-    module, solver = jobs.baseline("oracle"), SettingSolver(task.system, setting)
+def forecaster(task: Task, setting: Setting, device: torch.device = CPU) -> tuple[Emulator, str]:
+    """The setting as an emulator, and the path of its solver; a filter's analyses are computed on the CPU."""
+    module, solver = jobs.baseline("oracle"), SettingSolver(task.system, setting, device)
     if setting.start == "sample":  # taken as if it had no noise
         task = dataclasses.replace(task, observation=dataclasses.replace(task.observation, noise=0.0))
     oracle = module.Oracle(task, module.Config(), solver)
@@ -75,7 +76,7 @@ def _calls(cases: Cases, emulator: Emulator, batch: int, seconds: float, scores:
     n, spent, begun = len(cases.contexts), [], time.perf_counter()
     for i in range(10_000):
         index = (torch.arange(batch) + i * batch) % n
-        took, forecast = timed(lambda index=index, i=i: _forecast(cases, emulator, index, i), torch.device("cpu"))
+        took, forecast = timed(lambda index=index, i=i: _forecast(cases, emulator, index, i), CPU)
         spent.append(took)
         known = n if scores is None else int(np.isfinite(scores).sum())
         if scores is not None and known < n:
@@ -90,9 +91,9 @@ def _calls(cases: Cases, emulator: Emulator, batch: int, seconds: float, scores:
     return scenario_of(cases.task, batch, members, spent, spent, 0)
 
 
-def rung(cases: Cases, setting: Setting, batch: int, seconds: float) -> Rung | None:
+def rung(cases: Cases, setting: Setting, batch: int, seconds: float, device: torch.device = CPU) -> Rung | None:
     """Score and time one setting for about ``seconds``; ``None`` if it diverges so that its filter breaks down."""
-    emulator, path = forecaster(cases.task, setting)
+    emulator, path = forecaster(cases.task, setting, device)
     scores = np.full(len(cases.contexts), np.nan)
     try:
         _forecast(cases, emulator, torch.arange(1), 0)  # what is compiled or drawn once
@@ -111,7 +112,7 @@ def rung(cases: Cases, setting: Setting, batch: int, seconds: float) -> Rung | N
         accuracy=float(known.mean()),
         scenarios={"single_end_to_end": single, "offline_end_to_end": offline},
         cases=[round(float(v), 6) for v in known],
-        limit=_limit(cases.task, setting, path, offline),
+        limit=_limit(cases.task, setting, path, offline) if device.type == "cpu" else None,
     )
 
 
@@ -125,7 +126,9 @@ def _limit(task: Task, setting: Setting, path: str, offline: Scenario) -> Limit 
     return limits.limit(work, offline.seconds.median, torch.get_num_threads(), "float64")
 
 
-def measure(task: Task, data: Path, budget: float = BUDGET, progress: Progress | None = None) -> list[Rung]:
+def measure(
+    task: Task, data: Path, budget: float = BUDGET, progress: Progress | None = None, device: torch.device = CPU
+) -> list[Rung]:
     """The ladder of ``task``, the cheap end first; settings for which there is no time left are not measured.
 
     Each kind of start has the batch of most cases per second at its coarse end. Behind a filter all settings cost
@@ -140,11 +143,11 @@ def measure(task: Task, data: Path, budget: float = BUDGET, progress: Progress |
         if left <= 0:
             break
         if setting.start not in batches:
-            subject = Subject("solver", forecaster(task, setting)[0], task, cases.contexts, seconds=budget / 20)
+            subject = Subject("solver", forecaster(task, setting, device)[0], task, cases.contexts, seconds=budget / 20)
             batches[setting.start] = best_batch(subject, EndToEnd())
         # a direct start is cheap: what it leaves goes to the filters
         share = left / (len(wanted) - i) if setting.start != "sample" else min(left / (len(wanted) - i), budget / 60)
-        if (made := rung(cases, setting, batches[setting.start], share)) is not None:
+        if (made := rung(cases, setting, batches[setting.start], share, device)) is not None:
             found.append(made)
         if progress is not None:
             progress(i + 1, len(wanted))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from emubench import kernels, noise, registry
+from emubench.graphs import replayed
 from emubench.integrate import simulate
 from emubench.system import System
 from emubench.task import Task
@@ -78,16 +81,19 @@ class Setting:
 class SettingSolver:
     """A setting's solver: our kernel in double precision where there is one, else the reference integrators.
 
-    What blows up comes out as NaN or infinity: a setting that is too coarse is inaccurate, not an error.
+    On a GPU: one fused kernel for the Lorenz systems, else the reference integrators as a CUDA graph of a sample
+    interval; states come from the host and samples go back to it. What blows up comes out as NaN or infinity: a
+    setting that is too coarse is inaccurate, not an error.
     """
 
-    def __init__(self, system: System, setting: Setting) -> None:
-        self.full, self.setting = system, setting
+    def __init__(self, system: System, setting: Setting, device: torch.device = torch.device("cpu")) -> None:
+        self.full, self.setting, self.device = system, setting, device
         changes = {"n_sites": setting.sites} if setting.sites else {}
         self.system = dataclasses.replace(system, solver_step=system.sample_interval / setting.steps, **changes)
-        self.fast = kernels.find(self.system) if setting.dtype == "float64" else None
-        if self.fast is not None and setting.scheme not in _schemes(self.system):
-            self.fast = None
+        on_cpu = device.type == "cpu" and setting.dtype == "float64"
+        self.fast = kernels.find(self.system) if on_cpu and setting.scheme in _schemes(self.system) else None
+        if device.type == "cuda" and setting.scheme == "rk4" and _cuda().supports(self.system):
+            self.fast = _cuda().rollout
         self.path = "torch" if self.fast is None else "kernel"
 
     def solve(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
@@ -100,6 +106,8 @@ class SettingSolver:
         fast, n_threads = self.fast, torch.get_num_threads()
         assert fast is not None
         scheme = {} if self.setting.scheme == self.system.schemes[0] else {"scheme": self.setting.scheme}
+        if self.device.type == "cuda":
+            return fast(self.system, states.astype(self.setting.dtype), n_samples, rngs).astype(np.float64)
         if n_threads == 1:
             return fast(self.system, states, n_samples, rngs, **scheme)
         size = max(1, -(-len(states) // (n_threads * kernels.WHOLE_BLOCKS))) * kernels.WHOLE_BLOCKS
@@ -110,18 +118,27 @@ class SettingSolver:
 
     def _by_torch(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
         dtype = getattr(torch, self.setting.dtype)
-        step = self.system.solver(scheme=self.setting.scheme, dtype=dtype)
-        current, samples = torch.from_numpy(states).to(dtype), []
+        step = self.system.solver(scheme=self.setting.scheme, dtype=dtype, device=self.device)
+        current, samples = torch.from_numpy(states).to(self.device, dtype), []
+        if not self.system.stochastic:
+
+            def interval(state: torch.Tensor) -> torch.Tensor:
+                for _ in range(self.setting.steps):
+                    state = step(state, None)
+                return state
+
+            advance = replayed(interval, current)
+            for _ in range(n_samples):
+                current = advance(current).clone()
+                samples.append(current)
+            return torch.stack(samples, dim=1).double().cpu().numpy()
         for _ in range(n_samples):
-            xi: list[torch.Tensor | None] = [None] * self.setting.steps
-            if self.system.stochastic:
-                drawn = noise.normals(noise.seeds(rngs, self.setting.steps), int(np.prod(self.system.shape)))
-                drawn = drawn.reshape(-1, self.setting.steps, *self.system.shape)
-                xi = list(torch.from_numpy(drawn).to(dtype).unbind(1))
-            for one in xi:
-                current = step(current, one)
+            drawn = noise.normals(noise.seeds(rngs, self.setting.steps), int(np.prod(self.system.shape)))
+            drawn = drawn.reshape(-1, self.setting.steps, *self.system.shape)
+            for xi in torch.from_numpy(drawn).to(self.device, dtype).unbind(1):
+                current = step(current, xi)
             samples.append(current)
-        return torch.stack(samples, dim=1).double().numpy()
+        return torch.stack(samples, dim=1).double().cpu().numpy()
 
     def restrict(self, states: np.ndarray) -> np.ndarray:
         """The lower Fourier modes, where the setting has fewer sites."""
@@ -145,8 +162,14 @@ def resample(states: np.ndarray, n: int) -> np.ndarray:
     return np.fft.irfft(kept, n=n) * (n / old)
 
 
+def _cuda() -> ModuleType:
+    return importlib.import_module("emubench.kernels._cuda")  # numba looks for a driver when it is imported
+
+
 def _schemes(system: System) -> tuple[str, ...]:
-    module = registry.load("emubench.kernels", system.name, "kernel")
+    if system.name not in registry.names(kernels.__name__):
+        return ()
+    module = registry.load(kernels.__name__, system.name, "kernel")
     return getattr(module, "SCHEMES", system.schemes[:1])
 
 

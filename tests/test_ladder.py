@@ -116,22 +116,33 @@ def test_what_blows_up_is_not_an_error():
 # --- rungs ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def clean(data):
-    return ladder.measure(tasks.get("lorenz63-clean", "tiny"), data, budget=3.0)
-
-
-def test_a_ladder_on_exact_starts_orders_the_settings(clean):
-    by = {(r.scheme, r.steps_per_sample, r.dtype): r for r in clean}
-    assert len(clean) == len(settings(tasks.get("lorenz63-clean", "tiny")))
-    assert by["rk4", 50, "float64"].accuracy == pytest.approx(20.0, abs=0.1)
-    accuracies = [by["rk4", n, "float64"].accuracy for n in (1, 4, 13, 50)]
+def test_settings_on_exact_starts_are_as_accurate_and_as_fast_as_their_steps(data):
+    task = tasks.get("lorenz63-clean", "tiny")
+    cases, found = Cases.load(task, data), {}
+    wanted = [("rk4", n) for n in (1, 4, 13, 50)] + [("heun", 1), ("euler", 1)]
+    for key in wanted:
+        rung = ladder.rung(cases, Setting(*key), 16, 0.0)
+        assert rung is not None
+        assert len(rung.cases) == 16
+        found[key] = rung
+    accuracies = [found["rk4", n].accuracy for n in (1, 4, 13, 50)]
+    assert accuracies[-1] == pytest.approx(20.0, abs=0.1)
     assert accuracies == sorted(accuracies)
     assert 2 < accuracies[0] < 5
-    assert by["euler", 1, "float64"].accuracy < by["heun", 1, "float64"].accuracy < 2
-    assert all(len(r.cases) == 16 for r in clean)
-    speeds = [by["rk4", n, "float64"].scenarios["offline_end_to_end"].lyapunov_times_per_second.high for n in (1, 50)]
-    assert speeds[0] > 2 * speeds[1]
+    assert found["euler", 1].accuracy < found["heun", 1].accuracy < 2
+    limit = found["rk4", 50].limit
+    assert limit is not None
+    assert limit.flops_per_second < limit.flops_ceiling
+
+
+def test_a_ladder_begins_at_the_cheap_end_and_ends_when_time_is_up(data):
+    task = tasks.get("lorenz63-clean", "tiny")
+    found = ladder.measure(task, data, budget=1.0)
+    assert 0 < len(found) <= len(settings(task))
+    assert [(r.scheme, r.steps_per_sample) for r in found] == [
+        (s.scheme, s.steps) for s in settings(task)[: len(found)]
+    ]
+    assert ladder.measure(task, data, budget=0.0) == []
 
 
 def test_filters_start_the_settings_on_noisy_contexts(data):
@@ -159,11 +170,12 @@ def test_filters_start_the_settings_on_noisy_contexts(data):
 
 def test_growth_is_scored_in_law_over_the_time_step_only(data):
     task = tasks.get("kpz-clean", "tiny")
-    found = ladder.measure(task, data, budget=4.0)
-    assert {(r.scheme, r.sites) for r in found} == {("strang", 256)}
-    fine = [r for r in found if r.steps_per_sample >= 5]
-    assert fine
-    assert all(r.accuracy == pytest.approx(fine[-1].accuracy, abs=0.1) for r in fine)
+    assert {(s.scheme, s.sites) for s in settings(task)} == {("strang", 0)}
+    cases = Cases.load(task, data)
+    found = [ladder.rung(cases, Setting("strang", n), 16, 0.0) for n in (5, 20)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0].accuracy == pytest.approx(found[1].accuracy, abs=0.1)
 
 
 # --- speed-up ---------------------------------------------------------------------------------------------------------
