@@ -220,6 +220,7 @@ class _Moments:
         return tuple(map(float, mean)), tuple(map(float, np.sqrt(variance)))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of a run on its way to a blow-up, which simulate names
 def _chaotic_stretch(system: System, n: int, accuracy: float, max_samples: int, seed: int) -> tuple[Estimate, _Moments]:
     """The leading exponent and the moments over the first stretch that is long enough for them."""
     state = on_attractor(system, n, 1, seed)

@@ -13,7 +13,7 @@ from steppers import MapStepper, Noisy, attractor, normal, true_stepper
 from emubench import diagnostics, systems
 from emubench.diagnostics import agreement_time, measure_climate, twin_growth
 from emubench.errors import EmubenchError
-from emubench.integrate import simulate
+from emubench.integrate import SimulationError, simulate
 
 # --- agreement of solvers -------------------------------------------------------------------------------------------
 
@@ -148,6 +148,13 @@ def test_the_climate_of_kpz_is_that_of_its_stationary_measure():
 def test_without_chaos_there_is_no_climate(name, parameters):
     with pytest.raises(EmubenchError, match=f"{name}: no chaos found at the parameters .* exponent is"):
         measure_climate(systems.get(name, **parameters), n_trajectories=8, max_samples=512)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_blow_up_is_named_without_warnings():
+    unstable = systems.get("lorenz63", rho=200.0, solver_step=0.05)
+    with pytest.raises(SimulationError, match="lorenz63: trajectory .* at time .*: the solution blew up"):
+        measure_climate(unstable)
 
 
 @pytest.mark.parametrize("parameters", [{"noise": 0.0}, {"n_sites": 1}])
