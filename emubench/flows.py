@@ -89,7 +89,7 @@ class LearnedFlow(nn.Module):
         self.n_state = n_state
         self.field = self.new_field(config)
         encoder = WindowEncoder(config.window, n, config.width, ring, min(config.radius, 8), growth, config.latent)
-        self.encoder = encoder if task.observation.noise else None
+        self.encoder: nn.Module | None = encoder if task.observation.noise else None
         self.filter = Filter(config.members, config.inflation, config.localisation) if config.assimilated else None
         self.noise = torch.from_numpy(task.observation.noise_std(task.system))
         self.register_buffer("mean", torch.zeros(n))
