@@ -12,6 +12,7 @@ import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 
+import benched
 import numpy as np
 import pytest
 from conftest import contents
@@ -337,3 +338,23 @@ def test_a_field_is_drawn_with_time_upwards_and_both_signs():
     pixels = imread(io.BytesIO(base64.b64decode(source.partition(",")[2])), format="png")
     colours = np.round(255 * pixels[..., :3]).astype(int).tolist()
     assert colours == [[[178, 24, 43], [178, 24, 43]], [[33, 102, 172], [247, 247, 247]]]
+
+
+def test_a_benched_run_shows_its_speed_up_and_the_solvers_beside_it(runs, tmp_path):  # noqa: F811
+    shutil.copytree(runs / "linear", tmp_path / "runs" / "linear")
+    (run,) = jobs.find_runs([tmp_path / "runs"])
+    before = json.loads((run / "timing.json").read_text())
+    benched.write(run, 700.0, 1.2, speedup=2.5, skill=0.1)
+    (run / "timing.json").write_text(json.dumps(before | json.loads((run / "timing.json").read_text())))
+    board = tmp_path / "leaderboard"
+    place = new.from_runs("fast", [run], board / "entries", STATED) / TASK / "seed-0"
+    kept = json.loads((place / "timing.json").read_text())
+    assert [s["accuracy"] for s in kept["solvers"]] == [rung["accuracy"] for rung in benched.LADDER]
+    assert kept["speedup"]["value"] == 2.5
+    pages = build.render(read(board, "tiny"))
+    assert "(2.50×)" in Page(pages["index.html"]).text  # in brackets: skill is too low to be ranked
+    charts_ = [a["aria-label"] for a in Page(pages["entries/fast.html"]).all("svg") if "aria-label" in a]
+    assert sum("valid_prediction_time over throughput" in label for label in charts_) == 1
+    (chart,) = re.findall(r'<svg class="chart"[^>]*over throughput.*?</svg>', pages["entries/fast.html"])
+    assert chart.count('class="point"') == len(benched.LADDER)
+    assert chart.count('class="front"') == 1

@@ -32,13 +32,23 @@ LIMITS = judge.Limits(start_seconds=60.0, call_seconds=60.0)
 
 def test_an_entry_is_scored_as_its_run_was(emubench, entry, data):  # noqa: F811
     before = contents(entry)
-    finished = emubench("submit", "run", entry, "--data", data, "--json")
+    finished = emubench("submit", "run", entry, "--data", data, "--bench-seconds", 0, "--json")
     assert finished.status == 0, finished.err
     (found,) = json.loads(finished.out)
     claimed = json.loads((entry / SEED / "scores.json").read_text())["rows"]
     whole = [row for row in claimed if row["lead_time"] is None]
     assert found["scores"] == whole  # to the last bit, on one machine
     assert found["timing"]["lyapunov_times_per_second"] > 0
+    assert contents(entry) == before
+
+
+def test_an_entry_is_benched_on_request_and_left_as_it_was(emubench, entry, data):  # noqa: F811
+    before = contents(entry)
+    done = emubench("submit", "run", entry, "--data", data, "--bench-seconds", 0.02, "--json")
+    assert done.status == 0, done.err
+    (row,) = json.loads(done.out)
+    assert row["bench"]["scenarios"]["offline_end_to_end"]["lyapunov_times_per_second"]["median"] > 0
+    assert row["bench"]["speedups"]["offline_end_to_end"]["ranked"] is False  # linear has next to no skill
     assert contents(entry) == before
 
 
@@ -243,7 +253,7 @@ def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
 ):
     edit_json(entry / SEED / "card.json", lambda c: c["config"].update(delays=10**6))  # other shapes than its weights
     sign_again(entry)
-    finished = emubench("submit", "run", entry, "--data", data, "--json")
+    finished = emubench("submit", "run", entry, "--data", data, "--bench-seconds", 0, "--json")
     assert finished.status == 1
     assert finished.err.count("\n") == 1
     assert "its cases count as failed" in finished.err
@@ -252,7 +262,7 @@ def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
     assert score["valid_prediction_time"] == 0.0
     assert score["surviving_fraction"] == 0.0
     folder = new.from_runs("next", jobs.find_runs([runs / "persistence"]), tmp_path / "entries", STATED)
-    assert emubench("submit", "run", folder, "--data", data).status == 0
+    assert emubench("submit", "run", folder, "--data", data, "--bench-seconds", 0).status == 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits on memory are Linux's")

@@ -106,10 +106,15 @@ def _run(folder: Path, entry: Entry, task: str, seed: int) -> compared.Run:
             "device": entry.hardware,
         }
         return compared.Run(place, schema.Card(**content), scores, None, entry.name)
+    timing = timing_of(place)
+    speed, gained = (timing.lyapunov_times_per_second, timing.speedup) if timing else (None, None)
+    return compared.Run(place, jobs.read_card(place), scores, speed, entry.name, claimed_speedup=gained)
+
+
+def timing_of(place: Path) -> check.Timing | None:
+    """What an entry says of the speed of one task and seed."""
     path = place / "timing.json"
-    timing = schema.read_json(check.Timing, path, 2**16) if path.exists() else None
-    speed = timing.lyapunov_times_per_second if timing else None
-    return compared.Run(place, jobs.read_card(place), scores, speed, entry.name)
+    return schema.read_json(check.Timing, path, check.MAX_BYTES["timing.json"]) if path.exists() else None
 
 
 def _one_version(shown: list[Shown]) -> None:

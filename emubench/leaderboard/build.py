@@ -25,8 +25,8 @@ from emubench import __version__, ranking, report, schema, store
 from emubench import entries as compared
 from emubench import task as tasks
 from emubench.leaderboard import charts
-from emubench.leaderboard.board import Board, Shown, read, systems_of
-from emubench.submission.check import MAX_BYTES, Figures
+from emubench.leaderboard.board import Board, Shown, read, systems_of, timing_of
+from emubench.submission.check import MAX_BYTES, Figures, Timing
 from emubench.task import RANKED_TRACKS, TRACKS
 
 BEGIN, END = "<!-- tables: written by `emubench leaderboard build` -->", "<!-- end of tables -->"
@@ -181,6 +181,8 @@ def _table(board: Board, system: str, records: list[dict[str, Any]]) -> dict[str
                 "stability_bar": charts.bar(*stability, -1.0, 1.0),
                 "speed": record["lyapunov_times_per_second"],
                 "speed_text": report._si(_na(record["lyapunov_times_per_second"])),
+                "gain": record["speedup_at_equal_accuracy"],
+                "gain_text": _gain(record),
                 "parameters": record["n_parameters"],
                 "seeds": record["seeds"],
                 "missing": record["missing_tasks"] or 0,
@@ -188,6 +190,14 @@ def _table(board: Board, system: str, records: list[dict[str, Any]]) -> dict[str
         )
     notes = "" if whole else f"floor {_text(records[0]['floor'])}, oracle {_text(records[0]['oracle'])}"
     return {"system": system, "metric": metric, "rows": rows, "notes": notes}
+
+
+def _gain(record: dict[str, Any]) -> str:
+    """Speed-up at equal accuracy; in brackets where too little skill is left for it to be ranked."""
+    if record["speedup_at_equal_accuracy"] is None:
+        return report.UNKNOWN
+    shown = f"{report._significant(record['speedup_at_equal_accuracy'])}×"
+    return shown if record["speedup_ranked"] else f"({shown})"
 
 
 def _interval(record: dict[str, Any], key: str) -> tuple[float | None, float | None, float | None]:
@@ -257,6 +267,9 @@ def _task_context(one: Shown, name: str) -> dict[str, Any]:
         drawn.append(charts.curves(f"{name}: {metric} over lead time", f"lead time ({unit})", metric, series))
     figures = next((f for run in runs if (f := _figures(run)) is not None), None)
     pictures, fields = _pictures(runs[0], figures) if figures else ([], {})
+    timing = timing_of(runs[0].path)
+    if timing and timing.solvers:
+        drawn.append(_ladder(runs[0], timing))
     return {
         "name": name,
         "headline": compared.headline(runs[0].task),
@@ -267,6 +280,17 @@ def _task_context(one: Shown, name: str) -> dict[str, Any]:
         "parameters": runs[0].card.n_parameters,
         "config": json.dumps(runs[0].card.config, sort_keys=True),
     }
+
+
+def _ladder(run: compared.Run, timing: Timing) -> Markup:
+    """Accuracy over throughput of this entry and of the solvers that were timed in the same run."""
+    sign = compared.gain(run.task)
+    points = [("", s.lyapunov_times_per_second, sign * s.accuracy, False) for s in timing.solvers]
+    points.append((run.entry, timing.lyapunov_times_per_second, sign * float(run.cases.mean()), True))
+    name = compared.headline(run.task)
+    title = f"{run.task.name}: {name} over throughput; filled: this entry, hollow: solver settings, same machine"
+    label = name if sign > 0 else f"−{name}"
+    return charts.scatter(title, f"{run.task.system.lead_time_unit}s per second", label, points)
 
 
 def _figures(run: compared.Run) -> Figures | None:

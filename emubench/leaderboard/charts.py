@@ -79,7 +79,8 @@ def scatter(title: str, xlabel: str, ylabel: str, points: Sequence[tuple[str, fl
     for name, x, y, marked in known:
         a, b = place(x, y)
         parts.append(f'<circle class="{"front" if marked else "point"}" cx="{_n(a)}" cy="{_n(b)}" r="4"/>')
-        parts.append(f'<text class="name" x="{_n(a + 6)}" y="{_n(b + 4)}">{escape(name)}</text>')
+        if name:
+            parts.append(f'<text class="name" x="{_n(a + 6)}" y="{_n(b + 4)}">{escape(name)}</text>')
     return _svg(title, parts)
 
 

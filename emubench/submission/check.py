@@ -23,6 +23,7 @@ from emubench.schema import Model
 from emubench.submission import entry as entries
 from emubench.submission import safetensors_header
 from emubench.submission.entry import ENTRY_FILE, FORECASTS, Entry
+from emubench.timing import Speedup
 
 MAX_BYTES = {
     "card.json": 2**20,
@@ -55,6 +56,14 @@ class Figures(Model):
     truth_spatial_power: Numbers | None = None
 
 
+class Solver(Model):
+    """One setting of the solver ladder, timed in the same run as the emulator: what it is, how accurate, how fast."""
+
+    name: Annotated[str, Field(max_length=200)]
+    accuracy: Number
+    lyapunov_times_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Timing(Model):
     """``timing.json``: what the submitter's machine took; never compared with another machine's."""
 
@@ -64,6 +73,9 @@ class Timing(Model):
     climate_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     threads: Annotated[int, Field(ge=1, le=4096)]
     device: Annotated[str, Field(max_length=200)]
+    speedup: Speedup | None = None
+    """At equal accuracy, by ``emubench bench``, over one of ``solvers``."""
+    solvers: Annotated[list[Solver], Field(max_length=200)] = []
 
 
 @dataclass(frozen=True)

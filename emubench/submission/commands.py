@@ -93,9 +93,15 @@ def run(
     call_seconds: Annotated[float, typer.Option("--call-seconds", min=1, help="Limit of one call.")] = 1800.0,
     memory_gb: Annotated[float, typer.Option("--memory-gb", min=0.1, help="Limit of a judged emulator.")] = 8.0,
     threads: Annotated[int, typer.Option("--threads", min=1, max=256)] = 1,
+    bench_seconds: Annotated[
+        float, typer.Option("--bench-seconds", min=0, help="Of each timing, beside solvers; 0: none.")
+    ] = 2.0,
     json: Json = False,
 ) -> None:
-    """Check an entry, then score and time it anew in a child process; a score that is not as claimed is named.
+    """Check an entry, then score and time it anew; a score that is not as claimed is named.
+
+    Forecasts to be scored are made in a child process with limits; then the first seed of each task is timed beside a
+    ladder of solvers (a minute each).
 
     Example: emubench submit run leaderboard/entries/my-model --data data
     """
@@ -103,7 +109,7 @@ def run(
 
     limits = judge.Limits(call_seconds=call_seconds, memory_bytes=int(memory_gb * 2**30), threads=threads)
     with progress(folder.name) as show:
-        found = rescore.rescore(folder, data, limits, show)
+        found = rescore.rescore(folder, data, limits, show, bench_seconds)
     if json:
         print_json([outcome.as_json() for outcome in found])
     else:

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from emubench import schema, store
+from emubench import schema, store, timing
 from emubench.errors import EmubenchError
 from emubench.submission import check
 from emubench.submission import entry as entries
@@ -121,14 +121,35 @@ def _copy_runs(folder: Path, sources: dict[str, Path]) -> None:
             shutil.copyfile(run / kind, folder / place / kind)
             os.chmod(folder / place / kind, 0o644)
         if (run / "timing.json").exists():
-            timing = json.loads((run / "timing.json").read_text(encoding="utf-8"))
-            known = {key: timing[key] for key in check.Timing.model_fields if key in timing}
-            _write_json(folder / place / "timing.json", known)
+            _write_json(folder / place / "timing.json", _timing(run, place.split("/")[0]))
         task = place.split("/")[0]
         if (run / "figures.json").exists() and task not in drawn:
             drawn.add(task)
             figures = json.loads((run / "figures.json").read_text(encoding="utf-8"))
             _write_json(folder / place / "figures.json", thinned(figures))
+
+
+def _timing(run: Path, task: str) -> dict[str, Any]:
+    """What the page shows of a run's ``timing.json``: its speed, and where it was benched, the solvers beside it."""
+    content = json.loads((run / "timing.json").read_text(encoding="utf-8"))
+    known = {key: content[key] for key in check.Timing.model_fields if key in content}
+    measured = timing.read(run)
+    bench = measured.benches.get("eager") if measured else None
+    if measured and bench and timing.RANKED in bench.speedups:
+        from emubench import speedup
+        from emubench import task as tasks
+
+        known["speedup"] = bench.speedups[timing.RANKED].model_dump()
+        rates = [(rung, rung.scenarios[timing.RANKED].lyapunov_times_per_second.median) for rung in measured.ladder]
+        known["solvers"] = [
+            {
+                "name": speedup.label(tasks.get(task), rung),
+                "accuracy": float(f"{rung.accuracy:.4g}"),
+                "lyapunov_times_per_second": float(f"{rate:.4g}"),
+            }
+            for rung, rate in rates
+        ]
+    return known
 
 
 def _make(name: str, out: Path, content: dict[str, Any], fill: Any) -> Path:

@@ -1,14 +1,19 @@
-"""``emubench submit run``: score an entry with this repository's code and compare with what it claims."""
+"""``emubench submit run``: score and bench an entry with this repository's code and compare with what it claims."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emubench import bench as benches
 from emubench import task as tasks
 from emubench.schema import ScoreRow
 from emubench.submission import check, judge
+from emubench.submission.entry import FORECASTS
+from emubench.timing import RANKED, Bench
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,8 @@ class Outcome:
 
     judgement: judge.Judgement
     faults: tuple[str, ...]
+    bench: Bench | None = None
+    """Its speed on this machine, of the first seed of a task that bears its claims out."""
 
     @property
     def rows(self) -> list[ScoreRow]:
@@ -30,6 +37,9 @@ class Outcome:
         value = "–" if row.value is None else f"{row.value:.4g} [{row.low:.4g}, {row.high:.4g}]"
         speed = self.judgement.timing.get("lyapunov_times_per_second")
         timed = f", {speed:.3g} Lyapunov times per second here" if speed is not None else ""
+        if self.bench is not None and RANKED in self.bench.speedups:
+            gained = self.bench.speedups[RANKED]
+            timed += ", no solver measured is as accurate" if gained.value is None else f", {_gain(gained.value)}"
         verdict = "FAULT" if self.faults else "ok"
         return f"{verdict:5} {self.judgement.task} seed {self.judgement.seed}: {name} {value}{timed}"
 
@@ -37,17 +47,36 @@ class Outcome:
         """For machines."""
         scores = [row.model_dump() for row in self.rows]
         known = {"task": self.judgement.task, "seed": self.judgement.seed, "reason": self.judgement.reason or None}
-        return known | {"faults": self.faults, "scores": scores, "timing": self.judgement.timing}
+        measured = self.bench.model_dump() if self.bench else None
+        return known | {
+            "faults": self.faults,
+            "scores": scores,
+            "timing": self.judgement.timing,
+            "bench": measured,
+        }
 
 
-def rescore(folder: Path, data: Path, limits: judge.Limits, progress: judge.Progress | None = None) -> list[Outcome]:
+def _gain(value: float) -> str:
+    return f"{value:.3g} times the speed of a solver as accurate"
+
+
+def rescore(
+    folder: Path,
+    data: Path,
+    limits: judge.Limits,
+    progress: judge.Progress | None = None,
+    bench_seconds: float = 0.0,
+) -> list[Outcome]:
     """Check the entry, then judge every task and seed of it; a failure of one leaves the others to be judged.
 
+    With ``bench_seconds`` the first seed of every task is timed for so long per scenario, beside a ladder of solvers.
     Raises :class:`~emubench.errors.EmubenchError` for an entry that does not pass the check, and for missing data.
     """
     entry = check.require(folder)
     judge.check_knowledge(folder, entry)
-    found = []
+    ladder_seconds = min(60.0, 30 * bench_seconds)
+    options = benches.Options(threads=limits.threads, seconds=bench_seconds, ladder_seconds=ladder_seconds)
+    session, found = benches.Session(data, options), []
     for task in entry.tasks():
         for seed in entry.seeds:
             place = folder / task / f"seed-{seed}"
@@ -57,5 +86,14 @@ def rescore(folder: Path, data: Path, limits: judge.Limits, progress: judge.Prog
             else:
                 claims = check.read_scores(place)
                 faults = judge.false_claims(place / "scores.json", claims, judgement.result.scores)
-            found.append(Outcome(judgement, tuple(faults)))
+            timed = bench_seconds > 0 and seed == entry.seeds[0] and entry.method != FORECASTS and not faults
+            found.append(Outcome(judgement, tuple(faults), _bench(place, session, progress) if timed else None))
     return found
+
+
+def _bench(place: Path, session: benches.Session, progress: judge.Progress | None) -> Bench:
+    """Bench a copy of a run's folder: nothing is written into the entry."""
+    with tempfile.TemporaryDirectory(prefix="emubench-bench-") as temporary:
+        for name in ("card.json", "model.safetensors", "scores.json"):
+            shutil.copyfile(place / name, Path(temporary) / name)
+        return session.bench(Path(temporary), progress)
