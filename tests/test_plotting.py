@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -257,6 +258,18 @@ def test_heights_are_shown_beside_the_tracy_widom_law(tmp_path):
         u, law = ax.lines[1].get_data()
         assert float(np.sum(law) * (u[1] - u[0])) == pytest.approx(1, abs=1e-3)
         assert float(np.sum(u**2 * law) * (u[1] - u[0])) == pytest.approx(0.638, abs=0.002)
+
+
+@pytest.mark.parametrize("lam", [3.0, -3.0])
+def test_the_law_of_heights_leans_to_where_the_interface_grows(tmp_path, lam):
+    write_run(tmp_path, "net", "kpz-noisy", 0.8)
+    task = tasks.get("kpz-noisy", "tiny")
+    task = dataclasses.replace(task, system=dataclasses.replace(task.system, lam=lam))
+    figure = laws.height_plot(task, entries.read_runs(jobs.find_runs([tmp_path])), ["net"], style.styles(["net"]))
+    assert figure is not None
+    u, law = figure.axes[0].lines[1].get_data()
+    third = float(np.sum(u**3 * law) * (u[1] - u[0]))
+    assert third / 0.638**1.5 == pytest.approx(np.copysign(0.293, lam), abs=0.01)
 
 
 def test_what_failed_is_a_gap_and_stays_one(tmp_path):

@@ -173,7 +173,7 @@ def height_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dic
     shown = found[0][1].heights[:MAX_PANELS]
     figure, axes = _panels(len(shown), 4.6)
     u = np.linspace(-4, 5, 91)
-    limit = tracy_widom.flat_density(u)
+    limit = tracy_widom.flat_density(np.sign(task.system.parameters()["lam"]) * u)  # growth downwards mirrors the law
     for c, (ax, truth) in enumerate(zip(axes, shown, strict=True)):
         _truth(ax, truth, 1e-9)
         ax.plot(u, limit, color="0.35", linewidth=1.4, linestyle=(0, (2, 2)), zorder=1)
