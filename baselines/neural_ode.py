@@ -84,14 +84,14 @@ def default_config(task: Task) -> Config:
     noisy = task.observation.noise > 0 and not task.system.stochastic
     stiff = {"damping": 300.0, "coarse": 2}
     clean = {
-        "lorenz63": Config(substeps=2, unroll=2, steps=4000, batch=128, learning_rate=5e-3, polish=1000),
+        "lorenz63": Config(substeps=2, unroll=2, steps=3000, batch=128, learning_rate=5e-3, polish=3000),
         "lorenz96": Config(unroll=2, steps=4000, batch=16, learning_rate=4e-3, polish=500),
         "kuramoto_sivashinsky": Config(radius=8, substeps=2, unroll=2, steps=2000, batch=16, polish=500, **stiff),
         "kpz": Config(width=32, radius=4, unroll=1, steps=1500, batch=16),
     }
     budget = {
         "lorenz63": {"steps": 3000, "batch": 128, "assimilated": True, "polish": 0},
-        "lorenz96": {"steps": 2000, "batch": 24, "assimilated": True, "localisation": 5.0, "polish": 0},
+        "lorenz96": {"steps": 2000, "batch": 24, "assimilated": True, "members": 20, "localisation": 5.0, "polish": 0},
         "kuramoto_sivashinsky": {"steps": 2000, "batch": 12, "window": 8, "radius": 6, "substeps": 1, "polish": 0},
     }
     config = clean.get(task.system.name, Config(unroll=1))
