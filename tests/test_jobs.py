@@ -19,7 +19,8 @@ from emubench.jobs import Job
 from emubench.training import Log
 
 SMALL = {"steps": 3, "batch": 4, "checks": 1, "polish": 50, "max_lead": 8, "members": 8, "pool": 32}
-SMALL |= {"rounds": 1, "spin_up": 8, "half_widths": (4,), "twins": 2, "filtered": (2, 32), "rows": 500, "width": 16, "size": 20, "driven": (2, 64)}
+SMALL |= {"rounds": 1, "spin_up": 8, "half_widths": (4,), "twins": 2, "filtered": (2, 32)}
+SMALL |= {"rows": 500, "width": 16, "size": 20, "driven": (2, 64)}
 """The least of everything: what is tested here does not depend on skill."""
 
 
