@@ -84,7 +84,8 @@ def _solvers(ax: Axes, task: Task, ladder: Sequence[Rung]) -> list[Line2D]:
             ax.plot([speed(r) for r in rungs], [r.accuracy for r in rungs], marker, color=SOLVER, zorder=1)
             handles.append(Line2D([], [], color=SOLVER, marker=marker, linestyle="", label=f"solver, {STARTS[start]}"))
     line = envelope(task, ladder)
-    ax.plot([speed(r) for r in line], [r.accuracy for r in line], color=SOLVER, lw=1.2, zorder=1)
+    steps = {"drawstyle": "steps-post", "zorder": 1}  # between two settings there is none
+    ax.plot([speed(r) for r in line], [r.accuracy for r in line], color=SOLVER, lw=1.2, **steps)
     handles.append(Line2D([], [], color=SOLVER, lw=1.2, label="no solver is better in both"))
     height = np.ptp([r.accuracy for r in line]) or 1.0
     last = np.inf
