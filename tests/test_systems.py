@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 
 from emubench import systems
 from emubench.errors import EmubenchError
-from emubench.integrate import simulate
+from emubench.integrate import SimulationError, simulate
 from emubench.random import stream
 from emubench.systems.kpz import KPZ
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
@@ -169,6 +169,17 @@ def test_a_length_that_the_sites_do_not_resolve_is_refused():
     with pytest.raises(EmubenchError, match="64 sites do not resolve length 200: .* at least 94"):
         KuramotoSivashinsky(length=200.0)
     assert KuramotoSivashinsky(length=200.0, n_sites=94).n_unstable == 31
+
+
+@pytest.mark.parametrize(("length", "n_sites", "enough"), [(22.0, 12, 22), (36.0, 19, 35)])
+def test_sites_that_keep_no_damping_are_the_cause_of_a_blow_up(length, n_sites, enough):
+    coarse = KuramotoSivashinsky(length=length, n_sites=n_sites, solver_step=0.125)
+    state = np.stack([coarse.draw(stream(0, i), "attractor") for i in range(4)])
+    with pytest.raises(SimulationError, match=f"{n_sites} sites are too few for length {length:g}: take {enough}$"):
+        simulate(coarse, state, 150)
+    fine = dataclasses.replace(coarse, n_sites=enough)
+    state = np.stack([fine.draw(stream(0, i), "attractor") for i in range(4)])
+    assert simulate(fine, state, 150)[:, 100:].std() == pytest.approx(1.25, abs=0.15)
 
 
 @pytest.mark.parametrize("name", systems.names())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,7 +26,9 @@ class KuramotoSivashinsky(System):
 
     Pseudo-spectral in space (products dealiased by the 2/3 rule), exponential time differencing in time.
     Kuramoto & Tsuzuki 1976, doi:10.1143/PTP.55.356; Sivashinsky 1977, doi:10.1016/0094-5765(77)90096-0. Good
-    values: L = 22, N = 64. L = 64 is to be avoided: its eight-cell steady state is linearly stable.
+    values: L = 22, N = 64. L = 64 is to be avoided: its eight-cell steady state is linearly stable. N ≥ L keeps the
+    modes up to k = 2, which damp, and a standard deviation that is right to 1 %; with N = 0.87 L it is 5 % too large,
+    with 0.72 L 1.7 times, and with half as many sites solutions blow up (measured at L = 60, 100 and 200).
 
     >>> s = KuramotoSivashinsky()
     >>> u = torch.sin(2 * torch.pi * torch.arange(64, dtype=torch.float64) / 64)[None]
@@ -57,6 +60,11 @@ class KuramotoSivashinsky(System):
     def n_unstable(self) -> int:
         """How many Fourier modes grow: those with 0 < k ≤ 1, and one at least, for something to start from."""
         return max(1, int(self.length / (2 * np.pi)))
+
+    @property
+    def enough(self) -> int:
+        """Sites that keep all modes up to k = 2, of which the later ones damp what the first ones feed."""
+        return math.ceil(3 * self.length / np.pi)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,7 +136,8 @@ class KuramotoSivashinsky(System):
     def fault(self, samples: np.ndarray) -> str | None:
         """Also laminarisation: a solution that fell onto a steady or travelling wave is no sample of the chaos."""
         if cause := super().fault(samples):
-            return cause
+            few = f"{self.n_sites} sites are too few for length {self.length:g}: take {self.enough}"
+            return f"the solution blew up: {few}" if self.n_sites < self.enough else cause
         window = max(16, round(LAMINAR_WINDOW / self.sample_interval))
         if samples.shape[1] < window:
             return None
