@@ -495,6 +495,30 @@ def test_a_killed_process_costs_its_step_a_second_try_and_a_deadly_step_is_named
     assert "4 worker processes died at it" in outcome.error
 
 
+@pytest.mark.usefixtures("loop")
+def test_a_terminal_shows_the_table_while_the_grid_runs_and_a_pipe_does_not(file, tmp_path, monkeypatch, capsys):
+    seen = []
+
+    def work(step: Step, data: Path, out: Path, threads: int, debug: bool) -> Outcome:
+        outcome = note(step, data, out, threads, debug)
+        seen.append(capsys.readouterr().err)
+        return outcome
+
+    def go(folder: str) -> str:
+        (tmp_path / folder).mkdir()
+        with executors.in_process() as place, runner.live() as watch:
+            runner.execute(chain(3, file), place, tmp_path / folder, tmp_path / folder, 1, watch, work=work)
+        return capsys.readouterr().err
+
+    assert go("pipe") == ""
+    assert set(seen) == {""}
+    seen.clear()
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
+    end = go("terminal")
+    assert all(word in seen[0] for word in ("1 worker", "stage", "train", "time left", "?"))
+    assert end.count("0:00:00") >= 3
+
+
 def on_device(step: Step, data: Path, out: Path, threads: int, debug: bool) -> Outcome:
     """Holds what it sees as its device until every device was held once; fails where somebody else holds it."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES")
