@@ -143,8 +143,8 @@ def measure(
         if left <= 0:
             break
         if setting.start not in batches:
-            subject = Subject("solver", forecaster(task, setting, device)[0], task, cases.contexts, seconds=budget / 20)
-            batches[setting.start] = best_batch(subject, EndToEnd())
+            subject = Subject("solver", forecaster(task, setting, device)[0], task, cases.contexts)
+            batches[setting.start] = best_batch(subject, EndToEnd(), budget / 20)
         # a direct start is cheap: what it leaves goes to the filters
         share = left / (len(wanted) - i) if setting.start != "sample" else min(left / (len(wanted) - i), budget / 60)
         if (made := rung(cases, setting, batches[setting.start], share, device)) is not None:

@@ -32,6 +32,8 @@ FRESH = 1e-4
 SUSPICION = 2.0
 """Seconds for which an emulator is timed further before it is accused of caching."""
 KEPT_CASES = 64
+LONGEST = 5.0
+"""Seconds that a call of a sweep over batches may last."""
 BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
 CACHED = 2.0
 """Fresh and repeated inputs may not differ by more than this factor."""
@@ -48,7 +50,7 @@ class Subject:
     seed: int = 0
     device: torch.device = torch.device("cpu")
     seconds: float = 10.0
-    """For which calls are repeated, unless 20 repetitions need less; and that one call of a sweep may last."""
+    """For which calls are repeated, unless 20 repetitions need less."""
     memory_cap: int = 2 * 2**30
 
     @property
@@ -187,15 +189,19 @@ class Calls:
 
         return self.work.prepare(self.subject, cases, noise), cases, labels
 
-    def warm_up(self) -> int:
-        """Two calls with the input that will be repeated; the memory that the second one takes."""
+    def warm_up(self) -> tuple[int, float]:
+        """A call with the input that will be repeated, and another one if it was short: memory and seconds it takes."""
         given, _, labels = self._given(False)
+        took: list[float] = []
 
-        def call() -> Tensor:
-            return self.work.run(self.subject, given, self.subject.generator(*labels))
+        def call() -> None:
+            generator = self.subject.generator(*labels)
+            took.append(timed(lambda: self.work.run(self.subject, given, generator), self.subject.device)[0])
 
-        call()
-        return peak_memory(call, self.subject.device)
+        peak = peak_memory(call, self.subject.device)
+        if took[0] < SHORTEST:
+            peak = peak_memory(call, self.subject.device)
+        return peak, took[-1]
 
     def one(self, fresh: bool) -> None:
         """Time one call; keep what it answered, by lot."""
@@ -218,7 +224,7 @@ class Calls:
 def measure(subject: Subject, work: Work, batch: int, scenario: str) -> tuple[Scenario, list[Sample]]:
     """Repeat calls of ``batch`` cases: 20 times or for ``subject.seconds``; three fresh ones at least."""
     calls = Calls(subject, work, batch, scenario)
-    peak = calls.warm_up()
+    peak, _ = calls.warm_up()
     begun = time.perf_counter()
     for i in itertools.count(1):
         calls.one(fresh=i % 4 != 2)
@@ -236,25 +242,24 @@ def measure(subject: Subject, work: Work, batch: int, scenario: str) -> tuple[Sc
     return found, list(calls.samples.values())
 
 
-def best_batch(subject: Subject, work: Work) -> int:
-    """The batch of most cases per second among 1, 4, 16 … up to the cap on memory or to ``subject.seconds`` a call."""
+def best_batch(subject: Subject, work: Work, longest: float = LONGEST) -> int:
+    """The batch of most cases per second among 1, 4, 16 … up to the cap on memory, or ``longest`` seconds a call."""
     rates: dict[int, float] = {}
-    took, growth = 0.0, 1.0
+    before = 0.0
     for batch in BATCHES:
-        if took * growth > subject.seconds:
-            break
         calls = Calls(subject, work, batch, "sweep")
-        peak = calls.warm_up()
-        calls.one(fresh=True)
-        if calls.seconds[True][0] < max(SHORTEST, subject.seconds / 4):
+        peak, took = calls.warm_up()
+        if took < SHORTEST:
             calls.one(fresh=True)
-        growth = min(max(min(calls.seconds[True]) / took, 1.0), 4.0) if took else 1.0
-        took = min(calls.seconds[True])
+            took = min(took, *calls.seconds[True])
         if rates and peak > subject.memory_cap:
             break
         rates[batch] = batch / took
-        if 4 * peak > subject.memory_cap or rates[batch] < 0.25 * max(rates.values()):
+        growth = min(max(took / before, 1.0), 4.0) if before else 1.0
+        too_slow = took * growth > longest or rates[batch] < 0.25 * max(rates.values())
+        if 4 * peak > subject.memory_cap or too_slow:
             break
+        before = took
     return max(rates, key=rates.__getitem__)
 
 
