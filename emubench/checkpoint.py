@@ -53,8 +53,11 @@ class Checkpoint:
         if self.path is None or not finite:
             return
         text = json.dumps(State(key=self.key, **state).model_dump())
-        with store.atomic(self.path) as temporary:
-            save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, temporary, {STATE: text})
+        try:
+            with store.atomic(self.path) as temporary:
+                save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, temporary, {STATE: text})
+        except FileNotFoundError:  # another process has finished this training and removed the folder
+            return
         self.kept = state["step"]
 
     def load(self) -> State | None:

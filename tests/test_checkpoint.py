@@ -6,6 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 
 import pytest
 import torch
@@ -228,6 +229,23 @@ def test_a_full_disk_leaves_nothing_behind(data, tmp_path, monkeypatch):
     with pytest.raises(EmubenchError, match=r"cannot be written \(No space left on device\); nothing was left behind"):
         jobs.train(JOBS["noisy"], data, tmp_path)
     assert contents(tmp_path) == {}
+
+
+def test_another_process_may_finish_first_and_tidy_up(data, tmp_path, monkeypatch, whole):
+    """Its folder of checkpoints goes while this one writes to it."""
+    written, name = [], "emubench.checkpoint.save_file"
+
+    def tidied(tensors, path, metadata) -> None:
+        save_file(tensors, path, metadata)
+        written.append(path)
+        if len(written) == 3:
+            shutil.rmtree(path.parent)
+
+    monkeypatch.setattr(name, tidied)
+    folder = jobs.train(JOBS["noisy"], data, tmp_path)
+    assert len(written) == 8
+    assert weights(folder) == weights(whole["noisy"])
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
 
 # --- the stages by themselves -----------------------------------------------------------------------------------------
