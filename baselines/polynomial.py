@@ -9,7 +9,8 @@ or on smooth fields of the principal directions of the values around a site. Und
 of Hermite polynomials, whose mean over the noise is the monomial of the noise-free value: the fit is closed and without
 bias at any noise that is known (errors in variables). Gappy fields: places observed all over, or fields filled in, then
 fits repeated on analyses of an ensemble filter with the map as its model, which also starts the forecasts. lorenz63
-from x alone: a window of delays. kpz: products of local slopes give the conditional mean, with coloured innovations.
+from x alone: a window of delays. kpz, as in ``weak_sindy``: products of local slopes give the conditional mean, with
+coloured innovations (``emubench.growth``).
 
 Knowledge: structure (polynomial terms; locality and translation on rings, shift of height for kpz). Expected scores and
 cost: ``baselines/README.md``.

@@ -273,7 +273,7 @@ class RidgeMap(nn.Module):
         """Take over the data's scales; return the training observations in σ."""
         self.mean.copy_(data.mean)
         self.std.copy_(data.std)
-        self.filter.noise.copy_(data.noise_std / data.std)
+        self.filter.noise.copy_((data.noise_std / data.std).clamp(min=1e-3))  # no observation is perfect to a filter
         observed = (data.train - data.mean) / data.std
         self.bound.copy_(1.25 * observed[~torch.isnan(observed)].abs().max().expand(self.n))
         if self.config.smooth:

@@ -304,6 +304,18 @@ def test_weights_and_filter_survive_saving(data, tmp_path):
     assert float(fresh.inflation) == 1.3
 
 
+def test_a_gap_in_a_noise_free_context_is_bridged_by_the_filter(data):
+    given = dataset.load(tasks.get("lorenz63-clean", "tiny"), data)
+    emulator = fitted(polynomial, "lorenz63-clean", given, degree=3, inflations=(1.02,), members=20)
+    context = given.contexts["test"][:4].clone()
+    context[:, -1, 1] = float("nan")
+    whole, gappy = (
+        emulator.read(emulator.start(c, 1, torch.Generator()))[0] for c in (given.contexts["test"][:4], context)
+    )
+    torch.testing.assert_close(whole, given.contexts["test"][:4, -1])
+    assert ((gappy - whole) / given.std).abs().max() < 0.2
+
+
 def test_a_forecast_that_is_not_finite_counts_as_wrong(data):
     loaded = dataset.load(tasks.get("lorenz63-clean", "tiny"), data)
 
