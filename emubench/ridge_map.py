@@ -301,8 +301,8 @@ class RidgeMap(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Inputs ``"R I"`` of a unit and the values ``"R K"`` that follow, at places that are observed all over."""
         (past, new), count = pairs, max(1, self.config.rows // (self.n if self.ring else 1))
-        # of gappy fields all snapshots: a small share of the places is observed all over
-        count = len(past) if torch.isnan(past).any() else count
+        if torch.isnan(past).any():  # a small share of the places is observed all over
+            count *= 32
         chosen = torch.randperm(len(past), generator=generator)[:count]
         past, new = past[chosen], new[chosen]
         if jitter:
