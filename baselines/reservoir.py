@@ -104,8 +104,10 @@ def default_config(task: Task) -> Config:
     base = Config(size=200, memory=0.1, input_scale=0.3, half_width=2, ridges=(1e-8, 1e-6, 1e-4), gains=(0.2, 0.4, 0.7))
     if task.full_state:
         return base
-    base = replace(base, size=300, memory=0.6, input_scale=0.4, half_width=4, passes=2, horizon=1.5)
-    return replace(base, ridges=(1e-4, 1e-3, 1e-2, 1e-1) if scarce else (1e-8, 1e-5, 1e-3), gains=(0.3, 0.5, 1.0))
+    base = replace(base, memory=0.7, input_scale=0.5, half_width=4, passes=2, gains=(0.3, 0.5, 1.0), horizon=1.5)
+    if scarce:
+        return replace(base, size=300, input_scale=0.3, passes=3, ridges=(1e-4, 1e-3, 1e-2, 1e-1))
+    return replace(base, ridges=(1e-8, 1e-5, 1e-3))
 
 
 class Reservoir(nn.Module):
