@@ -191,8 +191,9 @@ def settings(task: Task) -> list[Setting]:
     The truth's scheme from its own step down to one step per sample, in double and (at its coarse end) in single
     precision; the cheaper schemes with up to 8 steps per sample; on half the sites and fewer where these resolve the
     same equation, which a partial differential equation's do (``length``; fewer sites of Lorenz-96 are another
-    system, and kpz's lattice is its definition). Where observations are noisy, each of the coarse ones also behind a
-    small and the whole filter; where they have gaps, only so.
+    system, and kpz's lattice is its definition). Where observations are noisy, up to 4 steps of the truth's scheme,
+    half the sites and Heun also behind a small and the whole filter, whose cost is nearly all of theirs: the most
+    accurate ones first. Where observations have gaps, only so.
     """
     system, observation = task.system, task.observation
     own, *cheaper = system.schemes
@@ -209,6 +210,9 @@ def settings(task: Task) -> list[Setting]:
     found.sort(key=lambda s: s.steps)
     if observation.noise == 0 and task.full_state:
         return found
-    filtered = [s for s in found if s.steps <= 4 and s.dtype == "float64" and (s.scheme != "euler" or s.steps == 1)]
-    behind = [dataclasses.replace(s, start=start) for start in ("small", "filter") for s in filtered]
+    exact = [s for s in found if s.dtype == "float64" and s.scheme == own and s.steps <= 4]
+    whole = sorted((s for s in exact if not s.sites), key=lambda s: -s.steps)
+    fewer = [s for s in exact if s.sites == system.shape[0] // 2 and s.steps <= 2]
+    cheap = [s for s in found if s.scheme == "heun" and s.steps <= 2]
+    behind = [dataclasses.replace(s, start=start) for s in (*whole, *fewer, *cheap) for start in ("small", "filter")]
     return (found if observation.fraction == 1 and task.full_state else []) + behind

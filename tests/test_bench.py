@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from emubench import bench, entries, jobs, modes, timing
+from emubench import bench, entries, jobs, modes, throughput, timing
 from emubench import task as tasks
 from emubench.bench import Options, Session
 from emubench.errors import EmubenchError
@@ -118,7 +118,8 @@ def test_a_run_without_scores_or_with_others_is_refused(run, data, refused):
 
 
 @pytest.mark.slow
-def test_a_lower_precision_is_scored_anew_and_kept_apart(data, tmp_path):
+def test_a_lower_precision_is_scored_anew_and_kept_apart(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(throughput, "BATCHES", (1, 4))
     settings = {"steps": 20, "width": 16}
     folder = jobs.train(jobs.Job("resnet_ode", "lorenz63-clean", "tiny", overrides=settings), data, tmp_path)
     jobs.score(folder, data)
@@ -156,7 +157,8 @@ def test_modes_say_what_they_need(run, data):
 
 
 @pytest.mark.slow
-def test_a_compiled_flow_forecasts_the_same(data, tmp_path):
+def test_a_compiled_flow_forecasts_the_same(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(throughput, "BATCHES", (1, 16))
     if modes.compiler() is None:
         pytest.skip("no C++ compiler")
     settings = {"steps": 20, "width": 16}

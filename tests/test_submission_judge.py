@@ -302,3 +302,16 @@ def test_a_frame_is_read_as_it_was_sent():
     assert (tag, header["a"]) == (pipe.FORECAST, 1)
     assert found is not None
     assert found.tolist() == values.tolist()
+
+
+def test_torch_may_look_for_a_temporary_folder_within_the_bounds():
+    """Its compiler does when it is imported, which building some emulators on the meta device makes it be."""
+    code = (
+        "import sys; from emubench.submission import child;"
+        "child.serve = lambda *_: __import__('torch._dynamo');"
+        "sys.argv[1:] = ['.', str(2**33), '100', '1']; child.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    assert done.returncode == 0
