@@ -260,6 +260,20 @@ def test_heights_are_shown_beside_the_tracy_widom_law(tmp_path):
         assert float(np.sum(u**2 * law) * (u[1] - u[0])) == pytest.approx(0.638, abs=0.002)
 
 
+@pytest.mark.parametrize(("first", "last"), [(0.33, 5.8), (0.05, 5.9), (0.02, 0.5), (1.0, 1.9), (0.001, 10.0)])
+def test_labels_of_frequencies_do_not_overlap(first, last):
+    figure, axes = laws._panels(4)
+    for ax in axes:
+        ax.set_xlim(first, last)
+        laws._frequencies(ax)
+    figure.draw_without_rendering()
+    labels = [label for label in axes[0].get_xticklabels(which="both") if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    boxes = [box for box in boxes if axes[0].bbox.x0 - 1 <= (box.x0 + box.x1) / 2 <= axes[0].bbox.x1 + 1]
+    assert len(boxes) >= 1
+    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
 @pytest.mark.parametrize("lam", [3.0, -3.0])
 def test_the_law_of_heights_leans_to_where_the_interface_grows(tmp_path, lam):
     write_run(tmp_path, "net", "kpz-noisy", 0.8)

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from emubench import tracy_widom
 from emubench.entries import Run
@@ -117,9 +117,18 @@ def spectrum_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
         _spectrum(ax, _curves(found, "temporal_spectrum", c), found[0][1].temporal_spectrum[c], style)
         name = "" if task.system.ring else f" of {_component(task, c, '')}"
         ax.set_xlabel(f"frequency{name} [1/{task.system.lead_time_unit}]")
-        ax.set_xscale("log")
+        _frequencies(ax)
     axes[0].set_ylabel("mean power [squared units of the field]")
     return _finish(figure, _handles(found, style), title(task, "spectra of long runs", len(found), len(best)))
+
+
+def _frequencies(ax: Axes) -> None:
+    """A logarithmic axis with plain numbers, of which few fit below a narrow panel."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _spectrum(ax: Axes, curves: list[tuple[str, Comparison]], truth: Comparison, style: dict[str, Style]) -> None:
