@@ -117,6 +117,20 @@ def test_a_run_without_scores_or_with_others_is_refused(run, data, refused):
     assert "has no scores yet" in refused("bench", run, "--data", data)
 
 
+def test_growth_is_benched_in_samples_and_by_its_crps(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(throughput, "BATCHES", (1, 4))
+    folder = jobs.train(jobs.Job("climatology", "kpz-noisy", "tiny"), data, tmp_path)
+    jobs.score(folder, data)
+    found = Session(data, Options(seconds=0.02, ladder_seconds=0.5)).bench(folder, reference_emulator=again(folder))
+    rows = {row.metric: row for row in bench.rows(tasks.get("kpz-noisy", "tiny"), found)}
+    assert rows["lyapunov_times_per_second"].unit == "sample interval/s"
+    (row,) = [r for r in entries.read_run(folder).scores.rows if r.metric == "crps" and r.lead_time is None]
+    assert row.value is not None
+    assert rows["crps"].value == pytest.approx(row.value)
+    speeds = [rows[f"{name}_per_second"].value for name in ("lyapunov_times", "trajectory_steps")]
+    assert speeds[0] == speeds[1]
+
+
 @pytest.mark.slow
 def test_a_lower_precision_is_scored_anew_and_kept_apart(data, tmp_path, monkeypatch):
     monkeypatch.setattr(throughput, "BATCHES", (1, 4))
