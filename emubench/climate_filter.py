@@ -75,3 +75,24 @@ class ClimateFilter(nn.Module):
         means: list[Tensor] = []
         self.analysis(advance, context, lambda ensemble: means.append(ensemble.mean(0)))
         return torch.stack(means, dim=1)
+
+    def smoothed(self, advance: Advance, context: Float[Tensor, "B T C"], lag: int) -> Float[Tensor, "B T2 D"]:
+        """Means of the states given the observations up to ``lag`` samples after them: ``lag`` fewer than the context.
+
+        A fixed-lag smoother (Evensen & van Leeuwen 2000, doi:10.1175/1520-0493(2000)128<1852:AEKSFN>2.0.CO;2): the
+        state is joined by those before it, which every analysis corrects by their covariance with what it sees.
+        """
+        n, means = self.first.shape[-1], []
+
+        def shifted(ensemble: Tensor) -> Tensor:
+            new = advance(ensemble[..., :n])
+            centre = new.mean(0)
+            return torch.cat([centre + self.inflation * (new - centre), ensemble[..., :-n]], dim=-1)
+
+        def record(ensemble: Tensor) -> None:
+            means.append(ensemble[..., -n:].mean(0))
+
+        ensemble = self.first[:, None].repeat(1, len(context), lag + 1)
+        taper = self.taper if self.radius else None
+        assimilate(shifted, ensemble, context, self.noise, self._observe, 1.0, taper, record=record)
+        return torch.stack(means[lag:], dim=1)

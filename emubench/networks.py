@@ -237,3 +237,44 @@ class WindowEncoder(nn.Module):
             local = local - last[..., None]
         mask = neighbourhoods(seen, self.radius).movedim(1, 2).flatten(2)
         return last + self.network(torch.cat([local, mask], dim=-1))[..., 0]
+
+
+class QuadraticMlp(nn.Module):
+    """All monomials of the inputs up to degree 2, linearly combined by ``weight``, and a gated perceptron beside them.
+
+    Both start at zero; ``weight`` may be fitted in closed form.
+    """
+
+    def __init__(self, n_in: int, n_out: int, width: int) -> None:
+        super().__init__()
+        self.pairs = torch.triu_indices(n_in, n_in)
+        self.weight = nn.Parameter(torch.zeros(1 + n_in + self.pairs.shape[1], n_out))
+        self.network = GatedMlp(n_in, n_out, width)
+
+    def monomials(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... F"]:
+        """1, xᵢ, xᵢ xⱼ."""
+        return torch.cat([torch.ones_like(x[..., :1]), x, x[..., self.pairs[0]] * x[..., self.pairs[1]]], dim=-1)
+
+    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        """Apply to the last axis; as a quadratic form, without making the monomials."""
+        n, (constant, linear, pairs) = x.shape[-1], self.weight.split([1, x.shape[-1], self.pairs.shape[1]])
+        form = x.new_zeros(n, n, self.weight.shape[1]).index_put((self.pairs[0], self.pairs[1]), pairs).movedim(-1, 1)
+        quadratic = ((x @ form.reshape(n, -1)).unflatten(-1, form.shape[1:]) * x[..., None, :]).sum(-1)
+        return constant[0] + x @ linear + quadratic + self.network(x)
+
+
+class RingQuadratic(nn.Module):
+    """The same for every neighbourhood of a ring."""
+
+    def __init__(self, radius: int, width: int) -> None:
+        super().__init__()
+        self.radius = radius
+        self.network = QuadraticMlp(2 * radius + 1, 1, width)
+
+    def monomials(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N F"]:
+        """Of the values around every site."""
+        return self.network.monomials(neighbourhoods(u, self.radius))
+
+    def forward(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
+        """Tendency at every site."""
+        return self.network(neighbourhoods(u, self.radius))[..., 0]

@@ -1,0 +1,266 @@
+"""weak_adversarial: a learned vector field whose weak form holds against the test functions that an adversary finds.
+
+du/dt = f(u) times φ, by parts: ∫ (φ′ u + φ f(u)) dt = 0 for every smooth φ of compact support, so noisy data are summed
+and never differentiated. f descends in the squares of these integrals, an adversary that combines bumps of several
+widths (and on rings of several extents) into φ ascends (Zang, Bao, Ye & Zhou 2020, doi:10.1016/j.jcp.2020.109409).
+Forecasts integrate f from the analysis of an ensemble filter with f as its model.
+
+Differences from the paper: dynamics from data, not one boundary value problem; f is a polynomial of degree 2 plus a
+network. Where f is linear in its coefficients the weak form is solved at once: the polynomial starts from that closed
+form, and field and adversary then play on from there. Noise in the argument of f would bias it, so f takes estimates û
+of the states: at first a Wiener filter of the observations, then, for ``rounds`` closed forms, what a fixed-lag
+ensemble smoother makes of the data with the present f; the round of best validation forecasts stays. Safeguards of the
+game: residuals are divided by the norm of their test function, under which noise looks the same to all; coefficients
+are bounded and the bumps fixed; a half of the loss is that of the bumps themselves; the adversary sees the state before
+the window, so it can't fit its noise. ``--set objective=one_step`` fits the same field on the same kind of û to the
+next sample, from a closed form by differences, everything else being equal. lorenz63 from x alone: f acts on delay
+coordinates. kpz, where a sample interval is too long for a weak form in time: one in space, of the next sample's
+residual, with fitted coloured innovations.
+
+Knowledge: structure (a polynomial of degree 2 beside a network; locality and translation on rings; on kpz shift of
+height). Expected scores and cost: ``baselines/README.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from emubench.adversary import (
+    Adversary,
+    Family,
+    Game,
+    bump_family,
+    fixed_loss,
+    normal_equations,
+    residuals,
+    solved,
+)
+from emubench.dataset import Observations
+from emubench.errors import EmubenchError, unknown
+from emubench.estimates import Estimates, by_model, by_wiener
+from emubench.field_flow import FieldConfig, FieldFlow, forecast_error
+from emubench.flows import fit_innovation, rollout_loss
+from emubench.networks import interpolate_ring, neighbourhoods
+from emubench.task import Task
+from emubench.training import Descent, Log, copy_state, fill_gaps
+
+knowledge = "structure"
+OBJECTIVES = ("weak", "one_step")
+FITTED = 256
+"""Stretches that the quadratic part is fitted to."""
+
+
+@dataclass(frozen=True)
+class Config(FieldConfig):
+    """Field, test functions, adversary, and the estimates of the states; ``steps`` before the first round."""
+
+    objective: str = "weak"
+    ridge: float = 1e-4
+    """Of the quadratic part's closed form, in units of its features' squares."""
+    half_widths: tuple[int, ...] = (4, 6, 8)
+    """Of the bumps in time, in samples."""
+    power: int = 4
+    space: tuple[int, ...] = ()
+    """Half-widths of the bumps in space, in sites (0: a site itself)."""
+    rate_noise: float = 0.02
+    """Standard deviation of the field's errors, in σ per sample, by which residuals are weighted."""
+    adversary: float = 0.5
+    """Its share of the loss."""
+    ascent: float = 3e-3
+    """Its learning rate."""
+    smoothing: int = 4
+    """Half-width of the Wiener filter, in samples (0: the data are taken as they are)."""
+    segment: int = 48
+    """Samples on end in a batch."""
+    rounds: int = 3
+    """Of smoothing by the model and fitting the quadratic part anew."""
+    filtered: tuple[int, ...] = (8, 384)
+    """Trajectories and samples that are smoothed."""
+    lag: int = 5
+    trusted: float = 0.3
+    """Residuals count where all neighbours are known to so many σ; everywhere if nowhere."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective not in OBJECTIVES:
+            raise unknown("objective of weak_adversarial", self.objective, OBJECTIVES)
+        if not 0 <= self.adversary <= 1:
+            raise EmubenchError(f"adversary: {self.adversary} where a share between 0 and 1 belongs")
+        for name in ("rate_noise", "segment"):
+            if not getattr(self, name) > 0:
+                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
+        if not self.half_widths or min(self.half_widths) < 2 or self.power < 2:
+            raise EmubenchError(f"half_widths {self.half_widths}, power {self.power}: all are at least 2")
+
+
+def default_config(task: Task) -> Config:
+    """Settings per system and track, chosen on validation data and on contexts of another seed."""
+    config = {
+        "lorenz63": Config(width=32, batch=64, steps=400, filtered=(16, 512)),
+        "lorenz96": Config(width=24, batch=12, steps=250, ridge=1e-3, localisation=8.0, members=30),
+        "kuramoto_sivashinsky": Config(
+            width=24,
+            radius=4,
+            batch=12,
+            steps=250,
+            stiff=True,
+            space=(12, 20),
+            substeps=1,
+            ridge=1e-6,
+            members=24,
+            filtered=(8, 256),
+        ),
+        "kpz": Config(width=32, radius=4, unroll=1, steps=1000, batch=16, space=(0, 2, 6), rounds=0),
+    }.get(task.system.name, Config())
+    if not task.system.stochastic:
+        config = dataclasses.replace(config, learning_rate=1e-3)
+    config = dataclasses.replace(config, average=0.98, checks=10)
+    if task.observation.noise == 0:
+        longer = {"steps": 4 * config.steps, "half_widths": (6, 8, 10), "power": 8, "ridge": 1e-8}
+        return dataclasses.replace(config, smoothing=0, rounds=0, **({} if task.system.stochastic else longer))
+    if task.system.stochastic:
+        return dataclasses.replace(config, window=8)
+    config = dataclasses.replace(config, assimilated=True)
+    if not task.full_state:
+        config = dataclasses.replace(config, smoothing=8, latent=4)
+    if task.observation.fraction < 1:
+        config = dataclasses.replace(config, rounds=6)
+    if task.track == "scarce":
+        config = dataclasses.replace(config, steps=config.steps // 2)
+    return config
+
+
+class WeakFlow(FieldFlow):
+    """The field with the settings of its training."""
+
+    config: Config
+
+    def __init__(self, task: Task, config: Config) -> None:
+        super().__init__(task, config)
+        self.config = config
+
+
+def build(task: Task, config: Config) -> WeakFlow:
+    """The emulator before training."""
+    return WeakFlow(task, config)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def new_game(flow: WeakFlow, noise: float, generator: torch.Generator) -> Game:
+    """The family of test functions and the adversary, which sees neighbourhoods on rings, else whole states."""
+    config = flow.config
+    times = () if flow.growth else config.half_widths
+    family = bump_family(times, config.power, config.space, noise, config.rate_noise)
+    n_in, groups = (2 * config.radius + 1, 1) if flow.ring else (flow.n_state,) * 2
+    return Game(Adversary(n_in, groups, family, 32, generator), config.ascent, config.adversary)
+
+
+def weak_residuals(flow: WeakFlow, family: Family, states: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Residuals "B T2 D F" around every other sample, and the states before their windows, for the adversary."""
+    lead = flow.config.smoothing + 1  # so far back that û doesn't know the window's noise
+    residual = residuals(family, observed[:, lead:], flow.tendency(states[:, lead:]), stride=2)
+    before = states[:, : 2 * residual.shape[1] : 2]
+    return residual, neighbourhoods(before, flow.config.radius) if flow.ring else before
+
+
+DIFFERENCE = Family(*(torch.tensor([row]) for row in ([0.0, 1.0, 0.0], [0.5, 0.0, -0.5], [1.0], [1.0])))
+"""Central differences, as if they were test functions: what one_step starts from."""
+
+
+@torch.no_grad()
+def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family) -> None:
+    """The field's quadratic part, and on stiff rings its linear term per mode, by ridge regression in weak form.
+
+    From the second time on it goes half the way there: the estimates lean on the model, and whole steps overshoot.
+    """
+    config, generator = flow.config, torch.Generator().manual_seed(0)
+    family = DIFFERENCE if config.objective == "one_step" else family
+    rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(1 if flow.ring else flow.n_state)]
+    for _ in range(FITTED // config.batch):
+        states, observed, weight = estimates.draw(config.batch, config.segment, generator)
+        library = flow.library(states)
+        for i, equations in enumerate(rows):
+            part = slice(None) if flow.ring else slice(i, i + 1)
+            equations.append(normal_equations(family, observed[..., part], library, weight[..., part]))
+    flow.set_linear(torch.stack([solved(equations, config.ridge) for equations in rows], dim=-1).float())
+
+
+def one_step_loss(flow: WeakFlow, states: Tensor, observed: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error of the next sample."""
+    error = flow.advance(states[:, :-1].flatten(0, 1)).view_as(observed[:, 1:]) - observed[:, 1:]
+    return (error.square() * weight).sum() / weight.expand_as(error).sum().clamp(min=1)
+
+
+def descend(
+    flow: WeakFlow, train: Estimates, check: Estimates, game: Game, generator: torch.Generator, log: Log
+) -> None:
+    """Descents of the field, each after an ascent of the adversary; the best weights on noisy validation data."""
+    config = flow.config
+    length = min(config.segment, train.states.shape[1], check.states.shape[1])
+    shown = check.draw(2 * config.batch, length, torch.Generator().manual_seed(1))
+
+    def validation() -> Tensor:
+        states, observed, weight = shown
+        if config.objective == "one_step":
+            return one_step_loss(flow, states, observed, weight)
+        return fixed_loss(weak_residuals(flow, game.family, states, observed)[0], game.family, weight)
+
+    descent = Descent(flow, config, log, validation)
+    for _ in descent:
+        states, observed, weight = train.draw(config.batch, length, generator)
+        if config.objective == "one_step":
+            descent(one_step_loss(flow, states, observed, weight))
+        else:
+            descent(game(*weak_residuals(flow, game.family, states, observed), weight))
+
+
+def train(emulator: WeakFlow, data: Observations, config: Config, seed: int, log: Log) -> None:
+    """Closed form of the quadratic part, in rounds; then Adam on the game of field and adversary; the best stay."""
+    generator, noise = torch.Generator().manual_seed(seed), data.noise_std / data.std
+    emulator.prepare(data)
+    game = new_game(emulator, float(noise.mean()), generator)
+    if emulator.growth:
+        return train_growth(emulator, data, game, generator, log)
+    parts = data.train, data.validation
+    shown, check = (by_wiener(emulator, part, data, config.smoothing, config.trusted) for part in parts)
+    fit_quadratic(emulator, shown, game.family)
+    if emulator.climate is not None:
+        emulator.climate.noise.copy_(noise)
+        emulator.climate.set_first(shown.states[:, ::8].flatten(0, 1).double(), generator)
+    best, best_error = copy_state(emulator), forecast_error(emulator, data)
+    for done in range(1, config.rounds + 1):
+        fit_quadratic(emulator, by_model(emulator, data.train, config.filtered, config.lag), game.family)
+        if (error := forecast_error(emulator, data)) < best_error:
+            best, best_error = copy_state(emulator), error
+        log(done, config.rounds, validation=error)
+    emulator.load_state_dict(best)
+    if config.rounds:
+        shown, check = (by_model(emulator, part, config.filtered, config.lag) for part in parts)
+    descend(emulator, shown, check, game, generator, log)
+    if not forecast_error(emulator, data) < best_error:
+        emulator.load_state_dict(best)
+
+
+def train_growth(flow: WeakFlow, data: Observations, game: Game, generator: torch.Generator, log: Log) -> None:
+    """kpz: the residual of the next sample, whose mean is 0 given the past, against test functions in space."""
+    config = flow.config
+    pool, check = (flow.pool(part, config.window + 1) for part in (data.train, data.validation))
+    check = check[:: max(1, len(check) // 256)]
+    descent = Descent(flow, config, log, lambda: rollout_loss(flow, check, 1))
+    for _ in descent:
+        batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
+        if config.objective == "one_step":
+            descent(rollout_loss(flow, batch, 1))
+            continue
+        target, seen = fill_gaps(batch[:, -1:])
+        error = (target - flow.advance(flow.encode(batch[:, :-1]))[:, None]) * seen
+        last = interpolate_ring(batch[:, -2:-1])
+        slopes = neighbourhoods(last, config.radius) - last[..., None]
+        descent(game(residuals(game.family, 0 * error, error), slopes, torch.ones(())))
+    fit_innovation(flow, pool, data)

@@ -1,0 +1,170 @@
+"""Test functions for weak forms, and the network that looks for those on which a model fails most.
+
+With φ of compact support in time and ψ in space, du/dt = f(u) becomes r = ∑ ψ (φ′ u + φ f(û)) = 0, summed over the
+samples and sites of a window: the data u are not differentiated, and f takes an estimate û of the state. A family of
+smooth bumps gives residuals rₖ; an adversary proposes the combination c that makes (c · r)² / c·Gc largest, G being the
+covariance that r would have if the model were right up to white errors. After Zang et al. 2020,
+doi:10.1016/j.jcp.2020.109409, whose test function is one network on the whole domain of a boundary value problem.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emubench.networks import GatedMlp
+from emubench.weak_form import bump
+
+
+@dataclass(frozen=True)
+class Family:
+    """Bumps and their derivatives at the 2m + 1 samples of a window ``"K L"``, and in space ``"J X"`` (none: 1 site).
+
+    ``gram`` is the covariance "F F" of the residuals (F = K J) under white noise of the data and of the tendency.
+    """
+
+    values: Tensor
+    slopes: Tensor
+    space: Tensor
+    gram: Tensor
+
+    @property
+    def half_width(self) -> int:
+        """m, in samples."""
+        return self.values.shape[1] // 2
+
+
+def bump_family(
+    half_widths: tuple[int, ...], power: int, space: tuple[int, ...], data_noise: float, rate_noise: float
+) -> Family:
+    """(1 − τ²)^p and τ (1 − τ²)^p of every half-width, times bumps in ``space`` (half-widths in sites, 0: one site).
+
+    ``data_noise`` is the standard deviation of the noise of u, ``rate_noise`` that of the errors of f per sample.
+    Without half-widths the functions are those of space alone, of one sample.
+    """
+    longest, values, slopes = max(half_widths, default=0), [], []
+    for m in half_widths:
+        tau = torch.arange(-m, m + 1, dtype=torch.float64) / m
+        even, slope = bump(m, power), bump(m, power, 1)
+        for value, change in ((even, slope), (tau * even, even / m + tau * slope)):
+            values.append(_centred(value, longest))
+            slopes.append(_centred(change, longest))
+    one = torch.ones(1, dtype=torch.float64)
+    phi, slope = (torch.stack(v) for v in (values or [one], slopes or [0 * one]))
+    reach = max(space, default=0)
+    rows = torch.stack([_centred(bump(m, power) if m else one, reach) for m in space] or [one])
+    gram = torch.kron(data_noise**2 * slope @ slope.T + rate_noise**2 * phi @ phi.T, rows @ rows.T)
+    return Family(phi.float(), slope.float(), rows.float(), gram.float())
+
+
+def _centred(row: Tensor, half_width: int) -> Tensor:
+    """``row`` in the middle of 2 ``half_width`` + 1 zeros."""
+    return nn.functional.pad(row, (half_width - len(row) // 2,) * 2)
+
+
+def residuals(
+    family: Family, observed: Float[Tensor, "B T S"], rate: Float[Tensor, "B T S"], stride: int = 1
+) -> Float[Tensor, "B T2 S F"]:
+    """∑ ψ (φ′ u + φ f) of all functions, at every ``stride``-th centre whose window fits in; u′ = f makes them 0."""
+    centres = range(0, observed.shape[1] - family.values.shape[1] + 1, stride)
+    parts = _windowed(family.slopes, observed, centres) + _windowed(family.values, rate, centres)
+    reach = family.space.shape[1] // 2
+    if not reach:
+        return parts
+    padded = torch.cat([parts[:, :, -reach:], parts, parts[:, :, :reach]], dim=2)
+    return (padded.unfold(2, 2 * reach + 1, 1) @ family.space.T).flatten(3)
+
+
+def _windowed(functions: Float[Tensor, "K L"], values: Float[Tensor, "B T S"], centres: range) -> Tensor:
+    """Sums of ``values`` with every function around every centre "B T2 S K", as one product of matrices."""
+    length = values.shape[1]
+    operator = torch.stack(
+        [nn.functional.pad(functions, (first, length - first - functions.shape[1])) for first in centres]
+    )
+    return torch.einsum("ckt,bts->bcsk", operator, values)
+
+
+def normal_equations(
+    family: Family, observed: Float[Tensor, "B T S"], features: Float[Tensor, "B T S F"], weight: Tensor
+) -> tuple[Float[Tensor, "F F"], Float[Tensor, " F"]]:
+    """Gram matrix and moments of the linear combination of ``features`` whose weak residuals are least, in float64.
+
+    A weak form that is linear in its coefficients is solved at once; windows of ``weight`` 0 don't count.
+    """
+    scale = weight[..., None] / family.gram.diagonal().sqrt()
+    target = -(residuals(family, observed, 0 * observed, stride=4) * scale).double().flatten()
+    columns = [residuals(family, 0 * observed, f, stride=4) * scale for f in features.unbind(-1)]
+    matrix = torch.stack([c.double().flatten() for c in columns], dim=-1)
+    return matrix.T @ matrix, matrix.T @ target
+
+
+def solved(equations: list[tuple[Tensor, Tensor]], ridge: float) -> Float[Tensor, " F"]:
+    """Solution of the sum of normal equations, its features' squares raised by the share ``ridge``."""
+    gram, moment = (torch.stack(parts).sum(0) for parts in zip(*equations, strict=True))
+    least = 1e-12 * gram.trace() * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.linalg.solve(gram + ridge * gram.diagonal().diag() + least, moment)
+
+
+class Adversary(nn.Module):
+    """Combines the family's functions by what the state was before the window.
+
+    ``n_groups`` is 1 where one network serves all components (sites of a ring, each with its own input), else their
+    number. Coefficients are bounded: (½ + tanh) of each function's own norm; at first all are ½.
+    """
+
+    def __init__(self, n_in: int, n_groups: int, family: Family, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.family, self.n_groups = family, n_groups
+        self.network = GatedMlp(n_in, n_groups * len(family.gram), width)
+        with torch.no_grad():
+            for weight in self.network.parameters():  # its own draws: the field's stay those of a run without it
+                bound = n_in**-0.5 if weight.shape[-1] == n_in else width**-0.5
+                weight.uniform_(-bound, bound, generator=generator)
+            self.network.out.weight.zero_()
+            self.network.out.bias.zero_()
+
+    def forward(self, seen: Float[Tensor, "... I"]) -> Float[Tensor, "... F"]:
+        """Coefficients of the functions, for every component."""
+        raw = self.network(seen)
+        raw = raw if self.n_groups == 1 else raw.unflatten(-1, (self.n_groups, -1))
+        return (0.5 + torch.tanh(raw)) / self.family.gram.diagonal().sqrt()
+
+
+class Game:
+    """Alternating ascent and descent: a call takes one step of the adversary, and returns the loss of the model.
+
+    That loss is ``share`` of the adversary's and the rest of the fixed bumps', which no adversary can look away from.
+    """
+
+    def __init__(self, adversary: Adversary, rate: float, share: float) -> None:
+        self.adversary, self.family, self.share = adversary, adversary.family, share
+        self.optimizer = torch.optim.Adam(adversary.parameters(), lr=rate)
+
+    def __call__(self, residual: Float[Tensor, "B T D F"], seen: Tensor, weight: Tensor) -> Tensor:
+        """From the residuals, what the adversary may see, and the weights "B 1 D" of the windows."""
+        combined = self.adversary(seen)
+        ascent = combined_loss(residual.detach(), combined, self.family, weight)
+        self.optimizer.zero_grad()
+        (-ascent).backward()
+        self.optimizer.step()
+        tested = combined_loss(residual, combined.detach(), self.family, weight)
+        return self.share * tested + (1 - self.share) * fixed_loss(residual, self.family, weight)
+
+
+def fixed_loss(residual: Float[Tensor, "B T D F"], family: Family, weight: Tensor) -> Tensor:
+    """Mean of rₖ² / Gₖₖ over functions and windows; windows of ``weight`` 0 don't count."""
+    return _mean((residual.square() / family.gram.diagonal()).mean(-1), weight)
+
+
+def combined_loss(residual: Float[Tensor, "B T D F"], combined: Tensor, family: Family, weight: Tensor) -> Tensor:
+    """Mean of (c · r)² / c·Gc: what descends in the model and ascends in the adversary."""
+    norm = ((combined @ family.gram) * combined).sum(-1)
+    return _mean((residual * combined).sum(-1).square() / norm.clamp(min=1e-12), weight)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.expand_as(values)
+    return (values * weight).sum() / weight.sum().clamp(min=1)

@@ -1,0 +1,174 @@
+"""A learned vector field as an emulator: delay coordinates, integrators, the filter that starts it from noisy data.
+
+Where :mod:`emubench.flows` leaves the step of a flow to its subclasses, here it is an integrator of ``tendency``: a
+polynomial of degree 2 beside a network, on stiff rings with a linear term for every spatial mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emubench.climate_filter import ClimateFilter
+from emubench.dataset import Observations, windows
+from emubench.errors import EmubenchError
+from emubench.flows import LARGEST, FlowConfig, LearnedFlow
+from emubench.integrate import etdrk4, rk4
+from emubench.networks import QuadraticMlp, RingQuadratic
+from emubench.task import Task
+
+SPIN_UP = 32
+"""Samples that a filter gets to forget its first states."""
+
+
+@dataclass(frozen=True)
+class FieldConfig(FlowConfig):
+    """Integrator and coordinates; ``latent`` is the number of delay coordinates added to what is observed."""
+
+    substeps: int = 2
+    stiff: bool = False
+    """Rings: a linear term per spatial mode, integrated exactly."""
+    spacing: int = 2
+    """Samples between delay coordinates."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("substeps", "spacing"):
+            if not getattr(self, name) > 0:
+                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
+
+
+class FieldFlow(LearnedFlow):
+    """The field, its integrator, and the filter that starts it; time is counted in sample intervals."""
+
+    def __init__(self, task: Task, config: FieldConfig) -> None:
+        super().__init__(task, config)
+        self.config, self.filter = config, None
+        if not self.growth:
+            self.encoder = None
+        modes = torch.arange(self.n // 2 + 1 if config.stiff else 0)
+        self.scale = 10 * (1 + (modes / 3.5) ** 4)
+        self.symbol = nn.Parameter(torch.zeros(len(modes)))
+        self._kept: tuple[int, Callable[[Tensor], Tensor]] | None = None
+        self.climate = None
+        if config.assimilated:
+            settings = config.members, config.inflation, config.localisation
+            self.climate = ClimateFilter(self.n_state, list(range(self.n)), *settings)
+
+    def new_field(self, config: FlowConfig) -> nn.Module:
+        """A polynomial of degree 2 beside a gated perceptron; on rings the same around every site; kpz: see there."""
+        if self.growth:
+            return super().new_field(config)
+        if self.ring:
+            return RingQuadratic(config.radius, config.width)
+        return QuadraticMlp(self.n_state, self.n_state, config.width)
+
+    @property
+    def reach(self) -> int:
+        """Samples over which the delay coordinates of a state extend."""
+        return self.config.spacing * (self.n_state // self.n - 1)
+
+    def lifted(self, values: Float[Tensor, "B T S"]) -> Float[Tensor, "B T2 D"]:
+        """Delay coordinates, the present first; the values themselves where the state is observed."""
+        last = values.shape[1] - self.reach
+        starts = range(self.reach, -1, -self.config.spacing)
+        return torch.cat([values[:, s : s + last] for s in starts], dim=-1)
+
+    def tendency(self, state: Tensor) -> Tensor:
+        """f(u), within the spatial modes in which the data show a signal."""
+        rate = self.field(state)
+        if self.config.stiff:
+            rate = rate + torch.fft.irfft(self.scale * self.symbol * torch.fft.rfft(state), n=self.n)
+        return self.limit(rate)
+
+    def library(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T X F"]:
+        """What the field is linear in: monomials (off rings the same for all components), the modes of stiff rings."""
+        if not isinstance(self.field, RingQuadratic):
+            return cast(QuadraticMlp, self.field).monomials(states)[:, :, None]
+        monomials = self.field.monomials(states)
+        if not self.config.stiff:
+            return monomials
+        modes = torch.eye(len(self.band))[self.band > 0]
+        waves = torch.fft.irfft(modes[:, None, None] * torch.fft.rfft(states), n=self.n)
+        return torch.cat([self.limit(monomials.mT).mT, waves.movedim(0, -1)], dim=-1)
+
+    @torch.no_grad()
+    def set_linear(self, found: Float[Tensor, "F K"]) -> None:
+        """Take over coefficients of the library, half of the way if there are some already."""
+        network = self.field.network if isinstance(self.field, RingQuadratic) else cast(QuadraticMlp, self.field)
+        weights, kept = network.weight, self.band > 0
+        share = 0.5 if bool(weights.any()) else 1.0
+        weights.lerp_(found[: len(weights)], share)
+        if self.config.stiff:
+            self.symbol[kept] = self.symbol[kept].lerp(found[len(weights) :, 0] / self.scale[kept], share)
+
+    def flow(self) -> Callable[[Tensor], Tensor]:
+        """One sample interval: Runge–Kutta, of stiff fields exponential; states stay within ``LARGEST`` σ."""
+        h = 1 / self.config.substeps
+        inner = self._exponential(h) if self.config.stiff else rk4(self.tendency, h)
+
+        def advance(state: Tensor) -> Tensor:
+            state = self.limit(state)
+            for _ in range(self.config.substeps):
+                state = inner(state, None)
+            return torch.nan_to_num(state).clamp(-LARGEST, LARGEST)
+
+        return advance
+
+    def _exponential(self, h: float) -> Callable[[Tensor, None], Tensor]:
+        # no mode grows faster than the fastest that the data resolve; as a constant the symbol sets the scheme's
+        # coefficients, what of it is learned by one_step goes the explicit way
+        symbol = (self.scale * self.symbol).clamp(min=-700, max=1)
+        learned = symbol - symbol.detach()
+
+        def nonlinear(v: Tensor) -> Tensor:
+            return self.band * torch.fft.rfft(self.field(torch.fft.irfft(v, n=self.n))) + learned * v
+
+        step = etdrk4(symbol.detach().double().numpy(), nonlinear, h, torch.float32, "cpu")
+        return lambda u, _: torch.fft.irfft(step(torch.fft.rfft(u), None), n=self.n)
+
+    def advance(self, state: Tensor) -> Tensor:
+        """One sample interval; kpz: the conditional mean."""
+        if self.growth:
+            return state + self.field(state)
+        if torch.is_grad_enabled():
+            return self.flow()(state)
+        if self._kept is None or self._kept[0] != self.symbol._version:  # a scheme's coefficients cost a step
+            self._kept = self.symbol._version, self.flow()
+        return self._kept[1](state)
+
+    def model(self) -> Callable[[Tensor], Tensor]:
+        """The flow on ensembles ``"M B D"`` in float64, a few states at a time to stay in the cache."""
+        advance = self.flow()
+
+        def run(ensemble: Tensor) -> Tensor:
+            parts = ensemble.flatten(0, 1).float().split(256 if self.ring else 4096)
+            return torch.cat([advance(part) for part in parts]).view(ensemble.shape).double()
+
+        return run
+
+    @torch.no_grad()
+    def start(self, context: Tensor, n_members: int, generator: torch.Generator) -> Tensor:
+        """The filter's mean; without noise the last sample (with its delays), kpz: what the encoder says."""
+        if self.growth:
+            return super().start(context, n_members, generator)
+        u = self.normalised(context)
+        if self.climate is None:
+            return self.lifted(u)[None, :, -1]
+        return self.climate.analysis(self.model(), u.double()).mean(0, keepdim=True).float()
+
+
+@torch.no_grad()
+def forecast_error(flow: FieldFlow, data: Observations) -> float:
+    """Mean squared error, in σ and at most 4, of forecasts over 1.5 units of lead time from validation contexts."""
+    context = min(SPIN_UP + 16, data.validation.shape[1] // 3)
+    ahead = min(round(1.5 / data.task.lead_time_step), data.validation.shape[1] - context)
+    check = windows(data.validation, context + ahead, stride=max(1, data.validation.shape[1] // 16))[:64]
+    forecast = flow.forecast(check[:, :context], ahead, 1, torch.Generator().manual_seed(0))[0]
+    error = ((forecast - check[:, context:]) / data.std).square()
+    return float(error[~torch.isnan(error)].clamp(max=4).mean())

@@ -1,0 +1,162 @@
+"""ot_regularized: its features, its losses on known cases, training on every kind of task, the network without."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from emubench import dataset, jobs
+from emubench import task as tasks
+from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
+from emubench.errors import EmubenchError
+from emubench.training import Log
+
+module = jobs.baseline("ot_regularized")
+NAN = math.nan
+
+
+def configured(name: str, **settings):
+    task = tasks.get(name, "tiny")
+    small = {"width": 8, "batch": 4, "runs": 3, "points": 24, "checks": 2, "steps": 4, **settings}
+    config = dataclasses.replace(module.default_config(task), **small)
+    torch.manual_seed(0)
+    return task, module.build(task, config), config
+
+
+def test_features_are_values_now_before_and_beside():
+    runs = torch.arange(2 * 6 * 5.0).view(2, 6, 5)
+    points = module.features(runs, (0, 2), ring=True, growth=False).view(2, 4, 5, 4)
+    assert points[1, 3, 4].tolist() == [runs[1, 5, 4], runs[1, 3, 4], runs[1, 5, 0], runs[1, 5, 1]]
+    assert points[0, 0, 1].tolist() == [runs[0, 2, 1], runs[0, 0, 1], runs[0, 2, 2], runs[0, 2, 3]]
+    plain = module.features(runs, (0, 2), ring=False, growth=False)
+    assert plain.shape == (8, 10)
+    assert torch.equal(plain[0], torch.cat([runs[0, 2], runs[0, 0]]))
+
+
+def test_features_of_a_growing_height_know_no_level():
+    runs = torch.randn(2, 6, 8)
+    points = module.features(runs, (0, 1), ring=True, growth=True)
+    assert points.shape[-1] == 3
+    assert torch.allclose(module.features(runs + 100, (0, 1), ring=True, growth=True), points, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-noisy"])
+def test_the_cloud_loss_is_zero_for_equal_runs_and_sees_a_wrong_climate(name):
+    task, flow, config = configured(name, points=100, iterations=200)
+    observed = torch.randn(4, 20, *task.shape)
+
+    def loss(forecast: torch.Tensor) -> float:
+        return float(module.cloud_loss(flow, forecast, observed, config, torch.Generator().manual_seed(0)))
+
+    assert loss(observed) == pytest.approx(0, abs=1e-4)
+    assert loss(0.5 * observed) > 10 * loss(0.9 * observed) > 0
+
+
+def test_the_cloud_loss_leaves_out_what_was_not_observed():
+    task, flow, config = configured("lorenz96-partial", iterations=100)
+    observed, forecast = torch.randn(4, 30, 40), torch.randn(4, 30, 40)
+    observed[:, :, ::4] = NAN
+    spoilt = torch.where(torch.isnan(observed), 1e6, forecast)
+    losses = [
+        float(module.cloud_loss(flow, f, observed, config, torch.Generator().manual_seed(0)))
+        for f in (forecast, spoilt)
+    ]
+    assert losses[0] == losses[1]
+    assert 0 < losses[0] < 10
+    unseen = torch.full_like(observed, NAN)
+    assert float(module.cloud_loss(flow, forecast, unseen, config, torch.Generator())) == 0
+
+
+def test_the_field_loss_prefers_the_crest_nearby_and_fills_gaps_alike():
+    _, _, config = configured("kuramoto_sivashinsky-noisy", iterations=200)
+    x = torch.arange(64) / 64 * 2 * torch.pi
+    observed = 2 * torch.cos(2 * x)[None, None]
+
+    def loss(forecast: torch.Tensor, seen: torch.Tensor) -> float:
+        return float(module.field_loss(forecast, seen, config))
+
+    near, far = observed.roll(4, -1), observed.roll(14, -1)
+    assert loss(observed, observed) == pytest.approx(0, abs=1e-6)
+    assert loss(far, observed) > 3 * loss(near, observed) > 0
+    assert loss(near + 5, observed) == pytest.approx(loss(near, observed), rel=1e-4)
+    gappy = observed.clone()
+    gappy[..., ::3] = NAN
+    assert loss(observed, gappy) == pytest.approx(0, abs=1e-6)
+    assert loss(far, gappy) > 3 * loss(near, gappy)
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "kuramoto_sivashinsky-noisy", "kpz-noisy"])
+def test_the_transport_loss_moves_every_weight_of_the_flow(name):
+    task, flow, config = configured(name)
+    batch = torch.randn(3, config.window + config.unroll + config.ahead, *task.shape)
+    loss = module.transport_loss(flow, batch, config, torch.full(task.shape, 0.1), torch.Generator().manual_seed(0))
+    loss.backward()
+    gradients = [p.grad for p in flow.field.parameters()]
+    assert all(g is not None and bool(torch.isfinite(g).all()) for g in gradients)
+    assert max(float(g.abs().max()) for g in gradients if g is not None) > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["lorenz63-clean", "lorenz63-partial", "lorenz96-partial", "kuramoto_sivashinsky-scarce", "kpz-partial"]
+)
+def test_it_trains_forecasts_and_is_saved_on_every_kind_of_task(data, tmp_path, name):
+    task, flow, config = configured(name)
+    observations = dataset.load(task, data)
+    before = {k: v.clone() for k, v in flow.state_dict().items()}
+    module.train(flow, observations, config, 0, Log())
+    assert isinstance(flow, Stepper)
+    assert any(not torch.equal(v, before[k]) for k, v in flow.state_dict().items() if k.startswith("field"))
+    context, members = observations.contexts["test"][:3], 2 if task.system.stochastic else 1
+    run = checked_forecast(flow, context, 3, 2, torch.Generator().manual_seed(0))
+    assert run.shape == (members, 3, 3, *task.shape)
+    assert torch.isfinite(run).all()
+    save_weights(flow, tmp_path / "model.safetensors")
+    again = module.build(task, config)
+    load_weights(again, tmp_path / "model.safetensors")
+    assert torch.equal(checked_forecast(again, context, 3, 2, torch.Generator().manual_seed(0)), run)
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_its_windows_fit_into_the_data(name):
+    task = tasks.get(name)
+    config = module.default_config(task)
+    assert config.window + config.unroll + config.ahead <= min(task.train.length, task.validation.length)
+    assert max(config.lags) < config.ahead
+
+
+def test_without_weights_it_is_the_same_network_without_transport(data):
+    """The draws of the transport come from the same generator, and are not made."""
+    from emubench.flows import rollout_loss
+    from emubench.training import Descent
+
+    task, flow, config = configured("lorenz63-noisy", field_weight=0.0, cloud_weight=0.0)
+    observations = dataset.load(task, data)
+    module.train(flow, observations, config, 0, Log())
+    _, plain, _ = configured("lorenz63-noisy", field_weight=0.0, cloud_weight=0.0)
+    plain.prepare(observations)
+    pool, check = (plain.pool(p, config.window + config.unroll) for p in (observations.train, observations.validation))
+    check = check[:: max(1, len(check) // 256)]
+    generator = torch.Generator().manual_seed(0)
+    for _ in (descent := Descent(plain, config, Log(), lambda: rollout_loss(plain, check, config.unroll))):
+        batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
+        descent(rollout_loss(plain, batch, config.unroll, config.training_noise))
+    assert all(torch.equal(a, b) for a, b in zip(flow.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("setting", "answer"),
+    [
+        ({"points": 0}, "points: 0 where a positive number belongs"),
+        ({"cloud_weight": -1.0}, "field_weight 0.1, cloud_weight -1.0: at least 0 belong"),
+        ({"cloud_blur": NAN}, "cloud_blur: nan where a positive number belongs"),
+        ({"lags": (0, 40)}, "lags: (0, 40) where samples of a rollout of 24 belong"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(setting, answer):
+    config = module.default_config(tasks.get("lorenz63-noisy"))
+    with pytest.raises(EmubenchError) as error:
+        dataclasses.replace(config, field_weight=0.1, ahead=24, **setting)
+    assert str(error.value).startswith(answer)
