@@ -50,8 +50,6 @@ from emubench.training import Descent, Log, copy_state, fill_gaps
 
 knowledge = "structure"
 OBJECTIVES = ("weak", "one_step")
-FITTED = 256
-"""Stretches that the quadratic part is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,8 @@ class Config(FieldConfig):
     """Half-width of the Wiener filter, in samples (0: the data are taken as they are)."""
     segment: int = 48
     """Samples on end in a batch."""
+    pool: int = 256
+    """Stretches of so many samples that the closed form is fitted to."""
     rounds: int = 3
     """Of smoothing by the model and fitting the quadratic part anew."""
     filtered: tuple[int, ...] = (8, 384)
@@ -90,7 +90,7 @@ class Config(FieldConfig):
             raise unknown("objective of weak_adversarial", self.objective, OBJECTIVES)
         if not 0 <= self.adversary <= 1:
             raise EmubenchError(f"adversary: {self.adversary} where a share between 0 and 1 belongs")
-        for name in ("rate_noise", "segment"):
+        for name in ("rate_noise", "segment", "pool"):
             if not getattr(self, name) > 0:
                 raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
         if not self.half_widths or min(self.half_widths) < 2 or self.power < 2:
@@ -181,13 +181,14 @@ def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family) -> None:
     """
     config, generator = flow.config, torch.Generator().manual_seed(0)
     family = DIFFERENCE if config.objective == "one_step" else family
+    sites = max(1, max(config.space, default=0) // 4)  # residuals of closer bumps are hardly others
     rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(1 if flow.ring else flow.n_state)]
-    for _ in range(FITTED // config.batch):
+    for _ in range(max(1, config.pool // config.batch)):
         states, observed, weight = estimates.draw(config.batch, config.segment, generator)
         library = flow.library(states)
         for i, equations in enumerate(rows):
             part = slice(None) if flow.ring else slice(i, i + 1)
-            equations.append(normal_equations(family, observed[..., part], library, weight[..., part]))
+            equations.append(normal_equations(family, observed[..., part], library, weight[..., part], sites))
     flow.set_linear(torch.stack([solved(equations, config.ridge) for equations in rows], dim=-1).float())
 
 

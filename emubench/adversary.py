@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.errors import EmubenchError
 from emubench.networks import GatedMlp
 from emubench.weak_form import bump
 
@@ -66,16 +67,25 @@ def _centred(row: Tensor, half_width: int) -> Tensor:
 
 
 def residuals(
-    family: Family, observed: Float[Tensor, "B T S"], rate: Float[Tensor, "B T S"], stride: int = 1
-) -> Float[Tensor, "B T2 S F"]:
-    """∑ ψ (φ′ u + φ f) of all functions, at every ``stride``-th centre whose window fits in; u′ = f makes them 0."""
+    family: Family,
+    observed: Float[Tensor, "B T S"],
+    rate: Float[Tensor, "B T S"],
+    stride: int = 1,
+    sites: int = 1,
+) -> Float[Tensor, "B T2 S2 F"]:
+    """∑ ψ (φ′ u + φ f) of all functions: u′ = f makes them 0.
+
+    Around every ``stride``-th sample whose window fits in, and every ``sites``-th site.
+    """
+    if (shown := observed.shape[1]) < (needed := family.values.shape[1]):
+        raise EmubenchError(f"half_widths: windows of {needed} samples do not fit into stretches of {shown}")
     centres = range(0, observed.shape[1] - family.values.shape[1] + 1, stride)
     parts = _windowed(family.slopes, observed, centres) + _windowed(family.values, rate, centres)
     reach = family.space.shape[1] // 2
     if not reach:
-        return parts
+        return parts[:, :, ::sites]
     padded = torch.cat([parts[:, :, -reach:], parts, parts[:, :, :reach]], dim=2)
-    return (padded.unfold(2, 2 * reach + 1, 1) @ family.space.T).flatten(3)
+    return (padded.unfold(2, 2 * reach + 1, sites) @ family.space.T).flatten(3)
 
 
 def _windowed(functions: Float[Tensor, "K L"], values: Float[Tensor, "B T S"], centres: range) -> Tensor:
@@ -88,15 +98,15 @@ def _windowed(functions: Float[Tensor, "K L"], values: Float[Tensor, "B T S"], c
 
 
 def normal_equations(
-    family: Family, observed: Float[Tensor, "B T S"], features: Float[Tensor, "B T S F"], weight: Tensor
+    family: Family, observed: Float[Tensor, "B T S"], features: Float[Tensor, "B T S F"], weight: Tensor, sites: int = 1
 ) -> tuple[Float[Tensor, "F F"], Float[Tensor, " F"]]:
     """Gram matrix and moments of the linear combination of ``features`` whose weak residuals are least, in float64.
 
     A weak form that is linear in its coefficients is solved at once; windows of ``weight`` 0 don't count.
     """
-    scale = weight[..., None] / family.gram.diagonal().sqrt()
-    target = -(residuals(family, observed, 0 * observed, stride=4) * scale).double().flatten()
-    columns = [residuals(family, 0 * observed, f, stride=4) * scale for f in features.unbind(-1)]
+    scale = weight[..., ::sites, None] / family.gram.diagonal().sqrt()
+    target = -(residuals(family, observed, 0 * observed, 4, sites) * scale).double().flatten()
+    columns = [residuals(family, 0 * observed, f, 4, sites) * scale for f in features.unbind(-1)]
     matrix = torch.stack([c.double().flatten() for c in columns], dim=-1)
     return matrix.T @ matrix, matrix.T @ target
 

@@ -25,7 +25,8 @@ class Estimates:
     weight: Float[Tensor, "B D"]
 
     def draw(self, n: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """û, u and weights of ``n`` stretches of ``length`` samples."""
+        """û, u and weights of ``n`` stretches of ``length`` samples, or of as many as there are."""
+        length = min(length, self.states.shape[1])
         b = torch.randint(len(self.states), (n,), generator=generator)
         t = torch.randint(self.states.shape[1] - length + 1, (n, 1), generator=generator) + torch.arange(length)
         return self.states[b[:, None], t], self.observed[b[:, None], t], self.weight[b][:, None]

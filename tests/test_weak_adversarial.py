@@ -145,6 +145,18 @@ def test_the_adversary_raises_the_residual_within_its_bounds():
     assert float(bounded.detach().max()) <= 1.5
 
 
+def test_windows_longer_than_the_stretches_are_refused():
+    with pytest.raises(EmubenchError, match="half_widths: windows of 13 samples do not fit into stretches of 12"):
+        residuals(family(), torch.zeros(1, 12, 1), torch.zeros(1, 12, 1))
+
+
+def test_residuals_of_a_part_of_the_sites_are_those_of_all():
+    u, rate = torch.randn(2, 9, 12), torch.randn(2, 9, 12)
+    for space in ((0,), (0, 2)):
+        every = residuals(family((4,), 4, space), u, rate)
+        assert torch.allclose(residuals(family((4,), 4, space), u, rate, 1, 3), every[:, :, ::3], atol=1e-6)
+
+
 def test_an_adversary_gains_nothing_from_noise_alone():
     noise = 0.1 * torch.from_numpy(stream(5, "noise").standard_normal((64, 40, 2))).float()
     found = family(rate=1e-9)
@@ -280,11 +292,10 @@ def true_estimates(name: str, length: int = 256):
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("lorenz63", 0.02), ("lorenz96", 0.02), ("kuramoto_sivashinsky", 0.1)])
-def test_the_closed_form_finds_the_field_of_a_system(name, tolerance, monkeypatch):
+def test_the_closed_form_finds_the_field_of_a_system(name, tolerance):
     """Without noise a system's own tendency, whose quadratic part it has, on states that it was not fitted to."""
-    monkeypatch.setattr(module, "FITTED", 32)
     flow, estimates, states = true_estimates(name)
-    flow.config = dataclasses.replace(flow.config, ridge=1e-8, batch=16)
+    flow.config = dataclasses.replace(flow.config, ridge=1e-8, batch=16, pool=32)
     family = bump_family((10,), 8, flow.config.space, 0.01, 0.02)
     module.fit_quadratic(flow, estimates, family)
     system = tasks.get(f"{name}-clean").system
@@ -331,7 +342,7 @@ def test_normal_equations_are_those_of_least_squares():
 
 def configured(name: str, **settings):
     task = tasks.get(name, "tiny")
-    small = {"width": 8, "batch": 4, "members": 5, "checks": 2, "steps": 4, **settings}
+    small = {"width": 8, "batch": 4, "members": 5, "checks": 2, "steps": 4, "pool": 16, **settings}
     config = dataclasses.replace(module.default_config(task), **small)
     torch.manual_seed(0)
     return task, module.build(task, config), config
@@ -443,7 +454,15 @@ def test_under_noise_the_weak_form_beats_one_step_regression(data):
     scores = []
     for objective in module.OBJECTIVES:
         _, flow, config = configured(
-            "lorenz96-noisy", objective=objective, width=16, batch=8, members=20, steps=30, rounds=1, filtered=(4, 160)
+            "lorenz96-noisy",
+            objective=objective,
+            width=16,
+            batch=8,
+            members=20,
+            steps=30,
+            rounds=1,
+            pool=128,
+            filtered=(4, 160),
         )
         module.train(flow, dataset.load(task, data), config, 0, Log())
         forecast = checked_forecast(flow, context, task.test_steps, 1, torch.Generator().manual_seed(0))
