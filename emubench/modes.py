@@ -86,13 +86,21 @@ def _autocast(function: Callable[..., Tensor], kind: str) -> Callable[..., Tenso
 
 
 def compile_seconds(forecast: Callable[[int], Tensor], device: torch.device) -> float:
-    """Seconds that the first forecasts of each shape take beyond the second ones; ``forecast(batch)`` makes one."""
+    """Seconds that the first forecasts of each shape take beyond the second ones; ``forecast(batch)`` makes one.
+
+    Raises :class:`EmubenchError` where the compiler fails.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
+
     spent = 0.0
     for batch in WARM_UP_BATCHES:
         seconds = []
         for _ in range(2):
             begun = time.perf_counter()
-            forecast(batch)
+            try:
+                forecast(batch)
+            except TorchDynamoException as error:
+                raise EmubenchError(f"--compile: {str(error).splitlines()[0]}") from error
             synchronise(device)
             seconds.append(time.perf_counter() - begun)
         spent += max(seconds[0] - seconds[1], 0.0)

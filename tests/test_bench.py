@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -157,6 +158,16 @@ def test_without_a_compiler_the_eager_figure_and_one_line(run, data, monkeypatch
     assert session.bench(run, reference_emulator=again(run)).mode == "eager"
 
 
+def test_a_compiler_that_fails_is_one_line():
+    from torch._dynamo.exc import TorchDynamoException
+
+    def forecast(batch):
+        raise TorchDynamoException("file too short\nand a page more")
+
+    with pytest.raises(EmubenchError, match="^--compile: file too short$"):
+        modes.compile_seconds(forecast, torch.device("cpu"))
+
+
 def test_modes_say_what_they_need(run, data):
     cpu = torch.device("cpu")
     with pytest.raises(EmubenchError, match="no Stepper"):
@@ -171,20 +182,26 @@ def test_modes_say_what_they_need(run, data):
 
 
 @pytest.mark.slow
-def test_a_compiled_flow_forecasts_the_same(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(throughput, "BATCHES", (1, 16))
+def test_a_compiled_flow_forecasts_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what an interrupted compiler left is not met again
     if modes.compiler() is None:
         pytest.skip("no C++ compiler")
-    settings = {"steps": 20, "width": 16}
-    folder = jobs.train(jobs.Job("neural_ode", "lorenz96-clean", "tiny", overrides=settings), data, tmp_path)
-    jobs.score(folder, data)
-    options = Options(Mode(compile=True), seconds=0.2, ladder_seconds=0)
-    found = Session(data, options).bench(folder, reference_emulator=again(folder))
-    assert found.mode == "compiled"
-    assert found.compile_seconds is not None
-    assert found.compile_seconds > 0.1
-    assert found.accuracy == pytest.approx(stored_score(folder), abs=0.05)
-    assert "compile_seconds" in [r.metric for r in bench.rows(tasks.get("lorenz96-clean", "tiny"), found)]
+    monkeypatch.setattr(modes, "WARM_UP_BATCHES", (1, 2))
+    task, module, cpu = tasks.get("lorenz96-clean", "tiny"), jobs.baseline("neural_ode"), torch.device("cpu")
+    torch.manual_seed(0)
+    flow = module.build(task, dataclasses.replace(module.default_config(task), width=8)).requires_grad_(False)
+    torch.nn.init.normal_(flow.field.network.out.weight, std=0.1)
+    context = torch.randn(2, 64, 40, dtype=torch.float64)
+
+    def forecast(batch: int) -> torch.Tensor:
+        with torch.no_grad():
+            return flow.forecast(context[:batch], 8, 1, torch.Generator())
+
+    eager = forecast(2)
+    modes.apply(flow, Mode(compile=True), cpu)
+    assert modes.compile_seconds(forecast, cpu) > 0.1
+    assert torch.allclose(forecast(2), eager, atol=1e-4)
+    assert not torch.equal(eager[:, :, 0], eager[:, :, -1])
 
 
 @pytest.mark.parametrize(
