@@ -128,6 +128,8 @@ class NeuralOde(LearnedFlow):
             self.encoder = WienerStart(config.window, self.n, self.ring)
         if config.coarse > 1 and (self.n % config.coarse or not config.damping or not self.ring):
             raise EmubenchError(f"coarse: {config.coarse} needs damping and a ring of so many times as many sites")
+        if config.coarse > 1 and (config.solver != "rk4" or config.adjoint):
+            raise EmubenchError(f"coarse: {config.coarse} is for exponential steps alone: --set coarse=1")
         shape = np.sin(np.pi * np.arange(self.n // 2 + 1) / self.n) ** 4 if self.ring else np.ones(1)
         self.symbol = -config.damping * shape
         """Of the linear term: one rate per mode, off rings one for all components."""
