@@ -43,6 +43,7 @@ def again(run):
     return jobs.load(run)[0]
 
 
+@pytest.mark.slow
 def test_the_command_measures_checks_writes_and_prints(run, data, emubench):
     """With the comparison in a child process, as always on the command line."""
     kept = json.loads((run / "timing.json").read_text())
@@ -78,6 +79,7 @@ def stored_score(run):
     return row.value
 
 
+@pytest.mark.slow
 def test_a_cheat_is_told_in_one_line_and_nothing_is_written(run, data, emubench, monkeypatch):
     """Fewer steps when it is timed in this process; in the child it is the file's own self."""
     kind = type(again(run))
@@ -101,6 +103,7 @@ def test_a_cheat_is_told_in_one_line_and_nothing_is_written(run, data, emubench,
     assert (run / "timing.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_one_ladder_serves_all_runs_of_a_task(run, data, monkeypatch):
     session, calls = Session(data, QUICK), []
     measure = bench.ladder.measure

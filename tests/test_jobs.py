@@ -223,7 +223,13 @@ def emulator_of(data):
     return get
 
 
-EVERY = [(b, f"{s}-{t}") for s in systems.names() for t in ("noisy", "partial") for b in jobs.baseline_names()]
+QUICK = ("lorenz63-partial", "kpz-noisy")
+"""The other tasks take minutes, and are slow tests."""
+EVERY = [
+    pytest.param(b, name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in (f"{s}-{t}" for s in systems.names() for t in ("noisy", "partial"))
+    for b in jobs.baseline_names()
+]
 N_STEPS, N_MEMBERS = 5, 3
 
 

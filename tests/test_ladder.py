@@ -145,6 +145,7 @@ def test_a_ladder_begins_at_the_cheap_end_and_ends_when_time_is_up(data):
     assert ladder.measure(task, data, budget=0.0) == []
 
 
+@pytest.mark.slow
 def test_filters_start_the_settings_on_noisy_contexts(data):
     task = tasks.get("kuramoto_sivashinsky-partial", "tiny")
     cases = Cases.load(task, data)

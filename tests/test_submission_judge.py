@@ -42,6 +42,7 @@ def test_an_entry_is_scored_as_its_run_was(emubench, entry, data):  # noqa: F811
     assert contents(entry) == before
 
 
+@pytest.mark.slow
 def test_an_entry_is_benched_on_request_and_left_as_it_was(emubench, entry, data):  # noqa: F811
     before = contents(entry)
     done = emubench("submit", "run", entry, "--data", data, "--bench-seconds", 0.02, "--json")
