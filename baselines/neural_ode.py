@@ -35,7 +35,6 @@ from emubench.integrate import etdrk4_coefficients, etdrk4_step
 from emubench.networks import ProductMlp, RingField
 from emubench.task import Task
 from emubench.training import Descent, Log, masked_mse, polish
-from emubench.wiener import WienerStart
 
 knowledge = "structure"
 LONGEST = 0.3
@@ -61,8 +60,6 @@ class Config(FlowConfig):
     """With a linear term on rings the field acts on every so-manieth site: enough of them carry the band's modes."""
     continuity: float = 0.0
     """Weight of the gap between the end of a segment and the start of the next."""
-    wiener: bool = False
-    """Start from the linear estimate of least error instead of a learned one: fully observed tasks."""
     polish: int = 0
     """Iterations of L-BFGS at the end, on ``POLISHED`` windows without noise: a multiple of 50."""
 
@@ -122,10 +119,6 @@ class NeuralOde(LearnedFlow):
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__(task, config)
         self.config = config
-        if config.wiener:
-            if self.encoder is None or self.growth or not task.full_state or task.observation.fraction < 1:
-                raise EmubenchError(f"wiener: not on {task.name}: it is for noisy states that are observed everywhere")
-            self.encoder = WienerStart(config.window, self.n, self.ring)
         if config.coarse > 1 and (self.n % config.coarse or not config.damping or not self.ring):
             raise EmubenchError(f"coarse: {config.coarse} needs damping and a ring of so many times as many sites")
         if config.coarse > 1 and (config.solver != "rk4" or config.adjoint):
@@ -135,13 +128,6 @@ class NeuralOde(LearnedFlow):
         """Of the linear term: one rate per mode, off rings one for all components."""
         coefficients = np.stack(etdrk4_coefficients(self.symbol, 1 / config.substeps))
         self.register_buffer("exponential", torch.from_numpy(coefficients).float(), persistent=False)
-
-    def prepare(self, data: Observations) -> None:
-        """The same of all flows, and the linear start."""
-        super().prepare(data)
-        if isinstance(self.encoder, WienerStart):
-            noise = float((data.noise_std / data.std).square().mean())
-            self.encoder.fit(self.normalised(data.train), noise)
 
     def new_field(self, config: FlowConfig) -> nn.Module:
         """A perceptron of products; on rings the same around every site, for kpz of bounded differences."""

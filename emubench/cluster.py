@@ -11,7 +11,6 @@ import importlib
 import logging
 import shlex
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -144,13 +143,7 @@ def _place(client: Any, address: str) -> Place:
 
 def read(path: Path) -> Cluster:
     """The validated cluster file."""
-    if not path.is_file():
-        raise EmubenchError(f"{path}: no such cluster file")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EmubenchError(f"{path}: not valid TOML ({error})") from None
-    return schema.parse(Cluster, content, path)
+    return schema.parse(Cluster, schema.read_toml(path, "cluster file"), path)
 
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,6 @@ from emubench.jobs import Job
 from emubench.schema import Name
 from emubench.steps import Step
 
-MAX_BYTES = 2**20
 MAX_JOBS = 10**5
 DATA_SEED = 0
 """Of the datasets that a grid makes: the benchmark's own."""
@@ -74,14 +72,7 @@ class Plan:
 
 def read(path: Path) -> Grid:
     """The validated grid of a file; the first fault becomes one line that names key, value and allowed range."""
-    if not path.is_file():
-        raise EmubenchError(f"{path}: no such grid")
-    if path.stat().st_size > MAX_BYTES:
-        raise EmubenchError(f"{path}: larger than {MAX_BYTES} bytes: not a grid")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EmubenchError(f"{path}: not valid TOML ({error})") from None
+    content = schema.read_toml(path, "grid")
     for key in content:
         if key not in Grid.model_fields:
             raise EmubenchError(f"{path}: {unknown('key', key, Grid.model_fields)}")

@@ -187,7 +187,7 @@ def task_of(run: Path, card: schema.Card) -> Task:
     path = run / RECIPE
     if not path.exists():
         return tasks.get(card.task, card.size)
-    recipe = schema.read_json(recipes.Recipe, path, recipes.MAX_BYTES)
+    recipe = schema.read_json(recipes.Recipe, path, schema.MAX_TEXT_BYTES)
     return recipes.from_json(recipe.model_dump_json(exclude_none=True), card.size, path)
 
 

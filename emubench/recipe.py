@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,8 +21,6 @@ from emubench.schema import Model, Name
 from emubench.system import Climate, System
 from emubench.task import Amount, Task
 
-MAX_BYTES = 2**20
-"""No recipe is longer, fingerprint included."""
 MAX_SITES = 2**20
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
@@ -98,14 +95,7 @@ class Recipe(Model):
 
 def read(path: Path) -> Recipe:
     """The validated recipe of a file; the first fault becomes one line that names key, value and allowed range."""
-    if not path.is_file():
-        raise EmubenchError(f"{path}: no such recipe")
-    if path.stat().st_size > MAX_BYTES:
-        raise EmubenchError(f"{path}: larger than {MAX_BYTES} bytes: not a recipe")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EmubenchError(f"{path}: not valid TOML ({error})") from None
+    content = schema.read_toml(path, "recipe")
     recipe: Recipe = schema.parse(Recipe, content, path)
     return recipe if recipe.name else schema.parse(Recipe, {**content, "name": path.stem}, path)
 

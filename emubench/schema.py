@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from emubench.errors import EmubenchError
 
 SCHEMA_VERSION = 1
+MAX_TEXT_BYTES = 2**20
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,79}$")]
 Text = Annotated[str, Field(max_length=2000)]
 
@@ -131,6 +133,20 @@ def read_json(model: type[Any], path: Path, max_bytes: int = 64 * 2**20) -> Any:
     except (ValueError, RecursionError) as error:
         raise EmubenchError(f"{path}: not valid JSON ({error})") from None
     return parse(model, data, path)
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The content of a TOML file of at most 1 MiB, not yet validated; ``what`` it is, for the errors."""
+    if not path.is_file():
+        raise EmubenchError(f"{path}: no such {what}")
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise EmubenchError(f"{path}: larger than {MAX_TEXT_BYTES} bytes: not a {what}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise EmubenchError(f"{path}: not valid TOML (nested too deeply)") from None
+    except ValueError as error:
+        raise EmubenchError(f"{path}: not valid TOML ({str(error).splitlines()[0][:200]})") from None
 
 
 def finite_or_none(value: float) -> float | None:

@@ -37,6 +37,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_the_fused_kernels_are_the_reference_in_the_simulator():
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)

@@ -105,6 +105,7 @@ def test_twins_of_lorenz96_grow_like_its_first_exponent():
 # --- climate --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_climate_of_other_parameters():
     """Lorenz-63 at σ = 16, ρ = 45.92, β = 4: λ₁ = 2.16 bits per unit of time (Wolf et al. 1985)."""
     system = systems.get("lorenz63", sigma=16.0, rho=45.92, beta=4.0)
@@ -124,6 +125,7 @@ def test_the_climate_of_other_parameters():
     assert known.spin_up_samples > 0
 
 
+@pytest.mark.slow
 def test_the_climate_of_a_ring_is_pooled_over_its_sites():
     system = systems.get("lorenz96")
     climate = measure_climate(systems.get("lorenz96", solver_step=0.025), n_cases=8)
@@ -141,6 +143,7 @@ def test_the_climate_of_kpz_is_that_of_its_stationary_measure():
     assert climate.agreement_time is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [("lorenz96", {"n_sites": 4}), ("lorenz63", {"rho": 20.0}), ("kuramoto_sivashinsky", {"length": 8.0})],

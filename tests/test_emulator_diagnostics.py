@@ -48,6 +48,7 @@ def short(monkeypatch):
     monkeypatch.setattr(diagnostics, "MAX_DURATION", 16.0)
 
 
+@pytest.mark.slow
 def test_a_stepper_of_the_true_system_has_its_spectrum(data):
     """12.5 Lyapunov times; RK4 with a step of 0.025 moves the sum of the exponents by 0.04 %, one of 0.05 by 0.8 %."""
     found = measure("lyapunov_spectrum", Subject(true_stepper(LORENZ63.system, 0.025), LORENZ63, data))
@@ -74,6 +75,7 @@ def test_a_slower_emulator_has_smaller_exponents(data):
     assert (values(found)["lyapunov_exponent_1_error"] or 0) < -0.05
 
 
+@pytest.mark.slow
 def test_a_wrong_parameter_moves_the_first_exponent_its_own_way(data):
     """λ₁ of Lorenz-63 rises with ρ; the value at ρ = 45 is measured by twins of the fast solver."""
     wrong = systems.get("lorenz63", rho=45.0, climate=LORENZ63.system.climate)

@@ -48,6 +48,7 @@ def test_the_quantile_is_that_of_means():
     assert floors.quantile_of_means(torch.ones(5, 3, dtype=torch.float64), 2).tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_resampled_means_have_the_quantile_of_independent_samples():
     task = floors.shortened(tasks.get("lorenz96-noisy"), N_CASES, 10.0)
     truth = floors.pooled(task, torch.cat(list(floors.stationary_truth(task, N_CASES, seed=5))))

@@ -147,6 +147,7 @@ def test_progress_counts_resumed_blocks_and_ends_at_the_total(tmp_path, monkeypa
     assert seen == [(i, total) for i in range(4, total + 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lorenz63-noisy", "kpz-partial"])
 def test_another_device_makes_the_same_data_up_to_rounding(data, tmp_path, name):
     """The path of ``--device cuda``, on the processor: "cpu:0" is a device of torch like any other."""
@@ -159,6 +160,7 @@ def test_another_device_makes_the_same_data_up_to_rounding(data, tmp_path, name)
             np.testing.assert_allclose(made[array][:, :16], kept[array][:, :16], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_begun_on_the_processor_goes_on_on_another_device(tmp_path, monkeypatch):
     interrupt(tmp_path, monkeypatch, 2)
     seen = []
@@ -265,6 +267,7 @@ def peak(function) -> int:
         return 1024 * int(pipe.read())
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
     """A file many times as large as what is held; what is held is set low, so that the file can be small."""
     monkeypatch.setattr(trajectories, "STRETCH", 2**12)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import contents
 
-from emubench import dataset, executors, grid, jobs, runner, shards, steps, store
+from emubench import dataset, executors, grid, jobs, runner, schema, shards, steps, store
 from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.jobs import Job
@@ -99,7 +99,7 @@ def test_a_wrong_file_is_one_line_that_names_it_and_the_key(file, refused, tmp_p
 
 def test_a_grid_that_is_none_is_refused(refused, tmp_path):
     assert "no such grid" in refused("run", tmp_path / "none.toml")
-    (tmp_path / "long.toml").write_bytes(b"#" * (grid.MAX_BYTES + 1))
+    (tmp_path / "long.toml").write_bytes(b"#" * (schema.MAX_TEXT_BYTES + 1))
     assert "not a grid" in refused("run", tmp_path / "long.toml")
 
 

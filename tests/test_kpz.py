@@ -189,6 +189,7 @@ def test_strang_reaches_the_stationary_measure_from_flat(solver_step):
     assert width.mean() == pytest.approx(system.saturated_width_squared, abs=4 * width.std() / n**0.5)
 
 
+@pytest.mark.slow
 def test_twice_the_step_keeps_the_stationary_facts():
     facts = testing.measure_facts(dataclasses.replace(KPZ(), solver_step=0.1))
     assert {name for name, fact in facts.items() if not fact.holds} == set()

@@ -17,7 +17,6 @@ from emubench.errors import EmubenchError
 from emubench.integrate import etdrk4_coefficients
 from emubench.networks import ProductMlp
 from emubench.training import Log
-from emubench.wiener import WienerStart
 
 module = jobs.baseline("neural_ode")
 TINY = {"steps": 6, "batch": 4, "width": 8, "checks": 2}
@@ -346,18 +345,3 @@ def test_a_setting_out_of_range_is_refused_by_name(setting, answer):
 def test_a_neighbourhood_wider_than_the_ring_is_refused():
     with pytest.raises(EmubenchError, match="radius: 20 where at most 19 belongs, on a ring of 40 sites"):
         configured("lorenz96-clean", radius=20)
-
-
-def test_a_linear_start_is_trained_by_nothing_and_serves_noisy_states_alone(data):
-    task = tasks.get("kuramoto_sivashinsky-noisy", "tiny")
-    config = dataclasses.replace(module.default_config(task), wiener=True, window=6, **TINY)
-    flow, observations = module.build(task, config), dataset.load(task, data)
-    assert not list(flow.encoder.parameters())
-    module.train(flow, observations, config, 0, Log())
-    series = flow.normalised(observations.train)
-    again = WienerStart(6, 64, ring=True)
-    again.fit(series, 0.01)
-    assert torch.allclose(flow.encode(series[:, :6]), flow.limit(again(series[:, :6])))
-    for name in ("lorenz63-partial", "lorenz96-partial", "kpz-noisy", "lorenz96-clean"):
-        with pytest.raises(EmubenchError, match=f"wiener: not on {name}"):
-            configured(name, wiener=True)

@@ -108,6 +108,7 @@ def colours(path: Path) -> int:
     return len(np.unique(pixels.reshape(-1, 3), axis=0))
 
 
+@pytest.mark.slow
 def test_every_kind_of_plot_is_drawn_and_shows_something(tmp_path):
     for name in ("lorenz63-noisy", "kpz-noisy"):
         for baseline, quality in (("oracle", 1.0), ("net", 0.8)):
@@ -331,6 +332,7 @@ def test_forecasts_shown_are_those_of_the_best_and_others_before_references():
     assert examples.chosen(["oracle", "linear", "a", "b", "c", "d"]) == ["a", "b", "c", "d"]
 
 
+@pytest.mark.slow
 def test_no_display_is_needed(tmp_path):
     write_run(tmp_path / "runs", "net", "lorenz63-partial", 0.8)
     program = "import sys; from pathlib import Path; from emubench import report; "

@@ -167,7 +167,7 @@ def test_a_wrong_entry_is_refused(faults, entry, old, new_text, message):  # noq
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"name = '\xff\xfe'", "not valid TOML"), (b"#" * 2**19, "larger than"), (b"", "Field required")],
+    [(b"name = '\xff\xfe'", "not valid TOML"), (b"#" * 2**21, "larger than"), (b"", "Field required")],
 )
 def test_an_entry_that_is_no_toml_is_refused(faults, entry, content, message):  # noqa: F811
     (entry / "entry.toml").write_bytes(content)

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_the_recipe_of_contributing_leads_to_a_row_on_the_page(tmp_path):
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Submit a model")[2]
     found = re.search(r"```bash\n(.*?)```", text, re.DOTALL)

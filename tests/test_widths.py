@@ -255,6 +255,7 @@ def test_a_forecast_file_of_growth_without_widths_is_refused(refused, data, tmp_
     assert "forecast of split widths is missing (shape (1, 64, 4, 256))" in line
 
 
+@pytest.mark.slow
 def test_the_oracle_saturates(data):
     task = tasks.get("kpz-clean", "tiny")
     module = jobs.baseline("oracle")

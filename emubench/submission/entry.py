@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +22,6 @@ ENTRY_FILE = "entry.toml"
 FORECASTS = "forecasts"
 """The method of an entry whose forecasts were made elsewhere."""
 SEEDS_OF_A_METHOD = 3
-MAX_ENTRY_BYTES = 2**18
 Line = Annotated[str, Field(min_length=1, max_length=300)]
 Url = Annotated[str, Field(pattern=r"^(https://[A-Za-z0-9\-._~/?#@!$&()*+,;=%]{1,300})?$")]
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
@@ -90,14 +88,7 @@ def read(folder: Path) -> Entry:
     path = folder / ENTRY_FILE
     if path.is_symlink() or not path.is_file():
         raise EmubenchError(f"{path}: no such file; make an entry with: emubench submit new NAME --from RUN")
-    if path.stat().st_size > MAX_ENTRY_BYTES:
-        raise EmubenchError(f"{path}: larger than {MAX_ENTRY_BYTES} bytes")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise EmubenchError(f"{path}: not valid TOML (nested too deeply)") from None
-    except ValueError as error:
-        raise EmubenchError(f"{path}: not valid TOML ({str(error).splitlines()[0][:200]})") from None
+    content = schema.read_toml(path, "entry")
     try:
         entry = schema.parse(Entry, content, path)
     except RecursionError:

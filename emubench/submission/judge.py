@@ -94,24 +94,25 @@ class JudgedEmulator:
         """The child's forecast; NaN if it failed at this call or before."""
         shape = (len(context), n_steps, *context.shape[2:])
         deadline = time.monotonic() + self.limits.call_seconds
-        values = None
-        if not self.reason:
-            header = {"n_steps": n_steps, "n_members": n_members, "seed": generator.initial_seed()}
-            try:
-                pipe.send(self._to, pipe.CONTEXT, header, context.numpy(), deadline)
-            except pipe.PipeError as error:
-                self._fail(str(error))
-            shapes = ((1, *shape), (n_members, *shape))
-            values = self._attempt(shapes, deadline, f"at a forecast of {len(context)} cases")
+        header = {"n_steps": n_steps, "n_members": n_members, "seed": generator.initial_seed()}
+
+        def ask() -> None:
+            pipe.send(self._to, pipe.CONTEXT, header, context.numpy(), deadline)
+
+        when = f"at a forecast of {len(context)} cases"
+        values = self._attempt(((1, *shape), (n_members, *shape)), deadline, when, ask)
         if values is None:
             return torch.full((1, *shape), float("nan"), dtype=torch.float64)
         return values
 
-    def _attempt(self, shapes: tuple[tuple[int, ...], ...], deadline: float, when: str) -> Tensor | None:
+    def _attempt(
+        self, shapes: tuple[tuple[int, ...], ...], deadline: float, when: str, ask: Callable[[], None] = lambda: None
+    ) -> Tensor | None:
         if self.reason:
             return None
         wanted = pipe.FORECAST if shapes else pipe.READY
         try:
+            ask()
             tag, header, values = pipe.receive(self._from, wanted + pipe.FAULT, shapes, deadline)
             if tag == pipe.FAULT:
                 raise pipe.PipeError(f"failed: {ascii(header.get('reason', ''))[1:-1][:500]}")

@@ -14,7 +14,6 @@ import os
 import re
 import secrets
 import sys
-import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +30,6 @@ from emubench.submission.entry import Digest
 
 VARIABLE = "EMUBENCH_SEASON_SECRET"
 SECRET_BYTES = 32
-MAX_BYTES = 2**20
 
 
 class Season(Model):
@@ -76,13 +74,7 @@ def read(board: Path) -> dict[str, Season]:
     path = path_of(board)
     if not path.exists():
         return {}
-    if path.stat().st_size > MAX_BYTES:
-        raise EmubenchError(f"{path}: larger than {MAX_BYTES} bytes")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise EmubenchError(f"{path}: not valid TOML ({type(error).__name__})") from None
-    return schema.parse(Seasons, content, path).seasons
+    return schema.parse(Seasons, schema.read_toml(path, "list of seasons"), path).seasons
 
 
 def get(board: Path, name: str) -> Season:
