@@ -27,7 +27,7 @@ from torch import Tensor
 
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError
-from emubench.flows import FlowConfig, LearnedFlow, fit_innovation, rollout_loss
+from emubench.flows import LARGEST, FlowConfig, LearnedFlow, fit_innovation, rollout_loss
 from emubench.networks import interpolate_ring
 from emubench.task import Task
 from emubench.training import Descent, Log
@@ -41,8 +41,10 @@ class Config(FlowConfig):
     """A flow of ``substeps`` tied residual blocks per sample interval, and the transport terms."""
 
     substeps: int = 4
-    ahead: int = 24
+    ahead: int = 12
     """Samples of the rollouts that are compared by transport, beyond those of the prediction loss."""
+    spin: int = 48
+    """Samples that rollouts go on for, without gradients, before their clouds are compared."""
     runs: int = 16
     """Of them in a step."""
     field_weight: float = 0.1
@@ -55,12 +57,12 @@ class Config(FlowConfig):
     """Of a cloud."""
     iterations: int = 20
     """Of Sinkhorn's algorithm."""
-    lags: tuple[int, ...] = (0, 2, 4)
-    """Samples before, of which a feature vector is made."""
+    lags: tuple[int, ...] = (0, 2, 4, 8)
+    """Samples before, whose values are the features of a component in time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("substeps", "ahead", "runs", "field_blur", "cloud_blur", "points", "iterations"):
+        for name in ("substeps", "ahead", "spin", "runs", "field_blur", "cloud_blur", "points", "iterations"):
             if not getattr(self, name) > 0:
                 raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
         if not self.field_weight >= 0 or not self.cloud_weight >= 0:
@@ -75,11 +77,11 @@ def default_config(task: Task) -> Config:
     """Settings per system, chosen on validation data and on contexts of another seed."""
     config = {
         "lorenz63": Config(substeps=4, width=64, steps=2500, batch=128, learning_rate=3e-3, runs=64),
-        "lorenz96": Config(substeps=3, width=48, steps=1000, batch=32, ahead=20, runs=6),
+        "lorenz96": Config(substeps=3, width=48, steps=1000, batch=32, runs=8),
         "kuramoto_sivashinsky": Config(
-            substeps=2, width=48, radius=12, steps=800, batch=16, training_noise=0.02, ahead=16, runs=4
+            substeps=2, width=48, radius=12, steps=800, batch=16, training_noise=0.02, runs=4
         ),
-        "kpz": Config(substeps=2, width=32, radius=4, steps=1000, batch=12, ahead=8, runs=2, lags=(0, 1)),
+        "kpz": Config(substeps=2, width=32, radius=4, steps=1000, batch=12, runs=2),
     }.get(task.system.name, Config())
     if task.observation.noise:
         longer = {"window": 8, "unroll": 1} if task.system.stochastic else {"window": 12, "unroll": 6}
@@ -123,44 +125,75 @@ def field_loss(forecast: Float[Tensor, "B T N"], observed: Float[Tensor, "B T N"
     return ring_divergence(ours, theirs, config.field_blur**2, 1e-3, config.iterations).mean()
 
 
-def features(runs: Float[Tensor, "B T S"], lags: tuple[int, ...], ring: bool, growth: bool) -> Float[Tensor, "P F"]:
-    """One point per time, on rings per site: values ``lags`` samples before, there those of two neighbours too.
+def features(runs: Float[Tensor, "B T S"], lags: tuple[int, ...], ring: bool, growth: bool) -> list[Tensor]:
+    """Clouds "P F" of few dimensions: states, and for each component its values ``lags`` samples before.
 
-    kpz: differences to the site, now.
+    On rings one point per site: its value and its two neighbours', and its own at the lags. kpz: slopes for values.
     """
-    now = slice(max(lags), None)
-    delayed = [runs[:, max(lags) - lag : runs.shape[1] - lag] for lag in lags]
+    values = runs.roll(-1, -1) - runs if growth else runs
+    length = runs.shape[1] - max(lags)
+    delays = torch.stack([values[:, max(lags) - lag :][:, :length] for lag in lags], dim=-1)
+    now = delays[..., lags.index(min(lags))]
     if not ring:
-        return torch.cat(delayed, dim=-1).flatten(0, 1)
-    columns = torch.stack([*delayed, *(runs[:, now].roll(-d, -1) for d in (1, 2))], dim=-1)
-    return (columns[..., 1:] - columns[..., :1] if growth else columns).flatten(0, -2)
+        return [now.flatten(0, 1), *delays.flatten(0, 1).unbind(1)]
+    beside = torch.stack([now, now.roll(-1, -1), now.roll(-2, -1)], dim=-1)
+    return [beside.flatten(0, -2), delays.flatten(0, -2)]
 
 
-def cloud_loss(flow: OtFlow, forecast: Tensor, observed: Tensor, config: Config, generator: torch.Generator) -> Tensor:
-    """Sinkhorn divergence between features of forecasts and of observations, at the same random times and sites.
+def cloud_loss(flow: OtFlow, runs: Tensor, observed: Tensor, config: Config, generator: torch.Generator) -> Tensor:
+    """Mean Sinkhorn divergence between the clouds of rollouts and of observations, each at random times and sites.
 
-    Points of which a part was not observed (NaN) are left out on both sides.
+    Points of which a part was not observed (NaN) are left out.
     """
-    ours, theirs = (features(u, config.lags, flow.ring, flow.growth) for u in (forecast, observed))
-    whole = torch.nonzero(~torch.isnan(theirs).any(-1))[:, 0]
-    if not len(whole):
-        return forecast.sum() * 0
-    drawn = whole[torch.randint(len(whole), (config.points,), generator=generator)]
-    return cloud_divergence(ours[drawn], theirs[drawn], config.cloud_blur**2, 1e-3, config.iterations)
+    pairs = zip(*(features(u, config.lags, flow.ring, flow.growth) for u in (runs, observed)), strict=True)
+    losses = []
+    for ours, theirs in pairs:
+        theirs = theirs[~torch.isnan(theirs).any(-1)]
+        if len(theirs):
+            drawn = (x[torch.randint(len(x), (config.points,), generator=generator)] for x in (ours, theirs))
+            losses.append(cloud_divergence(*drawn, config.cloud_blur**2, 1e-3, config.iterations))
+    return torch.stack(losses).mean() if losses else runs.sum() * 0
+
+
+def rollout(flow: OtFlow, state: Float[Tensor, "B D"], n_steps: int, generator: torch.Generator) -> Tensor:
+    """The next ``n_steps`` states "B T D", for kpz with innovations."""
+    states = []
+    for _ in range(n_steps):
+        state = flow.step(state[None], generator)[0]
+        states.append(state)
+    return torch.stack(states, dim=1)
+
+
+@torch.no_grad()
+def spun(flow: OtFlow, state: Float[Tensor, "B D"], n_steps: int, generator: torch.Generator) -> Float[Tensor, "B D"]:
+    """The state ``n_steps`` samples later, within the bounds of a climate; of a height its shape."""
+    state = rollout(flow, state, n_steps, generator)[:, -1]
+    if flow.growth:
+        return state - state.mean(-1, keepdim=True)
+    return torch.nan_to_num(state).clamp(-LARGEST, LARGEST)
 
 
 def transport_loss(
     flow: OtFlow, batch: Float[Tensor, "B L S"], config: Config, noise: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Both terms for rollouts of ``unroll`` + ``ahead`` samples, from the encoded windows, with noise as observed."""
+    """Both terms, with noise as observed, for rollouts from the encoded windows: fields soon after, clouds later.
+
+    Clouds have forgotten where they began, so they are compared with any observations, and gradients go through their
+    last ``ahead`` samples alone: through chaos for longer they would explode.
+    """
     w, skip = flow.window, config.unroll
-    states = flow.unroll(flow.encode(batch[:, :w]), skip + config.ahead)[..., : flow.n]
-    noisy = states + noise * torch.randn(states.shape, generator=generator)
-    forecast, observed = noisy[:, skip:], batch[:, w + skip :]
-    loss = config.cloud_weight * cloud_loss(flow, forecast, observed, config, generator)
+
+    def noisy(states: Tensor) -> Tensor:
+        values = states[..., : flow.n]
+        return values + noise * torch.randn(values.shape, generator=generator)
+
+    states, loss = rollout(flow, flow.encode(batch[:, :w]), skip + config.ahead, generator), torch.zeros(())
     if flow.ring and config.field_weight:
-        near = slice(0, max(1, config.ahead // 2), 2)
-        loss = loss + config.field_weight * field_loss(forecast[:, near], observed[:, near], config)
+        shown = slice(skip, None, 2)
+        loss = config.field_weight * field_loss(noisy(states[:, shown]), batch[:, w:][:, shown], config)
+    if config.cloud_weight:
+        runs = rollout(flow, spun(flow, states[:, -1], config.spin, generator), config.ahead, generator)
+        loss = loss + config.cloud_weight * cloud_loss(flow, noisy(runs), batch, config, generator)
     return loss
 
 
@@ -183,10 +216,10 @@ def train(emulator: OtFlow, data: Observations, config: Config, seed: int, log: 
         return loss
 
     descent = Descent(emulator, config, log, validation, generator)
-    for _ in descent:
+    for step in descent:
         batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         loss = rollout_loss(emulator, batch, config.unroll, config.training_noise)
-        if transport:
+        if transport and step >= config.steps // 2:  # of a flow that forecasts already
             runs = long[torch.randint(len(long), (config.runs,), generator=generator)]
             loss = loss + transport_loss(emulator, runs, config, noise, generator)
         descent(loss)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import tempfile
@@ -279,7 +280,7 @@ def put(report: Path, system: str, about: str, table: list[str]) -> None:
 
 Names = Annotated[list[str] | None, typer.Argument(help="Systems; all if none is named.")]
 Report = Annotated[Path, typer.Option(help="Where to put the tables.")]
-Data = Annotated[Path, typer.Option(help="Folder of datasets; what is missing is generated.")]
+Data = Annotated[Path, typer.Option(help="Folder of datasets and of finished trials; what is missing is made.")]
 
 
 @app.command(name="stability")
@@ -316,9 +317,12 @@ def accuracy_campaign(
     for name in names or systems.names():
         task, scores = tasks.get(f"{name}-{track}", size), []
         for seed in range(seeds):
-            with tempfile.TemporaryDirectory(dir=data) as folder:
-                entries = AccuracyTrial(task, Path(folder), 100 + seed).entries()
-            scores.append({entry: float(cases.mean()) for entry, cases in entries.items()})
+            kept = data / f"{task.name}-{size}-{seed}.json"  # an interrupted campaign goes on after its last seed
+            if not kept.exists():
+                with tempfile.TemporaryDirectory(dir=data) as folder:
+                    entries = AccuracyTrial(task, Path(folder), 100 + seed).entries()
+                write_text(kept, json.dumps({entry: float(cases.mean()) for entry, cases in entries.items()}))
+            scores.append(json.loads(kept.read_text(encoding="utf-8")))
         table = ["| entry | mean over seeds | better than the next by | on how many seeds |", "|---|---|---|---|"]
         order = [*scores[0]]
         for entry, following in zip(order, [*order[1:], None], strict=True):
