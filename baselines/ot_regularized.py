@@ -7,10 +7,12 @@ doi:10.1145/2766963), and between point clouds of summary features of rolled-out
 Willett 2023, arXiv:2306.01187). The flow is that of ``resnet_ode``: tied residual blocks, a window encoder.
 
 Differences from the papers: a signed field u becomes two measures, exp(u) and exp(−u), normalised, so that crests and
-troughs both are transported; features are values at a site, at its neighbours and some samples before; forecasts get
-observation noise as the data have it, so that both sides are alike. ``--set field_weight=0 --set cloud_weight=0`` is
-the same network without transport. kpz: heights are compared less their mean, and features of slopes; coloured
-Gaussian innovations, fitted to the one-step residuals, make the ensemble.
+troughs both are transported; clouds have few dimensions (states, values beside each other, values of one component in
+time), for in many a cloud of some hundred points is far from any other; they are those of rollouts that have forgotten
+their start, with gradients through the last samples alone; forecasts get observation noise as the data have it, so that
+both sides are alike. ``--set field_weight=0 --set cloud_weight=0`` is the same network without transport. kpz: heights
+are compared less their mean, and features of slopes; coloured Gaussian innovations, fitted to the one-step residuals,
+make the ensemble.
 
 Knowledge: structure (locality and translation on rings, shift of height for kpz; none on lorenz63). Expected scores
 and cost: ``baselines/README.md``.
