@@ -55,7 +55,7 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path):
     with dask(tmp_path / "dask") as made, cluster.scheduler(made.address) as place:
         workers, over = [made.worker() for _ in range(WORKERS)], threading.Event()
         seed = random.randrange(2**32)
-        killer = threading.Thread(target=lambda: killed.extend(kill_at_random(made, workers, over, alone, seed)))
+        killer = threading.Thread(target=lambda: killed.extend(kill_at_random(made, workers, over, 0.6 * alone, seed)))
         killer.start()
         begun = time.monotonic()
         plan = grid.expand(tmp_path / "grid.toml", data)
