@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from emubench import __version__
-from emubench.errors import EmubenchError
+from emubench.errors import EmubenchError, one_line
 from emubench.leaderboard import commands as leaderboard
 from emubench.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json
 from emubench.options import progress as show_progress
@@ -377,7 +377,7 @@ def main() -> None:
     except (EmubenchError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        print(f"emubench: {error}", file=sys.stderr)
+        print(f"emubench: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as leaving:  # which is what typer makes of a KeyboardInterrupt
         if leaving.code == 130:

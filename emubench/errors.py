@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -20,3 +21,21 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> EmubenchError:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     return EmubenchError(f"unknown {kind} {name!r}: {hint}")
+
+
+def clean(text: str) -> str:
+    """``text`` of a stranger without characters that steer a terminal or the direction of writing; lines stay.
+
+    >>> clean("a" + chr(0x202E) + "b" + chr(27) + "c")
+    'a\\ufffdb\\ufffdc'
+    """
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n" else c for c in text)
+
+
+def one_line(error: BaseException | str) -> str:
+    """A message as one line to be printed, whatever a stranger's file made it quote.
+
+    >>> one_line("a key\\nof two lines is not known")
+    'a key of two lines is not known'
+    """
+    return clean(" ".join(str(error).splitlines()))

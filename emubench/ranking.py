@@ -19,16 +19,15 @@ import pandas as pd
 
 from emubench import evaluate, reference, systems
 from emubench import task as tasks
+from emubench.aggregates import MISSING, Z_SHOWN, geometric_mean, mean_over_tasks, rank_intervals, unpaired_ranks
 from emubench.entries import Run, gain, headline
 from emubench.random import stream
 from emubench.task import CUSTOM, RANKED_TRACKS, TRACKS, Task
 
 N_RESAMPLES = 10_000
 DIFFERENCE = (0.005, 0.995)
-Z_SHOWN, Z_DIFFERENT = 1.959964, 2.575829
 ROUNDING = 1e-9
 """Equal scores summed in another order differ by less: that is no difference."""
-MISSING = -1.0
 FLOORS = ("persistence", "linear")
 
 
@@ -135,15 +134,6 @@ def significantly_better(sampled: np.ndarray) -> np.ndarray:
     return low > ROUNDING
 
 
-def rank_intervals(better: np.ndarray) -> np.ndarray:
-    """Rank intervals ``"n 2"`` from :func:`significantly_better`.
-
-    >>> rank_intervals(np.array([[False, True], [False, False]])).tolist()
-    [[2, 2], [1, 1]]
-    """
-    return np.stack([1 + better.sum(1), len(better) - better.sum(0)], axis=1)
-
-
 def pareto_front(accuracy: np.ndarray, throughput: np.ndarray) -> np.ndarray:
     """Which entries no other one beats in one without losing in the other; an unknown value is never on the front.
 
@@ -222,7 +212,7 @@ def _task_rows(track: str, cells: list[Cell], scale: Scale) -> list[dict[str, An
     rows = [_task_row(track, cell, scale) for cell in cells]
     front = pareto_front(accuracy, np.array([row["lyapunov_times_per_second"] for row in rows]))
     ranks = rank_intervals(significantly_better(sampled))
-    stability = _stability_ranks(rows)
+    stability = unpaired_ranks(rows, "skill_stability")
     for i, row in enumerate(rows):
         row["pareto_front"] = bool(front[i])
         if track in (*RANKED_TRACKS, CUSTOM):
@@ -283,16 +273,6 @@ def _put(row: dict[str, Any], name: str, values: tuple[float, ...]) -> None:
     row[name], row[f"{name}_low"], row[f"{name}_high"] = values
 
 
-def _stability_ranks(rows: list[dict[str, Any]]) -> list[tuple[int | None, int | None]]:
-    """Rank intervals by stability. Its cases are not stored, so differences count as unpaired, which is cautious."""
-    value, low, high = (np.array([row[f"skill_stability{e}"] for row in rows]) for e in ("", "_low", "_high"))
-    if np.isnan(value).any():
-        return [(None, None)] * len(rows)
-    variance = ((high - low) / (2 * Z_SHOWN)) ** 2
-    better = value - value[:, None] > Z_DIFFERENT * np.sqrt(variance + variance[:, None])
-    return [(int(first), int(last)) for first, last in rank_intervals(better)]
-
-
 def _track_rows(
     track: str,
     by_task: dict[str, list[Cell]],
@@ -318,7 +298,7 @@ def _track_rows(
     any_scale = any(scale.usable for scale in scales.values())
     rows = [_track_row(track, entry, by_entry[entry]) for entry in entries]
     ranks = rank_intervals(significantly_better(sampled))
-    stability = _stability_ranks(rows)
+    stability = unpaired_ranks(rows, "skill_stability")
     front = pareto_front(
         value if any_scale else np.full(len(rows), np.nan), np.array([r["lyapunov_times_per_second"] for r in rows])
     )
@@ -343,9 +323,7 @@ def _track_row(track: str, entry: str, rows: list[dict[str, Any]]) -> dict[str, 
     n_tasks = len(names_of_track(track))
     missing = n_tasks - len(rows)
     stability = np.array([[row[f"skill_stability{e}"] for e in ("", "_low", "_high")] for row in rows])
-    mean = (stability[:, 0].sum() + MISSING * missing) / n_tasks
-    below, above = np.sqrt(((stability[:, 1:] - stability[:, :1]) ** 2).sum(0)) / n_tasks
-    speeds = np.array([row["lyapunov_times_per_second"] for row in rows])
+    speeds = [row["lyapunov_times_per_second"] for row in rows]
     row = {
         "track": track,
         "task": None,
@@ -354,12 +332,11 @@ def _track_row(track: str, entry: str, rows: list[dict[str, Any]]) -> dict[str, 
         "knowledge": rows[0]["knowledge"],
         "seeds": min(row["seeds"] for row in rows),
         "missing_tasks": missing,
-        # The geometric mean orders entries the same in whatever unit a system's time is counted.
-        "lyapunov_times_per_second": np.nan if missing else float(np.exp(np.log(np.maximum(speeds, 1e-300)).mean())),
+        "lyapunov_times_per_second": np.nan if missing else geometric_mean(speeds),
         "train_seconds": float(sum(row["train_seconds"] for row in rows)),
         "n_parameters": max(row["n_parameters"] for row in rows),
     }
-    _put(row, "skill_stability", (mean, mean - below, mean + above))
+    _put(row, "skill_stability", mean_over_tasks(stability, n_tasks))
     return row
 
 

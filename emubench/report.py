@@ -117,16 +117,16 @@ def summary(frame: pd.DataFrame, track: str) -> Table:
     table = _table(f"{track} track: {ranked}", caption, columns | {"knowledge": "left"})
     for row in rows.to_dict("records"):
         cells = (
-            _rank(row),
+            rank(row),
             row["entry"],
             _interval(row, "skill_accuracy", _fixed),
             _interval(row, "skill_stability", _fixed),
-            _si(row["lyapunov_times_per_second"]),
+            si(row["lyapunov_times_per_second"]),
             _front(row),
             f"{row['missing_tasks']} of {n_tasks}" if row["missing_tasks"] else "",
             str(row["seeds"]),
-            _si(row["train_seconds"], "s"),
-            _si(row["n_parameters"]),
+            si(row["train_seconds"], "s"),
+            si(row["n_parameters"]),
             row["knowledge"],
         )
         table.add_row(*map(Text, cells))
@@ -154,9 +154,9 @@ def details(frame: pd.DataFrame, track: str) -> Table:
 
 def _detail(row: dict[str, Any], compared: bool) -> list[Text]:
     cells = (
-        _rank(row),
+        rank(row),
         row["entry"],
-        _interval(row, "", _significant),
+        _interval(row, "", significant),
         _fixed(row["skill_accuracy"]),
         _interval(row, "skill_stability", _fixed),
         _percent(1 - row["surviving_fraction"]),
@@ -172,7 +172,7 @@ def _notes(name: str, row: dict[str, Any]) -> list[str]:
     """The lines beside a task's entries: its system, what accuracy means there, floor and oracle."""
     meaning = {"valid_prediction_time": "VPT/Lyapunov time ↑", "crps": "CRPS/height ↓"}[row["metric"]]
     mark = "*" if row["scale"] == "runs" else ""
-    known = [f"{k} {_significant(row[k])}{mark if pd.notna(row[k]) else ''}" for k in ("floor", "oracle")]
+    known = [f"{k} {significant(row[k])}{mark if pd.notna(row[k]) else ''}" for k in ("floor", "oracle")]
     return [name if row["track"] == CUSTOM else name.rsplit("-", 1)[0], meaning, *known]
 
 
@@ -195,8 +195,13 @@ def _caption(frame: pd.DataFrame, track: str) -> str:
     return "\n".join(lines)
 
 
-def _rank(row: dict[str, Any]) -> str:
-    low, high = row["rank_low"], row["rank_high"]
+def rank(row: dict[str, Any], name: str = "rank") -> str:
+    """A rank interval.
+
+    >>> rank({"rank_low": 2, "rank_high": 3}), rank({"rank_low": None, "rank_high": None})
+    ('2–3', '–')
+    """
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
     if pd.isna(low):
         return UNKNOWN
     return f"{low}" if low == high else f"{low}–{high}"
@@ -218,12 +223,12 @@ def _interval(row: dict[str, Any], name: str, form: Callable[[Any], str]) -> str
 
 def _speed(row: dict[str, Any]) -> str:
     value, low, high = (row[f"lyapunov_times_per_second{end}"] for end in ("", "_low", "_high"))
-    return _si(value) if pd.isna(low) or value <= 0 else f"{_si(value)} ±{50 * (high - low) / value:.0f}%"
+    return si(value) if pd.isna(low) or value <= 0 else f"{si(value)} ±{50 * (high - low) / value:.0f}%"
 
 
 def _speedup(row: dict[str, Any]) -> str:
     value = row["speedup_at_equal_accuracy"]
-    text = UNKNOWN if pd.isna(value) else f"{value:.2g}" if value < 100 else _si(value)
+    text = UNKNOWN if pd.isna(value) else f"{value:.2g}" if value < 100 else si(value)
     return text if pd.isna(value) or row["speedup_ranked"] else f"({text})"
 
 
@@ -250,19 +255,19 @@ def _percent(value: Any) -> str:
     return f"{min(percent, 99) if value < 1 and percent == 100 else 1 if value > 0 and percent == 0 else percent}%"
 
 
-def _significant(value: Any) -> str:
+def significant(value: Any) -> str:
     """Two decimals, one from 10 on.
 
-    >>> _significant(20.018), _significant(3.6287), _significant(0.04256)
+    >>> significant(20.018), significant(3.6287), significant(0.04256)
     ('20.0', '3.63', '0.04')
     """
     return UNKNOWN if pd.isna(value) else f"{value:.{1 if abs(value) >= 10 else 2}f}"
 
 
-def _si(value: Any, unit: str = "") -> str:
+def si(value: Any, unit: str = "") -> str:
     """Three significant digits with a prefix.
 
-    >>> _si(25720.8), _si(0.0), _si(999.99), _si(12, "s")
+    >>> si(25720.8), si(0.0), si(999.99), si(12, "s")
     ('25.7k', '0', '1.00k', '12.0s')
     """
     if pd.isna(value):

@@ -11,7 +11,7 @@ import pytest
 
 from emubench import jobs
 from emubench.submission import entry as entries
-from emubench.submission import new
+from emubench.submission import new, season, verify
 
 TASK = "lorenz63-noisy"
 STATED = {"authors": ["A. Name"], "contact": "a@example.org", "licence": "MIT"}
@@ -45,6 +45,39 @@ def edit_json(path: Path, change: Any) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def verified_row(task: str = TASK, **changed: Any) -> verify.VerifiedRow:
+    """What a judge may have found on one task: three seeds, skill 0.5, stability 0.6, unless ``changed``."""
+    kpz = task.startswith("kpz")
+    row: dict[str, Any] = {"task": task, "metric": "crps" if kpz else "valid_prediction_time", "unit": "Lyapunov time"}
+    row |= {"value": 0.5, "low": 0.4, "high": 0.6, "low_99": 0.35, "high_99": 0.65, "n_cases": 16, "seeds": [0, 1, 2]}
+    row |= {"skill": 0.5, "skill_low": 0.4, "skill_high": 0.6, "claimed": 0.5, "reason": ""}
+    row |= {"skill_stability": 0.6, "skill_stability_low": 0.5, "skill_stability_high": 0.7}
+    row |= {"surviving_fraction": 1.0, "lyapunov_times_per_second": 1e4, "train_seconds": 1.0}
+    return verify.VerifiedRow(**(row | changed))
+
+
+def verified(entry: str, rows: list[verify.VerifiedRow], name: str = "2026a", **changed: Any) -> verify.Verified:
+    """What a judge found of an entry that is called like its method, in the season ``name``."""
+    known = {"schema_version": 1, "emubench_version": "0.1.0", "season": name, "commitment": "0" * 64}
+    known |= {"entry": entry, "method": entry, "judge": "here"}
+    return verify.Verified(**(known | {"rows": rows} | changed))
+
+
+def open_season(size: str = "tiny", names: tuple[str, ...] = (TASK,), opened: str = "2026-11-22") -> season.Season:
+    """A season whose secret nobody knows."""
+    digests = {"commitment": "0" * 64, "draws_sha256": "0" * 64}
+    return season.Season(size=size, tasks=list(names), emubench_version="0.1.0", opened=opened, **digests)
+
+
+def publish(board: Path, seasons: dict[str, season.Season], *found: verify.Verified) -> None:
+    """Write seasons and verified rows into a board, as the commands do."""
+    season._write(board, seasons)
+    for one in found:
+        folder = board / "verified" / one.season
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{one.entry}.json").write_text(one.model_dump_json())
 
 
 def forecast_entry(folder: Path, source: Path, forecast: Path) -> Path:

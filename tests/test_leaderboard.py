@@ -16,14 +16,24 @@ import benched
 import numpy as np
 import pytest
 from conftest import contents
-from submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
+from submissions import (  # noqa: F401
+    STATED,
+    TASK,
+    edit_json,
+    forecast_entry,
+    open_season,
+    publish,
+    runs,
+    verified,
+    verified_row,
+)
 
 from emubench import jobs
 from emubench.errors import EmubenchError
 from emubench.leaderboard import build, charts, serve
 from emubench.leaderboard.board import read
 from emubench.submission import entry as entries
-from emubench.submission import new, verify
+from emubench.submission import new
 
 ROOT = Path(__file__).parents[1]
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path", "polyline"}
@@ -84,26 +94,7 @@ def two_entries(runs, tmp_path_factory) -> Path:  # noqa: F811
     said |= {"authors": [HOSTILE[:300], "漢字 😀"], "contact": HOSTILE[:300], "hardware": HOSTILE[:300]}
     said |= {"notes": (HOSTILE * 60)[:10_000], "training_command": HOSTILE, "licence": HOSTILE[:300]}
     (folder / "entry.toml").write_text(entries.to_toml(entries.Entry(**said)), encoding="utf-8")
-    row = {
-        "task": TASK,
-        "metric": "valid_prediction_time",
-        "unit": "Lyapunov time",
-        "value": 0.5,
-        "low": 0.4,
-        "high": 0.6,
-    }
-    row |= {"low_99": 0.35, "high_99": 0.65, "n_cases": 16, "seeds": [0, 1, 2], "skill": 0.1, "skill_stability": 0.2}
-    row |= {
-        "surviving_fraction": 1.0,
-        "lyapunov_times_per_second": 1e4,
-        "train_seconds": 1.0,
-        "claimed": 0.9,
-        "reason": "",
-    }
-    known = {"schema_version": 1, "emubench_version": "0.1.0", "season": "2026a", "commitment": "0" * 64}
-    verified = verify.Verified(**known, entry="linear", method="linear", judge="here", rows=[verify.VerifiedRow(**row)])
-    (board / "verified" / "2026a").mkdir(parents=True)
-    (board / "verified" / "2026a" / "linear.json").write_text(verified.model_dump_json())
+    publish(board, {"2026a": open_season()}, verified("linear", [verified_row(claimed=0.9)]))
     shutil.copy(ROOT / "leaderboard" / "README.md", board)
     return board
 
@@ -128,9 +119,10 @@ def test_every_entry_has_its_rows_and_a_page(pages):
         assert len(links) >= 2  # all systems together, and lorenz63
     for part in (
         "a checkpoint, not a method",
-        "verified 2026a (1 tasks)",
-        "not verified yet",
-        "self-reported, unranked",
+        "verified in season 2026a, 1 task(s)",
+        "Standard division Self-reported on the public contexts, not ranked",
+        "Open division Self-reported on the public contexts, not ranked",
+        "Verified on the sealed data of season 2026a",
     ):
         assert part in index.text
     assert "claimed 0.9, outside the judge's 99 % interval" in index.text
@@ -138,18 +130,18 @@ def test_every_entry_has_its_rows_and_a_page(pages):
     for part in ("A. Name", "MIT", "emubench train linear TASK", TASK, "valid_prediction_time", "structure"):
         assert part in page.text
     charts_shown = [s["aria-label"] for s in page.all("svg") if s.get("role") == "img"]
-    assert f"{TASK}: rms_error over lead time" in charts_shown
+    assert f"{TASK}: rms error over lead time" in charts_shown
     assert f"{TASK}: first component of the first case" in charts_shown
 
 
 def test_the_numbers_are_those_of_the_ranking(pages, two_entries):
-    rows = json.loads(pages["data/standard.json"])
+    rows = json.loads(pages["data/self_reported_standard.json"])
     (linear,) = [r for r in rows if r["entry"] == "linear" and r["task"] == TASK]
     scores = json.loads((two_entries / "entries" / "linear" / TASK / "seed-0" / "scores.json").read_text())
     assert linear["value"] == pytest.approx(np.mean(scores["cases"]["valid_prediction_time"]))
     shown = f"{linear['value']:.2f} [{linear['low']:.2f}, {linear['high']:.2f}]"
     assert shown in Page(pages["index.html"]).text
-    table = list(csv.DictReader(io.StringIO(pages["data/standard.csv"])))
+    table = list(csv.DictReader(io.StringIO(pages["data/self_reported_standard.csv"])))
     assert [r["entry"] for r in table] == [r["entry"] for r in rows]
     assert float(table[0]["seeds"]) == rows[0]["seeds"]
     said = json.loads(pages["data/entries.json"])
@@ -157,10 +149,10 @@ def test_the_numbers_are_those_of_the_ranking(pages, two_entries):
 
 
 def test_the_open_division_is_shown_apart_and_unranked(pages):
-    rows = json.loads(pages["data/open.json"])
+    rows = json.loads(pages["data/self_reported_open.json"])
     assert {r["entry"] for r in rows} == {"hostile"}
-    assert all(r["rank_low"] is None and r["pareto_front"] is None for r in rows)
-    assert "hostile" not in {r["entry"] for r in json.loads(pages["data/standard.json"])}
+    assert not [key for r in rows for key in r if "rank_" in key or "front" in key]
+    assert "hostile" not in {r["entry"] for r in json.loads(pages["data/self_reported_standard.json"])}
 
 
 def test_the_same_entries_give_the_same_bytes(two_entries, pages, tmp_path):
@@ -173,8 +165,9 @@ def test_a_further_entry_moves_no_score(two_entries, pages, tmp_path):
     fewer = tmp_path / "fewer"
     shutil.copytree(two_entries, fewer)
     shutil.rmtree(fewer / "entries" / "persistence")
-    before = {r["task"]: r["value"] for r in json.loads(build.render(read(fewer, "tiny"))["data/standard.json"])}
-    after = json.loads(pages["data/standard.json"])
+    name = "data/self_reported_standard.json"
+    before = {r["task"]: r["value"] for r in json.loads(build.render(read(fewer, "tiny"))[name])}
+    after = json.loads(pages[name])
     assert {r["task"]: r["value"] for r in after if r["entry"] == "linear"} == before
 
 
@@ -255,8 +248,9 @@ def test_build_writes_the_site_and_the_tables(emubench, two_entries, pages, tmp_
     assert finished.status == 0, finished.err
     assert set(contents(tmp_path / "site")) == set(pages)
     readme = (board / "README.md").read_text()
-    assert "### noisy (ranked)" in readme
-    assert re.search(r"\| \S+ \| `linear` \| -?\d", readme), readme
+    assert "Verified on the sealed data of season 2026a:" in readme
+    assert "| 1 | 1 | `linear` | 0.50 [0.40, 0.60] | 0.60 [0.50, 0.70] | 0 | 3 | structure |" in readme
+    assert re.search(r"\n\| `linear` \| -?\d", readme), readme
     assert "hostile" not in readme
     before = contents(tmp_path)
     assert emubench("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny").status == 0
@@ -322,11 +316,27 @@ def test_a_bar_lies_where_its_value_does():
 def test_what_is_not_finite_is_not_drawn():
     nan = float("nan")
     assert charts.curves("t", "x", "y", [("a", [1, 2], [nan, nan])]) == ""
-    text = charts.curves("t", "x", "y", [("<a>", [1, 2, 3], [1.0, nan, 3.0])])
-    assert text.count(",") == 2
-    assert "&lt;a&gt;" in text
+    text = charts.curves("<t>", "<x>", "y", [("<a>", [1, 2, 3], [1.0, nan, 3.0]), ("b", [1, 2, 3], [1e300, 2, nan])])
+    assert text.count(",") == 3
+    for name in "atx":
+        assert f"&lt;{name}&gt;" in text
     assert charts.scatter("t", "x", "y", [("a", 0.0, 1.0, True), ("b", 1.0, nan, False)]) == ""
-    assert "-1" not in charts.curves("t", "x", "y", [("a", [1, 2], [0.0, 10.0])], log=True)
+    assert charts.curves("t", "x", "y", [("a", [1, 2], [0.0, 10.0])], log=True).count(",") == 1
+
+
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_names_in_a_plot_never_cover_one_another(n):
+    points = [(f"entry-{i}", 1e3 + i, 0.5 - 1e-4 * i, i == 0) for i in range(n)]
+    text = charts.scatter("t", "x", "y", [*points, ("", 5.0, 0.1, False)])
+    heights = [float(y) for y in re.findall(r'class="name" x="[\d.]+" y="([\d.]+)"', text)]
+    whole = float(re.findall(r'viewBox="0 0 360 ([\d.]+)"', text)[0])
+    assert len(heights) == n
+    assert all(after - before >= 11.9 for before, after in zip(heights, heights[1:], strict=False))
+    assert 0 < min(heights) <= max(heights) < whole - 20  # above the axis' labels
+    assert text.count('class="front"') == 1
+    assert "very-long-name-of-an-en…" in charts.scatter(
+        "t", "x", "y", [("very-long-name-of-an-entry", 1.0, 1.0, False)]
+    )
 
 
 def test_a_field_is_drawn_with_time_upwards_and_both_signs():
@@ -354,7 +364,12 @@ def test_a_benched_run_shows_its_speed_up_and_the_solvers_beside_it(runs, tmp_pa
     pages = build.render(read(board, "tiny"))
     assert "(2.50×)" in Page(pages["index.html"]).text  # in brackets: skill is too low to be ranked
     charts_ = [a["aria-label"] for a in Page(pages["entries/fast.html"]).all("svg") if "aria-label" in a]
-    assert sum("valid_prediction_time over throughput" in label for label in charts_) == 1
+    assert sum("valid prediction time over throughput" in label for label in charts_) == 1
     (chart,) = re.findall(r'<svg class="chart"[^>]*over throughput.*?</svg>', pages["entries/fast.html"])
     assert chart.count('class="point"') == len(benched.LADDER)
     assert chart.count('class="front"') == 1
+    page = Page(pages["entries/fast.html"])
+    assert "speed-up at equal accuracy (2.50×)" in page.text
+    assert "Hardware a processor, 1 thread(s)" in page.text
+    for solver in kept["solvers"]:
+        assert solver["name"] in page.text

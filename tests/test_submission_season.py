@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import contents
-from submissions import STATED, TASK, edit_json, entry, runs, sign_again  # noqa: F401
+from submissions import STATED, TASK, entry, runs, verified, verified_row  # noqa: F401
 
 from emubench import dataset, jobs
 from emubench import task as tasks
@@ -208,17 +208,11 @@ def test_a_season_from_its_opening_to_verification_by_anyone(
 
 
 def test_a_claim_outside_the_judge_s_interval_is_named(board, entry, secret_file, monkeypatch, tmp_path):  # noqa: F811
-    row = verify.VerifiedRow(
-        task=TASK, metric="valid_prediction_time", unit="1", value=1.0, low=0.9, high=1.1, low_99=0.8, high_99=1.2,
-        n_cases=16, seeds=[0], skill=None, skill_stability=None, surviving_fraction=None,
-        lyapunov_times_per_second=1.0, train_seconds=0.0, claimed=1.3, reason="",
-    )  # fmt: skip
+    ends = {"value": 1.0, "low": 0.9, "high": 1.1, "low_99": 0.8, "high_99": 1.2}
+    row = verified_row(**ends, claimed=1.3)
     assert row.claim_is_outside
     assert not row.model_copy(update={"claimed": 1.19}).claim_is_outside
-    found = verify.Verified(
-        schema_version=1, emubench_version="0", season="s", commitment="0" * 64, entry="mine", method="linear",
-        judge="here", rows=[row],
-    )  # fmt: skip
+    found = verified("mine", [row])
     finding = verify._keep(found, tmp_path / "v.json", again=False)
     assert any("1.3 is claimed" in line and "[0.8, 1.2]" in line for line in finding.lines())
     lied = found.model_copy(update={"rows": [row.model_copy(update={"value": 2.0})]})

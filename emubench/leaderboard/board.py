@@ -13,8 +13,13 @@ from emubench import entries as compared
 from emubench import jobs, ranking, schema
 from emubench import task as tasks
 from emubench.errors import EmubenchError
+from emubench.leaderboard import ranks
 from emubench.submission import check, season, verify
 from emubench.submission.entry import ENTRY_FILE, FORECASTS, Entry
+
+DIVISIONS = ("standard", "open")
+RANKS = ("rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "pareto_front")
+"""Columns that rows have only if a judge found them."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,21 @@ class Shown:
     @cached_property
     def badges(self) -> list[tuple[str, str]]:
         """(kind, text) of what a reader has to know of it."""
-        found = [("division", "standard" if self.entry.division == "standard" else "open: self-reported, unranked")]
-        found += [("verified", f"verified {v.season} ({len(v.rows)} tasks)") for v in self.verified]
-        if self.entry.division == "standard" and not self.verified:
-            found.append(("unverified", "not verified yet"))
+        found = [("division", self.entry.division)]
+        found += [("verified", f"verified in season {v.season}, {len(v.rows)} task(s)") for v in self.verified]
+        if not self.verified:
+            found.append(("unverified", "self-reported"))
         return found + ([("checkpoint", self.entry.label)] if self.entry.label else [])
+
+    @property
+    def marks(self) -> list[tuple[str, str]]:
+        """The badges that say more than the heading of its table does."""
+        return [(kind, text) for kind, text in self.badges if kind in ("verified", "checkpoint")]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is a model that can be run, and not forecasts alone."""
+        return self.entry.method != FORECASTS
 
     def runs_of(self, task: str) -> list[compared.Run]:
         """Its seeds on one task."""
@@ -42,23 +57,32 @@ class Shown:
 
 @dataclass(frozen=True)
 class Board:
-    """All entries of one size, sorted by name."""
+    """All entries of one size, sorted by name, and the seasons of that size, the newest first."""
 
     shown: tuple[Shown, ...]
     seasons: dict[str, season.Season] = field(default_factory=dict)
 
     @cached_property
-    def ranked(self) -> pd.DataFrame:
-        """The table of the standard division: see :func:`emubench.ranking.table`."""
-        return ranking.table([run for one in self.shown if one.entry.division == "standard" for run in one.runs])
+    def verified(self) -> dict[str, pd.DataFrame]:
+        """What judges found, per season, with ranks: see :func:`emubench.leaderboard.ranks.table`."""
+        knowledge = {one.entry.name: one.entry.knowledge for one in self.shown}
+        found = {name: [v for one in self.shown for v in one.verified if v.season == name] for name in self.seasons}
+        return {name: ranks.table(name, self.seasons[name], rows, knowledge) for name, rows in found.items() if rows}
+
+    @property
+    def ranks_nobody(self) -> bool:
+        """Whether no row carries a rank."""
+        return not any(frame["rank_low"].notna().any() for frame in self.verified.values())
 
     @cached_property
-    def unranked(self) -> pd.DataFrame:
-        """The table of the open division, without ranks."""
-        frame = ranking.table([run for one in self.shown if one.entry.division == "open" for run in one.runs])
-        for column in ("rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "pareto_front"):
-            frame[column] = pd.NA
-        return frame
+    def self_reported(self) -> dict[str, pd.DataFrame]:
+        """What the entries say of the public contexts, per division: :func:`emubench.ranking.table`, without ranks."""
+        return {
+            division: ranking.table(
+                [run for one in self.shown if one.entry.division == division for run in one.runs]
+            ).drop(columns=list(RANKS))
+            for division in DIVISIONS
+        }
 
     def get(self, name: str) -> Shown:
         """The entry called ``name``."""
@@ -72,18 +96,24 @@ def read(board: Path, size: str = "standard") -> Board:
     Entries of another size are left out.
     """
     folder, shown = board / "entries", []
-    rows: dict[str, list[verify.Verified]] = {}
-    for found in verify.read(board):
-        rows.setdefault(found.entry, []).append(found)
+    seasons = {name: one for name, one in season.read(board).items() if one.size == size}
+    verified = verify.read(board)
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
         if place.is_symlink() or not (place / ENTRY_FILE).exists():
             raise EmubenchError(f"{place}: not an entry (no {ENTRY_FILE})")
         entry = check.require(place)
+        rows = [v for v in verified if v.entry == entry.name]
+        for other in (v for v in rows if (entry.division, entry.method) != ("standard", v.method)):
+            found = f"division {entry.division} and method {entry.method}"
+            raise EmubenchError(f"{place}: {found}, where season {other.season} verified a standard {other.method}")
         if entry.size == size:
             runs = tuple(_run(place, entry, task, seed) for task in entry.tasks() for seed in entry.seeds)
-            shown.append(Shown(entry, place, runs, tuple(rows.get(entry.name, ()))))
+            shown.append(Shown(entry, place, runs, tuple(v for v in rows if v.season in seasons)))
+    if strays := sorted({v.entry for v in verified} - {place.name for place in folder.glob("*")}):
+        raise EmubenchError(f"{board}/verified: rows of {strays[0]}, which is no entry of this board")
     _one_version(shown)
-    return Board(tuple(shown), season.read(board))
+    newest = sorted(seasons, key=lambda name: (seasons[name].opened, name), reverse=True)
+    return Board(tuple(shown), {name: seasons[name] for name in newest})
 
 
 def _run(folder: Path, entry: Entry, task: str, seed: int) -> compared.Run:

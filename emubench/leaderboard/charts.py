@@ -6,12 +6,20 @@ import base64
 import math
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup, escape
+from numpy.typing import ArrayLike
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360.0, 200.0, 46.0, 34.0, 10.0
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360.0, 210.0, 50.0, 36.0, 24.0
+LINE, LETTER = 12.0, 6.2
+"""Height of a line of text, and about the width of a letter."""
+MAX_NAME = 24
+"""Letters of a name that are shown."""
+MAX_NUMBER = 1e100
+"""What is larger is as good as infinite, and not drawn."""
 Series = tuple[str, Sequence[float], Sequence[float]]
 """(name, x, y)."""
 
@@ -33,22 +41,73 @@ def bar(value: float | None, low: float | None, high: float | None, start: float
         first, last = place(low), place(high)
         whiskers = f'<rect class="interval" x="{_n(first)}" y="4" width="{_n(max(last - first, 0.5))}" height="4"/>'
     zero = f'<line class="zero" x1="{_n(place(0))}" x2="{_n(place(0))}" y1="0" y2="12"/>' if start < 0 < end else ""
+    axis = '<line class="zero" x1="2" x2="98" y1="6" y2="6"/>'
     dot = f'<circle class="dot" cx="{_n(place(value))}" cy="6" r="2.5"/>'
-    return Markup(f'<svg class="bar" viewBox="0 0 100 12" aria-hidden="true">{zero}{whiskers}{dot}</svg>')
+    return Markup(f'<svg class="bar" viewBox="0 0 100 12" aria-hidden="true">{axis}{zero}{whiskers}{dot}</svg>')
 
 
-def ticks(start: float, end: float) -> list[float]:
-    """Round numbers between ``start`` and ``end``.
+def ticks(start: float, end: float, whole: bool = False) -> list[float]:
+    """Round numbers between ``start`` and ``end``; with ``whole``, integers, where there are two of them or more.
 
-    >>> ticks(0.0, 1.0)
-    [0.0, 0.5, 1.0]
+    >>> ticks(0.0, 1.0), ticks(1.8, 4.3, whole=True), ticks(1.2, 1.7, whole=True)
+    ([0.0, 0.5, 1.0], [2.0, 3.0, 4.0], [1.2, 1.4, 1.6])
     """
-    if not (math.isfinite(start) and math.isfinite(end)) or end <= start:
+    if end <= start:
         return []
     step = 10.0 ** math.floor(math.log10((end - start) / 2))
     step *= next((m for m in (5, 2) if (end - start) / (m * step) >= 2), 1)
+    if whole and math.floor(end) > math.ceil(start):
+        step = max(1.0, step)
     first = math.ceil(start / step - 1e-9)
     return [round(k * step, 12) for k in range(first, math.floor(end / step + 1e-9) + 1)]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The rectangle of a chart that data are drawn into, and the ends of its axes; logarithmic ones are in decades."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    log_x: bool = False
+    log_y: bool = False
+    right: float = WIDTH - 8
+    height: float = HEIGHT
+
+    @property
+    def base(self) -> float:
+        """Where the horizontal axis lies."""
+        return self.height - BOTTOM
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point lies on the picture."""
+        wide, tall = (max(span[1] - span[0], 1e-12) for span in (self.x, self.y))
+        across = LEFT + (self.right - LEFT) * (x - self.x[0]) / wide
+        return across, self.base - (self.base - TOP) * (y - self.y[0]) / tall
+
+    def axes(self, xlabel: str, ylabel: str) -> list[str]:
+        """Axes, ticks and labels."""
+        parts = [f'<path class="axis" d="M{LEFT} {TOP}V{_n(self.base)}H{_n(self.right)}"/>']
+        for x in ticks(*self.x, whole=self.log_x):
+            at = _n(self.place(x, 0)[0])
+            parts.append(f'<text class="tick" x="{at}" y="{_n(self.base + 14)}">{_label(x, self.log_x)}</text>')
+        for y in ticks(*self.y, whole=self.log_y):
+            at = _n(self.place(0, y)[1] + 4)
+            parts.append(f'<text class="ytick" x="{LEFT - 4}" y="{at}">{_label(y, self.log_y)}</text>')
+        below = f'x="{_n((LEFT + self.right) / 2)}" y="{_n(self.height - 4)}"'
+        beside = f'transform="translate(11 {_n((TOP + self.base) / 2)}) rotate(-90)"'
+        for at, text in ((below, xlabel), (beside, ylabel)):
+            parts.append(f'<text class="label" {at}>{escape(text)}</text>')
+        return parts
+
+    def svg(self, title: str, parts: list[str]) -> Markup:
+        """The picture, named for those who can't see it."""
+        box = f"0 0 {_n(WIDTH)} {_n(self.height)}"
+        said = escape(title)
+        return Markup(f'<svg class="chart" viewBox="{box}" role="img" aria-label="{said}">{"".join(parts)}</svg>')
+
+
+def _label(value: float, logarithmic: bool) -> str:
+    return f"{10**value:.0e}".replace("e+0", "e").replace("e-0", "e-") if logarithmic else f"{value:g}"
 
 
 def curves(title: str, xlabel: str, ylabel: str, series: Sequence[Series], log: bool = False) -> Markup:
@@ -58,81 +117,57 @@ def curves(title: str, xlabel: str, ylabel: str, series: Sequence[Series], log: 
     if not kept:
         return Markup("")
     xs, ys = (np.concatenate([s[i] for s in kept]) for i in (1, 2))
-    parts = _axes(title, xlabel, ylabel, (xs.min(), xs.max()), (ys.min(), ys.max()), log)
-    place = _scale((xs.min(), xs.max()), (ys.min(), ys.max()))
+    low, high = float(ys.min()), float(ys.max())
+    span = (low, max(high, low + 1e-3)) if log else (min(low, 0.0), high if high > 0 or low < 0 else 1.0)
+    frame, at = Frame((float(xs.min()), float(xs.max())), span, log_y=log), LEFT
+    parts = frame.axes(xlabel, ylabel)
     for i, (name, x, y) in enumerate(kept):
-        points = " ".join(f"{_n(a)},{_n(b)}" for a, b in map(place, x, y))
+        points = " ".join(f"{_n(a)},{_n(b)}" for a, b in map(frame.place, x, y))
         parts.append(f'<polyline class="line{i % 4}" points="{points}"/>')
-        parts.append(f'<text class="line{i % 4}" x="{WIDTH - 6}" y="{TOP + 12 + 12 * i}">{escape(name)}</text>')
-    return _svg(title, parts)
+        if len(kept) > 1:
+            parts.append(f'<text class="line{i % 4}" x="{_n(at)}" y="{LINE}">{escape(name)}</text>')
+            at += LETTER * (len(name) + 2)
+    return frame.svg(title, parts)
 
 
 def scatter(title: str, xlabel: str, ylabel: str, points: Sequence[tuple[str, float, float, bool]]) -> Markup:
-    """Named points (name, x, y, marked) over a logarithmic x axis."""
-    known = [(n, math.log10(x), y, m) for n, x, y, m in points if x > 0 and math.isfinite(x) and math.isfinite(y)]
+    """Points (name, x, y, marked) over a logarithmic x axis; the names stand in the margin, one below the other."""
+    known = [(n, math.log10(x), y, m) for n, x, y, m in points if 0 < x < MAX_NUMBER and abs(y) < MAX_NUMBER]
     if not known:
         return Markup("")
-    xs, ys = [p[1] for p in known], [p[2] for p in known]
-    span_x, span_y = (min(xs) - 0.2, max(xs) + 0.9), (min(ys) - 0.05, max(ys) + 0.05)
-    place = _scale(span_x, span_y)
-    parts = _axes(title, xlabel, ylabel, span_x, span_y, False, log_x=True)
-    for name, x, y, marked in known:
-        a, b = place(x, y)
+    known.sort(key=lambda p: (-p[2], p[0]))
+    xs, ys, names = [p[1] for p in known], [p[2] for p in known], [p[0] for p in known if p[0]]
+    margin = 0.05 * (max(ys) - min(ys)) + 0.02
+    right = WIDTH - 24 - LETTER * max([min(len(name), MAX_NAME) for name in names], default=0)
+    height = max(HEIGHT, TOP + BOTTOM + LINE * (len(names) + 1))
+    span_x, span_y = (min(xs) - 0.2, max(xs) + 0.2), (min(ys) - margin, max(ys) + margin)
+    frame, at = Frame(span_x, span_y, log_x=True, right=right, height=height), TOP
+    parts = frame.axes(xlabel, ylabel)
+    for i, (name, x, y, marked) in enumerate(known):
+        a, b = frame.place(x, y)
         parts.append(f'<circle class="{"front" if marked else "point"}" cx="{_n(a)}" cy="{_n(b)}" r="4"/>')
         if name:
-            parts.append(f'<text class="name" x="{_n(a + 6)}" y="{_n(b + 4)}">{escape(name)}</text>')
-    return _svg(title, parts)
+            left = sum(1 for p in known[i:] if p[0])  # names still to come, which need their lines
+            at = min(max(at, b), frame.base - LINE * (left - 1))
+            parts.append(f'<path class="leader" d="M{_n(a + 4)} {_n(b)}L{_n(right + 4)} {_n(at)}"/>')
+            parts.append(f'<text class="name" x="{_n(right + 7)}" y="{_n(at + 4)}">{escape(_cut(name))}</text>')
+            at += LINE
+    return frame.svg(title, parts)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def _finite(x: Sequence[float], y: Sequence[float], log: bool) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     n = min(len(a), len(b))
     a, b = a[:n], b[:n]
-    keep = np.isfinite(a) & np.isfinite(b) & (b > 0 if log else True)
+    keep = (np.abs(a) < MAX_NUMBER) & (np.abs(b) < MAX_NUMBER) & (b > 0 if log else True)
     return a[keep], (np.log10(b[keep]) if log else b[keep])
 
 
-def _scale(span_x: tuple[float, float], span_y: tuple[float, float]) -> Callable[[float, float], tuple[float, float]]:
-    wide, tall = (max(span[1] - span[0], 1e-12) for span in (span_x, span_y))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        a = LEFT + (WIDTH - LEFT - 8) * (x - span_x[0]) / wide
-        return a, HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (y - span_y[0]) / tall
-
-    return place
-
-
-def _axes(
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    span_x: tuple[float, float],
-    span_y: tuple[float, float],
-    log: bool,
-    log_x: bool = False,
-) -> list[str]:
-    place, base = _scale(span_x, span_y), HEIGHT - BOTTOM
-    parts = [f'<path class="axis" d="M{LEFT} {TOP}V{base}H{WIDTH - 8}"/>']
-
-    def label(value: float, logarithmic: bool) -> str:
-        return f"1e{value:g}" if logarithmic else f"{value:g}"
-
-    for x in ticks(*span_x):
-        parts.append(f'<text class="tick" x="{_n(place(x, 0)[0])}" y="{base + 13}">{label(x, log_x)}</text>')
-    for y in ticks(*span_y):
-        parts.append(f'<text class="ytick" x="{LEFT - 4}" y="{_n(place(0, y)[1] + 3)}">{label(y, log)}</text>')
-    middle = (LEFT + WIDTH) / 2
-    parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 4}">{escape(xlabel)}</text>')
-    parts.append(f'<text class="label" transform="translate(10 {base / 2}) rotate(-90)">{escape(ylabel)}</text>')
-    return parts
-
-
-def _svg(title: str, parts: list[str]) -> Markup:
-    box = f"0 0 {_n(WIDTH)} {_n(HEIGHT)}"
-    return Markup(f'<svg class="chart" viewBox="{box}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>')
-
-
-def image(field: Sequence[Sequence[float]], scale: float, middle: float) -> str:
+def image(field: ArrayLike, scale: float, middle: float) -> str:
     """A space–time field ``[time][site]`` as a PNG in a data URI, blue below ``middle`` and red above it; time upwards.
 
     >>> image([[0.0, 1.0]], scale=1.0, middle=0.0)[:22]

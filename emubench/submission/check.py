@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from emubench import hdf5, registry, schema
 from emubench.errors import EmubenchError, unknown
@@ -54,6 +54,13 @@ class Figures(Model):
     forecast: Field2
     spatial_power: Numbers | None = None
     truth_spatial_power: Numbers | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Figures:
+        widths = {len(row) for field in (self.truth, self.forecast) for row in field}
+        if not len(self.lead_time) == len(self.truth) == len(self.forecast) or len(widths) != 1 or 0 in widths:
+            raise ValueError("lead_time, truth and forecast: one row of values per time belongs here, all as long")
+        return self
 
 
 class Solver(Model):

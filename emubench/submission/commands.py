@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emubench.errors import EmubenchError
+from emubench.errors import EmubenchError, one_line
 from emubench.options import DATA, Data, Json, SizeOption, print_json, progress
 from emubench.submission.entry import ENTRIES
 
@@ -189,6 +189,6 @@ def season_close(
 def _leave(faults: list[str]) -> None:
     """Print one line per fault and end with status 1, if there are any."""
     for fault in faults:
-        typer.echo(f"emubench: {fault}", err=True)
+        typer.echo(f"emubench: {one_line(fault)}", err=True)
     if faults:
         raise typer.Exit(1)

@@ -75,7 +75,7 @@ def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any]) ->
         "overrides": {task: v for task, v in overrides.items() if v},
         "training_command": command if len(settings) == 1 else f"{command} (settings per task: overrides)",
         "budget": f"{sum(card.train_seconds for card in cards):.0f} s of training in all",
-        "hardware": f"{first.device}, {first.threads} thread(s)",
+        "hardware": f"{_hardware(next(iter(placed.values()))[0]) or first.device}, {first.threads} thread(s)",
     }
     sources = {f"{task}/seed-{seed}": run for (task, seed), (run, _) in placed.items()}
     return _make(name, out, content | stated, lambda folder: _copy_runs(folder, sources))
@@ -127,6 +127,13 @@ def _copy_runs(folder: Path, sources: dict[str, Path]) -> None:
             drawn.add(task)
             figures = json.loads((run / "figures.json").read_text(encoding="utf-8"))
             _write_json(folder / place / "figures.json", thinned(figures))
+
+
+def _hardware(run: Path) -> str:
+    """The processor or accelerator that a run was benched on, if it was."""
+    measured = timing.read(run)
+    bench = measured.benches.get("eager") if measured else None
+    return bench.hardware.name if bench else ""
 
 
 def _timing(run: Path, task: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Times are those of the judge's machine, and are never compared with another's.
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,18 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from emubench import __version__, dataset, jobs, ranking, reference, schema, store
+from emubench import __version__, dataset, hardware, jobs, ranking, reference, schema, store
 from emubench import entries as compared
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.errors import EmubenchError, unknown
 from emubench.schema import Model, Name
 from emubench.submission import check, judge, season
 from emubench.submission.entry import Digest, Entry
 from emubench.task import Task
 
 RANGE_99 = (0.005, 0.995)
+MAX_BYTES = 2**20
+"""Of a file of verified rows."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Reason = Annotated[str, Field(max_length=1000)]
 
@@ -43,7 +44,11 @@ class VerifiedRow(Model):
     n_cases: Annotated[int, Field(ge=1)]
     seeds: Annotated[list[int], Field(min_length=1, max_length=16)]
     skill: Number | None
+    skill_low: Number | None
+    skill_high: Number | None
     skill_stability: Number | None
+    skill_stability_low: Number | None
+    skill_stability_high: Number | None
     surviving_fraction: Number | None
     lyapunov_times_per_second: Number
     train_seconds: Number
@@ -136,7 +141,7 @@ def verify(
         commitment=opened.commitment,
         entry=entry.name,
         method=entry.method,
-        judge=f"{platform.machine()}, {threads} thread(s)",
+        judge=f"{hardware.processor()}, {threads} thread(s)",
         rows=rows,
     )
     return _keep(verified, board / "verified" / name / f"{entry.name}.json", again)
@@ -162,28 +167,40 @@ def _row(
         reasons += [judged.reason] if judged.reason else []
     cell = ranking.make_cell(runs)
     sampled = cell.pooled(cell.sampled)
+    low, high = ranking.interval(sampled)
     low_99, high_99 = (float(v) for v in np.quantile(sampled, RANGE_99))
-    frozen = reference.get(task.name)
-    scale = ranking.Scale(frozen.get("floor"), frozen.get("oracle"), "frozen")
     return VerifiedRow(
         task=task.name,
         metric=compared.headline(task),
         unit="height" if task.system.stochastic else task.system.lead_time_unit,
         value=cell.value,
-        low=ranking.interval(sampled)[0],
-        high=ranking.interval(sampled)[1],
+        low=low,
+        high=high,
         low_99=low_99,
         high_99=high_99,
         n_cases=len(runs[0].cases),
         seeds=seeds,
-        skill=float(scale.skill(np.array(cell.value))) if scale.usable else None,
-        skill_stability=schema.finite_or_none(ranking.pooled_row(runs, "skill_stability", 0.0)[0]),
+        **_skills(task, (cell.value, low, high), runs),
         surviving_fraction=schema.finite_or_none(ranking.pooled_row(runs, "surviving_fraction", 0.0)[0]),
         lyapunov_times_per_second=float(np.mean([run.throughput for run in runs])),
         train_seconds=float(np.mean([run.card.train_seconds for run in runs])),
         claimed=_claimed(folder, entry, task),
         reason="; ".join(reasons)[:1000],
     )
+
+
+def _skills(task: Task, score: tuple[float, float, float], runs: list[compared.Run]) -> dict[str, float | None]:
+    """Skill by accuracy and by stability, each with its interval; null where it is not known."""
+    frozen = reference.get(task.name)
+    scale = ranking.Scale(frozen.get("floor"), frozen.get("oracle"), "frozen")
+    value, *ends = map(float, scale.skill(np.array(score))) if scale.usable else [float("nan")] * 3
+    stability = ranking.pooled_row(runs, "skill_stability", 0.0)
+    known = {"skill": (value, min(ends), max(ends)), "skill_stability": stability}
+    return {
+        name + end: schema.finite_or_none(part)
+        for name, parts in known.items()
+        for end, part in zip(("", "_low", "_high"), parts, strict=True)
+    }
 
 
 def _claimed(folder: Path, entry: Entry, task: Task) -> float | None:
@@ -197,7 +214,7 @@ def _claimed(folder: Path, entry: Entry, task: Task) -> float | None:
 def _keep(found: Verified, path: Path, again: bool) -> Finding:
     """Write the rows; or, where there are some already, compare: a value outside their 99 % interval is a fault."""
     if path.exists() and not again:
-        published: Verified = schema.read_json(Verified, path, 2**20)
+        published: Verified = schema.read_json(Verified, path, MAX_BYTES)
         rows = {row.task: row for row in published.rows}
         faults = [] if published.commitment == found.commitment else [f"{path}: commitment: that of another season"]
         for row in found.rows:
@@ -212,6 +229,21 @@ def _keep(found: Verified, path: Path, again: bool) -> Finding:
 
 
 def read(board: Path) -> list[Verified]:
-    """All verified rows of a board."""
-    folder = board / "verified"
-    return [schema.read_json(Verified, path, 2**20) for path in sorted(folder.glob("*/*.json"))]
+    """All verified rows of a board; :class:`EmubenchError` for one that its season does not bear out."""
+    seasons, found = season.read(board), []
+    for path in sorted((board / "verified").glob("*/*.json")):
+        rows: Verified = schema.read_json(Verified, path, MAX_BYTES)
+        opened = seasons.get(rows.season)
+        if opened is None:
+            raise EmubenchError(f"{path}: {unknown('season', rows.season, seasons)}")
+        names = [row.task for row in rows.rows]
+        for key, one, two in (
+            ("season and entry", f"{rows.season}/{rows.entry}", f"{path.parent.name}/{path.stem}"),
+            ("commitment", rows.commitment, opened.commitment),
+            ("emubench_version", rows.emubench_version, opened.emubench_version),
+            ("rows", names, [task for task in opened.tasks if task in names]),
+        ):
+            if one != two:
+                raise EmubenchError(f"{path}: {key}: {repr(one)[:80]} where {repr(two)[:80]} belongs")
+        found.append(rows)
+    return found

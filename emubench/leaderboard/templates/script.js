@@ -27,12 +27,14 @@ function filter() {
   const wanted = Object.fromEntries(selects.map((s) => [s.dataset.filter, s.value]));
   for (const part of document.querySelectorAll("section[data-track]"))
     part.hidden = wanted.track !== "" && part.dataset.track !== wanted.track;
-  for (const part of document.querySelectorAll("div[data-system]"))
-    part.hidden = wanted.system !== "" && part.dataset.system !== wanted.system;
   let n = 0;
-  for (const row of document.querySelectorAll("tr[data-division]")) {
-    row.hidden = ["division", "knowledge", "device"].some((k) => wanted[k] !== "" && row.dataset[k] !== wanted[k]);
-    n += !row.hidden && !row.closest("[hidden]");
+  for (const part of document.querySelectorAll("div[data-system]")) {
+    const rows = [...part.querySelectorAll("tr[data-division]")];
+    for (const row of rows)
+      row.hidden = ["division", "knowledge", "hardware"].some((k) => wanted[k] !== "" && row.dataset[k] !== wanted[k]);
+    const left = rows.filter((row) => !row.hidden).length;
+    part.hidden = left === 0 || (wanted.system !== "" && part.dataset.system !== wanted.system);
+    n += part.closest("[hidden]") ? 0 : left;
   }
   document.getElementById("count").textContent = n + " rows shown";
 }

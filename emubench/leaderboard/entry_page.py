@@ -1,0 +1,150 @@
+"""The page of one entry: its card, its charts per task, and what a judge found of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from emubench import entries as compared
+from emubench import ranking, report, schema
+from emubench import task as tasks
+from emubench.leaderboard import charts
+from emubench.leaderboard.board import Board, Shown, timing_of
+from emubench.leaderboard.tracks import gain, notes, rank, score_text
+from emubench.submission.check import MAX_BYTES, Figures, Timing
+
+CURVES = ("rms_error", "crps", "surviving_fraction", "anomaly_correlation")
+MAX_SETTINGS = 2000
+"""Characters of a task's settings that are shown."""
+
+
+class Picture(NamedTuple):
+    """A chart, or an image's data URI, with what stands below it."""
+
+    caption: str
+    chart: Markup = Markup("")
+    image: str = ""
+
+
+def entry_context(board: Board, one: Shown) -> dict[str, Any]:
+    """What an entry's page shows."""
+    claimed = ranking.records(board.self_reported[one.entry.division])
+    rows = {r["task"]: r for r in claimed if r["entry"] == one.entry.name and r["task"]}
+    shown = [_task_context(one, rows[name]) for name in tasks.in_order(set(rows))]
+    return {"tasks": shown, "judged": _judged(board, one)}
+
+
+def _judged(board: Board, one: Shown) -> list[dict[str, str]]:
+    """What judges found, per season and task."""
+    found = [r for frame in board.verified.values() for r in ranking.records(frame) if r["entry"] == one.entry.name]
+    return [
+        {
+            "season": r["season"],
+            "task": r["task"],
+            "rank": (place := rank(r, "rank")).text or place.why,
+            "score": f"{r['metric']} {score_text(r['value'], r['low'], r['high'])}",
+            "skill": score_text(r["skill_accuracy"], r["skill_accuracy_low"], r["skill_accuracy_high"]),
+            "stability": score_text(r["skill_stability"], r["skill_stability_low"], r["skill_stability_high"]),
+            "seeds": str(r["seeds"]),
+            "notes": notes(one, r) or "none",
+        }
+        for r in found
+        if r["task"]
+    ]
+
+
+def _task_context(one: Shown, row: dict[str, Any]) -> dict[str, Any]:
+    runs, name = one.runs_of(row["task"]), row["task"]
+    unit = runs[0].task.system.lead_time_unit
+    speed, gained = row["lyapunov_times_per_second"], gain(one, row)
+    headline = {
+        row["metric"].replace("_", " "): f"{score_text(row['value'], row['low'], row['high'])} ({row['unit']})",
+        "skill by accuracy": score_text(row["skill_accuracy"], row["skill_accuracy_low"], row["skill_accuracy_high"]),
+        "skill by stability": score_text(
+            row["skill_stability"], row["skill_stability_low"], row["skill_stability_high"]
+        ),
+        "speed": "not timed" if speed is None else f"{report.si(speed)} {unit}s per second",
+        "speed-up at equal accuracy": gained.text or gained.why,
+        "parameters": f"{row['n_parameters']:,}" if one.has_weights else "not known: forecasts alone",
+    }
+    timing = timing_of(runs[0].path)
+    settings = json.dumps(runs[0].card.config, sort_keys=True)
+    return {
+        "name": name,
+        "headline": headline,
+        "seeds": [run.card.seed for run in runs],
+        "rows": [(r, score_text(r.value, r.low, r.high)) for r in runs[0].scores.rows if r.lead_time is None],
+        "pictures": _pictures(runs, timing),
+        "solvers": _solvers(timing) if timing else [],
+        "config": settings if len(settings) <= MAX_SETTINGS else f"{settings[:MAX_SETTINGS]}…",
+    }
+
+
+def _solvers(timing: Timing) -> list[tuple[str, str, str]]:
+    """Name, accuracy and speed of the solvers timed beside it, the fastest first."""
+    found = sorted(timing.solvers, key=lambda s: -s.lyapunov_times_per_second)
+    return [(s.name, report.significant(s.accuracy), report.si(s.lyapunov_times_per_second)) for s in found]
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def _pictures(runs: list[compared.Run], timing: Timing | None) -> list[Picture]:
+    """Scores over lead time, this entry among solvers, a forecast beside its truth, spectra: what there is of these."""
+    made = [_over_lead_time(runs, metric) for metric in CURVES]
+    if timing and timing.solvers:
+        made.append(_ladder(runs[0], timing))
+    figures = next((f for run in runs if (f := _figures(run)) is not None), None)
+    if figures:
+        made += _forecast(runs[0], figures)
+        if figures.spatial_power and figures.truth_spatial_power:
+            powers = {"truth": figures.truth_spatial_power, "forecast": figures.spatial_power}
+            series = [(kind, range(1, 1 + len(power)), power) for kind, power in powers.items()]
+            chart = charts.curves("spatial spectrum", "wavenumber", "power", series, log=True)
+            made.append(Picture("spatial spectrum of the long runs", chart))
+    return [picture for picture in made if picture.chart or picture.image]
+
+
+def _over_lead_time(runs: list[compared.Run], metric: str) -> Picture:
+    series = []
+    for run in runs:
+        found = [row for row in run.scores.rows if row.metric == metric and row.lead_time is not None]
+        values = [float("nan") if row.value is None else row.value for row in found]
+        series.append((f"seed {run.card.seed}", [row.lead_time for row in found], values))
+    name, unit = metric.replace("_", " "), runs[0].task.system.lead_time_unit
+    caption = f"{name} over lead time"
+    return Picture(caption, charts.curves(f"{runs[0].task.name}: {caption}", f"lead time ({unit})", name, series))
+
+
+def _ladder(run: compared.Run, timing: Timing) -> Picture:
+    """Accuracy over throughput of this entry and of the solvers that were timed in the same run."""
+    sign, name = compared.gain(run.task), compared.headline(run.task).replace("_", " ")
+    points = [("", s.lyapunov_times_per_second, sign * s.accuracy, False) for s in timing.solvers]
+    points.append((run.entry, timing.lyapunov_times_per_second, sign * float(run.cases.mean()), True))
+    label = name if sign > 0 else f"−{name}"
+    title = f"{run.task.name}: {name} over throughput"
+    chart = charts.scatter(title, f"{run.task.system.lead_time_unit}s per second", label, points)
+    return Picture("filled: this entry; hollow: solver settings on the same machine; up and right is better", chart)
+
+
+def _figures(run: compared.Run) -> Figures | None:
+    path = run.path / "figures.json"
+    return schema.read_json(Figures, path, MAX_BYTES["figures.json"]) if path.exists() else None
+
+
+def _forecast(run: compared.Run, figures: Figures) -> list[Picture]:
+    """A forecast beside its truth: space–time images on a ring, else a curve of the first component."""
+    pair = {"truth": figures.truth, "forecast": figures.forecast}
+    if run.task.system.ring:
+        fields = {kind: np.asarray(field) for kind, field in pair.items()}
+        if run.task.system.stochastic:  # it grows, and is scored from its spatial mean on
+            fields = {kind: field - field.mean(1, keepdims=True) for kind, field in fields.items()}
+        middle, scale = fields["truth"].mean(), 2 * fields["truth"].std()
+        said = "sites across, time upwards" + (", spatial mean removed" if run.task.system.stochastic else "")
+        return [Picture(f"{kind}: {said}", image=charts.image(f, scale, middle)) for kind, f in fields.items()]
+    series = [(kind, figures.lead_time, [values[0] for values in field]) for kind, field in pair.items()]
+    caption, unit = "first component of the first case", run.task.system.lead_time_unit
+    return [Picture(caption, charts.curves(f"{run.task.name}: {caption}", f"lead time ({unit})", "x", series))]

@@ -1,0 +1,118 @@
+"""Ranks, which only verified rows have: what a judge found of retrained entries on one season's sealed data.
+
+Only aggregates per task are published of sealed data, so differences count as unpaired: two entries differ if the 99 %
+interval of the difference of their means excludes 0. That is cautious, as the same cases move all entries alike. Fewer
+than three seeds are a checkpoint, which is shown without a rank and moves nobody else's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emubench import aggregates, ranking, reference
+from emubench import task as tasks
+from emubench.submission.entry import SEEDS_OF_A_METHOD
+from emubench.submission.season import Season
+from emubench.submission.verify import Verified, VerifiedRow
+from emubench.task import RANKED_TRACKS, TRACKS
+
+LEFT_OUT = ("dead_fraction", "speedup", "n_parameters")
+"""Columns of :func:`emubench.ranking.table`, by how they begin, that a judge does not publish."""
+COLUMNS = {"season": "str", "judge": "str"} | {
+    name: kind for name, kind in ranking.COLUMNS.items() if not name.startswith(LEFT_OUT)
+}
+"""Columns of :func:`table` and their pandas types."""
+Row = dict[str, Any]
+
+
+def table(season: str, opened: Season, found: Sequence[Verified], knowledge: Mapping[str, str]) -> pd.DataFrame:
+    """One row per task and entry of a season, and one per track and entry (``task`` null), the best first.
+
+    ``knowledge`` says what each entry knows. A track's score is the mean over the season's tasks of that track, of
+    skill clipped to [−1, 1]; a task that an entry misses counts −1.
+    """
+    rows: list[Row] = []
+    for track in TRACKS:
+        names = [name for name in tasks.in_order(set(opened.tasks)) if name.endswith(f"-{track}")]
+        by_entry = {v.entry: [_task_row(track, v, row) for row in v.rows if row.task in names] for v in found}
+        whole = [_track_row(mine, len(names)) for mine in by_entry.values() if mine]
+        single = [row for mine in by_entry.values() for row in mine]
+        for group in (whole, *([row for row in single if row["task"] == name] for name in names)):
+            for row in group:
+                row["knowledge"] = knowledge[row["entry"]]
+            if track in RANKED_TRACKS:
+                _place([row for row in group if row["seeds"] >= SEEDS_OF_A_METHOD])
+            rows += sorted(group, key=lambda row: (-_known(row["skill_accuracy"]), row["entry"]))
+    frame = pd.DataFrame([{"season": season} | row for row in rows], columns=list(COLUMNS))
+    return frame.astype({name: kind for name, kind in COLUMNS.items() if kind != "str"})
+
+
+def _known(value: float | None) -> float:
+    return -np.inf if value is None or np.isnan(value) else value
+
+
+def _task_row(track: str, verified: Verified, row: VerifiedRow) -> Row:
+    frozen = reference.get(row.task)
+    made: Row = {
+        "judge": verified.judge,
+        "track": track,
+        "entry": verified.entry,
+        "baseline": verified.method,
+        "seeds": len(row.seeds),
+        "floor": frozen.get("floor"),
+        "oracle": frozen.get("oracle"),
+        "scale": "frozen",
+    }
+    for end in ("", "_low", "_high"):
+        made[f"skill_accuracy{end}"] = getattr(row, f"skill{end}")
+    return row.model_dump(include=set(COLUMNS) - {"seeds"}) | made
+
+
+def _track_row(rows: list[Row], n_tasks: int) -> Row:
+    """An entry's tasks of one track together."""
+    made = {key: rows[0][key] for key in ("judge", "track", "entry", "baseline")}
+    speeds = [row["lyapunov_times_per_second"] for row in rows]
+    missing = n_tasks - len(rows)
+    made |= {
+        "task": None,
+        "seeds": min(row["seeds"] for row in rows),
+        "missing_tasks": missing,
+        "lyapunov_times_per_second": np.nan if missing else aggregates.geometric_mean(speeds),
+        "train_seconds": sum(row["train_seconds"] for row in rows),
+    }
+    for score in ("skill_accuracy", "skill_stability"):
+        ends = [f"{score}{end}" for end in ("", "_low", "_high")]
+        skills = np.array([[row[end] for end in ends] for row in rows], dtype=np.float64).clip(-1, 1)
+        made |= dict(zip(ends, aggregates.mean_over_tasks(skills, n_tasks), strict=True))
+    return made
+
+
+def _place(rows: list[Row]) -> None:
+    """Fill in the ranks by accuracy and by stability, and the Pareto front of accuracy and speed.
+
+    The front is that of the machine which judged the most rows: times are never compared across machines.
+    """
+    for score, name in (("skill_accuracy", "rank"), ("skill_stability", "stability_rank")):
+        for row, ends in zip(rows, aggregates.unpaired_ranks(rows, score), strict=True):
+            row[f"{name}_low"], row[f"{name}_high"] = ends
+    if machine := most_common(row["judge"] for row in rows):
+        timed = [row for row in rows if row["judge"] == machine]
+        keys = ("skill_accuracy", "lyapunov_times_per_second")
+        skill, speed = (np.array([row[key] for row in timed], dtype=np.float64) for key in keys)
+        for row, on_front in zip(timed, ranking.pareto_front(skill, speed), strict=True):
+            row["pareto_front"] = bool(on_front)
+
+
+def most_common(names: Any) -> str:
+    """The commonest of some names, the first by alphabet where several are; "" of none.
+
+    >>> most_common(["b", "a", "a", "b", "c"])
+    'a'
+    """
+    counted = Counter(names)
+    return min(counted, key=lambda name: (-counted[name], name), default="")
