@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from recipes import blocks
 
 import emubench.baselines
 from emubench import jobs, registry, systems
@@ -94,12 +94,9 @@ def test_a_broken_plug_in_is_one_line(plug_in):
         jobs.baseline("broken")
 
 
-CONTRIBUTING = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
-
-
 def rossler() -> str:
     """The system that CONTRIBUTING.md shows: its block of Python code."""
-    (code,) = re.findall(r"```python\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = blocks("Add a system: one file", "python")
     return code
 
 
