@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import h5py
 import numpy as np
@@ -60,7 +60,7 @@ class Windows(torch.utils.data.Dataset[Window]):
             raise EmubenchError(
                 f"windows of {context + target} samples do not fit into trajectories of {self.n_samples}"
             )
-        self._file: h5py.File | None = None
+        self._opened: h5py.Dataset | None = None
         self._owner = -1
 
     @property
@@ -81,14 +81,15 @@ class Windows(torch.utils.data.Dataset[Window]):
         return Window(samples[: self.context], samples[self.context :])
 
     def _source(self) -> Any:
-        """The stored array, by a handle of this very process."""
-        if self._file is None or self._owner != os.getpid():
-            self._file, self._owner = h5py.File(self.path, "r"), os.getpid()
-        return self._file[self.array]
+        """The stored array, by a handle of this very process; kept open, for with it goes the cache of its chunks."""
+        if self._opened is None or self._owner != os.getpid():
+            self._opened = cast(h5py.Dataset, h5py.File(self.path, "r")[self.array])
+            self._owner = os.getpid()
+        return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the handle, for processes that are spawned."""
-        return {**self.__dict__, "_file": None, "_owner": -1}
+        return {**self.__dict__, "_opened": None, "_owner": -1}
 
 
 def to_xarray(path: Path | str, group: str) -> xarray.Dataset:

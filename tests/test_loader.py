@@ -87,14 +87,14 @@ def test_shuffled_windows_are_all_there(path, series):
 def test_a_process_opens_its_own_handle(path):
     windows = Windows(path, 4, 4)
     assert windows[0].context.shape == (4, 40)
-    ours = windows._file
+    ours = windows._opened
     copy = pickle.loads(pickle.dumps(windows))
-    assert copy._file is None
+    assert copy._opened is None
     assert equal(copy[3].context, windows[3].context)
-    assert windows._file is ours
+    assert windows._opened is ours
     windows._owner = os.getpid() + 1  # as after a fork
     assert equal(copy[3].context, windows[3].context)
-    assert windows._file is not ours
+    assert windows._opened is not ours
 
 
 @pytest.mark.parametrize(
