@@ -1,13 +1,16 @@
 """What a step costs on Dask, beside its work: ``python benchmarks/cluster.py``
 
 Starts a scheduler and worker processes on loopback and measures: the time per step that does nothing, the client's
-peak memory over many of them, and how much faster two workers finish equal single-threaded steps than one.
+peak memory over many of them, and how much faster two workers finish equal single-threaded steps than one; beside it
+what the machine allows: the same loops in two plain processes at once against one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,12 +30,34 @@ def nothing(step: Step, data: Path, out: Path, threads: int, debug: bool) -> Out
     return Outcome(0.0, "")
 
 
-def busy(step: Step, data: Path, out: Path, threads: int, debug: bool) -> Outcome:
+def loop() -> None:
     """A second or so of one core."""
-    begun, total = time.perf_counter(), 0
+    total = 0
     for i in range(20_000_000):
         total += i
+
+
+def busy(step: Step, data: Path, out: Path, threads: int, debug: bool) -> Outcome:
+    """A step of one loop."""
+    begun = time.perf_counter()
+    loop()
     return Outcome(time.perf_counter() - begun, "")
+
+
+def loops(n_processes: int, n: int) -> float:
+    """Wall-clock time of ``n`` loops in plain processes, the same number in each."""
+    processes = [multiprocessing.Process(target=_loops, args=(n // n_processes,)) for _ in range(n_processes)]
+    begun = time.perf_counter()
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return time.perf_counter() - begun
+
+
+def _loops(n: int) -> None:
+    for _ in range(n):
+        loop()
 
 
 def plan(n: int) -> Plan:
@@ -76,25 +101,34 @@ def seconds(place: Place, n: int, work: object) -> float:
     return time.perf_counter() - begun
 
 
+def shown(ratios: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
 def main() -> None:
     """Print one line per figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--busy", type=int, default=16)
+    parser.add_argument("--busy", type=int, default=12, help="steps of one core in each round")
+    parser.add_argument("--rounds", type=int, default=7, help="one worker, two workers and plain processes in turn")
     given = parser.parse_args()
     steps.is_done = lambda *_: False
-    with dask(2) as place:
+    with dask(2) as two:
         before = time.process_time()
-        took, n = seconds(place, given.steps, nothing), given.steps
+        took, n = seconds(two, given.steps, nothing), given.steps
         client = 1e3 * (time.process_time() - before) / n
         each = f"{1e3 * took / n:.2f} ms each, of which {client:.2f} ms are CPU time of the client"
         print(f"{n} steps without work, 2 workers: {took:.1f} s; {each}")
         print(f"peak memory of the client: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
-        two = seconds(place, given.busy, busy)
-    with dask(1) as place:
-        one = seconds(place, given.busy, busy)
-    gain = f"{one / two:.2f} times as fast"
-    print(f"{given.busy} equal steps of one core: {one:.1f} s with 1 worker, {two:.1f} s with 2: {gain}")
+        gains, plain = [], []
+        with dask(1) as one:
+            for _ in range(given.rounds):
+                gains.append(seconds(one, given.busy, busy) / seconds(two, given.busy, busy))
+                plain.append(loops(1, given.busy) / loops(2, given.busy))
+    what = f"{given.busy} equal steps of one core, {given.rounds} rounds"
+    print(f"{what}: {shown(gains)} as fast with 2 workers as with 1")
+    print(f"the same loops in plain processes: {shown(plain)} as fast with 2 as with 1")
 
 
 if __name__ == "__main__":
