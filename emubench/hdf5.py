@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ import numpy as np
 
 from emubench.errors import EmubenchError
 
-ALLOWED_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+DEFLATE, SHUFFLE, CHECKSUM = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
+ALLOWED_FILTERS = {DEFLATE, SHUFFLE, CHECKSUM}
 MAX_BYTES = 64 * 2**30
-NPZ_FAULTS = (zipfile.BadZipFile, zlib.error, OSError, ValueError, AttributeError, EOFError, RuntimeError, KeyError)
+MIN_CHUNK = 2**20
+"""Bytes that a chunk may have, however small its array is."""
+MAX_NPY_HEADER = 2**16
+NPZ_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 Check = Callable[[str, tuple[int, ...], np.dtype], None]
 """Called with name, shape and type of an array before it is read: raises :class:`EmubenchError` to refuse it."""
 
@@ -39,7 +45,7 @@ def open_plain(path: Path | str) -> h5py.File:
     except EmubenchError:
         file.close()
         raise
-    except (RuntimeError, OSError, KeyError, ValueError) as error:
+    except (RuntimeError, OSError, KeyError, ValueError, TypeError) as error:
         file.close()
         raise EmubenchError(f"{path}: damaged HDF5 file ({str(error).splitlines()[0]})") from None
     return file
@@ -67,12 +73,54 @@ def _check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
         raise EmubenchError(f"{path}: {name}: virtual and external arrays are refused; store the array itself")
     if dataset.dtype.kind not in "fiu" and not (dataset.dtype.kind == "S" and dataset.ndim <= 1):
         raise EmubenchError(f"{path}: {name}: type {dataset.dtype} is refused; numbers only")
-    if dataset.size is not None and dataset.size * dataset.dtype.itemsize > MAX_BYTES:
+    if dataset.shape is None:
+        raise EmubenchError(f"{path}: {name}: holds no array")
+    if dataset.size * dataset.dtype.itemsize > MAX_BYTES:
         raise EmubenchError(f"{path}: {name}: shape {dataset.shape} exceeds {MAX_BYTES // 2**30} GiB")
-    filters = dataset.id.get_create_plist()
-    for i in range(filters.get_nfilters()):
-        if filters.get_filter(i)[0] not in ALLOWED_FILTERS:
-            raise EmubenchError(f"{path}: {name}: filter {filters.get_filter(i)[3]!r} is refused; use gzip or none")
+    for number, *_, title in _filters(dataset):
+        if number not in ALLOWED_FILTERS:
+            raise EmubenchError(f"{path}: {name}: filter {title!r} is refused; use gzip or none")
+
+
+def _filters(dataset: h5py.Dataset) -> list[tuple[Any, ...]]:
+    """Number, flags, values and name of every filter, in the order in which they are applied on writing."""
+    plist = dataset.id.get_create_plist()
+    return [plist.get_filter(i) for i in range(plist.get_nfilters())]
+
+
+def check_chunks(path: Path, name: str, dataset: h5py.Dataset) -> None:
+    """Raise :class:`EmubenchError` unless every chunk holds what the array's shape says, before HDF5 believes it.
+
+    On reading, HDF5 inflates a chunk to whatever it holds, be it a thousand times the array, and it allocates whole
+    chunks, however small their array is.
+    """
+    if dataset.chunks is None:
+        return
+    size = prod(dataset.chunks) * dataset.dtype.itemsize
+    if size > max(dataset.nbytes, MIN_CHUNK):
+        raise EmubenchError(f"{path}: {name}: chunks of {size} bytes in an array of {dataset.nbytes}")
+    order = [number for number, *_ in _filters(dataset)]
+    if len(set(order)) != len(order):
+        raise EmubenchError(f"{path}: {name}: a filter stands twice")
+    if DEFLATE not in order:
+        return
+    at = order.index(DEFLATE)
+    wanted = size + (4 if CHECKSUM in order[:at] else 0)
+    places: list[tuple[int, ...]] = []
+    dataset.id.chunk_iter(lambda info: places.append(info.chunk_offset))
+    for place in places:
+        skipped, stored = dataset.id.read_direct_chunk(place)
+        if not skipped & 1 << at and not _inflates_to(stored, wanted):
+            raise EmubenchError(f"{path}: {name}: the chunk at {place} does not hold {wanted} bytes")
+
+
+def _inflates_to(stored: bytes, n_bytes: int) -> bool:
+    """Whether a zlib stream holds so many bytes; no more are inflated than it takes to know."""
+    inflater = zlib.decompressobj()
+    try:
+        return len(inflater.decompress(stored, n_bytes + 1)) == n_bytes and inflater.eof
+    except zlib.error:
+        return False
 
 
 def read_attributes(path: Path, item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
@@ -107,15 +155,20 @@ def read_npz(path: Path, names: tuple[str, ...], check: Check) -> dict[str, np.n
             for name in names:
                 if f"{name}.npy" not in archive.namelist():
                     continue
-                with archive.open(f"{name}.npy") as member:
-                    version = np.lib.format.read_magic(member)
-                    read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-                    shape, _, dtype = read_header(member)
+                info = archive.getinfo(f"{name}.npy")
+                if info.compress_type not in NPZ_COMPRESSIONS:
+                    raise EmubenchError(f"{path}: {name}: compressed in another way than numpy does")
+                with archive.open(info) as member:
+                    start = io.BytesIO(member.read(MAX_NPY_HEADER))  # a header may claim to be of 4 GiB
+                version = np.lib.format.read_magic(start)
+                shape, _, dtype = getattr(np.lib.format, f"read_array_header_{version[0]}_0")(start)
                 check(name, shape, dtype)
-                with archive.open(f"{name}.npy") as member:
+                with archive.open(info) as member:
                     arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
         return arrays
-    except NPZ_FAULTS as error:
+    except EmubenchError:
+        raise
+    except Exception as error:  # whatever a damaged archive or header makes zipfile, zlib, tokenize or numpy raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EmubenchError(f"{path}: not a whole npz file ({reason})") from None
 
@@ -143,6 +196,7 @@ def read_forecast(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, n
             for split in shapes:
                 if (item := stored.get(f"{split}/forecast")) is not None:
                     check(split, item.shape, item.dtype)
+                    check_chunks(path, split, item)
                     arrays[split] = read_array(path, file, f"{split}/forecast")
     for split, wanted in shapes.items():
         if split not in arrays:

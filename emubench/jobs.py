@@ -74,6 +74,10 @@ class Job:
             return recipes.from_json(self.recipe, self.size, self.task)
         return tasks.get(self.task, self.size)
 
+    def build(self) -> nn.Module:
+        """The emulator before training."""
+        return _build(self.baseline, self.get_task(), self.config())
+
     def hash8(self) -> str:
         """First eight hex digits of the hash of everything that determines the run."""
         content = {**dataclasses.asdict(self), "config": dataclasses.asdict(self.config()), "version": __version__}
@@ -119,7 +123,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
     partial, kept = store.temporary_name(folder), store.partial_name(folder)
     try:
         partial.mkdir(parents=True)
-        emulator = _build(job.baseline, task, config)
+        emulator = job.build()
         log = Log(partial / "log.jsonl", progress, Checkpoints(kept, observations.digest))
         try:
             module.train(emulator, observations, config, job.seed, log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,10 @@ from emubench.errors import EmubenchError
 
 SCHEMA_VERSION = 1
 MAX_TEXT_BYTES = 2**20
+MAX_KEY_PARTS = 16
+"""Of a dotted key of TOML: time and memory to read one grow with their square."""
+_PART = r"""(?:[\w-]+|"(?:[^"\\\n]|\\[^\n])*+"|'[^'\n]*')"""
+_LONG_KEY = re.compile(rf"(?<![\w\\-]){_PART}(?:[ \t]*\.[ \t]*{_PART}){{{MAX_KEY_PARTS}}}")
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,79}$")]
 Text = Annotated[str, Field(max_length=2000)]
 
@@ -57,8 +62,8 @@ class Card(Model):
     knowledge: Literal["none", "structure", "equation form", "equation"]
     config: dict[Name, Any]
     overrides: dict[Name, Any] | None = None
-    n_parameters: Annotated[int, Field(ge=0)]
-    train_seconds: Annotated[float, Field(ge=0)]
+    n_parameters: Annotated[int, Field(ge=0, lt=2**63)]
+    train_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     threads: Annotated[int, Field(ge=1, le=4096)]
     device: Annotated[str, Field(max_length=200)]
 
@@ -72,7 +77,7 @@ class ScoreRow(Model):
     value: float | None
     low: float | None
     high: float | None
-    n_cases: Annotated[int, Field(ge=0)]
+    n_cases: Annotated[int, Field(ge=0, lt=2**63)]
     unit: Annotated[str, Field(max_length=40)]
 
 
@@ -117,7 +122,7 @@ def parse(model: type[Any], data: Any, where: Path | str) -> Any:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(whole file)"
+        key = ".".join(map(str, first["loc"]))[:200] or "(whole file)"
         found = f" (found {repr(first['input'])[:60]})" if first["type"] != "missing" else ""
         raise EmubenchError(f"{where}: {key}: {first['msg']}{found}") from None
 
@@ -142,7 +147,10 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise EmubenchError(f"{path}: larger than {MAX_TEXT_BYTES} bytes: not a {what}")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if _LONG_KEY.search(text):
+            raise EmubenchError(f"{path}: not valid TOML (a key of more than {MAX_KEY_PARTS} parts)")
+        return tomllib.loads(text)
     except RecursionError:
         raise EmubenchError(f"{path}: not valid TOML (nested too deeply)") from None
     except ValueError as error:

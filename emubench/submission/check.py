@@ -19,10 +19,10 @@ from pydantic import Field, model_validator
 
 from emubench import hdf5, registry, schema
 from emubench.errors import EmubenchError, unknown
-from emubench.schema import Model
+from emubench.schema import Model, Name
 from emubench.submission import entry as entries
 from emubench.submission import safetensors_header
-from emubench.submission.entry import ENTRY_FILE, FORECASTS, Entry
+from emubench.submission.entry import ENTRY_FILE, FORECASTS, Entry, Setting
 from emubench.timing import Speedup
 
 MAX_BYTES = {
@@ -38,12 +38,22 @@ FORECAST_FILES = ("forecast.npz", "forecast.h5")
 MAX_WEIGHTS = 25 * 10**6
 """Bytes of all weights of an entry together."""
 MAX_FILES = 2000
+MAX_SCORE = 1e6
+"""What no score or lead time goes beyond: errors are capped, horizons are at most 1024."""
+MAX_SPEED = 1e15
+"""Lyapunov times per second."""
 FILL_IN = "FILL IN"
 """What ``submit new`` writes where only the submitter knows."""
 FREE_TEXT = ("training_command", "data", "budget", "hardware", "notes")
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Field2 = Annotated[list[Annotated[list[Number], Field(max_length=1024)]], Field(max_length=1024)]
 Numbers = Annotated[list[Number], Field(max_length=4096)]
+
+
+class Settings(Model):
+    """The settings of a card: plain values, or lists of them."""
+
+    config: Annotated[dict[Name, Setting], Field(max_length=200)]
 
 
 class Figures(Model):
@@ -67,14 +77,14 @@ class Solver(Model):
     """One setting of the solver ladder, timed in the same run as the emulator: what it is, how accurate, how fast."""
 
     name: Annotated[str, Field(max_length=200)]
-    accuracy: Number
-    lyapunov_times_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    accuracy: Annotated[float, Field(ge=-MAX_SCORE, le=MAX_SCORE)]
+    lyapunov_times_per_second: Annotated[float, Field(ge=0, le=MAX_SPEED)]
 
 
 class Timing(Model):
     """``timing.json``: what the submitter's machine took; never compared with another machine's."""
 
-    lyapunov_times_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    lyapunov_times_per_second: Annotated[float, Field(ge=0, le=MAX_SPEED)]
     unit: Annotated[str, Field(max_length=200)]
     test_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     climate_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -114,8 +124,8 @@ def check(folder: Path) -> list[Item]:
 
 
 def faults(items: list[Item]) -> list[str]:
-    """All faults of a checklist."""
-    return [fault for item in items for fault in item.faults]
+    """All faults of a checklist, each once."""
+    return list(dict.fromkeys(fault for item in items for fault in item.faults))
 
 
 def require(folder: Path) -> Entry:
@@ -262,6 +272,7 @@ def _same(path: Path, key: str, found: Any, wanted: Any) -> None:
 def _card(entry: Entry, place: Path, task: str, seed: int) -> None:
     path = place / "card.json"
     card = schema.read_json(schema.Card, path, MAX_BYTES["card.json"])
+    schema.parse(Settings, {"config": card.config}, path)
     _same(path, "baseline", card.baseline, entry.method)
     for key, wanted in (("task", task), ("seed", seed), ("size", entry.size), ("knowledge", entry.knowledge)):
         _same(path, key, getattr(card, key), wanted)
@@ -300,11 +311,13 @@ def _scores(entry: Entry, place: Path, task: str) -> None:
         _same(path, key, getattr(scores, key), wanted)
     for i, row in enumerate(scores.rows):
         _same(path, f"rows.{i}.task", row.task, task)
-        if not all(v is None or math.isfinite(v) for v in (row.lead_time, row.value, row.low, row.high)):
-            raise EmubenchError(f"{path}: rows.{i}: a number that is not finite; null belongs there")
+        if not all(v is None or abs(v) <= MAX_SCORE for v in (row.lead_time, row.value, row.low, row.high)):
+            raise EmubenchError(f"{path}: rows.{i}: a number that is not finite or beyond {MAX_SCORE:g}")
     name, n_cases = headline(task), entries.shapes()[entry.size][task]["test"][1]
     cases = scores.cases.get(name, [])
     _same(path, f"cases.{name}: number of cases", len(cases), n_cases)
+    if not all(0 <= case <= MAX_SCORE for case in cases):
+        raise EmubenchError(f"{path}: cases.{name}: numbers from 0 to {MAX_SCORE:g} belong here")
     whole = [row.value for row in scores.rows if row.metric == name and row.lead_time is None]
     mean = sum(cases) / n_cases
     if len(whole) != 1 or whole[0] is None or not math.isclose(whole[0], mean, rel_tol=1e-6, abs_tol=1e-9):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from emubench import __version__, dataset, hardware, jobs, ranking, reference, schema, store
@@ -160,6 +161,7 @@ def _row(
     for seed in seeds:
         overrides = dict(entry.overrides.get(task.name, {}))
         job = jobs.Job(entry.method, task.name, task.size, seed, limits.threads, overrides)
+        check_size(folder, job)
         run = jobs.train(job, data, data.parent / "runs", progress)
         judged = judge.judge_run(run, task, data, seed, limits, progress)
         speed = float(judged.timing["lyapunov_times_per_second"])
@@ -187,6 +189,24 @@ def _row(
         claimed=_claimed(folder, entry, task),
         reason="; ".join(reasons)[:1000],
     )
+
+
+def check_size(folder: Path, job: jobs.Job) -> None:
+    """Raise :class:`EmubenchError` unless what is to be trained is as small as an entry's weights have to be.
+
+    Nothing is allocated. An architecture that can't be built on the meta device is left to the training itself.
+    """
+    try:
+        with torch.device("meta"):
+            weights = job.build().state_dict().values()
+    except EmubenchError as error:
+        if error.__cause__ is None:  # the settings themselves are wrong
+            raise
+        return
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights)
+    if n_bytes > check.MAX_WEIGHTS:
+        found = f"weights of {n_bytes} bytes on {job.task}, where at most {check.MAX_WEIGHTS} belong"
+        raise EmubenchError(f"{folder}/entry.toml: overrides: {found}")
 
 
 def _skills(task: Task, score: tuple[float, float, float], runs: list[compared.Run]) -> dict[str, float | None]:
