@@ -1,8 +1,9 @@
 """How long a grid takes on more workers: ``python benchmarks/scaling.py RUNS --workers 1 8 64``
 
-Reads what each run cost (training from its card, forecasting from its timing), adds what generating and scoring cost,
-and hands the steps out in the order of :mod:`emubench.grid` to imagined workers. ``--seeds`` repeats the runs of one
-seed.
+The grid of all sixteen tasks × the baselines of which there are runs × ``--seeds``. What each run cost is read
+(training from its card, forecasting from its timing), what generating and scoring cost is added, and the steps are
+handed out in the order of :mod:`emubench.grid` to imagined workers. For a task without a run stands the mean of that
+baseline's runs on the same system, or of all of its runs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from emubench import jobs
+from emubench import task as tasks
 
 # Measured CPU seconds, one core, standard size: sums over the shards of a file, its merging, and metrics of one run.
 TRUTH = {"lorenz63": 1.0, "lorenz96": 0.5, "kuramoto_sivashinsky": 3.6, "kpz": 3.4}
@@ -42,6 +44,28 @@ def makespan(chains: list[list[float]], workers: int) -> float:
     return now
 
 
+def measured(runs: Path) -> dict[str, dict[str, list[float]]]:
+    """Seconds of training and of scoring, by baseline and task; the mean over seeds."""
+    found: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    for run in jobs.find_runs([runs]):
+        card, timing = jobs.read_card(run), json.loads((run / "timing.json").read_text())
+        scoring = timing["test_seconds"] + timing["climate_seconds"] + METRICS[card.task.split("-")[0]]
+        found[card.baseline][card.task].append([card.train_seconds, scoring])
+    return {b: {task: mean(seeds) for task, seeds in by_task.items()} for b, by_task in found.items()}
+
+
+def mean(costs: list[list[float]]) -> list[float]:
+    """Of training, and of scoring."""
+    return [sum(column) / len(costs) for column in zip(*costs, strict=True)]
+
+
+def estimate(runs: dict[str, list[float]], task: str) -> list[float]:
+    """The cost of a task, or the mean of the tasks most like it."""
+    system = task.split("-")[0]
+    like = [cost for name, cost in runs.items() if name.split("-")[0] == system]
+    return runs.get(task) or mean(like or list(runs.values()))
+
+
 def main() -> None:
     """Print what each baseline costs, then the time on each number of workers and what binds it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -49,20 +73,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 8, 64])
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    costs = measured(given.runs)
     chains: list[tuple[str, str, list[float]]] = []
-    for run in jobs.find_runs([given.runs]):
-        card, timing = jobs.read_card(run), json.loads((run / "timing.json").read_text())
-        scoring = timing["test_seconds"] + timing["climate_seconds"] + METRICS[card.task.split("-")[0]]
-        for total, seconds in enumerate((card.train_seconds, scoring)):
-            sums[card.baseline][total] += given.seeds * seconds
-        chains += [(card.task, card.baseline, [card.train_seconds, scoring])] * given.seeds
-    chains.sort(key=lambda chain: chain[:2])
+    for task in sorted(tasks.names()):
+        for baseline in sorted(costs):
+            chains += [(task, baseline, estimate(costs[baseline], task))] * given.seeds
     shards = [[seconds / SHARDS] for seconds in TRUTH.values() for _ in range(SHARDS)]
     generating = sum(TRUTH.values()) + 5 * sum(MERGE.values())  # a truth and four tracks of each system
-    for baseline, (train, score) in sorted(sums.items()):
-        print(f"{baseline:14} train {train:8.0f} s   score {score:8.0f} s")
-    total = generating + sum(map(sum, sums.values()))
+    for baseline, runs in sorted(costs.items()):
+        train, score = (sum(cost[i] for _, b, cost in chains if b == baseline) for i in range(2))
+        print(f"{baseline:16} train {train:8.0f} s   score {score:8.0f} s   from runs on {len(runs):2} tasks")
+    total = generating + sum(sum(cost) for *_, cost in chains)
     name, longest = max(((f"{b} on {t}", sum(c)) for t, b, c in chains), key=lambda pair: pair[1])
     print(f"generate       {generating:8.1f} s; all {total:8.0f} s; longest: {name}, {longest:.0f} s")
     for workers in given.workers:
