@@ -106,7 +106,7 @@ def test_the_page_of_a_hostile_entry_shows_text(page, site):
     page.goto(f"file://{site}/entries/linear.html")
     assert page.locator(f"section[aria-labelledby='{TASK}'] svg").count() >= 2
     page.locator("summary").first.click()
-    assert page.get_by_role("rowheader", name="valid_prediction_time", exact=True).is_visible()
+    assert page.get_by_role("rowheader", name="valid prediction time", exact=True).is_visible()
     page.locator("header nav a").first.click()
     assert page.url.endswith("index.html")
 

@@ -194,7 +194,8 @@ def test_a_season_of_another_size_ranks_nobody_here(board):
     ],
 )
 def test_verified_rows_that_their_season_does_not_bear_out_are_refused(board, changed, message):
-    publish(board, {"2026a": open_season()}, verified("linear", [verified_row()], **changed))
+    found = verified("linear", [verified_row()]).model_copy(update=changed)
+    publish(board, {"2026a": open_season()}, found)
     with pytest.raises(EmubenchError, match=message):
         read(board, "tiny")
 

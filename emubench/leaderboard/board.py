@@ -35,7 +35,7 @@ class Shown:
     def badges(self) -> list[tuple[str, str]]:
         """(kind, text) of what a reader has to know of it."""
         found = [("division", self.entry.division)]
-        found += [("verified", f"verified in season {v.season}, {len(v.rows)} task(s)") for v in self.verified]
+        found += [("verified", f"verified in season {v.season}") for v in self.verified]
         if not self.verified:
             found.append(("unverified", "self-reported"))
         return found + ([("checkpoint", self.entry.label)] if self.entry.label else [])

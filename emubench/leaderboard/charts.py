@@ -70,7 +70,7 @@ class Frame:
     y: tuple[float, float]
     log_x: bool = False
     log_y: bool = False
-    right: float = WIDTH - 8
+    right: float = WIDTH - 14
     height: float = HEIGHT
 
     @property

@@ -49,6 +49,8 @@ class Line(NamedTuple):
     one: Shown
     device: str
     """What it was timed on."""
+    marks: list[tuple[str, str]]
+    """Badges: of what is self-reported alone, since a judge's row speaks for itself."""
     cells: list[Cell]
 
 
@@ -94,7 +96,8 @@ def _tables(board: Board, frame: pd.DataFrame, track: str, columns: Columns) -> 
         made = columns(board, records)
         entries = [board.get(r["entry"]) for r in records]
         devices = [r.get("judge") or one.entry.hardware for r, one in zip(records, entries, strict=True)]
-        lines = [*map(Line, entries, devices, map(list, zip(*made.values(), strict=True)))]
+        marks = [[] if "judge" in r else one.marks for r, one in zip(records, entries, strict=True)]
+        lines = [*map(Line, entries, devices, marks, map(list, zip(*made.values(), strict=True)))]
         tables.append(Table(system, caption, list(made), lines))
     return tables
 
@@ -110,7 +113,7 @@ def _verified(board: Board, records: list[Record]) -> dict[str, list[Cell]]:
         "stability rank": [rank(r, "stability_rank") for r in records],
         "stability": [_score(r, "skill_stability", -1.0, 1.0) for r in records],
         "speed": [_speed(r, "a task is missing") for r in records],
-        "accuracy–speed front": [_front(r) for r in records],
+        "front": [_front(r) for r in records],
         "seeds": [_count(r["seeds"]) for r in records],
         "knowledge": [Cell(r["knowledge"], r["knowledge"]) for r in records],
         "notes": [Cell(note := notes(board.get(r["entry"]), r), note, why="" if note else "none") for r in records],
@@ -175,7 +178,7 @@ def gain(one: Shown, record: Record) -> Cell:
     value = record["speedup_at_equal_accuracy"]
     if value is None:
         found = [run.speedup for run in one.runs_of(record["task"])]
-        return Cell("", why="not benched" if None in found else "no solver is as accurate")
+        return Cell("", why="not benched" if None in found else "no solver as accurate")
     shown = f"{report.significant(value)}×"
     return Cell(shown if record["speedup_ranked"] else f"({shown})", value)
 
