@@ -253,8 +253,13 @@ def test_build_writes_the_site_and_the_tables(emubench, two_entries, pages, tmp_
     assert re.search(r"\n\| `linear` \| -?\d", readme), readme
     assert "hostile" not in readme
     before = contents(tmp_path)
+    page = (tmp_path / "site" / "entries" / "linear.html").read_text()
+    (tmp_path / "site" / "entries" / "gone.html").write_text(page)  # of an entry that was withdrawn
     assert emubench("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny").status == 0
     assert contents(tmp_path) == before
+    (tmp_path / "site" / "entries" / "mine.html").write_text("<title>something else</title>")
+    build.build(board, tmp_path / "site", "tiny")
+    assert (tmp_path / "site" / "entries" / "mine.html").exists()
 
 
 def test_a_bad_entry_leaves_the_board_as_it_was(emubench, refused, two_entries, tmp_path):

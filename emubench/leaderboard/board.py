@@ -11,7 +11,6 @@ import pandas as pd
 
 from emubench import entries as compared
 from emubench import jobs, ranking, schema
-from emubench import task as tasks
 from emubench.errors import EmubenchError
 from emubench.leaderboard import ranks
 from emubench.submission import check, season, verify
@@ -136,15 +135,9 @@ def _run(folder: Path, entry: Entry, task: str, seed: int) -> compared.Run:
             "device": entry.hardware,
         }
         return compared.Run(place, schema.Card(**content), scores, None, entry.name)
-    timing = timing_of(place)
+    timing = check.read_timing(place)
     speed, gained = (timing.lyapunov_times_per_second, timing.speedup) if timing else (None, None)
     return compared.Run(place, jobs.read_card(place), scores, speed, entry.name, claimed_speedup=gained)
-
-
-def timing_of(place: Path) -> check.Timing | None:
-    """What an entry says of the speed of one task and seed."""
-    path = place / "timing.json"
-    return schema.read_json(check.Timing, path, check.MAX_BYTES["timing.json"]) if path.exists() else None
 
 
 def _one_version(shown: list[Shown]) -> None:
@@ -155,8 +148,3 @@ def _one_version(shown: list[Shown]) -> None:
             if run.scores.emubench_version != first[0]:
                 versions = f"{first[0]} ({first[1]}) and {run.scores.emubench_version}"
                 raise EmubenchError(f"{one.folder}: the entries were scored by emubench {versions}; score all anew")
-
-
-def systems_of(track: str) -> list[str]:
-    """The systems of a track, in order."""
-    return [name.rsplit("-", 1)[0] for name in tasks.names() if name.rsplit("-", 1)[1] == track]

@@ -24,6 +24,7 @@ from emubench.leaderboard.board import Board, read
 from emubench.leaderboard.entry_page import entry_context
 from emubench.leaderboard.tracks import ALL, CLAIMED, NOBODY, ORDER, SEALED, text_tables, track_context
 
+OURS = "emubench leaderboard</title>"
 BEGIN, END = "<!-- tables: written by `emubench leaderboard build` -->", "<!-- end of tables -->"
 
 
@@ -41,27 +42,32 @@ def environment() -> Environment:
 
 
 def build(board: Path, out: Path, size: str = "standard") -> list[Path]:
-    """Render the site of ``board`` into ``out``, which appears whole or not at all; refresh the board's README.md."""
+    """Render the site of ``board`` into ``out`` and refresh the tables of the board's README.md; return its files."""
     content = read(board, size)
     pages = render(content)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        for name, text in pages.items():
-            store.write_text(partial / name, text)
-        if out.exists():
-            for name in pages:  # a folder of other things is not ours to remove
-                store.write_text(out / name, pages[name])
-        else:
-            partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    _write(pages, out)
     readme = board / "README.md"
     if readme.exists():
         text = with_tables(readme.read_text(encoding="utf-8"), content)
         if text != readme.read_text(encoding="utf-8"):
             store.write_text(readme, text)
     return [out / name for name in pages]
+
+
+def _write(pages: dict[str, str], out: Path) -> None:
+    """Write a site: a new one appears whole or not at all, in one that is there pages are replaced one by one."""
+    partial = out if out.exists() else out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        for name, text in pages.items():
+            store.write_text(partial / name, text)
+        if partial is not out:
+            partial.rename(out)
+    finally:
+        if partial is not out:
+            shutil.rmtree(partial, ignore_errors=True)
+    for page in (out / "entries").glob("*.html"):  # of entries that are gone; what else lies there is not ours
+        if f"entries/{page.name}" not in pages and OURS in page.read_text(encoding="utf-8", errors="replace"):
+            page.unlink()
 
 
 def render(board: Board) -> dict[str, str]:
@@ -122,7 +128,7 @@ def _filters(board: Board) -> dict[str, list[str]]:
         "system": [ALL, *systems.names()],
         "division": sorted({entry.division for entry in entries}),
         "knowledge": sorted({entry.knowledge for entry in entries}),
-        "hardware": sorted({clean(name) for name in {entry.hardware for entry in entries} | judges}),
+        "device": sorted({clean(name) for name in {entry.hardware for entry in entries} | judges}),
     }
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from markupsafe import Markup
 
 from emubench import entries as compared
-from emubench import ranking, report, schema
+from emubench import ranking, report
 from emubench import task as tasks
 from emubench.leaderboard import charts
-from emubench.leaderboard.board import Board, Shown, timing_of
+from emubench.leaderboard.board import Board, Shown
 from emubench.leaderboard.tracks import gain, notes, rank, score_text
-from emubench.submission.check import MAX_BYTES, Figures, Timing
+from emubench.submission import check
+from emubench.submission.check import Figures, Timing
 
 CURVES = ("rms_error", "crps", "surviving_fraction", "anomaly_correlation")
 MAX_SETTINGS = 2000
@@ -70,7 +71,7 @@ def _task_context(one: Shown, row: dict[str, Any]) -> dict[str, Any]:
         "speed-up at equal accuracy": gained.text or gained.why,
         "parameters": f"{row['n_parameters']:,}" if one.has_weights else "not known: forecasts alone",
     }
-    timing = timing_of(runs[0].path)
+    timing = check.read_timing(runs[0].path)
     settings = json.dumps(runs[0].card.config, sort_keys=True)
     return {
         "name": name,
@@ -97,7 +98,7 @@ def _pictures(runs: list[compared.Run], timing: Timing | None) -> list[Picture]:
     made = [_over_lead_time(runs, metric) for metric in CURVES]
     if timing and timing.solvers:
         made.append(_ladder(runs[0], timing))
-    figures = next((f for run in runs if (f := _figures(run)) is not None), None)
+    figures = next((f for run in runs if (f := check.read_figures(run.path)) is not None), None)
     if figures:
         made += _forecast(runs[0], figures)
         if figures.spatial_power and figures.truth_spatial_power:
@@ -128,11 +129,6 @@ def _ladder(run: compared.Run, timing: Timing) -> Picture:
     title = f"{run.task.name}: {name} over throughput"
     chart = charts.scatter(title, f"{run.task.system.lead_time_unit}s per second", label, points)
     return Picture("filled: this entry; hollow: solver settings on the same machine; up and right is better", chart)
-
-
-def _figures(run: compared.Run) -> Figures | None:
-    path = run.path / "figures.json"
-    return schema.read_json(Figures, path, MAX_BYTES["figures.json"]) if path.exists() else None
 
 
 def _forecast(run: compared.Run, figures: Figures) -> list[Picture]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from emubench import ranking, report
 from emubench.errors import clean
 from emubench.leaderboard import charts
-from emubench.leaderboard.board import Board, Shown, systems_of
+from emubench.leaderboard.board import Board, Shown
 from emubench.leaderboard.ranks import most_common
 from emubench.submission.entry import SEEDS_OF_A_METHOD
 from emubench.task import RANKED_TRACKS, TRACKS
@@ -82,13 +82,13 @@ def track_context(board: Board, track: str) -> dict[str, Any]:
 def _tables(board: Board, frame: pd.DataFrame, track: str, columns: Columns) -> list[Table]:
     """A table of all systems together, and one per system."""
     tables = []
-    for system in (ALL, *systems_of(track)):
-        whole = system == ALL
-        rows = ranking.rows_of_whole_track(frame, track) if whole else ranking.rows_of_task(frame, f"{system}-{track}")
+    for task in (None, *ranking.names_of_track(track)):
+        rows = ranking.rows_of_task(frame, task) if task else ranking.rows_of_whole_track(frame, track)
         records = ranking.records(rows)
         if not records:
             continue
-        if whole:
+        system = task.removesuffix(f"-{track}") if task else ALL
+        if task is None:
             caption = f"{ALL}: mean skill; speed in Lyapunov times per second"
         else:
             floor, oracle = (score_text(records[0][key]) for key in ("floor", "oracle"))

@@ -241,16 +241,15 @@ def _seed_items(folder: Path, entry: Entry, task: str, seed: int) -> list[Item]:
     place = folder / task / f"seed-{seed}"
     if task not in entries.shapes()[entry.size]:
         return []
-    parts: dict[str, Callable[[], None]] = {}
+    parts: dict[str, Callable[[], object]] = {}
     if entry.method == FORECASTS:
         parts["forecast"] = lambda: _forecast(entry, place, task)
     else:
         parts |= {"card": lambda: _card(entry, place, task, seed), "weights": lambda: _weights(place)}
     parts["scores"] = lambda: _scores(entry, place, task)
-    for name, model in (("figures", Figures), ("timing", Timing)):
-        path = place / f"{name}.json"
-        if path.exists():
-            parts[name] = lambda model=model, path=path: schema.read_json(model, path, MAX_BYTES[path.name])
+    for name, reader in (("figures", read_figures), ("timing", read_timing)):
+        if (place / f"{name}.json").exists():
+            parts[name] = lambda reader=reader: reader(place)
     return [_item(f"{task} seed {seed}: {name}", part) for name, part in parts.items()]
 
 
@@ -298,6 +297,20 @@ def _forecast(entry: Entry, place: Path, task: str) -> None:
 def read_scores(place: Path) -> schema.ScoreFile:
     """The scores of one task and seed."""
     return schema.read_json(schema.ScoreFile, place / "scores.json", MAX_BYTES["scores.json"])
+
+
+def read_figures(place: Path) -> Figures | None:
+    """What one task and seed has to show, if anything."""
+    return _read_optional(Figures, place / "figures.json")
+
+
+def read_timing(place: Path) -> Timing | None:
+    """What an entry says of the speed of one task and seed, if anything."""
+    return _read_optional(Timing, place / "timing.json")
+
+
+def _read_optional(model: type[Any], path: Path) -> Any:
+    return schema.read_json(model, path, MAX_BYTES[path.name]) if path.exists() else None
 
 
 def headline(task: str) -> str:

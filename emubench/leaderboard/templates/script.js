@@ -31,7 +31,7 @@ function filter() {
   for (const part of document.querySelectorAll("div[data-system]")) {
     const rows = [...part.querySelectorAll("tr[data-division]")];
     for (const row of rows)
-      row.hidden = ["division", "knowledge", "hardware"].some((k) => wanted[k] !== "" && row.dataset[k] !== wanted[k]);
+      row.hidden = ["division", "knowledge", "device"].some((k) => wanted[k] !== "" && row.dataset[k] !== wanted[k]);
     const left = rows.filter((row) => !row.hidden).length;
     part.hidden = left === 0 || (wanted.system !== "" && part.dataset.system !== wanted.system);
     n += part.closest("[hidden]") ? 0 : left;
