@@ -123,8 +123,15 @@ def parse(model: type[Any], data: Any, where: Path | str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))[:200] or "(whole file)"
-        found = f" (found {repr(first['input'])[:60]})" if first["type"] != "missing" else ""
+        found = f" (found {_quoted(first['input'])})" if first["type"] != "missing" else ""
         raise EmubenchError(f"{where}: {key}: {first['msg']}{found}") from None
+
+
+def _quoted(value: Any) -> str:
+    try:
+        return repr(value)[:60]
+    except ValueError:  # Python prints no integer of more than 4300 digits
+        return "a number of very many digits"
 
 
 def read_json(model: type[Any], path: Path, max_bytes: int = 64 * 2**20) -> Any:

@@ -75,6 +75,30 @@ def test_what_a_file_says_cannot_write_to_the_terminal(refused, emubench, entry)
     assert len(refused("submit", "check", entry)) < 500
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "schema_version = 1",
+            f"schema_version = 0x{'f' * 200_000}",
+            "schema_version: ",
+        ),
+        (
+            "seeds = [0]",
+            f"seeds = [0x{'f' * 200_000}]",
+            "seeds.0: Input should be less than 2147483648 (found a number",
+        ),
+        ("[files]", f"[overrides.{TASK}]\ndelays = 0x{'f' * 200_000}\n[files]", f"overrides.{TASK}.delays"),
+        ("[files]", f"[overrides.{TASK}]\ndelays = inf\n[files]", f"overrides.{TASK}.delays"),
+        ("[files]", f"[overrides.{TASK}]\ndelays = 1979-05-27\n[files]", f"overrides.{TASK}.delays"),
+    ],
+)
+def test_numbers_that_cannot_even_be_printed_are_refused(refused, entry, key, value, message):  # noqa: F811
+    text = (entry / "entry.toml").read_text()
+    (entry / "entry.toml").write_text(text.replace(key, value, 1))
+    assert message in refused("submit", "check", entry)
+
+
 # --- HDF5 -------------------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,8 @@ Url = Annotated[str, Field(pattern=r"^(https://[A-Za-z0-9\-._~/?#@!$&()*+,;=%]{1
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9_\-]{1,80}/seed-[0-9]{1,10}/[a-z]{1,20}\.(json|safetensors|npz|h5)$")]
-Scalar = Annotated[str, Field(max_length=200)] | bool | int | float | None
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Scalar = Annotated[str, Field(max_length=200)] | bool | Integer | Annotated[float, Field(allow_inf_nan=False)] | None
 Setting = Scalar | Annotated[list[Scalar], Field(max_length=100)]
 
 
