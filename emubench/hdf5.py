@@ -107,11 +107,14 @@ def check_chunks(path: Path, name: str, dataset: h5py.Dataset) -> None:
     at = order.index(DEFLATE)
     wanted = size + (4 if CHECKSUM in order[:at] else 0)
     places: list[tuple[int, ...]] = []
-    dataset.id.chunk_iter(lambda info: places.append(info.chunk_offset))
-    for place in places:
-        skipped, stored = dataset.id.read_direct_chunk(place)
-        if not skipped & 1 << at and not _inflates_to(stored, wanted):
-            raise EmubenchError(f"{path}: {name}: the chunk at {place} does not hold {wanted} bytes")
+    try:
+        dataset.id.chunk_iter(lambda info: places.append(info.chunk_offset))
+        for place in places:
+            skipped, stored = dataset.id.read_direct_chunk(place)
+            if not skipped & 1 << at and not _inflates_to(stored, wanted):
+                raise EmubenchError(f"{path}: {name}: the chunk at {place} does not hold {wanted} bytes")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise EmubenchError(f"{path}: {name}: cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def _inflates_to(stored: bytes, n_bytes: int) -> bool:

@@ -184,6 +184,23 @@ def test_sound_chunks_of_every_kind_are_read(tmp_path, options, compression):
     assert all((found[split] == values).all() for split, values in given.items())
 
 
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_hdf5_damaged_anywhere_gives_one_line(tmp_path, libver):
+    path, rng = tmp_path / "f.h5", np.random.default_rng(2)
+    with h5py.File(path, "w", libver=libver) as file:
+        for split, shape in SHAPES.items():
+            file.create_dataset(f"{split}/forecast", data=rng.normal(size=shape).astype("f4"), compression="gzip")
+    whole, refused = path.read_bytes(), 0
+    for _ in range(60):
+        at = int(rng.choice([rng.integers(4096), len(whole) - 1 - rng.integers(2048)]))  # where the structure is
+        path.write_bytes(whole[:at] + bytes([int(rng.integers(256))]) + whole[at + 1 :])
+        try:
+            hdf5.read_forecast(path, SHAPES)
+        except EmubenchError:
+            refused += 1
+    assert refused > 5
+
+
 # --- npz --------------------------------------------------------------------------------------------------------------
 
 
