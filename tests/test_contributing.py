@@ -98,6 +98,7 @@ def test_a_plug_in_is_named_as_the_page_says(tmp_path, monkeypatch):
     assert jobs.baseline(name).knowledge == "none"
 
 
+@pytest.mark.slow
 def test_a_task_is_added(tmp_path):
     (description,), (recipe,) = (blocks("Add a task: a recipe", kind) for kind in ("toml", "bash"))
     (tmp_path / "my-task.toml").write_text(description)

@@ -129,7 +129,8 @@ def board(runs, tmp_path):  # noqa: F811
 
 
 def test_without_a_verified_row_nobody_is_ranked_and_the_page_says_why(board):
-    pages = build.render(read(board, "tiny"))
+    content = read(board, "tiny")
+    pages = build.render(content)
     assert NOBODY in Page(pages["index.html"]).text
     assert "emubench submit verify" in Page(pages["methods.html"]).text
     assert json.loads(pages["data/verified.json"]) == []
@@ -138,7 +139,7 @@ def test_without_a_verified_row_nobody_is_ranked_and_the_page_says_why(board):
         assert "skill_accuracy_low" in titles
         assert not [title for title in titles if "rank_" in title or "front" in title]
     assert not [a for a in Page(pages["index.html"]).all("circle") if a.get("class") == "front"]
-    text = build.with_tables(f"{build.BEGIN}\n{build.END}", read(board, "tiny"))
+    text = build.with_tables(f"{build.BEGIN}\n{build.END}", content)
     assert "Nobody is ranked yet" in text
     assert "| rank |" not in text
     assert text.count("`linear`") == 1  # the tiny board has the noisy track alone
@@ -147,14 +148,14 @@ def test_without_a_verified_row_nobody_is_ranked_and_the_page_says_why(board):
 def test_verified_rows_alone_are_ranked_on_the_page(board):
     rows = [scored("linear", 0.5), scored("persistence", 0.1)]
     publish(board, {"2026a": open_season()}, *rows)
-    pages = build.render(read(board, "tiny"))
+    content = read(board, "tiny")
+    pages = build.render(content)
     table_ = {(r["entry"], r["task"]): r for r in json.loads(pages["data/verified.json"])}
     assert placed(table_["linear", TASK]) == placed(table_["linear", None]) == (1, 1)
     assert placed(table_["persistence", TASK]) == (2, 2)
     assert "Nobody is ranked" not in pages["index.html"]
-    assert "Verified on the sealed data of season 2026a:" in build.with_tables(
-        f"{build.BEGIN}\n{build.END}", read(board, "tiny")
-    )
+    text = build.with_tables(f"{build.BEGIN}\n{build.END}", content)
+    assert "Verified on the sealed data of season 2026a:" in text
     assert "2026a" in Page(pages["entries/linear.html"]).text
     claimed = json.loads(pages["data/self_reported_standard.json"])
     assert {r["entry"] for r in claimed} == {"linear", "persistence"}  # still there, apart
@@ -165,10 +166,11 @@ def test_seasons_are_ranked_apart_and_the_newest_stands_first(board):
     seasons = {"old": open_season(opened="2026-01-01"), "fresh": open_season(opened="2026-11-01")}
     first, second = (verified("linear", [verified_row()], name=name) for name in seasons)
     publish(board, seasons, first, second)
-    frames = read(board, "tiny").verified
+    content = read(board, "tiny")
+    frames = content.verified
     assert list(frames) == ["fresh", "old"]
     assert [frame["rank_high"].tolist() for frame in frames.values()] == [[1, 1], [1, 1]]
-    index = build.render(read(board, "tiny"))["index.html"]
+    index = build.render(content)["index.html"]
     assert index.index("season fresh") < index.index("season old")
 
 
