@@ -30,17 +30,15 @@ from torch import Tensor, nn
 
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError, unknown
-from emubench.flows import FlowConfig, LearnedFlow, fit_innovation
+from emubench.flows import FlowConfig, LearnedFlow, check_polish, fit_innovation, polish_one_step
 from emubench.integrate import etdrk4_coefficients, etdrk4_step
 from emubench.networks import ProductMlp, RingField
 from emubench.task import Task
-from emubench.training import Descent, Log, masked_mse, polish
+from emubench.training import Descent, Log, masked_mse
 
 knowledge = "structure"
 LONGEST = 0.3
 """Lyapunov times that a training segment may last."""
-POLISHED = 4096
-"""Windows that the last iterations see, all at once; on rings sites of windows, twice as many."""
 SOLVERS = ("rk4", "dopri5", "dopri8", "bosh3", "adaptive_heun")
 
 
@@ -70,8 +68,7 @@ class Config(FlowConfig):
         for name in ("substeps", "tolerance", "coarse"):
             if not getattr(self, name) > 0:
                 raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
-        if self.polish < 0 or self.polish % 50:
-            raise EmubenchError(f"polish: {self.polish} where a multiple of 50 belongs")
+        check_polish(self.polish)
         if self.damping < 0 or self.continuity < 0:
             raise EmubenchError(f"damping {self.damping}, continuity {self.continuity}: both are at least 0")
 
@@ -233,11 +230,7 @@ def train(emulator: NeuralOde, data: Observations, config: Config, seed: int, lo
         batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         descent(shooting_loss(emulator, batch, horizon, segments, config.training_noise))
     if config.polish and emulator.encoder is None:
-        n_windows = 2 * POLISHED // emulator.n if emulator.ring else POLISHED
-        chosen = pool[torch.randperm(len(pool), generator=generator)[:n_windows], : config.window + 1]
-        one_step = check[:, : config.window + 1]
-        losses = (lambda: shooting_loss(emulator, chosen, 1, 1), lambda: shooting_loss(emulator, one_step, 1, 1))
-        polish(emulator, *losses, config.polish, log)
+        polish_one_step(emulator, pool, check, config.polish, generator, log)
     if emulator.growth:
         fit_innovation(emulator, pool, data)
 

@@ -152,8 +152,8 @@ def cloud_loss(flow: OtFlow, runs: Tensor, observed: Tensor, config: Config, gen
     for ours, theirs in pairs:
         theirs = theirs[~torch.isnan(theirs).any(-1)]
         if len(theirs):
-            drawn = (x[torch.randint(len(x), (config.points,), generator=generator)] for x in (ours, theirs))
-            losses.append(cloud_divergence(*drawn, config.cloud_blur**2, 1e-3, config.iterations))
+            x, y = (cloud[torch.randint(len(cloud), (config.points,), generator=generator)] for cloud in (ours, theirs))
+            losses.append(cloud_divergence(x, y, config.cloud_blur**2, 1e-3, config.iterations))
     return torch.stack(losses).mean() if losses else runs.sum() * 0
 
 

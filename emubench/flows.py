@@ -17,8 +17,10 @@ from emubench.emulator import step_forecast
 from emubench.errors import EmubenchError
 from emubench.networks import GatedMlp, GrowthField, RingField, WindowEncoder, pair_spectrum
 from emubench.task import Task
-from emubench.training import masked_mse
+from emubench.training import Log, masked_mse, polish
 
+POLISHED = 4096
+"""Windows that the last iterations see, all at once; on rings sites of windows, twice as many."""
 LARGEST = 6.0
 """In a filter states are kept within so many σ: one diverging member would make every covariance infinite."""
 
@@ -201,6 +203,22 @@ def rollout_loss(flow: LearnedFlow, batch: Tensor, n_steps: int, training_noise:
     if training_noise and flow.training:
         state = state + training_noise * torch.randn_like(state)
     return masked_mse(flow.unroll(state, n_steps)[..., : flow.n], batch[:, flow.window : flow.window + n_steps])
+
+
+def check_polish(n_iterations: int) -> None:
+    """Raise :class:`EmubenchError` unless :func:`polish_one_step` takes so many iterations."""
+    if n_iterations < 0 or n_iterations % 50:
+        raise EmubenchError(f"polish: {n_iterations} where a multiple of 50 belongs")
+
+
+def polish_one_step(
+    flow: LearnedFlow, pool: Tensor, check: Tensor, n_iterations: int, generator: torch.Generator, log: Log
+) -> None:
+    """Finish a fit to clean data by L-BFGS on the error of the next sample, over ``POLISHED`` windows of the pool."""
+    n_windows, length = 2 * POLISHED // flow.n if flow.ring else POLISHED, flow.window + 1
+    chosen = pool[torch.randperm(len(pool), generator=generator)[:n_windows], :length]
+    losses = (lambda: rollout_loss(flow, chosen, 1), lambda: rollout_loss(flow, check[:, :length], 1))
+    polish(flow, *losses, n_iterations, log)
 
 
 def signal_band(fields: Tensor, data: Observations) -> Tensor:
