@@ -121,6 +121,7 @@ def test_a_run_without_scores_or_with_others_is_refused(run, data, refused):
     assert "has no scores yet" in refused("bench", run, "--data", data)
 
 
+@pytest.mark.slow
 def test_growth_is_benched_in_samples_and_by_its_crps(data, tmp_path, monkeypatch):
     monkeypatch.setattr(throughput, "BATCHES", (1, 4))
     folder = jobs.train(jobs.Job("climatology", "kpz-noisy", "tiny"), data, tmp_path)

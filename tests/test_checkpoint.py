@@ -61,8 +61,9 @@ def whole(data, tmp_path_factory):
     return {name: jobs.train(job, data, out) for name, job in JOBS.items()}
 
 
-CUTS = [("noisy", (2,)), ("noisy", (5, 3)), ("noisy", (1,)), ("ring", (4,)), ("growth", (8,))]
-CUTS += [("polished", (6,)), ("polished", (9,)), ("polished", (10, 2)), ("polished", (4, 6, 2))]
+CUTS = [("noisy", (2,)), ("noisy", (5, 3)), ("noisy", (1,)), ("ring", (4,)), ("polished", (4, 6, 2))]
+LONG_CUTS = [("growth", (8,)), ("polished", (6,)), ("polished", (9,)), ("polished", (10, 2))]
+CUTS += [pytest.param(*cuts, marks=pytest.mark.slow) for cuts in LONG_CUTS]
 
 
 @pytest.mark.parametrize(("name", "cuts"), CUTS)

@@ -41,6 +41,7 @@ def test_no_block_is_left_unfollowed():
     assert found.count("") == len(found) / 2
 
 
+@pytest.mark.slow
 def test_a_model_is_submitted(tmp_path):
     recipe = blocks("Submit a model", "bash")[0]
     printed = follow(recipe, tmp_path)
@@ -71,6 +72,7 @@ def test_a_maintainer_verifies_a_model_which_gets_its_rank(tmp_path):
     assert season["secret"] == (tmp_path / "home" / "season-2026a.txt").read_text().strip()
 
 
+@pytest.mark.slow
 def test_a_baseline_is_added(tmp_path):
     (recipe,) = blocks("Add a baseline: one file", "bash")
     checkout(tmp_path)
@@ -111,6 +113,7 @@ def test_a_task_is_added(tmp_path):
     assert 0 < scores(tmp_path / "runs", "linear", "my-task")["valid_prediction_time"]["value"] < 10
 
 
+@pytest.mark.slow
 def test_a_metric_is_added(tmp_path):
     (code,), (recipe,) = (blocks("Add a metric: one file", kind) for kind in ("python", "bash"))
     checkout(tmp_path)

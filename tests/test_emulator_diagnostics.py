@@ -65,6 +65,7 @@ def test_a_stepper_of_the_true_system_has_its_spectrum(data):
         assert len(found.series[f"{prefix}standard_errors"]) == 3
 
 
+@pytest.mark.slow
 def test_a_slower_emulator_has_smaller_exponents(data):
     """One that advances by 0.04 where 0.05 is asked for: every exponent is 0.8 of the true one."""
     solver = LORENZ63.system.solver(0.02)

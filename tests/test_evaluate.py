@@ -185,7 +185,9 @@ def test_a_score_is_finished_after_averaging():
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["lorenz63-partial", "lorenz96-noisy", "kpz-noisy"])
+@pytest.mark.parametrize(
+    "name", ["lorenz63-partial", "lorenz96-noisy", pytest.param("kpz-noisy", marks=pytest.mark.slow)]
+)
 def test_scores_repeat_and_name_their_cases(data, name):
     task = tasks.get(name, "tiny")
     first, timing = evaluate.evaluate(Wanderer(), task, data, seed=3)
@@ -297,7 +299,11 @@ def test_every_chunk_has_a_random_stream_of_its_own(data, monkeypatch):
 
 @pytest.mark.parametrize(
     ("baseline", "name"),
-    [("persistence", "lorenz63-noisy"), ("linear", "lorenz96-partial"), ("persistence", "kpz-noisy")],
+    [
+        ("persistence", "lorenz63-noisy"),
+        ("linear", "lorenz96-partial"),
+        pytest.param("persistence", "kpz-noisy", marks=pytest.mark.slow),
+    ],
 )
 def test_a_forecast_file_scores_like_the_run_that_made_it(emubench, data, tmp_path, baseline, name):
     task = tasks.get(name, "tiny")

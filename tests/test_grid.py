@@ -191,6 +191,7 @@ def test_the_runs_are_those_of_train_and_score(whole, tmp_path):
     assert alone.items() <= results(whole / "runs").items()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_files(whole, file, tmp_path, emubench):
     command = ("run", file, "--data", tmp_path / "data", "--out", tmp_path / "runs", "--workers", 2, "--json")
     finished = emubench(*command)

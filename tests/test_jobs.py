@@ -300,7 +300,7 @@ def test_persistence_keeps_the_last_observation_and_knows_nothing_of_the_rest(da
         assert found[0, 0][hidden].tolist() == pytest.approx([float(fill)] * int(hidden.sum()))
 
 
-@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-partial"])
+@pytest.mark.parametrize("name", ["lorenz63-noisy", pytest.param("lorenz96-partial", marks=pytest.mark.slow)])
 def test_every_baseline_trains_through_its_job(data, tmp_path, name):
     for baseline in jobs.baseline_names():
         folder = jobs.train(small(baseline, name), data, tmp_path)

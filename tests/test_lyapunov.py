@@ -112,6 +112,7 @@ def test_the_sum_of_lorenz96_is_minus_n():
     assert spectrum.sum.value == pytest.approx(-7, abs=3e-5)
 
 
+@pytest.mark.slow
 def test_four_sites_of_lorenz96_are_periodic():
     """λ₁ = 0; growth along the orbit can be linear in time, so that a run of T reads up to ln T / T."""
     system = systems.get("lorenz96", n_sites=4)
@@ -120,6 +121,7 @@ def test_four_sites_of_lorenz96_are_periodic():
     assert spectrum[1].value < -0.05
 
 
+@pytest.mark.slow
 def test_a_stepper_around_the_true_system_has_its_spectrum():
     system = systems.get("lorenz96", n_sites=6, forcing=8.0, climate=systems.get("lorenz96").climate)
     direct = lyapunov_spectrum(system, 3, duration=8, n_replicas=24, step=0.025, spin_up=20, settling=4)

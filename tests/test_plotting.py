@@ -345,6 +345,7 @@ def test_no_display_is_needed(tmp_path):
     assert (tmp_path / "plots" / "partial-throughput.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_the_ladder_is_drawn_where_something_was_benched(tmp_path):
     for i, (baseline, quality) in enumerate((("linear", 0.1), ("net", 0.8), ("worse", 0.4))):
         run = write_run(tmp_path / "runs", baseline, "lorenz63-noisy", quality)

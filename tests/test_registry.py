@@ -143,7 +143,8 @@ def test_a_system_is_added_by_adding_one_file(tmp_path: Path):
     assert (run.returncode, run.stdout) == (0, "unknown system 'roessler': did you mean rossler?\n"), run.stderr
 
 
-@pytest.mark.parametrize("track", ["partial", pytest.param("clean", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("track", ["partial", "clean"])
 def test_an_added_system_is_generated_verified_trained_and_scored(tmp_path: Path, track: str):
     copied_package(tmp_path)
     program = f"""

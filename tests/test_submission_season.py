@@ -171,6 +171,7 @@ def test_seasons_that_are_none_are_refused(refused, board, secret_file, text):
 # --- verifying --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_season_from_its_opening_to_verification_by_anyone(
     emubench, board, secret_file, two_tasks, tmp_path, monkeypatch
 ):

@@ -74,7 +74,11 @@ def test_a_wrong_term_fails_a_fact(cls, fact):
     assert fact in failing_facts(cls)
 
 
-@pytest.mark.parametrize("cls", [Lorenz63, Lorenz96, KuramotoSivashinsky, KPZ], ids=lambda cls: cls.name)
+@pytest.mark.parametrize(
+    "cls",
+    [Lorenz63, Lorenz96, KuramotoSivashinsky, pytest.param(KPZ, marks=pytest.mark.slow)],
+    ids=lambda cls: cls.name,
+)
 def test_the_right_terms_fail_none_at_the_same_size(cls):
     assert failing_facts(cls) == set()
 

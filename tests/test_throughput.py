@@ -159,6 +159,7 @@ def test_chaos_may_part_forecasts_but_not_at_once_and_not_into_rest():
         check_equal("net", TASK, failed.nan_to_num(0.0), one, 1e-6)
 
 
+@pytest.mark.slow
 def test_rollouts_alone_leave_out_the_start(monkeypatch):
     monkeypatch.setattr(throughput, "BATCHES", (1, 4))
 

@@ -49,6 +49,7 @@ def test_the_right_tail_is_that_of_the_airy_function(law):
         assert density[np.flatnonzero(s == at)[0]] == pytest.approx(airy(at)[0] / 2, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_largest_eigenvalue_of_random_matrices_follows_it():
     n, rng, largest = 200, np.random.default_rng(0), []
     for _ in range(400):

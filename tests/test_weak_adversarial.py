@@ -248,6 +248,7 @@ def test_lag_covariances_use_observed_pairs_only():
     assert torch.allclose(exact[1, 0], exact[1, 5].roll(-5), atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [0.0, 3.0])
 def test_a_fixed_lag_smoother_is_better_than_the_filter(radius):
     """Shifted waves on a ring, a known model: later observations help; without lag it is the filter itself."""
@@ -350,7 +351,11 @@ def configured(name: str, **settings):
 
 @pytest.mark.parametrize("objective", module.OBJECTIVES)
 @pytest.mark.parametrize(
-    "name", ["lorenz63-noisy", "lorenz63-scarce", "lorenz96-partial", "kuramoto_sivashinsky-noisy", "kpz-partial"]
+    "name",
+    [
+        *("lorenz63-noisy", "lorenz63-scarce", "kpz-partial"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("lorenz96-partial", "kuramoto_sivashinsky-noisy")),
+    ],
 )
 def test_it_trains_forecasts_and_is_saved_on_every_kind_of_task(data, tmp_path, name, objective):
     task, flow, config = configured(name, rounds=1, filtered=(2, 96), objective=objective)

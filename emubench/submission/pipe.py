@@ -27,6 +27,10 @@ class PipeError(Exception):
     """The other side hung, died, or sent what it should not; the message is for people."""
 
 
+class Died(PipeError):
+    """The other side reads, or writes, no more."""
+
+
 def write(descriptor: int, content: memoryview, deadline: float) -> None:
     """Write all of ``content`` to a non-blocking pipe until ``deadline`` (of :func:`time.monotonic`)."""
     while content:
@@ -36,7 +40,7 @@ def write(descriptor: int, content: memoryview, deadline: float) -> None:
         except BlockingIOError:
             continue
         except OSError:
-            raise PipeError("died") from None
+            raise Died("died") from None
 
 
 def read(descriptor: int, n: int, deadline: float) -> bytearray:
@@ -49,7 +53,7 @@ def read(descriptor: int, n: int, deadline: float) -> bytearray:
         except BlockingIOError:
             continue
         if not piece:
-            raise PipeError("died")
+            raise Died("died")
         content += piece
     return content
 
