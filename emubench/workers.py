@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
+from typing import Any
 
 
 def _obey_the_parent(devices: SimpleQueue[str] | None) -> None:
@@ -23,10 +25,35 @@ def _obey_the_parent(devices: SimpleQueue[str] | None) -> None:
     signal.signal(signal.SIGTERM, _leave)
 
 
+_TIDYING = 5.0  # seconds in which a worker that was told to leave isn't told again, lest it leave its tidying too
+_told: float | None = None  # when this worker was told to leave
+
+
 def _leave(*_: object) -> None:
-    """Exit; where that can't pass (inside a finaliser or a callback of C), without a word, until the next signal."""
+    """Exit; where that can't pass (inside a finaliser or a callback of C), without a word, until the next signal.
+
+    The parent and the pool's own watch over broken workers both send signals: the second of them is no news.
+    """
+    global _told
+    if _told is not None and time.monotonic() - _told < _TIDYING:
+        return
+    _told = time.monotonic()
     sys.unraisablehook = lambda _: None
     sys.exit(1)
+
+
+def _work(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """The function's result; a worker that was told to leave ends here, tidied up, before it takes more work."""
+    try:
+        return function(*arguments, **options)
+    finally:
+        if _told is not None:
+            os._exit(1)
+
+
+class _Pool(ProcessPoolExecutor):
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(_work, fn, *args, **kwargs)
 
 
 @contextmanager
@@ -39,13 +66,13 @@ def worker_pool(n: int, devices: Sequence[str] = ()) -> Iterator[ProcessPoolExec
     left = multiprocessing.SimpleQueue() if devices else None
     for device in devices:
         left.put(device)  # type: ignore[union-attr]
-    pool = ProcessPoolExecutor(n, initializer=_obey_the_parent, initargs=(left,))
+    pool = _Pool(n, initializer=_obey_the_parent, initargs=(left,))
     try:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
-            while process.is_alive():  # each time it leaves what it is at, and may have fetched more
+            while process.is_alive():
                 process.terminate()
                 process.join(1)
         raise

@@ -162,6 +162,7 @@ def sleep_and_tidy(path) -> None:
         path.touch()
         time.sleep(60)
     finally:
+        time.sleep(1.2)  # longer than the pool waits before it asks again
         path.unlink()
 
 
