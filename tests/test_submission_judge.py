@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,26 @@ def test_knowledge_is_the_method_s(refused, entry, data):  # noqa: F811
     sign_again(entry)
     line = refused("submit", "run", entry, "--data", data)
     assert "knowledge: 'none', where linear says 'structure'" in line
+
+
+def test_a_card_s_config_is_the_defaults_with_the_overrides(refused, entry, data):  # noqa: F811
+    edit_json(entry / SEED / "card.json", lambda c: c["config"].update(ridges=[1.0]))
+    sign_again(entry)
+    line = refused("submit", "run", entry, "--data", data)
+    assert "card.json: config: ridges: [1.0], where linear's defaults and entry.toml's overrides give [" in line
+
+
+def test_a_time_limit_ends_its_block_and_nothing_after():
+    before = signal.getsignal(signal.SIGALRM)
+    begun = time.monotonic()
+    with pytest.raises(EmubenchError, match="too long"), judge.time_limit(0.05, "too long"):
+        time.sleep(10)
+    assert time.monotonic() - begun < 5
+    with judge.time_limit(0.05, "too long"):
+        pass
+    time.sleep(0.1)
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_a_forecast_entry_is_scored_in_the_open_division(emubench, data, tmp_path):

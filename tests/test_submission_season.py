@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import time
 import tomllib
 from pathlib import Path
 
@@ -220,6 +221,14 @@ def test_a_claim_outside_the_judge_s_interval_is_named(board, entry, secret_file
     (fault,) = verify._keep(lied, tmp_path / "v.json", again=False).faults
     assert "1 is published, 2 was found" in fault
     assert verify.read(tmp_path.parent) == []
+
+
+def test_a_training_beyond_its_time_is_refused(refused, emubench, board, entry, secret_file, monkeypatch):  # noqa: F811
+    assert emubench("season", "new", "2026a", "--board", board, "--task", TASK, "--size", "tiny").status == 0
+    monkeypatch.setattr(jobs.baseline("linear"), "train", lambda *_: time.sleep(30))
+    line = refused("submit", "verify", entry, "--season", "2026a", "--board", board, "--train-seconds", "1")
+    assert f"{entry}: training on {TASK} takes more than 1 s (--train-seconds)" in line
+    assert not (board / "verified").exists()
 
 
 def test_what_cannot_be_verified_is_refused(refused, emubench, board, entry, secret_file):  # noqa: F811

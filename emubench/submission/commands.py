@@ -125,6 +125,7 @@ def verify(
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=16, help="Fewer than three are a checkpoint.")] = 3,
     only: Annotated[list[str] | None, typer.Option("--task", help="Of the season's tasks, these alone.")] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, max=256)] = 1,
+    train_seconds: Annotated[float, typer.Option("--train-seconds", min=1, help="Limit of one training.")] = 3600.0,
     again: Annotated[bool, typer.Option("--again", help="Replace rows that are there already.")] = False,
     json: Json = False,
 ) -> None:
@@ -135,10 +136,12 @@ def verify(
 
     Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench submit verify leaderboard/entries/linear --season 2026a
     """
+    from emubench.submission import judge
     from emubench.submission import verify as verifying
 
+    limits = judge.Limits(threads=threads, train_seconds=train_seconds)
     with progress(folder.name) as show:
-        found = verifying.verify(folder, board, name, seeds, only, threads, again, show)
+        found = verifying.verify(folder, board, name, seeds, only, limits, again, show)
     if json:
         print_json(found.as_json())
     else:

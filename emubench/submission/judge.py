@@ -7,13 +7,15 @@ which are scored as failures, with the reason kept; then the next entry is score
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +39,14 @@ ROUND_OFF = 0.1
 
 @dataclass(frozen=True)
 class Limits:
-    """What a judged emulator may take: seconds to load, seconds per call, bytes beyond torch's own, threads."""
+    """What a judged emulator may take: seconds to load, per call and to train, bytes beyond torch's own, threads."""
 
     start_seconds: float = 300.0
     call_seconds: float = 1800.0
     memory_bytes: int = 8 * 2**30
     threads: int = 1
+    train_seconds: float = 3600.0
+    """Of one training: the stated budget is 5 minutes on two cores, the rest is for slower machines."""
 
 
 class JudgedEmulator:
@@ -175,10 +179,41 @@ def judge_place(
     return Judgement(task.name, seed, evaluate.score_forecast(path, task, data, progress), {})
 
 
-def check_knowledge(folder: Path, entry: Entry) -> None:
-    """Raise :class:`EmubenchError` unless the entry declares what its method's file does."""
-    if entry.method != FORECASTS and (known := jobs.baseline(entry.method).knowledge) != entry.knowledge:
+@contextlib.contextmanager
+def time_limit(seconds: float, refusal: str) -> Iterator[None]:
+    """Raise :class:`EmubenchError` in the block once it has lasted too long, from the main thread alone (SIGALRM)."""
+
+    def stop(*_: object) -> None:
+        raise EmubenchError(refusal)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second: one may fall into a finaliser and be lost
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def check_method(folder: Path, entry: Entry) -> None:
+    """Raise :class:`EmubenchError` unless the entry declares what its method's file does.
+
+    That is the file's ``knowledge``, and in every card the settings that its defaults and the ``overrides`` give.
+    """
+    if entry.method == FORECASTS:
+        return
+    if (known := jobs.baseline(entry.method).knowledge) != entry.knowledge:
         raise EmubenchError(f"{folder}/entry.toml: knowledge: {entry.knowledge!r}, where {entry.method} says {known!r}")
+    for task in entry.tasks():
+        job = jobs.Job(entry.method, task, entry.size, overrides=entry.overrides.get(task, {}))
+        config = json.loads(json.dumps(dataclasses.asdict(job.config())))
+        for seed in entry.seeds:
+            path = folder / task / f"seed-{seed}" / "card.json"
+            stated = schema.read_json(schema.Card, path, check.MAX_BYTES["card.json"]).config
+            for name in sorted(config.keys() | stated.keys()):
+                if (one := stated.get(name)) != (two := config.get(name)):
+                    found = f"{one!r}, where {entry.method}'s defaults and entry.toml's overrides give {two!r}"
+                    raise EmubenchError(f"{path}: config: {name}: {found[:200]}")
 
 
 def false_claims(path: Path, claimed: schema.ScoreFile, found: schema.ScoreFile) -> list[str]:

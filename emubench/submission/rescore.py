@@ -73,7 +73,7 @@ def rescore(
     Raises :class:`~emubench.errors.EmubenchError` for an entry that does not pass the check, and for missing data.
     """
     entry = check.require(folder)
-    judge.check_knowledge(folder, entry)
+    judge.check_method(folder, entry)
     ladder_seconds = min(60.0, 30 * bench_seconds)
     options = benches.Options(threads=limits.threads, seconds=bench_seconds, ladder_seconds=ladder_seconds)
     session, found = benches.Session(data, options), []

@@ -112,7 +112,7 @@ def verify(
     name: str,
     n_seeds: int = 3,
     only: list[str] | None = None,
-    threads: int = 1,
+    limits: judge.Limits = judge.Limits(),
     again: bool = False,
     progress: judge.Progress | None = None,
 ) -> Finding:
@@ -120,7 +120,7 @@ def verify(
     entry = check.require(folder)
     if entry.division != "standard":
         raise EmubenchError(f"{folder}: of the open division; only standard entries are verified")
-    judge.check_knowledge(folder, entry)
+    judge.check_method(folder, entry)
     opened = season.get(board, name)
     if opened.emubench_version != __version__:
         raise EmubenchError(f"season {name} is of emubench {opened.emubench_version}, and this is {__version__}")
@@ -129,7 +129,6 @@ def verify(
         raise EmubenchError(f"{folder}: none of its tasks is one of season {name}: {', '.join(opened.tasks)}")
     seed, rows = season.seed_of(board, name), []
     seeds = entry.seeds[:n_seeds] if len(entry.seeds) >= n_seeds else list(range(n_seeds))
-    limits = judge.Limits(threads=threads)
     with tempfile.TemporaryDirectory(prefix="emubench-season-") as temporary:
         for task_name in wanted:
             task, data = tasks.get(task_name, opened.size), Path(temporary) / "data"
@@ -142,7 +141,7 @@ def verify(
         commitment=opened.commitment,
         entry=entry.name,
         method=entry.method,
-        judge=f"{hardware.processor()}, {threads} thread(s)",
+        judge=f"{hardware.processor()}, {limits.threads} thread(s)",
         rows=rows,
     )
     return _keep(verified, board / "verified" / name / f"{entry.name}.json", again)
@@ -162,7 +161,9 @@ def _row(
         overrides = dict(entry.overrides.get(task.name, {}))
         job = jobs.Job(entry.method, task.name, task.size, seed, limits.threads, overrides)
         check_size(folder, job)
-        run = jobs.train(job, data, data.parent / "runs", progress)
+        refusal = f"{folder}: training on {task.name} takes more than {limits.train_seconds:g} s (--train-seconds)"
+        with judge.time_limit(limits.train_seconds, refusal):
+            run = jobs.train(job, data, data.parent / "runs", progress)
         judged = judge.judge_run(run, task, data, seed, limits, progress)
         speed = float(judged.timing["lyapunov_times_per_second"])
         runs.append(compared.Run(run, jobs.read_card(run), judged.result.scores, speed, entry.name))
