@@ -61,7 +61,7 @@ class Oracle(nn.Module):
         def step(states: Tensor) -> Tensor:
             flat = states.flatten(0, 1).numpy()
             streams = list(rng.spawn(len(flat))) if self.system.stochastic else []
-            return torch.from_numpy(self.solver.solve(flat, 1, streams)[:, -1]).reshape(states.shape)
+            return torch.from_numpy(self.solver.solve(flat, 1, streams)[:, -1]).to(states.dtype).reshape(states.shape)
 
         return step
 

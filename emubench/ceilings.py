@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from emubench.hardware import synchronise
-from emubench.kernels._simd import LANES, jit, load, store
+from emubench.kernels._simd import jit, lanes, load, store
 
 FMAS = 1_000_000
 COPY = 2**26
@@ -46,13 +46,9 @@ def least_seconds(function: Callable[..., object], arguments: list[tuple], round
 
 @cache
 def flops_per_second(threads: int, dtype: str = "float64") -> float:
-    """Of a loop of independent vector multiply-adds, on ``threads`` threads.
-
-    In single precision twice as many, as a register holds twice as many numbers.
-    """
-    if dtype == "float32":
-        return 2 * flops_per_second(threads)
-    return threads * FMAS * 8 * LANES * 2 / least_seconds(_fma, [(np.ones(8 * LANES), FMAS) for _ in range(threads)])
+    """Of a loop of independent vector multiply-adds, on ``threads`` threads."""
+    numbers = 8 * lanes(np.dtype(dtype))
+    return threads * FMAS * numbers * 2 / least_seconds(_fma, [(np.ones(numbers, dtype), FMAS) for _ in range(threads)])
 
 
 @cache

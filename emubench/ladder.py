@@ -120,10 +120,10 @@ def _limit(task: Task, setting: Setting, path: str, offline: Scenario) -> Limit 
     """How near a kernel without a filter comes to the device's ceilings."""
     sites = {"n_sites": setting.sites} if setting.sites else {}
     system = dataclasses.replace(task.system, **sites)
-    work = limits.solver_work(system, setting.scheme, setting.steps, offline.batch * task.test_steps)
+    work = limits.solver_work(system, setting.scheme, setting.steps, offline.batch * task.test_steps, setting.dtype)
     if work is None or path != "kernel" or setting.start != "sample":
         return None
-    return limits.limit(work, offline.seconds.median, torch.get_num_threads(), "float64")
+    return limits.limit(work, offline.seconds.median, torch.get_num_threads(), setting.dtype)
 
 
 def measure(

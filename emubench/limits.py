@@ -67,7 +67,9 @@ def count(call: Callable[[], object]) -> tuple[int, int]:
     return counter.flops, counter.bytes
 
 
-def solver_work(system: System, scheme: str, steps: int, samples: int = 1) -> tuple[float, float] | None:
+def solver_work(
+    system: System, scheme: str, steps: int, samples: int = 1, dtype: str = "float64"
+) -> tuple[float, float] | None:
     """Operations and bytes of ``samples`` samples of a trajectory by a kernel, by the textbook's formula.
 
     Bytes are those of the samples that are written: between them a kernel keeps its block in registers or cache.
@@ -86,7 +88,7 @@ def solver_work(system: System, scheme: str, steps: int, samples: int = 1) -> tu
         per_step = transforms + stages * n + (46 if stages == 4 else 8) * (n // 2 + 1)
     else:
         return None
-    return float(samples * steps * per_step), float(samples * n * 8)
+    return float(samples * steps * per_step), float(samples * n * np.dtype(dtype).itemsize)
 
 
 def limit(work: tuple[float, float], seconds: float, threads: int, dtype: str) -> Limit:

@@ -79,7 +79,7 @@ class Setting:
 
 
 class SettingSolver:
-    """A setting's solver: our kernel in double precision where there is one, else the reference integrators.
+    """A setting's solver: our kernel where there is one, else the reference integrators; samples are in its precision.
 
     On a GPU: one fused kernel for the Lorenz systems, else the reference integrators as a CUDA graph of a sample
     interval; states come from the host and samples go back to it. What blows up comes out as NaN or infinity: a
@@ -90,7 +90,7 @@ class SettingSolver:
         self.full, self.setting, self.device = system, setting, device
         changes = {"n_sites": setting.sites} if setting.sites else {}
         self.system = dataclasses.replace(system, solver_step=system.sample_interval / setting.steps, **changes)
-        on_cpu = device.type == "cpu" and setting.dtype == "float64"
+        on_cpu = device.type == "cpu" and (setting.dtype == "float64" or not system.stochastic)
         self.fast = kernels.find(self.system) if on_cpu and setting.scheme in _schemes(self.system) else None
         if device.type == "cuda" and setting.scheme == "rk4" and _cuda().supports(self.system):
             self.fast = _cuda().rollout
@@ -98,7 +98,7 @@ class SettingSolver:
 
     def solve(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
         """On as many threads as torch uses."""
-        states = np.ascontiguousarray(states, dtype=np.float64)
+        states = np.ascontiguousarray(states, dtype=self.setting.dtype)
         with np.errstate(all="ignore"):
             return self._by_torch(states, n_samples, rngs) if self.fast is None else self._fast(states, n_samples, rngs)
 
@@ -107,7 +107,7 @@ class SettingSolver:
         assert fast is not None
         scheme = {} if self.setting.scheme == self.system.schemes[0] else {"scheme": self.setting.scheme}
         if self.device.type == "cuda":
-            return fast(self.system, states.astype(self.setting.dtype), n_samples, rngs).astype(np.float64)
+            return fast(self.system, states, n_samples, rngs)
         if n_threads == 1:
             return fast(self.system, states, n_samples, rngs, **scheme)
         size = max(1, -(-len(states) // (n_threads * kernels.WHOLE_BLOCKS))) * kernels.WHOLE_BLOCKS
@@ -131,14 +131,14 @@ class SettingSolver:
             for _ in range(n_samples):
                 current = advance(current).clone()
                 samples.append(current)
-            return torch.stack(samples, dim=1).double().cpu().numpy()
+            return torch.stack(samples, dim=1).cpu().numpy()
         for _ in range(n_samples):
             drawn = noise.normals(noise.seeds(rngs, self.setting.steps), int(np.prod(self.system.shape)))
             drawn = drawn.reshape(-1, self.setting.steps, *self.system.shape)
             for xi in torch.from_numpy(drawn).to(self.device, dtype).unbind(1):
                 current = step(current, xi)
             samples.append(current)
-        return torch.stack(samples, dim=1).double().cpu().numpy()
+        return torch.stack(samples, dim=1).cpu().numpy()
 
     def restrict(self, states: np.ndarray) -> np.ndarray:
         """The lower Fourier modes, where the setting has fewer sites."""
@@ -188,12 +188,13 @@ def halvings(n: int) -> list[int]:
 def settings(task: Task) -> list[Setting]:
     """The ladder of a task, the cheap end first.
 
-    The truth's scheme from its own step down to one step per sample, in double and (at its coarse end) in single
-    precision; the cheaper schemes with up to 8 steps per sample; on half the sites and fewer where these resolve the
-    same equation, which a partial differential equation's do (``length``; fewer sites of Lorenz-96 are another
-    system, and kpz's lattice is its definition). Where observations are noisy, up to 4 steps of the truth's scheme,
-    half the sites and Heun also behind a small and the whole filter, whose cost is nearly all of theirs: the most
-    accurate ones first. Where observations have gaps, only so.
+    The truth's scheme from its own step down to one step per sample; the cheaper schemes with up to 8 steps per sample;
+    on half the sites and fewer where these resolve the same equation, which a partial differential equation's do
+    (``length``; fewer sites of Lorenz-96 are another system, and kpz's lattice is its definition); of deterministic
+    systems all these with up to 8 steps also in single precision. Where observations are noisy only up to 2 steps, as a
+    noisy start is worth no more; but up to 4 steps of the truth's scheme, half the sites and Heun behind a small and
+    the whole filter, whose cost is nearly all of theirs: the most accurate ones first. Where observations have gaps,
+    only so.
     """
     system, observation = task.system, task.observation
     own, *cheaper = system.schemes
@@ -202,11 +203,12 @@ def settings(task: Task) -> list[Setting]:
     found = [Setting(own, n) for n in steps]
     if not system.stochastic:
         found += [Setting(scheme, n) for scheme in cheaper for n in coarse]
-        found += [Setting(own, n, dtype="float32") for n in coarse[:2]]
     if "length" in system.parameters():
         for sites in halvings(system.shape[0])[1:]:
             if sites % 2 == 0 and sites > 3 * getattr(system, "n_unstable", 1):
                 found += [Setting(own, n, sites=sites) for n in coarse]
+    if not system.stochastic:
+        found += [dataclasses.replace(s, dtype="float32") for s in found if s.steps <= 8]
     found.sort(key=lambda s: s.steps)
     if observation.noise == 0 and task.full_state:
         return found
@@ -215,4 +217,5 @@ def settings(task: Task) -> list[Setting]:
     fewer = [s for s in exact if s.sites == system.shape[0] // 2 and s.steps <= 2]
     cheap = [s for s in found if s.scheme == "heun" and s.steps <= 2]
     behind = [dataclasses.replace(s, start=start) for s in (*whole, *fewer, *cheap) for start in ("small", "filter")]
-    return (found if observation.fraction == 1 and task.full_state else []) + behind
+    direct = observation.fraction == 1 and task.full_state
+    return [s for s in found if direct and s.steps <= 2] + behind

@@ -65,6 +65,18 @@ def test_equal_to_the_reference(name, parameters):
     assert np.array_equal(state, before)
 
 
+@pytest.mark.parametrize(("name", "parameters"), [p for p in PARAMETERS if "kpz" not in str(p.id)])
+def test_single_precision_is_the_same_but_for_its_rounding(name, parameters):
+    system = systems.get(name, **parameters)
+    fast, state = kernels.find(system), start(system, 19)
+    exact, single = fast(system, state, 3, []), fast(system, state.astype(np.float32), 3, [])
+    assert single.dtype == np.float32
+    error = np.abs(single - exact).max() / np.abs(exact).max()
+    assert 1e-9 < error < 1e-5, error
+    for n in (1, 3):  # in a block with others, or with copies of itself
+        assert np.array_equal(fast(system, state[:n].astype(np.float32), 3, []), single[:n])
+
+
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS)
 def test_generators_are_left_where_the_reference_leaves_them(name, parameters):
     system = systems.get(name, **parameters)

@@ -1,7 +1,8 @@
 """Fast CPU paths, one file per system, equal to the reference integrators up to rounding.
 
 ``emubench/kernels/<system>.py`` defines ``rollout(system, state, n_samples, rngs) -> samples`` with the signature
-and the draws of :func:`emubench.integrate.reference_rollout`, and ``supports(system) -> bool``.
+and the draws of :func:`emubench.integrate.reference_rollout`, and ``supports(system) -> bool``. Float32
+states are advanced in single precision by the kernels of deterministic systems.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from emubench.system import System
 
 Rollout = Callable[[System, np.ndarray, int, list[np.random.Generator]], np.ndarray]
 
-WHOLE_BLOCKS = 32
+WHOLE_BLOCKS = 64
 """A multiple of every kernel's block of trajectories."""
 
 

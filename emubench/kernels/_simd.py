@@ -1,11 +1,12 @@
-"""Vectors of 8 lanes for numba, one trajectory per lane.
+"""Vectors of 64 bytes for numba, one trajectory per lane: 8 doubles, or 16 singles.
 
 Written out as vectors, a kernel has no scalar remainder loop and no run-time aliasing check, and all lanes see the same
 instructions: the bytes of a trajectory depend neither on its lane nor on its neighbours, nor on the batch size.
 
-Inside ``@jit`` functions: ``load(array, i)`` and ``store(array, i, v)`` access the 8 doubles at ``array[8 i]`` of a
-flat array; vectors add, subtract and multiply with each other and with floats. On a CPU with narrower registers LLVM
-splits them. Multiplications and additions may be fused, alike in all lanes (``contract``).
+Inside ``@jit`` functions: ``load(array, i)`` and ``store(array, i, v)`` access the 8 doubles at ``array[8 i]`` (the 16
+singles at ``array[16 i]``) of a flat array; vectors add, subtract and multiply with each other and with floats, which
+are rounded to their precision. On a CPU with narrower registers LLVM splits them. Multiplications and additions may be
+fused, alike in all lanes (``contract``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 from numba.extending import intrinsic, models, register_model
 
 LANES = 8
-"""Trajectories in a vector."""
+"""Trajectories in a vector of doubles."""
+SINGLES = 2 * LANES
+"""Trajectories in a vector of singles."""
 
 
 def _forget_stale_code() -> None:
@@ -44,6 +47,7 @@ def _forget_stale_code() -> None:
 
 _forget_stale_code()
 _DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
+_SINGLES = ir.VectorType(ir.FloatType(), SINGLES)
 _WORDS = ir.VectorType(ir.IntType(64), LANES)
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
@@ -54,17 +58,20 @@ strict_jit: Callable[..., Any] = functools.partial(numba.njit, fastmath=False, *
 
 
 class VectorType(types.Type):
-    """Numba type of 8 doubles (``vector``) or of 8 unsigned 64-bit words (``words``)."""
+    """Numba type of 8 doubles (``vector``), of 16 singles (``singles``) or of 8 unsigned 64-bit words (``words``)."""
 
 
 vector = VectorType(name=f"vector{LANES}")
+singles = VectorType(name=f"singles{SINGLES}")
 words = VectorType(name=f"words{LANES}")
+_MADE_OF = {vector: _DOUBLES, singles: _SINGLES, words: _WORDS}
+_OF_ARRAYS = {types.float64: vector, types.float32: singles, types.uint64: words}
 
 
 @register_model(VectorType)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm, fe_type) -> None:
-        super().__init__(dmm, fe_type, _DOUBLES if fe_type == vector else _WORDS)
+        super().__init__(dmm, fe_type, _MADE_OF[fe_type])
 
 
 def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,9 +80,11 @@ def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _splat(builder, value, to):
-    single = builder.insert_element(ir.Constant(to, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(single, ir.Constant(to, ir.Undefined), mask)
+    if to == _SINGLES and value.type == ir.DoubleType():
+        value = builder.fptrunc(value, ir.FloatType())
+    first = builder.insert_element(ir.Constant(to, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), to.count), [0] * to.count)
+    return builder.shuffle_vector(first, ir.Constant(to, ir.Undefined), mask)
 
 
 def _operator(op, instruction: str, kind: VectorType, scalars: tuple[types.Type, ...]) -> None:
@@ -83,7 +92,7 @@ def _operator(op, instruction: str, kind: VectorType, scalars: tuple[types.Type,
     pairs = [(kind, kind), *((kind, s) for s in scalars), *((s, kind) for s in scalars)]
     register: Any = infer_global(op)
     register(type("_Typing", (ConcreteTemplate,), {"cases": [signature(kind, *pair) for pair in pairs]}))
-    to = _DOUBLES if kind == vector else _WORDS
+    to = _MADE_OF[kind]
 
     def lower(context, builder, sig, args):
         lhs, rhs = (a if t == kind else _splat(builder, a, to) for a, t in zip(args, sig.args, strict=True))
@@ -95,6 +104,7 @@ def _operator(op, instruction: str, kind: VectorType, scalars: tuple[types.Type,
 
 for _op, _instruction in {"add": "fadd", "sub": "fsub", "mul": "fmul", "truediv": "fdiv"}.items():
     _operator(getattr(operator, _op), _instruction, vector, (types.float64,))
+    _operator(getattr(operator, _op), _instruction, singles, (types.float64, types.float32))
 _INTEGER = {"add": "add", "sub": "sub", "xor": "xor", "or_": "or_", "lshift": "shl", "rshift": "lshr"}
 for _op, _instruction in _INTEGER.items():
     _operator(getattr(operator, _op), _instruction, words, (types.int64, types.uint64))
@@ -125,37 +135,42 @@ def as_doubles(typingctx, x):
 
 def _pointer(context, builder, array_type, array, index):
     data = context.make_array(array_type)(context, builder, array).data
-    offset = builder.mul(index, ir.Constant(index.type, LANES))
-    to = _DOUBLES if array_type.dtype == types.float64 else _WORDS
+    to = _MADE_OF[_OF_ARRAYS[array_type.dtype]]
+    offset = builder.mul(index, ir.Constant(index.type, to.count))
     return builder.bitcast(builder.gep(data, [offset]), to.as_pointer())
 
 
 @_intrinsic
 def load(typingctx, array, index):
-    """The vector at ``array[8 index : 8 index + 8]``."""
+    """The vector at ``array[8 index : 8 index + 8]`` (singles: 16)."""
 
     def codegen(context, builder, sig, args):
         value = builder.load(_pointer(context, builder, sig.args[0], *args))
-        value.align = 8
+        value.align = sig.args[0].dtype.bitwidth // 8
         return value
 
-    return (vector if array.dtype == types.float64 else words)(array, types.intp), codegen
+    return _OF_ARRAYS[array.dtype](array, types.intp), codegen
 
 
 @_intrinsic
 def store(typingctx, array, index, value):
-    """Write ``value`` to ``array[8 index : 8 index + 8]``."""
+    """Write ``value`` to ``array[8 index : 8 index + 8]`` (singles: 16)."""
 
     def codegen(context, builder, sig, args):
         instruction = builder.store(args[2], _pointer(context, builder, sig.args[0], *args[:2]))
-        instruction.align = 8
+        instruction.align = sig.args[0].dtype.bitwidth // 8
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector if array.dtype == types.float64 else words), codegen
+    return types.void(array, types.intp, _OF_ARRAYS[array.dtype]), codegen
 
 
-def aligned(n_vectors: int) -> np.ndarray:
+def lanes(dtype: np.dtype) -> int:
+    """Trajectories in a vector of ``dtype``."""
+    return SINGLES if dtype == np.float32 else LANES
+
+
+def aligned(n_vectors: int, dtype: Any = np.float64) -> np.ndarray:
     """Uninitialised flat work space for ``n_vectors`` vectors, on a cache-line boundary."""
-    raw = np.empty(n_vectors * LANES + 8)
-    start = (-raw.ctypes.data % 64) // 8
-    return raw[start : start + n_vectors * LANES]
+    raw = np.empty((n_vectors + 1) * 64, dtype=np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + n_vectors * 64].view(dtype)

@@ -65,7 +65,7 @@ def rollout(
         seeds = lane_seeds([rngs[b] for b in trajectories], steps)
         run(block, samples, seeds, n, first, steps // n_steps, n_steps, *constants, *work)
 
-    return rollout_blocks(state, n_samples, advance)
+    return rollout_blocks(state.astype(np.float64, copy=False), n_samples, advance)
 
 
 @jit

@@ -1,11 +1,11 @@
-"""Lorenz-96 by RK4 (or Heun, Euler), eight trajectories at a time."""
+"""Lorenz-96 by RK4 (or Heun, Euler), eight trajectories at a time, in single precision sixteen."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from emubench.errors import unknown
-from emubench.kernels._blocks import rollout_blocks
+from emubench.kernels._blocks import precision, rollout_blocks
 from emubench.kernels._simd import aligned, jit, load, store
 from emubench.system import System
 
@@ -25,7 +25,7 @@ def rollout(
         raise unknown("scheme of the lorenz96 kernel", scheme, SCHEMES)
     p, (n,), n_steps = system.parameters(), system.shape, system.steps_per_sample
     forcing, h = float(p["forcing"]), float(p["solver_step"])
-    work = [aligned(n + 3) for _ in range(4 if scheme == "rk4" else 2)]
+    work = [aligned(n + 3, precision(state)) for _ in range(4 if scheme == "rk4" else 2)]
     run = {"rk4": _advance, "heun": _advance_heun, "euler": _advance_euler}[scheme]
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
