@@ -6,16 +6,17 @@ widths (and on rings of several extents) into φ ascends (Zang, Bao, Ye & Zhou 2
 Forecasts integrate f from the analysis of an ensemble filter with f as its model.
 
 Differences from the paper: dynamics from data, not one boundary value problem; f is a polynomial of degree 2 plus a
-network. Where f is linear in its coefficients the weak form is solved at once: the polynomial starts from that closed
-form, and field and adversary then play on from there. Noise in the argument of f would bias it, so f takes estimates û
-of the states: at first a Wiener filter of the observations, then, for ``rounds`` closed forms, what a fixed-lag
-ensemble smoother makes of the data with the present f; the round of best validation forecasts stays. Safeguards of the
-game: residuals are divided by the norm of their test function, under which noise looks the same to all; coefficients
-are bounded and the bumps fixed; a half of the loss is that of the bumps themselves; the adversary sees the state before
-the window, so it can't fit its noise. ``--set objective=one_step`` fits the same field on the same kind of û to the
-next sample, from a closed form by differences, everything else being equal. lorenz63 from x alone: f acts on delay
-coordinates. kpz, where a sample interval is too long for a weak form in time: one in space, of the next sample's
-residual, with fitted coloured innovations.
+network. Where f is linear in its coefficients the weak form is solved at once; field and adversary play on from there.
+Noise in the argument of f would bias it. On stiff rings without gaps the closed form takes twins y ± ε of the data, ε
+as large as the noise: their errors are independent, so products of one's features with the other's have no bias (after
+Leiner et al. 2023, doi:10.1080/01621459.2023.2270748). Elsewhere f takes estimates û of the states: by a Wiener filter,
+then, for ``rounds`` closed forms, by a fixed-lag ensemble smoother with the present f; the round of best validation
+forecasts stays. Safeguards of the game: residuals are divided by the norm of their test function, under which noise
+looks the same to all; coefficients are bounded and the bumps fixed; half of the loss is that of the bumps themselves;
+the adversary sees the state before the window, so it can't fit its noise. ``--set objective=one_step`` fits the same
+field on the same data to the next sample, from a closed form by differences, everything else being equal. lorenz63
+from x alone: f acts on delay coordinates. kpz, where a sample interval is too long for a weak form in time: one in
+space, of the next sample's residual, with fitted coloured innovations.
 
 Knowledge: structure (a polynomial of degree 2 beside a network; locality and translation on rings; on kpz shift of
 height). Expected scores and cost: ``baselines/README.md``.
@@ -78,6 +79,8 @@ class Config(FieldConfig):
     """Stretches of so many samples that the closed form is fitted to."""
     rounds: int = 3
     """Of smoothing by the model and fitting the quadratic part anew."""
+    twins: int = 0
+    """Rings without gaps: stretches that the closed form is fitted to, each split into twins (0: estimates instead)."""
     filtered: tuple[int, ...] = (8, 384)
     """Trajectories and samples that are smoothed."""
     lag: int = 5
@@ -129,6 +132,8 @@ def default_config(task: Task) -> Config:
         config = dataclasses.replace(config, smoothing=8, latent=4)
     if task.observation.fraction < 1:
         config = dataclasses.replace(config, rounds=6)
+    elif config.stiff:
+        config = dataclasses.replace(config, rounds=0, twins=768, substeps=2)
     if task.track == "scarce":
         config = dataclasses.replace(config, steps=config.steps // 2)
     return config
@@ -174,21 +179,26 @@ DIFFERENCE = Family(*(torch.tensor([row]) for row in ([0.0, 1.0, 0.0], [0.5, 0.0
 
 
 @torch.no_grad()
-def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family) -> None:
+def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family, noise: float = 0.0) -> None:
     """The field's quadratic part, and on stiff rings its linear term per mode, by ridge regression in weak form.
 
     From the second time on it goes half the way there: the estimates lean on the model, and whole steps overshoot.
+    Data with ``noise``, in σ, instead of estimates are split into twins of twice its variance.
     """
     config, generator = flow.config, torch.Generator().manual_seed(0)
     family = DIFFERENCE if config.objective == "one_step" else family
     sites = max(1, max(config.space, default=0) // 4)  # residuals of closer bumps are hardly others
     rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(1 if flow.ring else flow.n_state)]
-    for _ in range(max(1, config.pool // config.batch)):
+    for _ in range(max(1, (config.twins if noise else config.pool) // config.batch)):
         states, observed, weight = estimates.draw(config.batch, config.segment, generator)
-        library = flow.library(states)
+        copies = [(observed, flow.library(states))]
+        if noise:
+            added = noise * torch.randn(observed.shape, generator=generator)
+            copies = [(u, flow.library(flow.limit(u), 2**0.5 * noise)) for u in (observed + added, observed - added)]
         for i, equations in enumerate(rows):
             part = slice(None) if flow.ring else slice(i, i + 1)
-            equations.append(normal_equations(family, observed[..., part], library, weight[..., part], sites))
+            own = [(u[..., part], library) for u, library in copies]
+            equations.append(normal_equations(family, own, weight[..., part], sites))
     flow.set_linear(torch.stack([solved(equations, config.ridge) for equations in rows], dim=-1).float())
 
 
@@ -230,7 +240,11 @@ def train(emulator: WeakFlow, data: Observations, config: Config, seed: int, log
         return train_growth(emulator, data, game, generator, log)
     parts = data.train, data.validation
     shown, check = (by_wiener(emulator, part, data, config.smoothing, config.trusted) for part in parts)
-    fit_quadratic(emulator, shown, game.family)
+    if config.twins:
+        unsmoothed = by_wiener(emulator, data.train, data, 0, config.trusted)
+        fit_quadratic(emulator, unsmoothed, game.family, float(noise.mean()))
+    else:
+        fit_quadratic(emulator, shown, game.family)
     if emulator.climate is not None:
         emulator.climate.noise.copy_(noise)
         emulator.climate.set_first(shown.states[:, ::8].flatten(0, 1).double(), generator)
@@ -241,7 +255,7 @@ def train(emulator: WeakFlow, data: Observations, config: Config, seed: int, log
             best, best_error = copy_state(emulator), error
         log(done, config.rounds, validation=error)
     emulator.load_state_dict(best)
-    if config.rounds:
+    if emulator.climate is not None:
         shown, check = (by_model(emulator, part, config.filtered, config.lag) for part in parts)
     descend(emulator, shown, check, game, generator, log)
     if not forecast_error(emulator, data) < best_error:

@@ -98,24 +98,29 @@ def _windowed(functions: Float[Tensor, "K L"], values: Float[Tensor, "B T S"], c
 
 
 def normal_equations(
-    family: Family, observed: Float[Tensor, "B T S"], features: Float[Tensor, "B T S F"], weight: Tensor, sites: int = 1
+    family: Family, copies: list[tuple[Tensor, Tensor]], weight: Tensor, sites: int = 1
 ) -> tuple[Float[Tensor, "F F"], Float[Tensor, " F"]]:
-    """Gram matrix and moments of the linear combination of ``features`` whose weak residuals are least, in float64.
+    """Gram matrix and moments of the linear combination of features whose weak residuals are least, in float64.
 
-    A weak form that is linear in its coefficients is solved at once; windows of ``weight`` 0 don't count.
+    A weak form that is linear in its coefficients is solved at once; windows of ``weight`` 0 don't count. ``copies``
+    are (u "B T S", its features "B T S F"), once, or of twins with independent noise: products of the one's features
+    with the other's are free of the bias that the noise gives to squares.
     """
-    scale = weight[..., ::sites, None] / family.gram.diagonal().sqrt()
-    target = -(residuals(family, observed, 0 * observed, 4, sites) * scale).double().flatten()
-    columns = [residuals(family, 0 * observed, f, 4, sites) * scale for f in features.unbind(-1)]
-    matrix = torch.stack([c.double().flatten() for c in columns], dim=-1)
-    return matrix.T @ matrix, matrix.T @ target
+    scale, parts = weight[..., ::sites, None] / family.gram.diagonal().sqrt(), []
+    for observed, features in copies:
+        target = -(residuals(family, observed, 0 * observed, 4, sites) * scale).double().flatten()
+        columns = [residuals(family, 0 * observed, f, 4, sites) * scale for f in features.unbind(-1)]
+        parts.append((torch.stack([c.double().flatten() for c in columns], dim=-1), target))
+    (one, one_target), (other, other_target) = parts[0], parts[-1]
+    gram = one.T @ other
+    return (gram + gram.T) / 2, (one.T @ other_target + other.T @ one_target) / 2
 
 
 def solved(equations: list[tuple[Tensor, Tensor]], ridge: float) -> Float[Tensor, " F"]:
     """Solution of the sum of normal equations, its features' squares raised by the share ``ridge``."""
     gram, moment = (torch.stack(parts).sum(0) for parts in zip(*equations, strict=True))
     least = 1e-12 * gram.trace() * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(gram + ridge * gram.diagonal().diag() + least, moment)
+    return torch.linalg.solve(gram + ridge * gram.diagonal().abs().diag() + least, moment)
 
 
 class Adversary(nn.Module):

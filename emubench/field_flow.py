@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from emubench.climate_filter import ClimateFilter
 from emubench.dataset import Observations, windows
 from emubench.errors import EmubenchError
-from emubench.flows import LARGEST, FlowConfig, LearnedFlow
+from emubench.flows import LARGEST, FlowConfig, LearnedFlow, signal_band
 from emubench.integrate import etdrk4, rk4
 from emubench.networks import QuadraticMlp, RingQuadratic
 from emubench.task import Task
@@ -53,6 +53,8 @@ class FieldFlow(LearnedFlow):
             self.encoder = None
         modes = torch.arange(self.n // 2 + 1 if config.stiff else 0)
         self.scale = 10 * (1 + (modes / 3.5) ** 4)
+        self.seen = torch.ones(len(modes), dtype=torch.bool)
+        """Modes whose linear term can be fitted; on to the end of the band it is drawn on from the last of them."""
         self.symbol = nn.Parameter(torch.zeros(len(modes)))
         self._kept: tuple[int, Callable[[Tensor], Tensor]] | None = None
         self.climate = None
@@ -86,14 +88,26 @@ class FieldFlow(LearnedFlow):
             rate = rate + torch.fft.irfft(self.scale * self.symbol * torch.fft.rfft(state), n=self.n)
         return self.limit(rate)
 
-    def library(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T X F"]:
-        """What the field is linear in: monomials (off rings the same for all components), the modes of stiff rings."""
+    def prepare(self, data: Observations) -> None:
+        """Also the modes that stand out of the noise themselves."""
+        super().prepare(data)
+        if self.config.stiff:
+            self.seen = signal_band(self.normalised(data.train), data, hidden=False) > 0
+
+    def library(self, states: Float[Tensor, "B T D"], noise: float = 0.0) -> Float[Tensor, "B T X F"]:
+        """What the field is linear in: monomials (off rings the same for all components), the modes of stiff rings.
+
+        On rings the mean is taken off products that white ``noise`` gives them, within the band, of so many σ.
+        """
         if not isinstance(self.field, RingQuadratic):
             return cast(QuadraticMlp, self.field).monomials(states)[:, :, None]
         monomials = self.field.monomials(states)
+        if noise:
+            (i, j), row = self.field.network.pairs, noise**2 * torch.fft.irfft(self.band, n=self.n)
+            monomials = monomials - nn.functional.pad(row[j - i], (monomials.shape[-1] - len(i), 0))
         if not self.config.stiff:
             return monomials
-        modes = torch.eye(len(self.band))[self.band > 0]
+        modes = torch.eye(len(self.band))[self.seen]
         waves = torch.fft.irfft(modes[:, None, None] * torch.fft.rfft(states), n=self.n)
         return torch.cat([self.limit(monomials.mT).mT, waves.movedim(0, -1)], dim=-1)
 
@@ -101,11 +115,13 @@ class FieldFlow(LearnedFlow):
     def set_linear(self, found: Float[Tensor, "F K"]) -> None:
         """Take over coefficients of the library, half of the way if there are some already."""
         network = self.field.network if isinstance(self.field, RingQuadratic) else cast(QuadraticMlp, self.field)
-        weights, kept = network.weight, self.band > 0
+        weights, kept = network.weight, self.seen
         share = 0.5 if bool(weights.any()) else 1.0
         weights.lerp_(found[: len(weights)], share)
         if self.config.stiff:
             self.symbol[kept] = self.symbol[kept].lerp(found[len(weights) :, 0] / self.scale[kept], share)
+            last = int(kept.nonzero()[-1])
+            self.symbol[last + 1 :] = self.symbol[last]
 
     def flow(self) -> Callable[[Tensor], Tensor]:
         """One sample interval: Runge–Kutta, of stiff fields exponential; states stay within ``LARGEST`` σ."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -101,13 +102,33 @@ def test_training_noise_is_added_in_training_only():
     assert torch.equal(rollout_loss(flow.eval(), batch, 2, 0.2), exact)
 
 
-def test_the_band_keeps_what_stands_out_of_the_noise():
-    data = type("Data", (), {"noise_std": torch.full((32,), 0.1), "std": torch.ones(32)})
-    x = torch.arange(32) / 32 * 2 * torch.pi
-    phase = torch.from_numpy(stream(2, "phase").uniform(0, 6.28, (400, 1)))
-    fields = torch.cos(x + phase) + 0.3 * torch.cos(5 * x + 2 * phase)
-    fields += 0.1 * torch.from_numpy(stream(3, "noise").standard_normal((400, 32)))
-    assert signal_band(fields, data).nonzero().flatten().tolist() == [1, 5]  # type: ignore[arg-type]
+def decaying(noise: float, n_fields: int = 3200):
+    """Fields whose spectrum falls by e² per mode from the first on, and what is known of their noise."""
+    rng = stream(2, "phase")
+    modes = torch.zeros(n_fields, 17, dtype=torch.complex128)
+    phases = torch.from_numpy(np.exp(1j * rng.uniform(0, 6.28, (n_fields, 16))))
+    modes[:, 1:] = torch.exp(-torch.arange(1.0, 17.0)) * phases
+    fields = torch.fft.irfft(modes, n=32, norm="forward") * 2
+    fields = fields + noise * torch.from_numpy(rng.standard_normal(fields.shape))
+    data = type("Data", (), {"noise_std": torch.full((32,), noise), "std": torch.ones(32)})
+    return fields.view(32, -1, 32), data
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_the_band_is_what_stands_out_of_the_noise_and_what_decays_beyond(gaps):
+    assert signal_band(*decaying(0.0)).nonzero().flatten().tolist() == [1, 2, 3, 4, 5, 6, 7]  # e^−14 is 8e-7
+    fields, data = decaying(0.1)
+    if gaps:
+        hidden = torch.from_numpy(stream(3, "gaps").random((32, 32)) < 0.5)
+        fields = torch.where(hidden[:, None], torch.nan, fields)
+    seen, whole = (signal_band(fields, data, hidden).nonzero().flatten().tolist() for hidden in (False, True))
+    assert seen == list(range(1, seen[-1] + 1))
+    assert seen[-1] in ((3, 4) if gaps else (5, 6))
+    assert whole == list(range(1, whole[-1] + 1))
+    assert whole[-1] in (6, 7, 8)
+
+
+def test_a_state_is_kept_within_the_band():
     flow = LearnedFlow(tasks.get("lorenz96-noisy", "tiny"), SETTINGS)
     band = torch.ones(21)
     band[[2, 7]] = 0

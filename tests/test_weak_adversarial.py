@@ -288,6 +288,7 @@ def true_estimates(name: str, length: int = 256):
     flow.std.copy_(torch.from_numpy(system.std))
     if flow.config.stiff:
         flow.set_band(((torch.arange(33) > 0) & (torch.arange(33) < 14)).float())
+        flow.seen = flow.band > 0
     u = flow.normalised(states)
     return flow, module.Estimates(flow.limit(u), u, torch.ones_like(u[:, 0])), states
 
@@ -328,7 +329,7 @@ def test_normal_equations_are_those_of_least_squares():
     found = family((4,), 4)
     u, features = torch.randn(3, 30, 1), torch.randn(3, 30, 1, 2)
     weight = torch.tensor([1.0, 1.0, 0.0])[:, None, None]
-    gram, moment = normal_equations(found, u, features, weight)
+    gram, moment = normal_equations(found, [(u, features)], weight)
     solution = torch.linalg.solve(gram, moment).float()
 
     def loss(w: torch.Tensor) -> torch.Tensor:
@@ -336,6 +337,51 @@ def test_normal_equations_are_those_of_least_squares():
 
     (gradient,) = torch.autograd.grad(loss(at := solution.requires_grad_()), at)
     assert float(gradient.abs().max()) < 1e-3 * float(loss(at).detach())
+
+
+def test_products_of_twins_are_free_of_the_noise_s_bias():
+    """u′ = 0.7 g with noise as large as g: least squares halves the coefficient, twins don't."""
+    t, phase = torch.arange(60.0)[None, :, None], 6.28 * torch.rand(4000, 1, 1)
+    u, g = torch.sin(0.3 * t + phase), 0.3 / 0.7 * torch.cos(0.3 * t + phase)
+    noise = float(g.std())
+    found, weight = family((6,), 4), torch.ones(1, 1, 1)
+    copies = [(u, (g + noise * torch.randn_like(g))[..., None]) for _ in range(2)]
+    single, twins = (normal_equations(found, copies[:n], weight) for n in (1, 2))
+    assert float(single[1] / single[0]) < 0.65
+    assert float(twins[1] / twins[0]) == pytest.approx(0.7, abs=0.01)
+
+
+def test_products_of_noise_have_no_mean_in_the_library():
+    flow, _, _ = true_estimates("kuramoto_sivashinsky")
+    band = (torch.arange(33) < 14).float()
+    flow.set_band(band)
+    noise = flow.limit(0.5 * torch.randn(16, 64, 64))
+    plain, unbiased = (flow.library(noise, level).mean((0, 1, 2))[10:-13] for level in (0.0, 0.5))
+    assert len(plain) == 45
+    assert float(plain.abs().max()) > 0.05
+    assert float(unbiased.abs().max()) < 0.005
+
+
+@pytest.mark.slow
+def test_twins_find_the_field_where_estimates_are_biased():
+    """Kuramoto–Sivashinsky under the task's noise, and hidden modes that are damped like the last seen."""
+    flow, estimates, states = true_estimates("kuramoto_sivashinsky", length=2000)
+    flow.seen = (torch.arange(33) > 0) & (torch.arange(33) < 9)
+    flow.config = dataclasses.replace(flow.config, pool=256, twins=256, space=(12, 20))
+    generator = torch.Generator().manual_seed(0)
+    u = flow.normalised(states)
+    observed = u + 0.1 * torch.randn(u.shape, generator=generator)
+    family = bump_family((4, 6, 8), 4, (12, 20), 0.1, 0.02)
+    exact = tasks.get("kuramoto_sivashinsky-clean").system.rhs(states) / flow.std
+    errors = []
+    for noise in (0.0, 0.1):
+        flow.symbol.data.zero_()
+        flow.field.network.weight.data.zero_()
+        module.fit_quadratic(flow, module.Estimates(observed, observed, estimates.weight), family, noise)
+        wrong = (torch.fft.rfft(flow.tendency(flow.limit(u)) - exact).abs()[..., :7].square().mean()).sqrt()
+        errors.append(float(wrong.detach()))
+    assert errors[1] < 0.4 * errors[0]
+    assert torch.equal(flow.symbol[9:14], flow.symbol[8].expand(5))
 
 
 # --- the baseline -----------------------------------------------------------------------------------------------------
