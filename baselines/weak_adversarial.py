@@ -7,7 +7,7 @@ Forecasts integrate f from the analysis of an ensemble filter with f as its mode
 
 Differences from the paper: dynamics from data, not one boundary value problem; f is a polynomial of degree 2 plus a
 network. Where f is linear in its coefficients the weak form is solved at once; field and adversary play on from there.
-Noise in the argument of f would bias it. On stiff rings without gaps the closed form takes twins y ± ε of the data, ε
+Noise in the argument of f would bias it. On data without gaps the closed form takes twins y ± ε of the data, ε
 as large as the noise: their errors are independent, so products of one's features with the other's have no bias (after
 Leiner et al. 2023, doi:10.1080/01621459.2023.2270748). Elsewhere f takes estimates û of the states: by a Wiener filter,
 then, for ``rounds`` closed forms, by a fixed-lag ensemble smoother with the present f; the round of best validation
@@ -80,7 +80,7 @@ class Config(FieldConfig):
     rounds: int = 3
     """Of smoothing by the model and fitting the quadratic part anew."""
     twins: int = 0
-    """Rings without gaps: stretches that the closed form is fitted to, each split into twins (0: estimates instead)."""
+    """Data without gaps: stretches that the closed form is fitted to, each split into twins (0: estimates instead)."""
     filtered: tuple[int, ...] = (8, 384)
     """Trajectories and samples that are smoothed."""
     lag: int = 5
@@ -112,7 +112,6 @@ def default_config(task: Task) -> Config:
             steps=250,
             stiff=True,
             space=(12, 20),
-            substeps=1,
             ridge=1e-6,
             members=24,
             filtered=(8, 256),
@@ -132,8 +131,8 @@ def default_config(task: Task) -> Config:
         config = dataclasses.replace(config, smoothing=8, latent=4)
     if task.observation.fraction < 1:
         config = dataclasses.replace(config, rounds=6)
-    elif config.stiff:
-        config = dataclasses.replace(config, rounds=0, twins=768, substeps=2)
+    elif task.full_state:
+        config = dataclasses.replace(config, rounds=0, twins=768 if task.system.ring else 4096)
     if task.track == "scarce":
         config = dataclasses.replace(config, steps=config.steps // 2)
     return config
@@ -179,7 +178,7 @@ DIFFERENCE = Family(*(torch.tensor([row]) for row in ([0.0, 1.0, 0.0], [0.5, 0.0
 
 
 @torch.no_grad()
-def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family, noise: float = 0.0) -> None:
+def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family, noise: Tensor | None = None) -> None:
     """The field's quadratic part, and on stiff rings its linear term per mode, by ridge regression in weak form.
 
     From the second time on it goes half the way there: the estimates lean on the model, and whole steps overshoot.
@@ -189,10 +188,10 @@ def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family, noise: f
     family = DIFFERENCE if config.objective == "one_step" else family
     sites = max(1, max(config.space, default=0) // 4)  # residuals of closer bumps are hardly others
     rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(1 if flow.ring else flow.n_state)]
-    for _ in range(max(1, (config.twins if noise else config.pool) // config.batch)):
+    for _ in range(max(1, (config.pool if noise is None else config.twins) // config.batch)):
         states, observed, weight = estimates.draw(config.batch, config.segment, generator)
         copies = [(observed, flow.library(states))]
-        if noise:
+        if noise is not None:
             added = noise * torch.randn(observed.shape, generator=generator)
             copies = [(u, flow.library(flow.limit(u), 2**0.5 * noise)) for u in (observed + added, observed - added)]
         for i, equations in enumerate(rows):
@@ -242,7 +241,7 @@ def train(emulator: WeakFlow, data: Observations, config: Config, seed: int, log
     shown, check = (by_wiener(emulator, part, data, config.smoothing, config.trusted) for part in parts)
     if config.twins:
         unsmoothed = by_wiener(emulator, data.train, data, 0, config.trusted)
-        fit_quadratic(emulator, unsmoothed, game.family, float(noise.mean()))
+        fit_quadratic(emulator, unsmoothed, game.family, noise.float())
     else:
         fit_quadratic(emulator, shown, game.family)
     if emulator.climate is not None:

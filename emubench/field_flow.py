@@ -94,17 +94,23 @@ class FieldFlow(LearnedFlow):
         if self.config.stiff:
             self.seen = signal_band(self.normalised(data.train), data, hidden=False) > 0
 
-    def library(self, states: Float[Tensor, "B T D"], noise: float = 0.0) -> Float[Tensor, "B T X F"]:
+    def library(
+        self, states: Float[Tensor, "B T D"], noise: Float[Tensor, " D"] | None = None
+    ) -> Float[Tensor, "B T X F"]:
         """What the field is linear in: monomials (off rings the same for all components), the modes of stiff rings.
 
-        On rings the mean is taken off products that white ``noise`` gives them, within the band, of so many σ.
+        From products is taken what white ``noise``, in σ and on rings within the band, adds to their means.
         """
-        if not isinstance(self.field, RingQuadratic):
-            return cast(QuadraticMlp, self.field).monomials(states)[:, :, None]
-        monomials = self.field.monomials(states)
-        if noise:
-            (i, j), row = self.field.network.pairs, noise**2 * torch.fft.irfft(self.band, n=self.n)
-            monomials = monomials - nn.functional.pad(row[j - i], (monomials.shape[-1] - len(i), 0))
+        if isinstance(self.field, RingQuadratic):
+            network, monomials = self.field.network, self.field.monomials(states)
+        else:
+            network = cast(QuadraticMlp, self.field)
+            monomials = network.monomials(states)[:, :, None]
+        if noise is not None:
+            i, j = network.pairs
+            row = torch.fft.irfft(self.band, n=self.n) if self.ring else torch.eye(self.n_state)[0]
+            excess = row[j - i] * noise[i] * noise[j]
+            monomials = monomials - nn.functional.pad(excess, (monomials.shape[-1] - len(i), 0))
         if not self.config.stiff:
             return monomials
         modes = torch.eye(len(self.band))[self.seen]
