@@ -122,8 +122,9 @@ def default_config(task: Task) -> Config:
         config = dataclasses.replace(config, learning_rate=1e-3)
     config = dataclasses.replace(config, average=0.98, checks=10)
     if task.observation.noise == 0:
-        longer = {"steps": 4 * config.steps, "half_widths": (6, 8, 10), "power": 8, "ridge": 1e-8}
-        return dataclasses.replace(config, smoothing=0, rounds=0, **({} if task.system.stochastic else longer))
+        longer = {"steps": 4 * config.steps, "smoothing": 0, "rounds": 0}
+        finer = {"half_widths": (6, 8, 10), "power": 8, "ridge": 1e-8}
+        return dataclasses.replace(config, **longer, **({} if task.system.stochastic else finer))
     if task.system.stochastic:
         return dataclasses.replace(config, window=8)
     config = dataclasses.replace(config, assimilated=True)

@@ -119,7 +119,7 @@ def normal_equations(
 def solved(equations: list[tuple[Tensor, Tensor]], ridge: float) -> Float[Tensor, " F"]:
     """Solution of the sum of normal equations, its features' squares raised by the share ``ridge``."""
     gram, moment = (torch.stack(parts).sum(0) for parts in zip(*equations, strict=True))
-    least = 1e-12 * gram.trace() * torch.eye(len(gram), dtype=gram.dtype)
+    least = (1e-12 * gram.trace()).clamp(min=1e-30) * torch.eye(len(gram), dtype=gram.dtype)  # nothing seen: zeros
     return torch.linalg.solve(gram + ridge * gram.diagonal().abs().diag() + least, moment)
 
 

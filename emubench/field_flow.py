@@ -126,8 +126,8 @@ class FieldFlow(LearnedFlow):
         weights.lerp_(found[: len(weights)], share)
         if self.config.stiff:
             self.symbol[kept] = self.symbol[kept].lerp(found[len(weights) :, 0] / self.scale[kept], share)
-            last = int(kept.nonzero()[-1])
-            self.symbol[last + 1 :] = self.symbol[last]
+            last = int(kept.nonzero()[-1])  # hidden modes are damped like it, and by e per sample at least
+            self.symbol[last + 1 :] = torch.minimum(self.symbol[last], -1 / self.scale[last + 1 :])
 
     def flow(self) -> Callable[[Tensor], Tensor]:
         """One sample interval: Runge–Kutta, of stiff fields exponential; states stay within ``LARGEST`` σ."""
