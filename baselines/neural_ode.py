@@ -9,8 +9,9 @@ Differences from the papers: gradients by back-propagation through the steps (th
 options, by torchdiffeq); each segment starts from what the encoder makes of the noisy window before it, and two
 neighbouring segments are asked to meet; f is a small network of products, local and translation-equivariant on rings,
 with an optional dissipative linear term (after Linot et al. 2023, doi:10.1016/j.jcp.2022.111838, who learn theirs)
-that exponential steps solve exactly (ETDRK4, Cox & Matthews 2002, doi:10.1006/jcph.2002.6995). Without noise L-BFGS
-finishes the fit. kpz: a neural SDE, the learned drift plus spatially coloured Gaussian innovations, one per sample.
+that exponential steps solve exactly (ETDRK4, Cox & Matthews 2002, doi:10.1006/jcph.2002.6995). L-BFGS finishes the
+fit; under noise from starts that a Wiener filter estimates from both sides. kpz: a neural SDE, the learned drift plus
+spatially coloured Gaussian innovations, one per sample.
 
 Knowledge: structure (locality and translation on rings, shift of height for kpz; none on lorenz63). Expected scores
 and cost: ``baselines/README.md``.
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError, unknown
-from emubench.flows import FlowConfig, LearnedFlow, check_polish, fit_innovation, polish_one_step
+from emubench.flows import FlowConfig, LearnedFlow, check_polish, fit_innovation, polish_one_step, polish_segments
 from emubench.integrate import etdrk4_coefficients, etdrk4_step
 from emubench.networks import ProductMlp, RingField
 from emubench.task import Task
@@ -59,7 +60,7 @@ class Config(FlowConfig):
     continuity: float = 0.0
     """Weight of the gap between the end of a segment and the start of the next."""
     polish: int = 0
-    """Iterations of L-BFGS at the end, on ``POLISHED`` windows without noise: a multiple of 50."""
+    """Iterations of L-BFGS at the end, a multiple of 50; under noise from starts that are estimated from both sides."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -231,6 +232,8 @@ def train(emulator: NeuralOde, data: Observations, config: Config, seed: int, lo
         descent(shooting_loss(emulator, batch, horizon, segments, config.training_noise))
     if config.polish and emulator.encoder is None:
         polish_one_step(emulator, pool, check, config.polish, generator, log)
+    elif config.polish:
+        polish_segments(emulator, data, config.unroll, config.polish, generator, log)
     if emulator.growth:
         fit_innovation(emulator, pool, data)
 
