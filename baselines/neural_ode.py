@@ -99,6 +99,8 @@ def default_config(task: Task) -> Config:
         config = dataclasses.replace(config, latent=3, window=24)
     if noisy and task.track != "noisy":
         config = dataclasses.replace(config, assimilated=False)
+    elif noisy and config.damping:
+        config = dataclasses.replace(config, steps=1000, substeps=2, polish=200, assimilated=True, members=24)
     if task.track == "scarce":
         config = dataclasses.replace(config, steps=config.steps // 4)
     return config

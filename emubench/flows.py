@@ -236,11 +236,11 @@ def polish_segments(
     encoder, which sees the past alone, and errors of the start bias the field.
     """
     noise, pools = data.noise_std / data.std, []
-    for part, most in ((data.train, 4 * POLISHED), (data.validation, 2 * POLISHED)):
+    for part in (data.train, data.validation):
         observed = flow.normalised(part).double()
         states, _ = smoothed(observed, noise, SMOOTHING, flow.ring)
         pool = windows(torch.cat([states, observed[:, SMOOTHING:-SMOOTHING]], -1).float(), 1 + horizon)
-        n_windows = 2 * most // flow.n if flow.ring else most
+        n_windows = 4 * POLISHED // flow.n if flow.ring else POLISHED
         pools.append(pool[torch.randperm(len(pool), generator=generator)[:n_windows]])
 
     def loss(segments: Tensor) -> Tensor:

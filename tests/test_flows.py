@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from emubench import task as tasks
+from emubench.dataset import Observations
 from emubench.emulator import checked_forecast
 from emubench.errors import EmubenchError
-from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
+from emubench.flows import LARGEST, FlowConfig, LearnedFlow, polish_segments, rollout_loss, signal_band
 from emubench.random import stream
 from emubench.training import Descent, Log, polish
 
@@ -224,6 +225,28 @@ def test_polishing_finds_the_minimum_where_descent_crawls():
     polish(module, module.loss, module.loss, 100, Log())
     assert float(module.loss().detach()) < 1e-15
     assert module.p.detach().tolist() == pytest.approx([1, 1], abs=1e-7)
+
+
+class Matrix(LearnedFlow):
+    def __init__(self, task, config):
+        super().__init__(task, config)
+        self.matrix = nn.Parameter(torch.eye(3))
+
+    def advance(self, state):
+        return state @ self.matrix
+
+
+def test_polishing_on_noisy_segments_finds_the_flow():
+    """A linear flow is found from the noisy samples of another, and the encoder is left as it was."""
+    _, observed = turned(96, 60, 0.1)
+    zeros, ones = torch.zeros(3).double(), torch.ones(3).double()
+    data = Observations(NOISY, "0", "", observed[:80], observed[80:], {}, zeros, ones, 0.1 * ones)
+    flow = turning(SETTINGS, Matrix)
+    before = {k: v.clone() for k, v in flow.encoder.state_dict().items()}
+    polish_segments(flow, data, 3, 50, torch.Generator().manual_seed(0), Log())
+    basis = torch.eye(3)
+    assert float((flow.advance(basis) - turning(SETTINGS).advance(basis)).detach().abs().max()) < 0.02
+    assert all(torch.equal(v, before[k]) for k, v in flow.encoder.state_dict().items())
 
 
 def test_polishing_keeps_the_best_by_validation(tmp_path):
