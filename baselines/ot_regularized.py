@@ -81,7 +81,7 @@ def default_config(task: Task) -> Config:
         "lorenz63": Config(substeps=4, width=64, steps=2500, batch=128, learning_rate=3e-3, runs=64),
         "lorenz96": Config(substeps=3, width=48, steps=1000, batch=32, runs=8),
         "kuramoto_sivashinsky": Config(
-            substeps=2, width=48, radius=12, steps=800, batch=16, training_noise=0.02, runs=4
+            substeps=2, width=64, radius=16, steps=1600, batch=32, training_noise=0.02, runs=4
         ),
         "kpz": Config(substeps=2, width=32, radius=4, steps=1000, batch=12, runs=2),
     }.get(task.system.name, Config())
