@@ -216,6 +216,8 @@ def build(task: Task, config: Config) -> NeuralOde:
     """The emulator before training."""
     if config.unroll > (most := longest_segment(task)) and not task.system.stochastic:
         raise EmubenchError(f"unroll: segments of {config.unroll} samples, where at most {most} belong on {task.name}")
+    if config.polish and task.observation.noise and not task.full_state:
+        raise EmubenchError(f"polish: {config.polish} on {task.name}, whose state is not observed whole: 0 belongs")
     return NeuralOde(task, config)
 
 

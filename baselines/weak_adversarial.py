@@ -151,6 +151,8 @@ class WeakFlow(FieldFlow):
 
 def build(task: Task, config: Config) -> WeakFlow:
     """The emulator before training."""
+    if config.twins and (task.observation.fraction < 1 or not task.full_state):
+        raise EmubenchError(f"twins: {config.twins} on {task.name}, whose data have gaps: 0 belongs")
     return WeakFlow(task, config)
 
 

@@ -25,8 +25,9 @@ SMALL |= {"rows": 500, "width": 16, "size": 20, "driven": (2, 64)}
 
 
 def small(baseline: str, name: str, **more) -> Job:
-    """A job of the smallest budget."""
-    known = {f.name for f in dataclasses.fields(jobs.baseline(baseline).Config)}
+    """A job of the smallest budget; what a task has no use for stays off."""
+    defaults = dataclasses.asdict(Job(baseline, name, "tiny").config())
+    known = {key for key, value in defaults.items() if value or key not in ("polish", "twins")}
     return Job(baseline, name, "tiny", overrides={k: v for k, v in SMALL.items() if k in known}, **more)
 
 

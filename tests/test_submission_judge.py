@@ -273,7 +273,13 @@ def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
     data,
     tmp_path,
 ):
-    edit_json(entry / SEED / "card.json", lambda c: c["config"].update(delays=10**6))  # other shapes than its weights
+    def other_shapes(card) -> None:  # than its weights have
+        card["config"].update(delays=10**6)
+        card["overrides"] = {"delays": 10**6}
+
+    edit_json(entry / SEED / "card.json", other_shapes)
+    stated = (entry / "entry.toml").read_text()
+    (entry / "entry.toml").write_text(stated.replace("[files]", f"[overrides.{TASK}]\ndelays = 1000000\n\n[files]"))
     sign_again(entry)
     finished = emubench("submit", "run", entry, "--data", data, "--bench-seconds", 0, "--json")
     assert finished.status == 1
