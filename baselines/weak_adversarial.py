@@ -193,8 +193,9 @@ def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family, noise: T
     rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(1 if flow.ring else flow.n_state)]
     for _ in range(max(1, (config.pool if noise is None else config.twins) // config.batch)):
         states, observed, weight = estimates.draw(config.batch, config.segment, generator)
-        copies = [(observed, flow.library(states))]
-        if noise is not None:
+        if noise is None:
+            copies = [(observed, flow.library(states))]
+        else:
             added = noise * torch.randn(observed.shape, generator=generator)
             copies = [(u, flow.library(flow.limit(u), 2**0.5 * noise)) for u in (observed + added, observed - added)]
         for i, equations in enumerate(rows):

@@ -258,7 +258,7 @@ def signal_band(fields: Float[Tensor, "B T N"], data: Observations, hidden: bool
     A signal is a power above the noise's, of a mode and the three after it, by ``SEEN`` standard errors over parts of
     the data, and above 10⁻⁶ of the peak. What the noise hides goes on to decay, for smooth fields exponentially, and
     the seen modes drive it: Kuramoto–Sivashinsky itself (L = 22) is right for 3.7 Lyapunov times if it is cut off after
-    8 modes, for 5.9 after 11.
+    8 modes, for over 7 after 11.
     """
     noise = float((data.noise_std / data.std).square().mean())
     parts = fields.chunk(PARTS) if len(fields) >= PARTS else fields.flatten(0, 1)[:, None].chunk(PARTS)

@@ -191,10 +191,9 @@ def settings(task: Task) -> list[Setting]:
     The truth's scheme from its own step down to one step per sample; the cheaper schemes with up to 8 steps per sample;
     on half the sites and fewer where these resolve the same equation, which a partial differential equation's do
     (``length``; fewer sites of Lorenz-96 are another system, and kpz's lattice is its definition); of deterministic
-    systems all these with up to 8 steps also in single precision. Where observations are noisy only up to 2 steps, as a
-    noisy start is worth no more; but up to 4 steps of the truth's scheme, half the sites and Heun behind a small and
-    the whole filter, whose cost is nearly all of theirs: the most accurate ones first. Where observations have gaps,
-    only so.
+    systems all these with up to 8 steps also in single precision. Where observations are noisy, single precision ends
+    at 2 steps; there up to 4 steps of the truth's scheme, half the sites and Heun stand also behind a small and the whole
+    filter, whose cost is nearly all of theirs: the most accurate ones first. Where observations have gaps, only so.
     """
     system, observation = task.system, task.observation
     own, *cheaper = system.schemes
@@ -217,5 +216,6 @@ def settings(task: Task) -> list[Setting]:
     fewer = [s for s in exact if s.sites == system.shape[0] // 2 and s.steps <= 2]
     cheap = [s for s in found if s.scheme == "heun" and s.steps <= 2]
     behind = [dataclasses.replace(s, start=start) for s in (*whole, *fewer, *cheap) for start in ("small", "filter")]
-    direct = observation.fraction == 1 and task.full_state
-    return [s for s in found if direct and s.steps <= 2] + behind
+    if observation.fraction < 1 or not task.full_state:
+        return behind
+    return [s for s in found if s.dtype == "float64" or s.steps <= 2] + behind

@@ -15,6 +15,7 @@ from emubench.dataset import Observations
 from emubench.emulator import checked_forecast
 from emubench.errors import EmubenchError
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, polish_segments, rollout_loss, signal_band
+from emubench.integrate import etdrk4_coefficients, etdrk4_step, simulate
 from emubench.random import stream
 from emubench.training import Descent, Log, polish
 
@@ -127,6 +128,27 @@ def test_the_band_is_what_stands_out_of_the_noise_and_what_decays_beyond(gaps):
     assert seen[-1] in ((3, 4) if gaps else (5, 6))
     assert whole == list(range(1, whole[-1] + 1))
     assert whole[-1] in (6, 7, 8)
+
+
+@pytest.mark.slow
+def test_cut_off_modes_cost_accuracy_although_nothing_else_is_wrong():
+    """Kuramoto–Sivashinsky with its first 8 and 11 modes alone, against itself."""
+    task = tasks.get("kuramoto_sivashinsky-clean", "tiny")
+    system, k = task.system, 2 * np.pi / 22.0 * np.arange(33)
+    states = np.stack([system.draw(stream(3, "a", i), system.starts[0]) for i in range(64)])
+    states = simulate(system, states, system.spin_up_samples)[:, -1]
+    truth = simulate(system, states, 200)
+    scheme, found = etdrk4_coefficients(k**2 - k**4, 0.125), []
+    for n_modes in (8, 11):
+        band = np.arange(33) <= n_modes
+        v, errors = band * np.fft.rfft(states), []
+        for t in range(200):
+            for _ in range(8):
+                v = etdrk4_step(scheme, lambda v, b=band: -0.5j * k * b * np.fft.rfft(np.fft.irfft(v, n=64) ** 2), v)
+            errors.append(np.sqrt(((np.fft.irfft(v, n=64) - truth[:, t]) ** 2).mean(-1) / (truth**2).mean()))
+        over = np.stack(errors, axis=1) > 0.5
+        found.append(np.where(over.any(1), over.argmax(1), 200).mean() * task.lead_time_step)
+    assert found == pytest.approx([3.7, 7.5], abs=0.3)
 
 
 def test_a_state_is_kept_within_the_band():
