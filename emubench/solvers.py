@@ -192,8 +192,8 @@ def settings(task: Task) -> list[Setting]:
     on half the sites and fewer where these resolve the same equation, which a partial differential equation's do
     (``length``; fewer sites of Lorenz-96 are another system, and kpz's lattice is its definition); of deterministic
     systems all these with up to 8 steps also in single precision. Where observations are noisy, single precision ends
-    at 2 steps; there up to 4 steps of the truth's scheme, half the sites and Heun stand also behind a small and the whole
-    filter, whose cost is nearly all of theirs: the most accurate ones first. Where observations have gaps, only so.
+    at 2 steps; there up to 4 steps of the truth's scheme, half the sites and Heun stand also behind a small and the
+    whole filter, whose cost is nearly all of theirs: the most accurate ones first. Where observations have gaps, only so.
     """
     system, observation = task.system, task.observation
     own, *cheaper = system.schemes
