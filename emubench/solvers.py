@@ -193,7 +193,8 @@ def settings(task: Task) -> list[Setting]:
     (``length``; fewer sites of Lorenz-96 are another system, and kpz's lattice is its definition); of deterministic
     systems all these with up to 8 steps also in single precision. Where observations are noisy, single precision ends
     at 2 steps; there up to 4 steps of the truth's scheme, half the sites and Heun stand also behind a small and the
-    whole filter, whose cost is nearly all of theirs: the most accurate ones first. Where observations have gaps, only so.
+    whole filter, whose cost is nearly all of theirs: the most accurate ones first. Where observations have gaps, these
+    alone.
     """
     system, observation = task.system, task.observation
     own, *cheaper = system.schemes
