@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError
-from emubench.flows import FlowConfig, LearnedFlow, fit_innovation, rollout_loss
+from emubench.flows import FlowConfig, LearnedFlow, rollout_loss
+from emubench.innovation import fit_innovation
 from emubench.networks import GrowthField
 from emubench.task import Task
 from emubench.training import Descent, Log
@@ -150,4 +151,4 @@ def train(emulator: FourierFlow, data: Observations, config: Config, seed: int, 
         batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         descent(rollout_loss(emulator, batch, config.unroll, config.training_noise))
     if emulator.growth:
-        fit_innovation(emulator, pool, data)
+        fit_innovation(emulator, pool, data, generator)

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError, unknown
-from emubench.flows import FlowConfig, LearnedFlow, check_polish, fit_innovation, polish_one_step, polish_segments
+from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step, polish_segments
+from emubench.innovation import fit_innovation
 from emubench.integrate import etdrk4_coefficients, etdrk4_step
 from emubench.networks import ProductMlp, RingField
 from emubench.task import Task
@@ -239,7 +240,7 @@ def train(emulator: NeuralOde, data: Observations, config: Config, seed: int, lo
     elif config.polish:
         polish_segments(emulator, data, config.unroll, config.polish, generator, log)
     if emulator.growth:
-        fit_innovation(emulator, pool, data)
+        fit_innovation(emulator, pool, data, generator)
 
 
 def shooting_loss(

@@ -11,7 +11,7 @@ troughs both are transported; clouds have few dimensions (states, values beside 
 time), for in many a cloud of some hundred points is far from any other; they are those of rollouts that have forgotten
 their start, with gradients through the last samples alone; forecasts get observation noise as the data have it, so that
 both sides are alike. ``--set field_weight=0 --set cloud_weight=0`` is the same network without transport. kpz: heights
-are compared less their mean, and features of slopes; coloured Gaussian innovations, fitted to the one-step residuals,
+are compared less their mean, and features of slopes; coloured Gaussian innovations
 make the ensemble.
 
 Knowledge: structure (locality and translation on rings, shift of height for kpz; none on lorenz63). Expected scores
@@ -29,7 +29,8 @@ from torch import Tensor
 
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError
-from emubench.flows import LARGEST, FlowConfig, LearnedFlow, fit_innovation, rollout_loss
+from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss
+from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring
 from emubench.task import Task
 from emubench.training import Descent, Log
@@ -158,21 +159,21 @@ def cloud_loss(flow: OtFlow, runs: Tensor, observed: Tensor, config: Config, gen
 
 
 def rollout(flow: OtFlow, state: Float[Tensor, "B D"], n_steps: int, generator: torch.Generator) -> Tensor:
-    """The next ``n_steps`` states "B T D", for kpz with innovations."""
+    """The next ``n_steps`` states "B T D", within the bounds of a climate; for kpz with innovations, unbounded."""
     states = []
     for _ in range(n_steps):
         state = flow.step(state[None], generator)[0]
+        if not flow.growth:  # in mid-training the climate may not be bounded yet
+            state = torch.nan_to_num(state).clamp(-LARGEST, LARGEST)
         states.append(state)
     return torch.stack(states, dim=1)
 
 
 @torch.no_grad()
 def spun(flow: OtFlow, state: Float[Tensor, "B D"], n_steps: int, generator: torch.Generator) -> Float[Tensor, "B D"]:
-    """The state ``n_steps`` samples later, within the bounds of a climate; of a height its shape."""
+    """The state ``n_steps`` samples later; of a height its shape."""
     state = rollout(flow, state, n_steps, generator)[:, -1]
-    if flow.growth:
-        return state - state.mean(-1, keepdim=True)
-    return torch.nan_to_num(state).clamp(-LARGEST, LARGEST)
+    return state - state.mean(-1, keepdim=True) if flow.growth else state
 
 
 def transport_loss(
@@ -226,4 +227,4 @@ def train(emulator: OtFlow, data: Observations, config: Config, seed: int, log: 
             loss = loss + transport_loss(emulator, runs, config, noise, generator)
         descent(loss)
     if emulator.growth:
-        fit_innovation(emulator, pool, data)
+        fit_innovation(emulator, pool, data, generator)

@@ -9,7 +9,7 @@ L-BFGS can finish the fit (``polish``).
 
 Differences from the papers: f is a small gated network (local and translation-equivariant on rings, where He used
 convolutions for images), no batch normalisation, multi-step loss. kpz: the flow is the conditional mean, and spatially
-coloured Gaussian innovations, fitted to the one-step residuals, make the ensemble.
+coloured Gaussian innovations make the ensemble.
 
 Knowledge: structure (locality and translation on rings, shift of height for kpz; none on lorenz63). Expected scores
 and cost: ``baselines/README.md``.
@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError
-from emubench.flows import FlowConfig, LearnedFlow, check_polish, fit_innovation, polish_one_step, rollout_loss
+from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step, rollout_loss
+from emubench.innovation import fit_innovation
 from emubench.networks import LipschitzField
 from emubench.task import Task
 from emubench.training import Descent, Log
@@ -170,4 +171,4 @@ def train(emulator: ResnetOde, data: Observations, config: Config, seed: int, lo
     if config.polish and emulator.encoder is None:
         polish_one_step(emulator, pool, check, config.polish, generator, log)
     if emulator.growth:
-        fit_innovation(emulator, pool, data)
+        fit_innovation(emulator, pool, data, generator)

@@ -44,7 +44,8 @@ from emubench.dataset import Observations
 from emubench.errors import EmubenchError, unknown
 from emubench.estimates import Estimates, by_model, by_wiener
 from emubench.field_flow import FieldConfig, FieldFlow, forecast_error
-from emubench.flows import fit_innovation, rollout_loss
+from emubench.flows import rollout_loss
+from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring, neighbourhoods
 from emubench.task import Task
 from emubench.training import Descent, Log, copy_state, fill_gaps
@@ -281,4 +282,4 @@ def train_growth(flow: WeakFlow, data: Observations, game: Game, generator: torc
         last = interpolate_ring(batch[:, -2:-1])
         slopes = neighbourhoods(last, config.radius) - last[..., None]
         descent(game(residuals(game.family, 0 * error, error), slopes, torch.ones(())))
-    fit_innovation(flow, pool, data)
+    fit_innovation(flow, pool, data, generator)

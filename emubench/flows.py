@@ -275,12 +275,3 @@ def signal_band(fields: Float[Tensor, "B T N"], data: Observations, hidden: bool
     if hidden and len(under) and decay > 0:
         band |= (modes > last) & (modes <= peak - math.log(NEGLIGIBLE) / decay)
     return band.float()
-
-
-@torch.no_grad()
-def fit_innovation(flow: LearnedFlow, pool: Tensor, data: Observations) -> None:
-    """Spectrum of the one-step residuals over observed pairs of sites, less the observation noise."""
-    sample = pool[:: max(1, len(pool) // 4096)]
-    residual = sample[:, flow.window] - flow.advance(flow.encode(sample[:, : flow.window]))
-    noise = float((data.noise_std / data.std).square().mean())
-    flow.innovation.copy_((pair_spectrum(residual) - noise).clamp(min=0).sqrt())

@@ -102,6 +102,20 @@ def test_a_spun_state_stays_within_the_bounds_of_a_climate(name):
     assert not state.requires_grad
 
 
+@pytest.mark.parametrize("name", ["lorenz63-clean", "kuramoto_sivashinsky-clean"])
+def test_transport_of_a_flow_that_blows_up_is_finite(name):
+    """A flow of half-trained weights can diverge beyond its own horizon; the loss must bring it back, not end there."""
+    task, flow, config = configured(name)
+    push = torch.nn.Parameter(torch.tensor(50.0))
+    flow.advance = lambda state: state + push * (state**3 + state)
+    batch = torch.randn(3, config.window + config.unroll + config.ahead, *task.shape)
+    loss = module.transport_loss(flow, batch, config, torch.zeros(task.shape), torch.Generator().manual_seed(0))
+    loss.backward()
+    assert push.grad is not None
+    assert bool(torch.isfinite(loss))
+    assert bool(torch.isfinite(push.grad))
+
+
 @pytest.mark.parametrize("name", ["lorenz63-noisy", "kuramoto_sivashinsky-noisy", "kpz-noisy"])
 def test_the_transport_loss_moves_every_weight_of_the_flow(name):
     task, flow, config = configured(name)
