@@ -15,9 +15,9 @@ from emubench.dataset import Observations
 from emubench.flows import LearnedFlow
 from emubench.networks import pair_spectrum
 
-RUNS, ROUNDS, RELAXATION = 128, 4, 1.5
-"""Runs of the model at a time; how often its innovations are scaled, by the ratio of the spectra to this power: the
-nonlinear term adds noise of its own, and a factor on the innovations' variance moves that of slow waves by its root."""
+RUNS, RELAXATION = 128, (2.0, 1.5, 1.0, 0.5)
+"""Runs of the model at a time; powers of the spectra's ratio by which its innovations are scaled, one after the other:
+the nonlinear term adds noise of its own, so that a factor on the innovations moves the slow waves by its root only."""
 LARGEST_GAIN, ASTRAY = 4.0, 100.0
 """Of one round; where the spectra differ by more than the latter, the flow has no climate to compare."""
 
@@ -36,22 +36,36 @@ def fit_innovation(flow: LearnedFlow, pool: Tensor, data: Observations, generato
     flow.innovation.copy_((pair_spectrum(residual) - noise).clamp(min=0).sqrt())
     low = slice(1, 1 + max(4, flow.n // 8))
     later = flow.normalised(data.train[:, data.train.shape[1] // 2 :]).double()
-    target = fitted((pair_spectrum(levelled(later)) - noise)[low], (0, 2), slopes=flow.n)
-    for _ in range(ROUNDS):
-        power = climate_spectrum(flow, data, generator)[low]
-        ratio = target / power
+    target = fitted(height_spectrum(later, noise)[low], (0, 2), slopes=flow.n)
+    for power in RELAXATION:
+        ratio = target / climate_spectrum(flow, data, generator)[low]
         if not bool((ratio > 1 / ASTRAY).all() and (ratio < ASTRAY).all()):  # false for NaN
             return
-        gain = fitted(ratio.log(), (0, 1, 2, 3)).exp() ** RELAXATION
+        gain = fitted(ratio.log(), (0, 0.5, 1)).exp() ** power
         flow.innovation[low] *= gain.clamp(1 / LARGEST_GAIN, LARGEST_GAIN).sqrt().float()
 
 
-def levelled(heights: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
-    """Heights less the mean of those observed."""
-    return heights - heights.nanmean(-1, keepdim=True)
+def height_spectrum(heights: Float[Tensor, "... N"], noise: float = 0.0) -> Float[Tensor, " K"]:
+    """Power spectrum (per site) of heights, from the squares of differences between the sites observed together.
+
+    Differences don't know the mean height, and long waves, which dwarf all others, leak less through gaps into them
+    than into products. Mode 0 is left at 0; ``noise`` is the variance of the observations' noise.
+    """
+    level = heights - heights.nanmean(-1, keepdim=True)
+    seen = (~torch.isnan(level)).flatten(0, -2).to(level.dtype)
+    values, n = torch.nan_to_num(level).flatten(0, -2), heights.shape[-1]
+    v, s, square = (torch.fft.rfft(u) for u in (values, seen, values**2))
+    pairs, products, squares = (
+        torch.fft.irfft(u.sum(0), n=n) for u in (s.abs() ** 2, v.abs() ** 2, (square.conj() * s).real)
+    )
+    differences = 2 * (squares - products) / pairs.round().clamp(min=1) - 2 * noise
+    differences[0] = 0
+    spectrum = -torch.fft.rfft(differences).real / 2
+    spectrum[0] = 0
+    return spectrum
 
 
-def fitted(values: Float[Tensor, " J"], powers: tuple[int, ...], slopes: int = 0) -> Float[Tensor, " J"]:
+def fitted(values: Float[Tensor, " J"], powers: tuple[float, ...], slopes: int = 0) -> Float[Tensor, " J"]:
     """Least squares of modes 1 … J by the given powers of the mode, of a spectrum on ``slopes`` sites in its slopes.
 
     Weights are j^1.5: a wave lives for a time ∝ j^−1.5, so many independent ones a run has.
@@ -73,5 +87,5 @@ def climate_spectrum(flow: LearnedFlow, data: Observations, generator: torch.Gen
     for t in range(flow.window, length):
         state = flow.step(state, generator)
         if t >= length // 2 and t % 8 == 0:
-            spectra.append(pair_spectrum(levelled(state[0].double())))
+            spectra.append(height_spectrum(state[0].double()))
     return torch.stack(spectra).mean(0)
