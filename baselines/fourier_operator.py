@@ -7,9 +7,8 @@ the field; longer forecasts repeat it.
 Differences from the paper: no grid coordinate among the inputs, so that the operator is the same everywhere on a ring;
 the lifted field is a product of two linear ones, for the equations have products; started by a window encoder, trained
 on masked, noisy windows by the error of short rollouts, with modes that the data do not show set to zero. kpz: it sees
-only bounded differences of heights, stands beside a local linear term, and coloured Gaussian innovations, fitted to the
-one-step residuals, make the ensemble. lorenz63 is a field of three channels on a grid of one point: what is left of the
-operator is a perceptron.
+only bounded differences of heights, stands beside a local linear term, and coloured Gaussian innovations make the
+ensemble. lorenz63 is a field of three channels on a grid of one point: what is left of the operator is a perceptron.
 
 Knowledge: structure (translation on rings, shift of height for kpz; none on lorenz63). Expected scores and cost:
 ``baselines/README.md``.

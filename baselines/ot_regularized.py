@@ -11,8 +11,7 @@ troughs both are transported; clouds have few dimensions (states, values beside 
 time), for in many a cloud of some hundred points is far from any other; they are those of rollouts that have forgotten
 their start, with gradients through the last samples alone; forecasts get observation noise as the data have it, so that
 both sides are alike. ``--set field_weight=0 --set cloud_weight=0`` is the same network without transport. kpz: heights
-are compared less their mean, and features of slopes; coloured Gaussian innovations
-make the ensemble.
+are compared less their mean, and features of slopes; coloured Gaussian innovations make the ensemble.
 
 Knowledge: structure (locality and translation on rings, shift of height for kpz; none on lorenz63). Expected scores
 and cost: ``baselines/README.md``.
