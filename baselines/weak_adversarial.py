@@ -130,7 +130,8 @@ def default_config(task: Task) -> Config:
         return dataclasses.replace(config, window=8)
     config = dataclasses.replace(config, assimilated=True)
     if not task.full_state:
-        config = dataclasses.replace(config, smoothing=8, latent=4)
+        delays = {"latent": 2, "spacing": 3, "smoothing": 8}
+        config = dataclasses.replace(config, **delays, width=64, steps=8000, rounds=0)
     if task.observation.fraction < 1:
         config = dataclasses.replace(config, rounds=6)
     elif task.full_state:
@@ -259,7 +260,7 @@ def train(emulator: WeakFlow, data: Observations, config: Config, seed: int, log
             best, best_error = copy_state(emulator), error
         log(done, config.rounds, validation=error)
     emulator.load_state_dict(best)
-    if emulator.climate is not None:
+    if emulator.climate is not None and (config.rounds or config.twins):  # else the closed form is no model yet
         shown, check = (by_model(emulator, part, config.filtered, config.lag) for part in parts)
     descend(emulator, shown, check, game, generator, log)
     if not forecast_error(emulator, data) < best_error:
