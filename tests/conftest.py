@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from emubench import cli, dataset, reference
+from emubench import cli, dataset, innovation, reference
 from emubench import task as tasks
 
 torch.set_num_threads(1)  # the tensors here are small: more threads only wait for each other
@@ -28,6 +28,13 @@ def data(tmp_path_factory) -> Path:
     for name in tasks.names():
         dataset.generate(tasks.get(name, "tiny"), folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def few_runs(request, monkeypatch) -> None:
+    """A calibration of innovations takes most of a tiny training: of its runs as few as will do for a contract."""
+    if request.path.name != "test_innovation.py" and request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(innovation, "RUNS", 8)
 
 
 @pytest.fixture
