@@ -103,7 +103,10 @@ class EndToEnd:
 
 
 class RolloutOnly:
-    """The steps of a :class:`~emubench.emulator.Stepper` from states that are there already."""
+    """The steps of a :class:`~emubench.emulator.Stepper` from states that are there already, ``KEPT_CASES`` of them.
+
+    Each is used as often as the batch is larger: a filter would take longer to start all than the rollout lasts.
+    """
 
     def __init__(self) -> None:
         self.states: Tensor | None = None
@@ -111,10 +114,11 @@ class RolloutOnly:
     @torch.no_grad()
     def prepare(self, subject: Subject, cases: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
         assert isinstance(subject.emulator, Stepper)
-        if self.states is None or self.states.shape[1] != len(cases):
-            context = subject.contexts[cases].to(subject.device)
+        if self.states is None:
+            context = subject.contexts[:KEPT_CASES].to(subject.device)
             self.states = subject.emulator.start(context, subject.n_members, subject.generator("states"))
-        return self.states + noise(self.states) * self.states.std().nan_to_num(1.0)
+        states = self.states[:, cases % self.states.shape[1]]
+        return states + noise(states) * states.std().nan_to_num(1.0)
 
     @torch.no_grad()
     def run(self, subject: Subject, given: Tensor, generator: torch.Generator) -> Tensor:
