@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.dataset import Observations
+from emubench.discrete_adjoint import segments, supports
 from emubench.errors import EmubenchError, unknown
 from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step, polish_segments
 from emubench.innovation import fit_innovation
@@ -147,6 +148,14 @@ class NeuralOde(LearnedFlow):
         symbol = torch.from_numpy(self.symbol).to(state)
         linear = torch.fft.irfft(symbol * torch.fft.rfft(state), n=self.n) if self.ring else symbol * state
         return self.field(state) + linear
+
+    def unroll(self, state: Tensor, n_steps: int) -> Float[Tensor, "B T D"]:
+        """The next ``n_steps`` states; where the steps are plain ones on a CPU, with their gradient written out."""
+        config, field = self.config, self.field.network if isinstance(self.field, RingField) else self.field
+        special = config.adjoint or config.damping or config.solver != "rk4" or self.limited
+        if special or not supports(field, state):
+            return super().unroll(state, n_steps)
+        return segments(cast(ProductMlp, field), state, n_steps, config.substeps, self.ring)
 
     def advance(self, state: Tensor) -> Tensor:
         """One sample interval."""

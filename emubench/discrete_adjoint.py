@@ -1,0 +1,150 @@
+"""Segments of a neural ODE with the exact gradient of its Runge–Kutta steps, faster than autograd finds it.
+
+Discretise, then optimise: the gradient is that of the scheme (not of the adjoint equation), as back-propagation through
+the steps gives it. :mod:`emubench.kernels.product_mlp` has the loops; here they become one operation of autograd.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from emubench.kernels import product_mlp
+from emubench.kernels._simd import SINGLES, aligned
+from emubench.networks import ProductMlp
+
+COLUMNS = 640
+"""States advanced together at most (on rings sites of states): more of them would leave the cache."""
+Arrays = tuple[np.ndarray, ...]
+_spare: dict[tuple, list[Arrays]] = {}
+"""Memory of stages that is free again, by shape: the system takes as long to clear new memory as the steps last."""
+
+
+def supports(network: object, example: Tensor) -> bool:
+    """Whether :func:`segments` takes the network and states like ``example``."""
+    plain = example.device.type == "cpu" and example.dtype == torch.float32
+    return plain and isinstance(network, ProductMlp) and network.hidden.in_features % product_mlp.ROWS == 0
+
+
+def _weights(network: ProductMlp) -> list[Tensor]:
+    n = network
+    return [
+        n.gate.weight, n.gate.bias, n.value.weight, n.value.bias, n.hidden.weight, n.hidden.bias,
+        n.out.weight, n.products.weight, n.linear.weight, n.out.bias,
+    ]  # fmt: skip
+
+
+def _merged(weights: tuple[Tensor, ...]) -> Arrays:
+    """Four matrices: to the products' factors, from p to the hidden layer, from both and from the input to the rates.
+
+    A bias is a last column, which a row of ones multiplies.
+    """
+    g, gb, v, vb, h, hb, o, p, d, ob = (w.detach().numpy() for w in weights)
+    first = np.concatenate([np.column_stack([g, gb]), np.column_stack([v, vb])])
+    return first, np.column_stack([h, hb]), np.concatenate([o, p], axis=1), np.column_stack([d, ob])
+
+
+def _split(gradients: Arrays) -> list[Tensor]:
+    """What :func:`_merged` merges."""
+    first, hidden, last, direct = (torch.from_numpy(g) for g in gradients)
+    w = len(hidden)
+    rows = first[:w], first[w:], hidden, direct
+    (g, gb), (v, vb), (h, hb), (d, ob) = ((m[:, :-1], m[:, -1]) for m in rows)
+    return [g, gb, v, vb, h, hb, last[:, :w], last[:, w:], d, ob]
+
+
+def _split(gradients: Arrays) -> list[Tensor]:
+    """The gradients of :func:`_weights` from those of the matrices that :func:`_merged` made of them."""
+    first, hidden, bias, last, direct = (torch.from_numpy(g) for g in gradients)
+    w = len(hidden)
+    (g, gb), (v, vb), (d, ob) = ((m[:, :-1], m[:, -1]) for m in (first[:w], first[w:], direct))
+    return [g, gb, v, vb, hidden.sum(-1), bias, last[:, :w], last[:, w:], d, ob]
+
+
+def _memory(stages: int, w: int, n_in: int, columns: int) -> Arrays:
+    """What stages keep, ``"stages rows R"``, and what their adjoints need as space, ``"rows R"``."""
+    shapes = [(stages, rows, columns) for rows in (n_in, 2 * w, w, 2 * w + 1)]
+    shapes += [(rows, columns) for rows in (2 * w, w, 2, n_in)]
+    sizes = [math.prod(shape) for shape in shapes]
+    raw = [aligned(-(-size // SINGLES), np.float32)[:size] for size in sizes]
+    return tuple(memory.reshape(shape) for memory, shape in zip(raw, shapes, strict=True))
+
+
+class _Block:
+    """Some cases: their states as columns, and what the stages keep."""
+
+    def __init__(self, state: Float[Tensor, "B D"], counts: tuple[int, int], ring: bool, weights: Arrays) -> None:
+        n_cases, n = state.shape
+        multiple = product_mlp.COLUMNS // math.gcd(n, product_mlp.COLUMNS) if ring else product_mlp.COLUMNS
+        self.n_cases, self.extra, self.counts, self.weights = n_cases, -n_cases % multiple, counts, weights
+        columns = torch.nn.functional.pad(state.T, (0, self.extra)).contiguous()
+        self.shape, self.lanes = columns.shape, columns.shape[1] if ring else 0
+        self.state = (columns.view(1, -1) if ring else columns).numpy()
+        self.key = 4 * counts[0] * counts[1], len(weights[1]), weights[0].shape[1], self.state.shape[1]
+        self.memory = spare.pop() if (spare := _spare.get(self.key)) else _memory(*self.key)
+
+    def free(self) -> None:
+        """Leave the memory to others."""
+        _spare.setdefault(self.key, []).append(self.memory)
+
+    def forward(self) -> Float[Tensor, "B T D"]:
+        """The samples."""
+        samples = np.empty((self.counts[0], *self.state.shape), np.float32)
+        kept, z = self.memory[:4], self.memory[5]
+        product_mlp.forward(self.weights, self.state, self.lanes, self.counts, kept, samples, z)
+        return torch.from_numpy(samples).view(-1, *self.shape).permute(2, 0, 1)[: self.n_cases]
+
+    def backward(self, asked: Float[Tensor, "B T D"], gradients: Arrays) -> Float[Tensor, "B D"]:
+        """Add to the ``gradients`` of the weights; that of the start."""
+        columns = torch.nn.functional.pad(asked.permute(1, 2, 0), (0, self.extra)).contiguous()
+        wanted, start = columns.view(-1, *self.state.shape).numpy(), np.empty_like(self.state)
+        kept, space = self.memory[:4], self.memory[4:]
+        product_mlp.backward(self.weights, wanted, self.lanes, self.counts, kept, gradients, start, space)
+        return torch.from_numpy(start).view(self.shape)[:, : self.n_cases].T
+
+
+class _Segments(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, state: Tensor, counts: tuple[int, int], ring: bool, graded: bool, *weights: Tensor) -> Tensor:
+        n = max(1, COLUMNS // state.shape[1]) if ring else COLUMNS
+        arrays = _merged(weights)
+        blocks = [_Block(part, counts, ring, arrays) for part in state.detach().split(n)]
+        samples = torch.cat([block.forward() for block in blocks])
+        if graded:
+            ctx.blocks = blocks
+        else:
+            for block in blocks:
+                block.free()
+        return samples
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *asked: Tensor) -> tuple[Tensor | None, ...]:
+        blocks, ctx.blocks = ctx.blocks, None
+        first, hidden, last, direct = blocks[0].weights
+        w = len(hidden)
+        square, bias = np.zeros((w, w, SINGLES), np.float32), np.zeros(w, np.float32)
+        gradients = np.zeros_like(first), square, bias, np.zeros_like(last), np.zeros_like(direct)
+        parts = asked[0].split([block.n_cases for block in blocks])
+        starts = [block.backward(part, gradients) for block, part in zip(blocks, parts, strict=True)]
+        for block in blocks:
+            block.free()
+        return torch.cat(starts), None, None, None, *_split(gradients)
+
+
+def segments(
+    network: ProductMlp, state: Float[Tensor, "B D"], n_samples: int, n_steps: int, ring: bool
+) -> Float[Tensor, "B T D"]:
+    """The next ``n_samples`` states by ``n_steps`` steps of Kutta's 3/8 rule each, on a CPU, by one thread, float32.
+
+    On rings the network is the field of every site, in terms of the values around it. Time is counted in samples. For
+    first derivatives, once.
+    """
+    graded = torch.is_grad_enabled()
+    return _Segments.apply(state, (n_samples, n_steps), ring, graded, *_weights(network))  # type: ignore[return-value]
