@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.dataset import Observations
-from emubench.discrete_adjoint import segments, supports
+from emubench.discrete_adjoint import circulants, segments, supports
 from emubench.errors import EmubenchError, unknown
 from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step, polish_segments
 from emubench.innovation import fit_innovation
@@ -150,12 +150,25 @@ class NeuralOde(LearnedFlow):
         return self.field(state) + linear
 
     def unroll(self, state: Tensor, n_steps: int) -> Float[Tensor, "B T D"]:
-        """The next ``n_steps`` states; where the steps are plain ones on a CPU, with their gradient written out."""
+        """The next ``n_steps`` states; on a CPU, by fixed steps, with their gradient written out."""
         config, field = self.config, self.field.network if isinstance(self.field, RingField) else self.field
-        special = config.adjoint or config.damping or config.solver != "rk4" or self.limited
-        if special or not supports(field, state):
+        fixed = config.solver == "rk4" and not config.adjoint and supports(field, state)
+        if not fixed or (not self.ring if config.damping else self.limited):
             return super().unroll(state, n_steps)
-        return segments(cast(ProductMlp, field), state, n_steps, config.substeps, self.ring)
+        network, counts = cast(ProductMlp, field), (n_steps, config.substeps)
+        if not config.damping:
+            return segments(network, state, *counts, self.ring)
+        n_sites, n_modes = self.coarse_grid
+        sites = torch.fft.irfft(torch.fft.rfft(self.limit(state))[:, :n_modes], n=n_sites) / config.coarse
+        matrices = circulants(self.band[:n_modes] * self.exponential[:, :n_modes], n_sites)
+        samples = segments(network, sites, *counts, True, matrices)
+        return torch.fft.irfft(torch.fft.rfft(samples)[..., :n_modes], n=self.n) * config.coarse
+
+    @property
+    def coarse_grid(self) -> tuple[int, int]:
+        """Sites on which the field acts, and modes that they carry."""
+        n_sites = self.n // self.config.coarse
+        return n_sites, (n_sites + 1) // 2 if self.config.coarse > 1 else self.n // 2 + 1
 
     def advance(self, state: Tensor) -> Tensor:
         """One sample interval."""
@@ -176,8 +189,7 @@ class NeuralOde(LearnedFlow):
             for _ in range(self.config.substeps):
                 state = etdrk4_step(coefficients, self.field, state)
             return state
-        n_sites = self.n // self.config.coarse
-        n_modes = (n_sites + 1) // 2 if self.config.coarse > 1 else self.n // 2 + 1
+        n_sites, n_modes = self.coarse_grid
         band, coefficients = self.band[:n_modes], self.exponential[:, :n_modes].unbind()
 
         def nonlinear(v: Tensor) -> Tensor:

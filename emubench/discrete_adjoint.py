@@ -7,6 +7,7 @@ the steps gives it. :mod:`emubench.kernels.product_mlp` has the loops; here they
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,9 @@ from emubench.kernels import product_mlp
 from emubench.kernels._simd import SINGLES, aligned
 from emubench.networks import ProductMlp
 
-COLUMNS = 640
+COLUMNS = 1024
 """States advanced together at most (on rings sites of states): more of them would leave the cache."""
 Arrays = tuple[np.ndarray, ...]
-_spare: dict[tuple, list[Arrays]] = {}
-"""Memory of stages that is free again, by shape: the system takes as long to clear new memory as the steps last."""
 
 
 def supports(network: object, example: Tensor) -> bool:
@@ -67,84 +66,101 @@ def _split(gradients: Arrays) -> list[Tensor]:
     return [g, gb, v, vb, hidden.sum(-1), bias, last[:, :w], last[:, w:], d, ob]
 
 
-def _memory(stages: int, w: int, n_in: int, columns: int) -> Arrays:
-    """What stages keep, ``"stages rows R"``, and what their adjoints need as space, ``"rows R"``."""
-    shapes = [(stages, rows, columns) for rows in (n_in, 2 * w, w, 2 * w + 1)]
-    shapes += [(rows, columns) for rows in (2 * w, w, 2, n_in)]
-    sizes = [math.prod(shape) for shape in shapes]
-    raw = [aligned(-(-size // SINGLES), np.float32)[:size] for size in sizes]
+def _space(*shapes: tuple[int, int]) -> Arrays:
+    """Uninitialised arrays whose rows are vectors."""
+    raw = [aligned(math.prod(shape) // SINGLES, np.float32) for shape in shapes]
     return tuple(memory.reshape(shape) for memory, shape in zip(raw, shapes, strict=True))
 
 
-class _Block:
-    """Some cases: their states as columns, and what the stages keep."""
+@dataclass(frozen=True)
+class Scheme:
+    """Samples and the steps of each, on rings or off them; matrices of exponential steps."""
 
-    def __init__(self, state: Float[Tensor, "B D"], counts: tuple[int, int], ring: bool, weights: Arrays) -> None:
-        n_cases, n = state.shape
+    counts: tuple[int, int]
+    ring: bool
+    exponential: np.ndarray | None
+
+
+class _Block:
+    """Some cases: their states as columns, those of all stages, and space to work in."""
+
+    def __init__(self, state: Float[Tensor, "B D"], scheme: Scheme, weights: Arrays) -> None:
+        (n_cases, n), ring, counts = state.shape, scheme.ring, scheme.counts
         multiple = product_mlp.COLUMNS // math.gcd(n, product_mlp.COLUMNS) if ring else product_mlp.COLUMNS
         self.n_cases, self.extra, self.counts, self.weights = n_cases, -n_cases % multiple, counts, weights
+        self.exponential = scheme.exponential
         columns = torch.nn.functional.pad(state.T, (0, self.extra)).contiguous()
         self.shape, self.lanes = columns.shape, columns.shape[1] if ring else 0
         self.state = (columns.view(1, -1) if ring else columns).numpy()
-        self.key = 4 * counts[0] * counts[1], len(weights[1]), weights[0].shape[1], self.state.shape[1]
-        self.memory = spare.pop() if (spare := _spare.get(self.key)) else _memory(*self.key)
-
-    def free(self) -> None:
-        """Leave the memory to others."""
-        _spare.setdefault(self.key, []).append(self.memory)
+        self.stages = np.empty((4 * counts[0] * counts[1], *self.state.shape), np.float32)
+        w, n_in, n = len(weights[1]), weights[0].shape[1], self.state.shape[1]
+        self.work = _space((n_in, n), (2 * w, n), (w, n), (w, n), (2 * w + 1, n))
+        self.shapes = (2 * w, n), (w, n), (2, n), (n_in, n)
 
     def forward(self) -> Float[Tensor, "B T D"]:
         """The samples."""
         samples = np.empty((self.counts[0], *self.state.shape), np.float32)
-        kept, z = self.memory[:4], self.memory[5]
-        product_mlp.forward(self.weights, self.state, self.lanes, self.counts, kept, samples, z)
+        given = self.state, self.lanes, self.counts, self.stages, samples, self.work
+        if self.exponential is None:
+            product_mlp.forward(self.weights, *given)
+        else:
+            product_mlp.forward_exponential(self.weights, self.exponential, *given)
         return torch.from_numpy(samples).view(-1, *self.shape).permute(2, 0, 1)[: self.n_cases]
 
     def backward(self, asked: Float[Tensor, "B T D"], gradients: Arrays) -> Float[Tensor, "B D"]:
         """Add to the ``gradients`` of the weights; that of the start."""
         columns = torch.nn.functional.pad(asked.permute(1, 2, 0), (0, self.extra)).contiguous()
         wanted, start = columns.view(-1, *self.state.shape).numpy(), np.empty_like(self.state)
-        kept, space = self.memory[:4], self.memory[4:]
-        product_mlp.backward(self.weights, wanted, self.lanes, self.counts, kept, gradients, start, space)
+        given = wanted, self.lanes, self.counts, self.stages, gradients, start, self.work, _space(*self.shapes)
+        if self.exponential is None:
+            product_mlp.backward(self.weights, *given)
+        else:
+            product_mlp.backward_exponential(self.weights, self.exponential, *given)
         return torch.from_numpy(start).view(self.shape)[:, : self.n_cases].T
 
 
 class _Segments(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, state: Tensor, counts: tuple[int, int], ring: bool, graded: bool, *weights: Tensor) -> Tensor:
-        n = max(1, COLUMNS // state.shape[1]) if ring else COLUMNS
+    def forward(ctx: Any, state: Tensor, scheme: Scheme, *weights: Tensor) -> Tensor:
+        n = max(1, COLUMNS // state.shape[1]) if scheme.ring else COLUMNS
         arrays = _merged(weights)
-        blocks = [_Block(part, counts, ring, arrays) for part in state.detach().split(n)]
+        blocks = [_Block(part, scheme, arrays) for part in state.detach().split(n)]
         samples = torch.cat([block.forward() for block in blocks])
-        if graded:
-            ctx.blocks = blocks
-        else:
-            for block in blocks:
-                block.free()
+        ctx.blocks = blocks
         return samples
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *asked: Tensor) -> tuple[Tensor | None, ...]:
-        blocks, ctx.blocks = ctx.blocks, None
+        blocks = ctx.blocks
         first, hidden, last, direct = blocks[0].weights
         w = len(hidden)
         square, bias = np.zeros((w, w, SINGLES), np.float32), np.zeros(w, np.float32)
         gradients = np.zeros_like(first), square, bias, np.zeros_like(last), np.zeros_like(direct)
         parts = asked[0].split([block.n_cases for block in blocks])
         starts = [block.backward(part, gradients) for block, part in zip(blocks, parts, strict=True)]
-        for block in blocks:
-            block.free()
-        return torch.cat(starts), None, None, None, *_split(gradients)
+        return torch.cat(starts), None, *_split(gradients)
 
 
 def segments(
-    network: ProductMlp, state: Float[Tensor, "B D"], n_samples: int, n_steps: int, ring: bool
+    network: ProductMlp,
+    state: Float[Tensor, "B D"],
+    n_samples: int,
+    n_steps: int,
+    ring: bool,
+    exponential: Float[Tensor, "6 D D"] | None = None,
 ) -> Float[Tensor, "B T D"]:
     """The next ``n_samples`` states by ``n_steps`` steps of Kutta's 3/8 rule each, on a CPU, by one thread, float32.
 
-    On rings the network is the field of every site, in terms of the values around it. Time is counted in samples. For
-    first derivatives, once.
+    On rings the network is the field of every site, in terms of the values around it. Time is counted in samples. With
+    the matrices of :func:`circulants` the steps are exponential ones. For first derivatives.
     """
-    graded = torch.is_grad_enabled()
-    return _Segments.apply(state, (n_samples, n_steps), ring, graded, *_weights(network))  # type: ignore[return-value]
+    matrices = None if exponential is None else np.ascontiguousarray(exponential.float().numpy())
+    scheme = Scheme((n_samples, n_steps), ring, matrices)
+    return _Segments.apply(state, scheme, *_weights(network))  # type: ignore[return-value]
+
+
+def circulants(symbols: Float[Tensor, "C K"], n_sites: int) -> Float[Tensor, "C N N"]:
+    """The matrices that multiply the first K modes of a field on ``n_sites`` sites by real ``symbols``, others by 0."""
+    modes = torch.fft.rfft(torch.eye(n_sites, dtype=torch.float64))[:, : symbols.shape[1]]
+    return torch.fft.irfft(symbols.double()[:, None] * modes, n=n_sites)

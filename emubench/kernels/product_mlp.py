@@ -3,8 +3,9 @@
 The network's matrices act as four, with a row of ones beside their inputs in place of biases: ``y = first x``, whose
 two halves multiply to the products p; ``z = hidden [p, 1]``; ``f = last [silu(z), p] + direct x``. States are columns,
 ``"o R"``: off rings a column is a case; on rings (o = 1) one site of one case, the cases of a site side by side, and x
-are the values around it. R is a multiple of 32, the width w of 8. All stages of all steps keep for the adjoint x, y,
-the sigmoid of z, and ``q = [silu(z), p, 1]``.
+are the values around it. R is a multiple of 32, the width w of 8. A stage keeps the state at which it took the field;
+the adjoint computes the rest once more: x, y, z, its sigmoid s, and ``q = [silu(z), p, 1]``, which are its ``work``
+space, ``"rows R"``. Kept for all stages these would not fit into the cache.
 
 Written out with vectors, as the libraries of matrix products that numpy and torch bring use half of a register of 64
 bytes on some processors (OpenBLAS 0.3.30 and MKL 2025 on AMD's Zen 5: 90 of 180 billion operations per second).
@@ -168,10 +169,10 @@ def _scatter(dx, lanes, gradient):
 
 
 @jit
-def _field(weights, state, lanes, kept, z, f):
+def _field(weights, state, lanes, work, f):
     """The field at ``state`` into ``f``."""
     first, hidden, last, direct = weights
-    x, y, s, q = kept
+    x, y, z, s, q = work
     w = len(z)
     _gather(state, lanes, x)
     _multiply(first, x, y)
@@ -208,12 +209,13 @@ def _input_adjoint(dy, x, dx, gate, value):
 
 
 @jit
-def _field_adjoint(transposed, first, kept, lanes, df, gradients, space, asked):
+def _field_adjoint(weights, state, lanes, df, gradients, work, space, asked):
     """Add to the ``gradients`` of the weights what ``df`` asks of the field; what it asks of the state: ``asked``."""
-    hidden, last, direct = transposed
+    first, hidden, last, direct = weights[1]
     g1, g2, bias, g3, g4 = gradients
-    (x, y, s, q), (ds, dp, dy, dx) = kept, space
+    (x, y, _, s, q), (ds, dp, dy, dx) = work, space
     w = len(s)
+    _field(weights[0], state, lanes, work, asked)
     for o in range(len(df)):
         for i in range(2 * w):
             g3[o, i] += _dot(df[o], q[i])
@@ -238,41 +240,46 @@ def _field_adjoint(transposed, first, kept, lanes, df, gradients, space, asked):
 
 
 @jit
-def forward(weights, state, lanes, counts, kept, samples, z):
+def forward(weights, state, lanes, counts, stages, samples, work):
     """Integrate ``state`` ``"o R"`` by Kutta's 3/8 rule; ``counts`` are the samples and the steps of each.
 
-    ``kept`` ``"stages rows R"`` is for the adjoint, ``lanes`` the cases of a ring or 0, ``z`` ``"w R"`` space.
+    ``lanes`` are the cases of a ring, or 0; ``stages`` ``"n o R"`` are the states that the adjoint needs.
     """
     n_samples, n_steps = counts
-    xs, ys, ss, qs = kept
     h, third = F32(1 / n_steps), F32(1 / 3)
     k1, k2, k3, k4 = [np.empty_like(state) for _ in range(4)]
     u, i = state.copy(), 0
     for t in range(n_samples):
         for _ in range(n_steps):
-            _field(weights, u, lanes, (xs[i], ys[i], ss[i], qs[i]), z, k1)
-            v = u + h * third * k1
-            _field(weights, v, lanes, (xs[i + 1], ys[i + 1], ss[i + 1], qs[i + 1]), z, k2)
-            v = u + h * (k2 - third * k1)
-            _field(weights, v, lanes, (xs[i + 2], ys[i + 2], ss[i + 2], qs[i + 2]), z, k3)
-            v = u + h * (k1 - k2 + k3)
-            _field(weights, v, lanes, (xs[i + 3], ys[i + 3], ss[i + 3], qs[i + 3]), z, k4)
+            stages[i] = u
+            _field(weights, stages[i], lanes, work, k1)
+            stages[i + 1] = u + h * third * k1
+            _field(weights, stages[i + 1], lanes, work, k2)
+            stages[i + 2] = u + h * (k2 - third * k1)
+            _field(weights, stages[i + 2], lanes, work, k3)
+            stages[i + 3] = u + h * (k1 - k2 + k3)
+            _field(weights, stages[i + 3], lanes, work, k4)
             u += h * F32(0.125) * (k1 + F32(3) * (k2 + k3) + k4)
             i += 4
         samples[t] = u
 
 
 @jit
-def backward(weights, asked, lanes, counts, kept, gradients, start, space):
+def _with_transposed(weights):
+    first, hidden, last, direct = weights
+    w = len(hidden)
+    return weights, (first, hidden[:, :w].T.copy(), last.T.copy(), direct.T.copy())
+
+
+@jit
+def backward(weights, asked, lanes, counts, stages, gradients, start, work, space):
     """From the gradients ``asked`` of the samples: add to those of the weights, write that of the first state.
 
     Of ``hidden`` the gradients are that of W₂, ``"w w lanes"``, to be summed over its last axis, and that of its bias.
     """
-    first, hidden, last, direct = weights
+    both = _with_transposed(weights)
     n_samples, n_steps = counts
-    xs, ys, ss, qs = kept
-    h, third, w = F32(1 / n_steps), F32(1 / 3), ss.shape[1]
-    turned = (hidden[:, :w].T.copy(), last.T.copy(), direct.T.copy())
+    h, third = F32(1 / n_steps), F32(1 / 3)
     e1, e2, e3, e4 = [np.empty_like(start) for _ in range(4)]
     start[:] = 0
     i = 4 * n_samples * n_steps
@@ -281,12 +288,92 @@ def backward(weights, asked, lanes, counts, kept, gradients, start, space):
         for _ in range(n_steps):
             i -= 4
             g = h * F32(0.125) * start
-            j = i + 3
-            _field_adjoint(turned, first, (xs[j], ys[j], ss[j], qs[j]), lanes, g, gradients, space, e4)
-            d, j = F32(3) * g + h * e4, i + 2
-            _field_adjoint(turned, first, (xs[j], ys[j], ss[j], qs[j]), lanes, d, gradients, space, e3)
-            d, j = F32(3) * g + h * (e3 - e4), i + 1
-            _field_adjoint(turned, first, (xs[j], ys[j], ss[j], qs[j]), lanes, d, gradients, space, e2)
+            _field_adjoint(both, stages[i + 3], lanes, g, gradients, work, space, e4)
+            d = F32(3) * g + h * e4
+            _field_adjoint(both, stages[i + 2], lanes, d, gradients, work, space, e3)
+            d = F32(3) * g + h * (e3 - e4)
+            _field_adjoint(both, stages[i + 1], lanes, d, gradients, work, space, e2)
             d = g + h * (e4 + third * (e2 - e3))
-            _field_adjoint(turned, first, (xs[i], ys[i], ss[i], qs[i]), lanes, d, gradients, space, e1)
+            _field_adjoint(both, stages[i], lanes, d, gradients, work, space, e1)
             start += e1 + e2 + e3 + e4
+
+
+@jit
+def _add_circulant(matrix, state, lanes, out):
+    """Add to ``out`` the product with every ring of ``state``."""
+    n = len(matrix)
+    u, o = state.ravel().reshape(n, lanes), out.ravel().reshape(n, lanes)
+    for i in range(n):
+        for k in range(n):
+            for c in range(lanes):
+                o[i, c] += matrix[i, k] * u[k, c]
+
+
+@jit
+def forward_exponential(weights, matrices, state, lanes, counts, stages, samples, work):
+    """The same by exponential steps (ETDRK4): ``matrices`` are those of e^{hL}, e^{hL/2}, and of q, f1, f2, f3.
+
+    All are symmetric and circulant; see :class:`emubench.integrate.Etdrk4Coefficients`.
+    """
+    e, half, q, f1, f2, f3 = matrices
+    n_samples, n_steps = counts
+    n1, n2, n3, n4 = [np.empty_like(state) for _ in range(4)]
+    u, i = state.copy(), 0
+    for t in range(n_samples):
+        for _ in range(n_steps):
+            stages[i : i + 4] = 0
+            stages[i] = u
+            a, b, c = stages[i + 1], stages[i + 2], stages[i + 3]
+            _field(weights, u, lanes, work, n1)
+            _add_circulant(half, u, lanes, a)
+            b[:] = a
+            _add_circulant(q, n1, lanes, a)
+            _field(weights, a, lanes, work, n2)
+            _add_circulant(q, n2, lanes, b)
+            _field(weights, b, lanes, work, n3)
+            _add_circulant(half, a, lanes, c)
+            _add_circulant(q, F32(2) * n3 - n1, lanes, c)
+            _field(weights, c, lanes, work, n4)
+            new = np.zeros_like(u)
+            _add_circulant(e, u, lanes, new)
+            _add_circulant(f1, n1, lanes, new)
+            _add_circulant(f2, F32(2) * (n2 + n3), lanes, new)
+            _add_circulant(f3, n4, lanes, new)
+            u = new
+            i += 4
+        samples[t] = u
+
+
+@jit
+def backward_exponential(weights, matrices, asked, lanes, counts, stages, gradients, start, work, space):
+    """:func:`backward` of :func:`forward_exponential`."""
+    both = _with_transposed(weights)
+    e, half, q, f1, f2, f3 = matrices
+    n_samples, n_steps = counts
+    found = np.empty_like(start)
+    start[:] = 0
+    i = 4 * n_samples * n_steps
+    for t in range(n_samples - 1, -1, -1):
+        start += asked[t]
+        for _ in range(n_steps):
+            i -= 4
+            d1, d2, d4, a, new, c = [np.zeros_like(start) for _ in range(6)]
+            _add_circulant(f3, start, lanes, d4)
+            _add_circulant(f2, F32(2) * start, lanes, d2)
+            _add_circulant(f1, start, lanes, d1)
+            _add_circulant(e, start, lanes, new)
+            d3 = d2.copy()
+            _field_adjoint(both, stages[i + 3], lanes, d4, gradients, work, space, found)
+            _add_circulant(half, found, lanes, a)
+            _add_circulant(q, found, lanes, c)
+            d3 += F32(2) * c
+            d1 -= c
+            _field_adjoint(both, stages[i + 2], lanes, d3, gradients, work, space, found)
+            _add_circulant(half, found, lanes, new)
+            _add_circulant(q, found, lanes, d2)
+            _field_adjoint(both, stages[i + 1], lanes, d2, gradients, work, space, found)
+            a += found
+            _add_circulant(half, a, lanes, new)
+            _add_circulant(q, a, lanes, d1)
+            _field_adjoint(both, stages[i], lanes, d1, gradients, work, space, found)
+            start[:] = new + found
