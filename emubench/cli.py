@@ -191,26 +191,29 @@ def score(
 
     if (forecast is None) == (not runs):
         raise EmubenchError("give either RUN folders, or --forecast FILE with --task TASK")
-    rows, diagnosed = [], {}
+    scored, diagnosed = {}, {}
     if forecast is not None:
         if name is None:
             raise EmubenchError("--forecast needs --task TASK")
         if diagnostics:
             raise EmubenchError("--diagnostics needs RUN folders: a forecast file can't be asked for another forecast")
         with show_progress(name) as progress:
-            rows = list(evaluate.score_forecast(forecast, tasks.resolve(name, size, data), data, progress).scores.rows)
+            found = evaluate.score_forecast(forecast, tasks.resolve(name, size, data), data, progress)
+            scored[forecast] = found.scores.rows
     for run in jobs.find_runs(runs) if runs else []:
         with show_progress(str(run)) as progress:
-            rows += jobs.score(run, data, progress, again).rows
+            scored[run] = jobs.score(run, data, progress, again).rows
         if diagnostics:
             with show_progress(f"{run} diagnostics") as progress:
                 diagnosed[run] = jobs.diagnose(run, data, progress, again)
     if json:
-        print_json([row.model_dump() for row in rows + [r for d in diagnosed.values() for r in d.rows()]])
+        found = [(run, (*rows, *(diagnosed[run].rows() if run in diagnosed else ()))) for run, rows in scored.items()]
+        print_json([{"run": str(run), **row.model_dump()} for run, rows in found for row in rows])
     else:
         from emubench import diagnostics_report, listing
 
-        listing.show_scores(rows)
+        for run, rows in scored.items():
+            listing.show_scores(str(run), rows)
         for run, found in diagnosed.items():
             diagnostics_report.show(run, found)
 
@@ -305,19 +308,20 @@ def bench(
 
     mode = modes.Mode(compile_, precision)
     session = benches.Session(data, benches.Options(mode, device, threads, seconds, int(memory * 2**30), ladder))
-    rows, faults = [], []
+    timed, faults = {}, []
     for run in jobs.find_runs(runs):
         try:
             with show_progress(str(run)) as progress:
-                rows += benches.rows(jobs.task_of(run, jobs.read_card(run)), session.bench(run, progress))
+                timed[run] = benches.rows(jobs.task_of(run, jobs.read_card(run)), session.bench(run, progress))
         except EmubenchError as error:  # the others are measured all the same
             if "--debug" in sys.argv:
                 raise
             faults.append(str(error))
     if json:
-        print_json([row.model_dump() for row in rows])
+        print_json([{"run": str(run), **row.model_dump()} for run, rows in timed.items() for row in rows])
     else:
-        listing.show_scores(rows, "throughput (10th and 90th percentile of repeated calls)")
+        for run, rows in timed.items():
+            listing.show_scores(str(run), rows, "10th and 90th percentile of repeated calls")
     for fault in faults:
         print(f"emubench: {fault}", file=sys.stderr)
     if faults:

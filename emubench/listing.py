@@ -77,9 +77,9 @@ def show(title: str, table_rows: list[dict[str, Any]]) -> None:
     console().print(table)
 
 
-def show_scores(scores: list[ScoreRow], title: str = "scores (95 % interval over cases)") -> None:
-    """Print whole-forecast scores with their intervals; curves are in the files."""
-    table = Table(title=title, box=box.SIMPLE)
+def show_scores(run: str, scores: list[ScoreRow], title: str = "95 % interval over cases") -> None:
+    """Print whole-forecast scores of a run with their intervals; curves are in the files."""
+    table = Table(title=f"{run} ({title})", box=box.SIMPLE)
     for column in ("task", "metric", "value", "low", "high", "cases", "unit"):
         table.add_column(column)
     for row in scores:

@@ -51,7 +51,8 @@ def test_the_command_measures_checks_writes_and_prints(run, data, emubench):
     assert done.status == 0, done.err
     rows = json.loads(done.out)
     assert [row["metric"] for row in rows] == METRICS
-    assert all(set(row) == set(bench.ScoreRow.model_fields) for row in rows)
+    assert all(set(row) == {"run", *bench.ScoreRow.model_fields} for row in rows)
+    assert {row["run"] for row in rows} == {str(run)}
     by = {row["metric"]: row for row in rows}
     assert by["lyapunov_times_per_second"]["low"] <= by["lyapunov_times_per_second"]["value"]
     assert 0 < by["latency"]["value"] < 1

@@ -325,9 +325,9 @@ def test_a_forecast_file_scores_like_the_run_that_made_it(emubench, data, tmp_pa
     for file in ("f.npz", "f.h5"):
         command = ("score", "--forecast", tmp_path / file, "--task", name, "--size", "tiny", "--data", data, "--json")
         by_file = json.loads(emubench(*command).out)
-        assert by_file == [row.model_dump() for row in by_run.rows]
+        assert by_file == [{"run": str(tmp_path / file), **row.model_dump()} for row in by_run.rows]
     shown = json.loads(emubench("score", run, "--data", data, "--json").out)
-    assert shown == by_file
+    assert shown == [row | {"run": str(run)} for row in by_file]
 
 
 def test_a_forecast_of_one_member_is_scored_where_an_ensemble_is_asked_for():

@@ -212,3 +212,24 @@ def test_the_cheaper_schemes_are_those_of_torch(name):
     assert all(np.abs(first - other).max() > 1e-4 for other in others)
     with pytest.raises(EmubenchError, match="did you mean|known:"):
         module.rollout(system, state, 2, [], scheme="leapfrog")
+
+
+def test_machine_code_that_cannot_be_kept_is_used_all_the_same(monkeypatch):
+    from numba.core.caching import IndexDataCacheFile
+
+    from emubench.kernels._simd import jit
+
+    tried = []
+
+    def full(*_):
+        tried.append(True)
+        raise OSError(27, "File too large")
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", full)
+
+    @jit
+    def double(x):
+        return 2 * x
+
+    assert double(1.5) == 3.0
+    assert tried

@@ -50,11 +50,32 @@ _DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 _SINGLES = ir.VectorType(ir.FloatType(), SINGLES)
 _WORDS = ir.VectorType(ir.IntType(64), LANES)
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-jit: Callable[..., Any] = functools.partial(numba.njit, fastmath={"contract"}, **_OPTIONS)
+
+def _compiler(fastmath: Any) -> Callable[..., Any]:
+    def compiled(function: Callable[..., Any], **options: Any) -> Any:
+        chosen: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": fastmath}
+        dispatcher = numba.njit(**chosen | options)(function)
+        save = getattr(getattr(dispatcher, "_cache", None), "save_overload", None)
+        if save is not None:
+
+            def save_if_possible(*args: Any) -> None:
+                with contextlib.suppress(OSError):  # no room or no leave to write: it is compiled again next time
+                    save(*args)
+
+            dispatcher._cache.save_overload = save_if_possible
+        return dispatcher
+
+    return lambda function=None, **options: (
+        functools.partial(compiled, **options) if function is None else compiled(function, **options)
+    )
+
+
+jit = _compiler({"contract"})
 """``numba.njit`` as used by all kernels."""
-strict_jit: Callable[..., Any] = functools.partial(numba.njit, fastmath=False, **_OPTIONS)
+strict_jit = _compiler(False)
 """The same without fused operations, for results that are the same bits everywhere."""
+sums = _compiler({"contract", "reassoc"})
+"""The same for loops that are sums: reordered, they are vectors."""
 
 
 class VectorType(types.Type):

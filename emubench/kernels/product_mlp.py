@@ -13,11 +13,9 @@ bytes on some processors (OpenBLAS 0.3.30 and MKL 2025 on AMD's Zen 5: 90 of 180
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 
-from emubench.kernels._simd import SINGLES, jit, load, store
+from emubench.kernels._simd import SINGLES, jit, load, store, sums
 
 COLUMNS = 2 * SINGLES
 """R is a multiple of it."""
@@ -28,8 +26,6 @@ LIMIT = 17.0
 NUMERATOR = (0.24999999, 0.0083788806, 5.509098e-05, 8.2506369e-08, 1.376888e-11)
 DENOMINATOR = (1.0, 0.1168488, 0.0016244468, 5.2120252e-06, 3.1537712e-09)
 F32 = np.float32
-sums = functools.partial(jit, fastmath={"contract", "reassoc"})
-"""For loops that are sums, which else were no vectors."""
 
 
 @jit
