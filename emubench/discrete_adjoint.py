@@ -1,7 +1,7 @@
 """Segments of a neural ODE with the exact gradient of its Runge–Kutta steps, faster than autograd finds it.
 
 Discretise, then optimise: the gradient is that of the scheme (not of the adjoint equation), as back-propagation through
-the steps gives it. :mod:`emubench.kernels.product_mlp` has the loops; here they become one operation of autograd.
+the steps gives it. :mod:`emubench.kernels._product_mlp` has the loops; here they become one operation of autograd.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from emubench.kernels import product_mlp
+from emubench.kernels import _product_mlp as product_mlp
 from emubench.kernels._simd import SINGLES, aligned
 from emubench.networks import ProductMlp
 
@@ -50,15 +50,6 @@ def _merged(weights: tuple[Tensor, ...]) -> Arrays:
 
 
 def _split(gradients: Arrays) -> list[Tensor]:
-    """What :func:`_merged` merges."""
-    first, hidden, last, direct = (torch.from_numpy(g) for g in gradients)
-    w = len(hidden)
-    rows = first[:w], first[w:], hidden, direct
-    (g, gb), (v, vb), (h, hb), (d, ob) = ((m[:, :-1], m[:, -1]) for m in rows)
-    return [g, gb, v, vb, h, hb, last[:, :w], last[:, w:], d, ob]
-
-
-def _split(gradients: Arrays) -> list[Tensor]:
     """The gradients of :func:`_weights` from those of the matrices that :func:`_merged` made of them."""
     first, hidden, bias, last, direct = (torch.from_numpy(g) for g in gradients)
     w = len(hidden)
@@ -66,10 +57,14 @@ def _split(gradients: Arrays) -> list[Tensor]:
     return [g, gb, v, vb, hidden.sum(-1), bias, last[:, :w], last[:, w:], d, ob]
 
 
-def _space(*shapes: tuple[int, int]) -> Arrays:
-    """Uninitialised arrays whose rows are vectors."""
-    raw = [aligned(math.prod(shape) // SINGLES, np.float32) for shape in shapes]
-    return tuple(memory.reshape(shape) for memory, shape in zip(raw, shapes, strict=True))
+def _space(weights: Arrays, columns: int) -> tuple[Arrays, Arrays]:
+    """Uninitialised arrays whose rows are vectors: to evaluate the field in, and what its adjoint needs besides."""
+    w, n_in = len(weights[1]), weights[0].shape[1]
+    rows = (n_in, 2 * w, w, w, 2 * w + 1), (2 * w, w, 2, n_in)
+    work, more = (
+        tuple(aligned(n * columns // SINGLES, np.float32).reshape(n, columns) for n in group) for group in rows
+    )
+    return work, more
 
 
 @dataclass(frozen=True)
@@ -93,25 +88,24 @@ class _Block:
         self.shape, self.lanes = columns.shape, columns.shape[1] if ring else 0
         self.state = (columns.view(1, -1) if ring else columns).numpy()
         self.stages = np.empty((4 * counts[0] * counts[1], *self.state.shape), np.float32)
-        w, n_in, n = len(weights[1]), weights[0].shape[1], self.state.shape[1]
-        self.work = _space((n_in, n), (2 * w, n), (w, n), (w, n), (2 * w + 1, n))
-        self.shapes = (2 * w, n), (w, n), (2, n), (n_in, n)
 
-    def forward(self) -> Float[Tensor, "B T D"]:
+    def forward(self, work: Arrays) -> Float[Tensor, "B T D"]:
         """The samples."""
         samples = np.empty((self.counts[0], *self.state.shape), np.float32)
-        given = self.state, self.lanes, self.counts, self.stages, samples, self.work
+        given = self.state, self.lanes, self.counts, self.stages, samples, work
         if self.exponential is None:
             product_mlp.forward(self.weights, *given)
         else:
             product_mlp.forward_exponential(self.weights, self.exponential, *given)
         return torch.from_numpy(samples).view(-1, *self.shape).permute(2, 0, 1)[: self.n_cases]
 
-    def backward(self, asked: Float[Tensor, "B T D"], gradients: Arrays) -> Float[Tensor, "B D"]:
+    def backward(
+        self, asked: Float[Tensor, "B T D"], gradients: Arrays, work: Arrays, space: Arrays
+    ) -> Float[Tensor, "B D"]:
         """Add to the ``gradients`` of the weights; that of the start."""
         columns = torch.nn.functional.pad(asked.permute(1, 2, 0), (0, self.extra)).contiguous()
         wanted, start = columns.view(-1, *self.state.shape).numpy(), np.empty_like(self.state)
-        given = wanted, self.lanes, self.counts, self.stages, gradients, start, self.work, _space(*self.shapes)
+        given = wanted, self.lanes, self.counts, self.stages, gradients, start, work, space
         if self.exponential is None:
             product_mlp.backward(self.weights, *given)
         else:
@@ -125,9 +119,8 @@ class _Segments(torch.autograd.Function):
         n = max(1, COLUMNS // state.shape[1]) if scheme.ring else COLUMNS
         arrays = _merged(weights)
         blocks = [_Block(part, scheme, arrays) for part in state.detach().split(n)]
-        samples = torch.cat([block.forward() for block in blocks])
-        ctx.blocks = blocks
-        return samples
+        ctx.blocks, space = blocks, {n: _space(arrays, n) for n in {b.state.shape[1] for b in blocks}}
+        return torch.cat([block.forward(space[block.state.shape[1]][0]) for block in blocks])
 
     @staticmethod
     @once_differentiable
@@ -138,7 +131,9 @@ class _Segments(torch.autograd.Function):
         square, bias = np.zeros((w, w, SINGLES), np.float32), np.zeros(w, np.float32)
         gradients = np.zeros_like(first), square, bias, np.zeros_like(last), np.zeros_like(direct)
         parts = asked[0].split([block.n_cases for block in blocks])
-        starts = [block.backward(part, gradients) for block, part in zip(blocks, parts, strict=True)]
+        space = {n: _space(blocks[0].weights, n) for n in {b.state.shape[1] for b in blocks}}
+        pairs = zip(blocks, parts, strict=True)
+        starts = [block.backward(part, gradients, *space[block.state.shape[1]]) for block, part in pairs]
         return torch.cat(starts), None, *_split(gradients)
 
 

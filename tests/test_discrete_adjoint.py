@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from emubench import jobs
+from emubench import task as tasks
 from emubench.discrete_adjoint import COLUMNS, segments, supports
 from emubench.networks import ProductMlp, RingField
 
@@ -82,3 +85,29 @@ def test_supports_float32_on_a_cpu_and_widths_of_whole_rows():
     assert not supports(made(False), state.double())
     assert not supports(made(False, width=12), state)
     assert not supports(nn.Linear(3, 3), state)
+
+
+@pytest.mark.parametrize("coarse", [1, 2])
+def test_exponential_steps_and_their_gradients_are_those_of_autograd_in_double_precision(coarse):
+    task = tasks.get("kuramoto_sivashinsky-noisy", "tiny")
+    config = dataclasses.replace(neural_ode.default_config(task), width=16, coarse=coarse, substeps=2)
+    torch.manual_seed(0)
+    flow = neural_ode.build(task, config)
+    for parameter in flow.field.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    flow.set_band((torch.arange(len(flow.band)) < 12).float())
+    state, asked = torch.randn(7, flow.n), torch.randn(7, 3, flow.n)
+
+    def found() -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        start = state.clone().requires_grad_()
+        samples = flow.unroll(start, 3)
+        return samples, torch.autograd.grad((samples * asked).sum(), [start, *flow.field.parameters()])
+
+    samples, gradients = found()
+    assert type(samples.grad_fn).__name__ != "StackBackward0"  # the kernel's
+    flow.double()
+    state, asked = state.double(), asked.double()
+    exact, wanted = found()
+    assert type(exact.grad_fn).__name__ == "StackBackward0"  # step by step, in double precision
+    assert relative(samples, exact) < 1e-6
+    assert max(relative(g, w) for g, w in zip(gradients, wanted, strict=True)) < 1e-5

@@ -54,7 +54,7 @@ _WORDS = ir.VectorType(ir.IntType(64), LANES)
 def _compiler(fastmath: Any) -> Callable[..., Any]:
     def compiled(function: Callable[..., Any], **options: Any) -> Any:
         chosen: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": fastmath}
-        dispatcher = numba.njit(**chosen | options)(function)
+        dispatcher: Any = numba.njit(**chosen | options)(function)
         save = getattr(getattr(dispatcher, "_cache", None), "save_overload", None)
         if save is not None:
 
