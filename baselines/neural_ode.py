@@ -32,10 +32,11 @@ from torch import Tensor, nn
 from emubench.dataset import Observations
 from emubench.discrete_adjoint import circulants, segments, supports
 from emubench.errors import EmubenchError, unknown
-from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step, polish_segments
+from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step
 from emubench.innovation import fit_innovation
 from emubench.integrate import etdrk4_coefficients, etdrk4_step
 from emubench.networks import ProductMlp, RingField
+from emubench.shooting import polish_segments
 from emubench.task import Task
 from emubench.training import Descent, Log, masked_mse
 
@@ -63,6 +64,8 @@ class Config(FlowConfig):
     """Weight of the gap between the end of a segment and the start of the next."""
     polish: int = 0
     """Iterations of L-BFGS at the end, a multiple of 50; under noise from starts that are estimated from both sides."""
+    rounds: int = 0
+    """Times that these are estimated anew, by a smoother with the flow as its model, and the fit polished again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,8 +75,9 @@ class Config(FlowConfig):
             if not getattr(self, name) > 0:
                 raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
         check_polish(self.polish)
-        if self.damping < 0 or self.continuity < 0:
-            raise EmubenchError(f"damping {self.damping}, continuity {self.continuity}: both are at least 0")
+        if min(self.damping, self.continuity, self.rounds) < 0:
+            found = f"damping {self.damping}, continuity {self.continuity}, rounds {self.rounds}"
+            raise EmubenchError(f"{found}: all are at least 0")
 
 
 def default_config(task: Task) -> Config:
@@ -259,7 +263,7 @@ def train(emulator: NeuralOde, data: Observations, config: Config, seed: int, lo
     if config.polish and emulator.encoder is None:
         polish_one_step(emulator, pool, check, config.polish, generator, log)
     elif config.polish:
-        polish_segments(emulator, data, config.unroll, config.polish, generator, log)
+        polish_segments(emulator, data, config.unroll, config.polish, generator, log, config.rounds)
     if emulator.growth:
         fit_innovation(emulator, pool, data, generator)
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from emubench.assimilation import Filter, filtered_start
 from emubench.dataset import Observations, windows
-from emubench.denoise import smoothed
 from emubench.emulator import step_forecast
 from emubench.errors import EmubenchError
 from emubench.networks import GatedMlp, GrowthField, RingField, WindowEncoder, pair_spectrum
@@ -25,8 +24,6 @@ POLISHED = 4096
 """Windows that the last iterations see, all at once; on rings sites of windows, twice as many."""
 PARTS, SEEN, NEGLIGIBLE = 16, 4.0, 1e-6
 """See :func:`signal_band`."""
-SMOOTHING = 4
-"""Samples on both sides of one that estimate it."""
 LARGEST = 6.0
 """In a filter states are kept within so many σ: one diverging member would make every covariance infinite."""
 
@@ -225,31 +222,6 @@ def polish_one_step(
     chosen = pool[torch.randperm(len(pool), generator=generator)[:n_windows], :length]
     losses = (lambda: rollout_loss(flow, chosen, 1), lambda: rollout_loss(flow, check[:, :length], 1))
     polish(flow, *losses, n_iterations, log)
-
-
-def polish_segments(
-    flow: LearnedFlow, data: Observations, horizon: int, n_iterations: int, generator: torch.Generator, log: Log
-) -> None:
-    """Finish the field's fit to noisy data by L-BFGS on segments of ``horizon`` samples.
-
-    They start from what a Wiener filter makes of ``SMOOTHING`` samples on both sides: it knows the state better than an
-    encoder, which sees the past alone, and errors of the start bias the field.
-    """
-    noise, pools = data.noise_std / data.std, []
-    for part in (data.train, data.validation):
-        observed = flow.normalised(part).double()
-        states, _ = smoothed(observed, noise, SMOOTHING, flow.ring)
-        pool = windows(torch.cat([states, observed[:, SMOOTHING:-SMOOTHING]], -1).float(), 1 + horizon)
-        n_windows = 4 * POLISHED // flow.n if flow.ring else POLISHED
-        pools.append(pool[torch.randperm(len(pool), generator=generator)[:n_windows]])
-
-    def loss(segments: Tensor) -> Tensor:
-        start, targets = flow.limit(segments[:, 0, : flow.n]), segments[:, 1:, flow.n :]
-        return masked_mse(flow.unroll(start, horizon), targets)
-
-    if flow.encoder is not None:
-        flow.encoder.requires_grad_(False)
-    polish(flow, lambda: loss(pools[0]), lambda: loss(pools[1]), n_iterations, log)
 
 
 def signal_band(fields: Float[Tensor, "B T N"], data: Observations, hidden: bool = True) -> Float[Tensor, " K"]:

@@ -14,9 +14,10 @@ from emubench import task as tasks
 from emubench.dataset import Observations
 from emubench.emulator import checked_forecast
 from emubench.errors import EmubenchError
-from emubench.flows import LARGEST, FlowConfig, LearnedFlow, polish_segments, rollout_loss, signal_band
+from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
 from emubench.integrate import etdrk4_coefficients, etdrk4_step, simulate
 from emubench.random import stream
+from emubench.shooting import polish_segments
 from emubench.training import Descent, Log, polish
 
 NOISY, SETTINGS = tasks.get("lorenz63-noisy", "tiny"), FlowConfig(width=8, steps=10, window=4, checks=5)

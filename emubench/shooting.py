@@ -1,0 +1,85 @@
+"""The end of a fit to noisy data: L-BFGS on segments whose starts are estimated from both sides.
+
+An encoder or a filter knows the past alone, and errors of the start bias the field. At first a Wiener filter estimates
+the states, which needs no model; then, in turns with the fit, a fixed-lag ensemble smoother with the flow as its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from emubench.climate_filter import ClimateFilter
+from emubench.dataset import Observations, windows
+from emubench.denoise import smoothed
+from emubench.flows import LARGEST, POLISHED, LearnedFlow
+from emubench.training import Log, masked_mse, polish
+
+HALF_WIDTH = 4
+"""Samples on both sides of one that the Wiener filter sees."""
+LAG, SPIN_UP = 6, 32
+"""Samples after one that the smoother sees, and those that it gets to forget its first states."""
+MEMBERS, INFLATION = 32, 1.2
+"""Of the smoother; with less inflation it trusts a model that is not yet right, and confirms it."""
+Estimate = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""States of trajectories ``"B T D"`` and the observations of the same samples, in σ."""
+
+
+def by_wiener(flow: LearnedFlow, noise: Float[Tensor, " D"]) -> Estimate:
+    """Linear estimates from the data's own second moments."""
+
+    def estimate(observed: Tensor) -> tuple[Tensor, Tensor]:
+        return smoothed(observed, noise, HALF_WIDTH, flow.ring)[0], observed[:, HALF_WIDTH:-HALF_WIDTH]
+
+    return estimate
+
+
+def by_flow(flow: LearnedFlow, noise: Float[Tensor, " D"], generator: torch.Generator) -> Estimate:
+    """Estimates of a fixed-lag smoother; its first members are drawn from Wiener estimates."""
+
+    def advance(ensemble: Float[Tensor, "M B D"]) -> Tensor:
+        states = flow.unroll(flow.limit(ensemble.flatten(0, 1).float()), 1)[:, 0]
+        return torch.nan_to_num(states).clamp(-LARGEST, LARGEST).double().view(ensemble.shape)
+
+    def estimate(observed: Tensor) -> tuple[Tensor, Tensor]:
+        climate = ClimateFilter(flow.n, list(range(flow.n)), MEMBERS, INFLATION)
+        climate.noise.copy_(noise)
+        climate.set_first(by_wiener(flow, noise)(observed)[0].flatten(0, 1), generator)
+        states = climate.smoothed(advance, observed, LAG)[:, SPIN_UP:]
+        return states, observed[:, SPIN_UP : SPIN_UP + states.shape[1]]
+
+    return estimate
+
+
+def polish_segments(
+    flow: LearnedFlow, data: Observations, horizon: int, n_iterations: int, generator: torch.Generator, log: Log,
+    rounds: int = 0,
+) -> None:  # fmt: skip
+    """Finish the field's fit on segments of ``horizon`` samples from Wiener estimates, then ``rounds`` times from the
+    smoother's; ``n_iterations`` each.
+    """
+    noise = (data.noise_std / data.std).double()
+    if flow.encoder is not None:
+        flow.encoder.requires_grad_(False)
+    for i in range(1 + rounds):
+        estimate = by_flow(flow, noise, generator) if i else by_wiener(flow, noise)
+        pools = [segments(flow, part, estimate, horizon, generator) for part in (data.train, data.validation)]
+
+        def loss(pool: Tensor) -> Tensor:
+            start, targets = flow.limit(pool[:, 0, : flow.n]), pool[:, 1:, flow.n :]
+            return masked_mse(flow.unroll(start, horizon), targets)
+
+        polish(flow, lambda: loss(pools[0]), lambda: loss(pools[1]), n_iterations, log)  # noqa: B023
+
+
+@torch.no_grad()
+def segments(
+    flow: LearnedFlow, part: Tensor, estimate: Estimate, horizon: int, generator: torch.Generator
+) -> Float[Tensor, "P L E"]:
+    """A draw of segments, states beside observations: ``POLISHED`` of them, on rings 16 sites for each of these."""
+    pool = windows(torch.cat(estimate(flow.normalised(part).double()), -1).float(), 1 + horizon)
+    n = 16 * POLISHED // flow.n if flow.ring else POLISHED
+    return pool[torch.randperm(len(pool), generator=generator)[:n]]

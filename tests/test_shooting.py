@@ -1,0 +1,67 @@
+"""Starts estimated from both sides: how near the truth they are, and what a wrong model makes of them."""
+
+from __future__ import annotations
+
+import torch
+
+from emubench import task as tasks
+from emubench.flows import FlowConfig, LearnedFlow
+from emubench.random import stream
+from emubench.shooting import LAG, SPIN_UP, by_flow, by_wiener
+
+NOISE = 0.1
+TASK = tasks.get("lorenz63-noisy", "tiny")
+
+
+class Known(LearnedFlow):
+    """Lorenz-63 itself, at ``speed`` times its pace."""
+
+    speed = 1.0
+
+    def advance(self, state):
+        u, h = state.double() * self.std + self.mean, self.speed * TASK.system.sample_interval / 4
+        for _ in range(4):
+            k1 = TASK.system.rhs(u)
+            k2 = TASK.system.rhs(u + h / 2 * k1)
+            k3 = TASK.system.rhs(u + h / 2 * k2)
+            u = u + h / 6 * (k1 + 2 * k2 + 2 * k3 + TASK.system.rhs(u + h * k3))
+        return ((u - self.mean) / self.std).to(state)
+
+
+def observed() -> tuple[Known, torch.Tensor, torch.Tensor]:
+    """The flow, true states "B T 3" on the attractor in σ, and noisy observations."""
+    flow = Known(TASK, FlowConfig(width=8))
+    flow.mean.copy_(torch.as_tensor(TASK.system.mean))
+    flow.std.copy_(torch.as_tensor(TASK.system.std))
+    draws = torch.from_numpy(stream(1, "test_shooting").standard_normal((24, 161, 3)))
+    states = [flow.unroll(draws[:, 0], 200)[:, -1]]
+    for _ in range(159):
+        states.append(flow.advance(states[-1]))
+    truth = torch.stack(states, dim=1)
+    return flow, truth, truth + NOISE * draws[:, 1:]
+
+
+def error(estimate, truth: torch.Tensor, values: torch.Tensor, skipped: int) -> float:
+    states, _ = estimate(values)
+    return float((states - truth[:, skipped : skipped + states.shape[1]]).square().mean().sqrt())
+
+
+def test_a_smoother_with_the_right_model_knows_the_states_better_than_a_wiener_filter():
+    flow, truth, values = observed()
+    noise, generator = torch.full((3,), NOISE).double(), torch.Generator().manual_seed(0)
+    linear = error(by_wiener(flow, noise), truth, values, 4)
+    smoothed = error(by_flow(flow, noise, generator), truth, values, SPIN_UP)
+    assert linear < 0.7 * NOISE
+    assert smoothed < 0.5 * linear
+    flow.speed = 1.1  # a model that is ten per cent wrong still beats the linear estimate
+    assert error(by_flow(flow, noise, generator), truth, values, SPIN_UP) < linear
+
+
+def test_estimates_stand_beside_the_observations_of_the_same_samples():
+    flow, _, values = observed()
+    noise, generator = torch.full((3,), NOISE).double(), torch.Generator().manual_seed(0)
+    for estimate, first, length in ((by_wiener(flow, noise), 4, 152), (by_flow(flow, noise, generator), 32, 122)):
+        states, beside = estimate(values)
+        assert states.shape == (24, length, 3)
+        assert torch.equal(beside, values[:, first : first + length])
+    assert 160 - LAG - SPIN_UP == 122
