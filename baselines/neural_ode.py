@@ -5,12 +5,13 @@ du/dt = f(u) is solved over short segments from estimated starts, and the error 
 (Dupont, Doucet & Teh 2019, arXiv:1904.01681), started by a window encoder. Segments last at most 0.3 Lyapunov times
 and grow from one sample during training: over longer ones the error has exploding gradients and many minima.
 
-Differences from the papers: gradients by back-propagation through the steps (the adjoint and adaptive steps are
-options, by torchdiffeq); each segment starts from what the encoder makes of the noisy window before it, and two
+Differences from the papers: gradients of the steps themselves, written out (the adjoint equation and adaptive steps
+are options, by torchdiffeq); each segment starts from what the encoder makes of the noisy window before it, and two
 neighbouring segments are asked to meet; f is a small network of products, local and translation-equivariant on rings,
 with an optional dissipative linear term (after Linot et al. 2023, doi:10.1016/j.jcp.2022.111838, who learn theirs)
 that exponential steps solve exactly (ETDRK4, Cox & Matthews 2002, doi:10.1006/jcph.2002.6995). L-BFGS finishes the
-fit; under noise from starts that a Wiener filter estimates from both sides. kpz: a neural SDE, the learned drift plus
+fit; under noise from starts that are estimated from both sides, by a Wiener filter and then, in turns with the fit, by
+an ensemble smoother with the fitted flow as its model. kpz: a neural SDE, the learned drift plus
 spatially coloured Gaussian innovations, one per sample.
 
 Knowledge: structure (locality and translation on rings, shift of height for kpz; none on lorenz63). Expected scores
@@ -29,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.adaptive import by_torchdiffeq
 from emubench.dataset import Observations
 from emubench.discrete_adjoint import circulants, segments, supports
 from emubench.errors import EmubenchError, unknown
@@ -95,6 +97,11 @@ def default_config(task: Task) -> Config:
         "lorenz96": {"steps": 2000, "batch": 24, "assimilated": True, "members": 20, "localisation": 5.0, "polish": 0},
         "kuramoto_sivashinsky": {"steps": 2000, "batch": 12, "window": 8, "radius": 6, "substeps": 1, "polish": 0},
     }
+    finish = {
+        "lorenz63": {"polish": 200},
+        "lorenz96": {"polish": 100},
+        "kuramoto_sivashinsky": {"polish": 100, "steps": 1000, "substeps": 2, "assimilated": True, "members": 24},
+    }
     config = clean.get(task.system.name, Config(unroll=1))
     if noisy:
         config = dataclasses.replace(config, window=12, unroll=longest_segment(task), continuity=1.0)
@@ -105,8 +112,8 @@ def default_config(task: Task) -> Config:
         config = dataclasses.replace(config, latent=3, window=24)
     if noisy and task.track != "noisy":
         config = dataclasses.replace(config, assimilated=False)
-    elif noisy and config.damping:
-        config = dataclasses.replace(config, steps=1000, substeps=2, polish=200, assimilated=True, members=24)
+    elif noisy and task.full_state:
+        config = dataclasses.replace(config, rounds=2, **finish.get(task.system.name, {}))
     if task.track == "scarce":
         config = dataclasses.replace(config, steps=config.steps // 4)
     return config
@@ -213,29 +220,6 @@ def runge_kutta(f: Callable[[Tensor], Tensor], state: Tensor, h: float) -> Tenso
     k3 = f(torch.add(state, k2 - k1 / 3, alpha=h))
     k4 = f(torch.add(state, k1 - k2 + k3, alpha=h))
     return torch.add(state, k1 + 3 * (k2 + k3) + k4, alpha=h / 8)
-
-
-class _Autonomous(nn.Module):
-    """The tendency as torchdiffeq wants it, f(t, u); a module, whose parameters the adjoint finds."""
-
-    def __init__(self, flow: NeuralOde) -> None:
-        super().__init__()
-        self.field, self.tendency = flow.field, flow.tendency
-
-    def forward(self, t: Tensor, state: Tensor) -> Tensor:
-        return self.tendency(state)
-
-
-def by_torchdiffeq(flow: NeuralOde, state: Float[Tensor, "B D"], times: Float[Tensor, " T"]) -> Float[Tensor, "T B D"]:
-    """The solution at ``times`` by torchdiffeq, with the flow's solver, tolerance and kind of gradient."""
-    import torchdiffeq
-
-    config = flow.config
-    solve = torchdiffeq.odeint_adjoint if config.adjoint else torchdiffeq.odeint
-    options = {"step_size": 1 / config.substeps} if config.solver == "rk4" else None
-    accuracy = {"rtol": config.tolerance, "atol": config.tolerance}
-    solution = solve(_Autonomous(flow), state, times.to(state), method=config.solver, options=options, **accuracy)
-    return cast(Tensor, solution)
 
 
 def build(task: Task, config: Config) -> NeuralOde:

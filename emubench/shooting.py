@@ -48,8 +48,9 @@ def by_flow(flow: LearnedFlow, noise: Float[Tensor, " D"], generator: torch.Gene
         climate = ClimateFilter(flow.n, list(range(flow.n)), MEMBERS, INFLATION)
         climate.noise.copy_(noise)
         climate.set_first(by_wiener(flow, noise)(observed)[0].flatten(0, 1), generator)
-        states = climate.smoothed(advance, observed, LAG)[:, SPIN_UP:]
-        return states, observed[:, SPIN_UP : SPIN_UP + states.shape[1]]
+        first = min(SPIN_UP, observed.shape[1] // 4)
+        states = climate.smoothed(advance, observed, LAG)[:, first:]
+        return states, observed[:, first : first + states.shape[1]]
 
     return estimate
 
