@@ -327,7 +327,7 @@ def test_a_vector_field_is_recovered_from_noise_free_samples():
         ({"polish": 70}, "polish: 70 where a multiple of 50 belongs"),
         ({"tolerance": 0.0}, "tolerance: 0.0 where a positive number belongs"),
         ({"tolerance": math.nan}, "tolerance: nan where a positive number belongs"),
-        ({"damping": -1.0}, "damping -1.0, continuity 1.0, rounds 0: all are at least 0"),
+        ({"damping": -1.0}, "damping -1.0, continuity 1.0, rounds 2: all are at least 0"),
         ({"width": -3}, "width: -3 where a positive number belongs"),
         ({"average": 1.0}, "average: 1.0 where a decay of at least 0 and under 1 belongs"),
         ({"members": 1}, "a filter of 1 members"),
