@@ -100,8 +100,10 @@ def default_config(task: Task) -> Config:
     finish = {
         "lorenz63": {"polish": 200},
         "lorenz96": {"polish": 100},
-        "kuramoto_sivashinsky": {"polish": 100, "steps": 1000, "substeps": 2, "assimilated": True, "members": 24},
-    }
+        "kuramoto_sivashinsky": {
+            "polish": 100, "steps": 1000, "substeps": 2, "assimilated": True, "members": 24, "inflation": 1.1,
+        },
+    }  # fmt: skip
     config = clean.get(task.system.name, Config(unroll=1))
     if noisy:
         config = dataclasses.replace(config, window=12, unroll=longest_segment(task), continuity=1.0)
