@@ -250,6 +250,7 @@ def best_batch(subject: Subject, work: Work, longest: float = LONGEST) -> int:
     """The batch of most cases per second among 1, 4, 16 … up to the cap on memory, or ``longest`` seconds a call."""
     rates: dict[int, float] = {}
     before = 0.0
+    Calls(subject, work, 1, "sweep").warm_up()  # what is compiled at the first call would count as slowness
     for batch in BATCHES:
         calls = Calls(subject, work, batch, "sweep")
         peak, took = calls.warm_up()

@@ -210,6 +210,18 @@ def test_the_sweep_takes_what_is_fastest_under_the_caps(monkeypatch):
             time.sleep(COST)
             return context[None, :, -1:].expand(-1, -1, n_steps, -1)
 
+    class Compiled(Linear):
+        """Slow once, at its very first call."""
+
+        compiled = False
+
+        def forecast(self, context, n_steps, n_members, generator):
+            time.sleep(0.0 if self.compiled else 0.6)
+            self.compiled = True
+            return super().forecast(context, n_steps, n_members, generator)
+
+    assert throughput.best_batch(subject(Compiled()), EndToEnd(), longest=0.3) == 16
+
     greedy = Greedy()
     monkeypatch.setattr(throughput, "peak_memory", lambda call, device: (call(), greedy.asked * 2**22)[1])
     assert throughput.best_batch(subject(greedy, memory_cap=40 * 2**20), EndToEnd()) == 4
