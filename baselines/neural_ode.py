@@ -98,10 +98,10 @@ def default_config(task: Task) -> Config:
         "kuramoto_sivashinsky": {"steps": 2000, "batch": 12, "window": 8, "radius": 6, "substeps": 1, "polish": 0},
     }
     finish = {
-        "lorenz63": {"polish": 200},
-        "lorenz96": {"polish": 100},
+        "lorenz63": {"polish": 200, "rounds": 2},
         "kuramoto_sivashinsky": {
-            "polish": 100, "steps": 1000, "substeps": 2, "assimilated": True, "members": 24, "inflation": 1.1,
+            "polish": 100, "rounds": 2, "steps": 1000, "substeps": 2, "assimilated": True, "members": 24,
+            "inflation": 1.1,
         },
     }  # fmt: skip
     config = clean.get(task.system.name, Config(unroll=1))
@@ -115,7 +115,7 @@ def default_config(task: Task) -> Config:
     if noisy and task.track != "noisy":
         config = dataclasses.replace(config, assimilated=False)
     elif noisy and task.full_state:
-        config = dataclasses.replace(config, rounds=2, **finish.get(task.system.name, {}))
+        config = dataclasses.replace(config, **finish.get(task.system.name, {}))
     if task.track == "scarce":
         config = dataclasses.replace(config, steps=config.steps // 4)
     return config
