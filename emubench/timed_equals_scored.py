@@ -2,7 +2,7 @@
 
 Three checks. *Caching*: inputs seen before may not be twice as fast as fresh ones. *The same forecasts*: a timed call
 is asked again of ``reference``, the same emulator loaded anew elsewhere, with the same input and the same random
-numbers; over the first half unit of lead time the two differ by rounding alone. Chaos lets rounding grow
+numbers; over the first half unit of lead time nine in ten differ by rounding alone. Chaos lets rounding grow
 afterwards, so later leads are compared exactly where they can be, and else by their temporal variance. *The same
 scores*: timed forecasts of the scored contexts score what the run's ``scores.json`` says of these cases.
 
@@ -29,6 +29,8 @@ HALF = 0.5
 """Units of lead time over which forecasts have to be equal (at least one sample)."""
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "bfloat16": 0.3}
 """Largest difference over that time, in σ, by the precision of the emulator."""
+PARTED = 0.1
+"""Share of forecasts that may differ by more: filters through gappy contexts let rounding grow, too."""
 VARIANCE = 2.0
 """Factor by which the temporal variance of the last quarter may differ where chaos has parted the forecasts."""
 
@@ -66,7 +68,7 @@ def check_equal(where: str, task: Task, found: Tensor, wanted: Tensor, tolerance
     both_failed = ~torch.isfinite(found).flatten(3).all(-1) & ~torch.isfinite(wanted).flatten(3).all(-1)
     difference = torch.where(both_failed, 0.0, difference.nan_to_num(float("inf")))
     first = max(1, int(HALF / task.lead_time_step))
-    worst = float(difference[:, :, :first].max())
+    worst = float(difference[:, :, :first].amax(-1).flatten().quantile(1 - PARTED))
     if worst > tolerance:
         raise EmubenchError(
             f"{where}: the timed forecast is not the scored one: they differ by {worst:.2g} σ within the first "
@@ -74,8 +76,17 @@ def check_equal(where: str, task: Task, found: Tensor, wanted: Tensor, tolerance
         )
     if float(difference.max()) <= tolerance:
         return
+    whole = [torch.isfinite(v).flatten(2).all(-1) for v in (found, wanted)]
+    lost = float((whole[1] & ~whole[0]).double().mean())
+    if lost > PARTED:
+        raise EmubenchError(
+            f"{where}: the timed forecast ends early: {lost:.0%} are not finite of those that are when they are scored"
+        )
+    both = whole[0] & whole[1]
+    if not both.any():
+        return
     last = found.shape[2] * 3 // 4
-    ends = [metrics.deviation(v, task)[:, :, last:].var(dim=2).mean() for v in (found, wanted)]
+    ends = [metrics.deviation(v, task)[:, :, last:].var(dim=2)[both].mean() for v in (found, wanted)]
     ratio = float(ends[0] / ends[1].clamp(min=1e-12))
     if not 1 / VARIANCE <= ratio <= VARIANCE:
         raise EmubenchError(
