@@ -46,6 +46,7 @@ def test_the_page_runs_as_it_stands(emubench, monkeypatch, data, folder):
         finished = emubench(*(name if a == "forecast.npz" else a for a in score), "--json")
         assert finished.status == 0, finished.err
         results[name] = json.loads(finished.out)
+        assert {row.pop("run") for row in results[name]} == {name}
     assert results["forecast.npz"] == results["forecast.h5"] == results["forecast.nc"]
     found = {row["metric"]: row["value"] for row in results["forecast.npz"] if row["lead_time"] is None}
     assert 0.6 < found["valid_prediction_time"] < 3  # it has learned something
