@@ -266,6 +266,7 @@ class Polish:
         self.module, self.loss, self.checkpoint = module, loss, checkpoint
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.scale = 1 / max(float(loss().detach()), 1e-30)
+        self.begun, self.done = False, 0
         no_end = {"tolerance_grad": 0, "tolerance_change": 0}
         self.optimizer = torch.optim.LBFGS(
             self.parameters, max_iter=BLOCK, history_size=50, line_search_fn="strong_wolfe", **no_end
@@ -273,13 +274,23 @@ class Polish:
 
     def block(self, done: int) -> float:
         """``BLOCK`` iterations; the loss before them."""
+        self.begun, self.done = False, done
         return check_loss(torch.as_tensor(self.optimizer.step(self._closure)), done, 1.0, self.checkpoint) / self.scale
 
     def _closure(self) -> Tensor:
+        """Loss and gradient; where a line search has gone so far that they are not finite it meets a wall."""
         self.optimizer.zero_grad()
         value = self.scale * self.loss()
+        if not self.begun:
+            check_loss(value, self.done, 1.0, self.checkpoint)
+            self.begun = True
         value.backward()
-        return value
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if all(bool(torch.isfinite(v).all()) for v in (value, *gradients)):
+            return value
+        for gradient in gradients:
+            gradient.zero_()
+        return torch.full_like(value, WALL)
 
     def memory(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Weights and the optimiser's memory: tensors, lists of tensors as their items, and numbers."""
@@ -308,6 +319,8 @@ class Polish:
         self.optimizer.state[self.parameters[0]] = {**numbers, **memory, **lists}
 
 
+WALL = 1e10
+"""What a loss that is not finite counts as in a line search, relative to the first loss: it turns back."""
 BLOCK = 50
 """Iterations of :class:`Polish` between two looks at the validation data."""
 

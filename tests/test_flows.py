@@ -250,6 +250,25 @@ def test_polishing_finds_the_minimum_where_descent_crawls():
     assert module.p.detach().tolist() == pytest.approx([1, 1], abs=1e-7)
 
 
+class Cliff(nn.Module):
+    """A slope towards p = 3, beyond which the loss is not finite; it has no minimum before."""
+
+    def __init__(self, start=0.0):
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+
+    def loss(self):
+        return 10 - self.p - 1e-3 * torch.log(3 - self.p)
+
+
+def test_polishing_turns_back_where_the_loss_is_not_finite():
+    module = Cliff()
+    polish(module, module.loss, module.loss, 50, Log())
+    assert 2.9 < float(module.p.detach()) < 3
+    with pytest.raises(EmubenchError, match="training diverged at step 50"):
+        polish(Cliff(4.0), Cliff(4.0).loss, lambda: torch.zeros(1), 50, Log())
+
+
 class Matrix(LearnedFlow):
     def __init__(self, task, config):
         super().__init__(task, config)
