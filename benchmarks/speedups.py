@@ -20,7 +20,8 @@ fastest solver setting measured that is as accurate, from the same contexts in t
 faster. In brackets: skill under 0.25, not ranked on speed; –: no setting is as accurate. *Break-even*: units of
 lead time to simulate until training has paid; –: never.
 
-Measured by `emubench bench RUNS --seconds 1 --ladder 30`; printed by `python benchmarks/speedups.py RUNS`.
+Measured by `emubench bench RUNS --seconds 1 --ladder 30`; printed by `python benchmarks/speedups.py RUNS`
+(a few rows apart and with a longer ladder: see there).
 {hardware}.
 """
 COLUMNS = (

@@ -12,11 +12,14 @@ import dataclasses
 import statistics
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from emubench import jobs
 from emubench import task as tasks
+from emubench.kernels import _product_mlp
+from emubench.kernels._simd import SINGLES, aligned
 from emubench.training import Descent, Log
 
 ROUNDS, STEPS = 40, 10
@@ -68,3 +71,28 @@ def test_samples_per_second(name):
     text = ", ".join(f"{who} {rate:.3g} samples/s" for who, rate in rates.items())
     best, typical = rates["emubench"] / rates["torchdiffeq"], medians["torchdiffeq"] / medians["emubench"]
     print(f"{name}: {text}; {best:.2f} times as fast (medians {typical:.2f})")
+
+
+def test_matrix_products_beside_those_of_torch():
+    """The product at the heart of a stage, 64 × 64 by 64 × 640, and the gradient of its weights."""
+    torch.set_num_threads(1)
+    a, b, c = (aligned(64 * n // SINGLES, np.float32).reshape(64, n) for n in (64, 640, 640))
+    sums = aligned(64 * 64, np.float32).reshape(64, 64, SINGLES)
+    for array in (a, b, sums):
+        array[:] = np.random.default_rng(0).standard_normal(array.shape)
+    ours, theirs = torch.from_numpy(c), torch.empty(64, 640)
+    contestants = {
+        "product, emubench": lambda: _product_mlp._multiply(a, b, c),
+        "product, torch": lambda: torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=theirs),
+        "gradient, emubench": lambda: _product_mlp._add_outer(b, c, sums),
+        "gradient, torch": lambda: torch.mm(torch.from_numpy(b), torch.from_numpy(c).T),
+    }
+    seconds: dict[str, list[float]] = {who: [] for who in contestants}
+    for _ in range(200):
+        for who, run in contestants.items():
+            begun = time.perf_counter()
+            run()
+            seconds[who].append(time.perf_counter() - begun)
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    for who, spent in seconds.items():
+        print(f"\n{who}: {2e-9 * 64 * 64 * 640 / min(spent):.0f} billion operations per second", end="")

@@ -28,8 +28,9 @@ JOBS = {
     "ring": Job("resnet_ode", "lorenz96-partial", "tiny", overrides=SMALL),
     "growth": Job("neural_ode", "kpz-noisy", "tiny", overrides=SMALL),
     "polished": Job("neural_ode", "lorenz63-clean", "tiny", overrides=SMALL | {"polish": 150}),
+    "smoothed": Job("neural_ode", "lorenz63-noisy", "tiny", overrides=SMALL | {"polish": 50, "rounds": 2}),
 }
-LOOKS = {"noisy": 8, "ring": 8, "growth": 8, "polished": 11}
+LOOKS = {"noisy": 8, "ring": 8, "growth": 8, "polished": 11, "smoothed": 11}
 """At the validation data, during the whole of a training."""
 
 
@@ -62,7 +63,14 @@ def whole(data, tmp_path_factory):
 
 
 CUTS = [("noisy", (2,)), ("noisy", (5, 3)), ("noisy", (1,)), ("ring", (4,)), ("polished", (4, 6, 2))]
-LONG_CUTS = [("growth", (8,)), ("polished", (6,)), ("polished", (9,)), ("polished", (10, 2))]
+LONG_CUTS = [
+    ("smoothed", (10,)),
+    ("smoothed", (9, 2)),
+    ("growth", (8,)),
+    ("polished", (6,)),
+    ("polished", (9,)),
+    ("polished", (10, 2)),
+]
 CUTS += [pytest.param(*cuts, marks=pytest.mark.slow) for cuts in LONG_CUTS]
 
 

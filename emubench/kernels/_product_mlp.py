@@ -7,8 +7,8 @@ are the values around it. R is a multiple of 32, the width w of 8. A stage keeps
 the adjoint computes the rest once more: x, y, z, its sigmoid s, and ``q = [silu(z), p, 1]``, which are its ``work``
 space, ``"rows R"``. Kept for all stages these would not fit into the cache.
 
-Written out with vectors, as the libraries of matrix products that numpy and torch bring use half of a register of 64
-bytes on some processors (OpenBLAS 0.3.30 and MKL 2025 on AMD's Zen 5: 90 of 180 billion operations per second).
+Written out with vectors: on some processors the matrix products that come with numpy and torch leave much unused
+(``benchmarks/test_neural_ode.py`` compares them).
 """
 
 from __future__ import annotations
