@@ -12,7 +12,7 @@ import typer
 from emubench import __version__
 from emubench.errors import EmubenchError, one_line
 from emubench.leaderboard import commands as leaderboard
-from emubench.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json
+from emubench.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json, print_rows
 from emubench.options import progress as show_progress
 from emubench.submission import commands as submission
 
@@ -207,8 +207,7 @@ def score(
             with show_progress(f"{run} diagnostics") as progress:
                 diagnosed[run] = jobs.diagnose(run, data, progress, again)
     if json:
-        found = [(run, (*rows, *(diagnosed[run].rows() if run in diagnosed else ()))) for run, rows in scored.items()]
-        print_json([{"run": str(run), **row.model_dump()} for run, rows in found for row in rows])
+        print_rows((run, (*rows, *(diagnosed[run].rows() if run in diagnosed else ()))) for run, rows in scored.items())
     else:
         from emubench import diagnostics_report, listing
 
@@ -318,7 +317,7 @@ def bench(
                 raise
             faults.append(str(error))
     if json:
-        print_json([{"run": str(run), **row.model_dump()} for run, rows in timed.items() for row in rows])
+        print_rows(timed.items())
     else:
         for run, rows in timed.items():
             listing.show_scores(str(run), rows, "10th and 90th percentile of repeated calls")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from emubench.schema import ScoreRow
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the datasets.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
@@ -39,3 +42,8 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 def print_json(value: Any) -> None:
     """Print a result for machines."""
     print(json.dumps(value, indent=1))
+
+
+def print_rows(rows_of: Iterable[tuple[Path, Iterable[ScoreRow]]]) -> None:
+    """Print the scores of several runs for machines, each row with the ``run`` that it is of."""
+    print_json([{"run": str(run), **row.model_dump()} for run, rows in rows_of for row in rows])
