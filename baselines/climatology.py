@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from emubench.dataset import Observations
 from emubench.networks import interpolate_ring
+from emubench.settings import check_positive
 from emubench.task import Task
 from emubench.training import Log
 
@@ -24,6 +25,9 @@ class Config:
     """``pool``: how many observed snapshots a stochastic system's ensemble is drawn from."""
 
     pool: int = 512
+
+    def __post_init__(self) -> None:
+        check_positive(self, "pool")
 
 
 class Climatology(nn.Module):

@@ -24,10 +24,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.dataset import Observations
-from emubench.errors import EmubenchError
 from emubench.flows import FlowConfig, LearnedFlow, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import GrowthField
+from emubench.settings import check_positive
 from emubench.task import Task
 from emubench.training import Descent, Log
 
@@ -44,9 +44,7 @@ class Config(FlowConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("modes", "layers"):
-            if getattr(self, name) < 1:
-                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
+        check_positive(self, "modes", "layers")
 
 
 def default_config(task: Task) -> Config:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from emubench.dataset import Observations, windows
+from emubench.ring_moments import pair_covariances, smoothing, window_gram
+from emubench.settings import check_least
 from emubench.task import Task
 from emubench.training import Log, best_of, fill_gaps, masked_mse
 
@@ -32,6 +34,10 @@ class Config:
     max_lead: int = 128
     smooth: float = 0.25
     check_steps: int = 4
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "delays", "max_lead", "check_steps")
+        check_least(self, 0, "ridges", "smooth")
 
 
 # --- off rings --------------------------------------------------------------------------------------------------------
@@ -83,58 +89,6 @@ def fit_delay_map(emulator: DelayMap, data: Observations, config: Config) -> Non
 
 
 # --- rings ------------------------------------------------------------------------------------------------------------
-
-
-def lag_covariances(fields: Tensor, n_lags: int, smooth: Tensor, max_snapshots: int = 8192) -> Tensor:
-    """C_τ(Δx), the mean of u(x, t) u(x + Δx, t + τ) over observed pairs: fields ``"B T N"``, NaN gaps → ``"τ N"``.
-
-    Mean square − half the mean squared difference of the pairs (a variogram, as in geostatistics), smoothed over Δx by
-    the matrix ``smooth``: without gaps and smoothing this is the mean product. All lags share their first times t.
-    """
-    values, seen = fill_gaps(fields)
-    span = fields.shape[1] - n_lags + 1
-    first = torch.arange(0, span, max(1, len(fields) * span // max_snapshots))
-    modes, square_modes, seen_modes = (torch.fft.rfft(v) for v in (values, values**2, seen))
-    mean_squares = (values**2).sum((0, 2)) / seen.sum((0, 2)).clamp(min=1)
-
-    def correlate(u: Tensor, v: Tensor, lag: int) -> Tensor:
-        return torch.fft.irfft((u[:, first].conj() * v[:, first + lag]).sum((0, 1)), n=fields.shape[-1])
-
-    covariances = []
-    for lag in range(n_lags):
-        pairs = correlate(seen_modes, seen_modes, lag).round().clamp(min=1)
-        squares = correlate(square_modes, seen_modes, lag) + correlate(seen_modes, square_modes, lag)
-        half_squared_difference = (squares / 2 - correlate(modes, modes, lag)) / pairs
-        mean_square = (mean_squares[first].mean() + mean_squares[first + lag].mean()) / 2
-        covariances.append(mean_square - smooth @ half_squared_difference)
-    return torch.stack(covariances)
-
-
-def smoothing(n_sites: int, share: float) -> Tensor:
-    """Gaussian averages over distances Δx of width ``share`` · |Δx| on the ring; the identity for ``share`` = 0.
-
-    Each distance is met by other pairs of sites, so that with gaps the large scales of a rough interface would leak
-    into its small ones.
-    """
-    if share == 0:
-        return torch.eye(n_sites, dtype=torch.float64)
-    x = torch.arange(n_sites, dtype=torch.float64)
-    distance = torch.minimum(x, n_sites - x)
-    apart = (x[:, None] - x).abs()
-    apart = torch.minimum(apart, n_sites - apart)
-    weights = torch.exp(-0.5 * (apart / (share * distance + 0.05)[:, None]) ** 2)
-    return weights / weights.sum(1, keepdim=True)
-
-
-def window_gram(lags: Tensor) -> Tensor:
-    """Covariance of the window's modes ``"K d d"`` (oldest first) from lag covariances ``"d N"``, made semi-definite.
-
-    Entry (i, j) is the mean of conj(x_i) x_j; gaps in the data can leave the raw estimate slightly indefinite.
-    """
-    hat, d = torch.fft.rfft(lags), len(lags)
-    rows = [torch.stack([hat[j - i] if j >= i else hat[i - j].conj() for j in range(d)]) for i in range(d)]
-    values, vectors = torch.linalg.eigh(torch.stack(rows).movedim(-1, 0))
-    return (vectors * values.clamp(min=0)[:, None]) @ vectors.mH
 
 
 class GaussianRing(nn.Module):
@@ -254,7 +208,7 @@ def fit_ring(emulator: GaussianRing, data: Observations, config: Config) -> None
     fields = data.train - level
     n_leads, gappy = emulator.n_leads, bool(torch.isnan(fields).any())
     smooth = smoothing(emulator.n_sites, config.smooth if emulator.growth and gappy else 0.0)
-    lags = lag_covariances(fields, n_leads + d, smooth)
+    lags = pair_covariances(fields, n_leads + d, smooth)
     lags[0, 0] -= emulator.noise**2
     gram = window_gram(lags[:d])
     emulator.covariance.copy_(torch.fft.irfft(gram.movedim(0, -1), n=emulator.n_sites))

@@ -38,6 +38,7 @@ from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_ste
 from emubench.innovation import fit_innovation
 from emubench.integrate import etdrk4_coefficients, etdrk4_step
 from emubench.networks import ProductMlp, RingField
+from emubench.settings import check_least, check_positive
 from emubench.shooting import polish_segments
 from emubench.task import Task
 from emubench.training import Descent, Log, masked_mse
@@ -73,13 +74,9 @@ class Config(FlowConfig):
         super().__post_init__()
         if self.solver not in SOLVERS:
             raise unknown("solver of neural_ode", self.solver, SOLVERS)
-        for name in ("substeps", "tolerance", "coarse"):
-            if not getattr(self, name) > 0:
-                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
+        check_positive(self, "substeps", "tolerance", "coarse")
         check_polish(self.polish)
-        if min(self.damping, self.continuity, self.rounds) < 0:
-            found = f"damping {self.damping}, continuity {self.continuity}, rounds {self.rounds}"
-            raise EmubenchError(f"{found}: all are at least 0")
+        check_least(self, 0, "damping", "continuity", "rounds")
 
 
 def default_config(task: Task) -> Config:

@@ -19,6 +19,7 @@ from emubench.assimilation import Filter, assimilate
 from emubench.dataset import Observations
 from emubench.integrate import simulate
 from emubench.random import stream
+from emubench.settings import check_least
 from emubench.solvers import Solver, TrueSolver
 from emubench.task import Task
 from emubench.training import Log
@@ -34,6 +35,10 @@ class Config:
     members: int = 0
     inflation: float = 0.0
     radius: float = -1.0
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "members", "inflation")
+        check_least(self, -1, "radius")
 
 
 SETTINGS = {

@@ -31,6 +31,7 @@ from emubench.errors import EmubenchError
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring
+from emubench.settings import check_least, check_positive
 from emubench.task import Task
 from emubench.training import Descent, Log
 from emubench.transport import cloud_divergence, densities, ring_divergence
@@ -64,14 +65,9 @@ class Config(FlowConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("substeps", "ahead", "spin", "runs", "field_blur", "cloud_blur", "points", "iterations"):
-            if not getattr(self, name) > 0:
-                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
-        if not self.field_weight >= 0 or not self.cloud_weight >= 0:
-            raise EmubenchError(
-                f"field_weight {self.field_weight}, cloud_weight {self.cloud_weight}: at least 0 belong"
-            )
-        if not self.lags or min(self.lags) < 0 or max(self.lags) >= self.ahead:
+        check_positive(self, "substeps", "ahead", "spin", "runs", "field_blur", "cloud_blur", "points", "iterations")
+        check_least(self, 0, "field_weight", "cloud_weight", "lags")
+        if max(self.lags) >= self.ahead:
             raise EmubenchError(f"lags: {self.lags} where samples of a rollout of {self.ahead} belong")
 
 

@@ -30,6 +30,7 @@ from emubench.dataset import Observations
 from emubench.errors import EmubenchError
 from emubench.growth import GrowthMap, local_products
 from emubench.ridge_map import Features, MapConfig, RidgeMap
+from emubench.settings import check_least
 from emubench.task import Task
 from emubench.training import Log
 from emubench.weak_form import unbiased_powers
@@ -50,6 +51,8 @@ class Config(MapConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.reach:
+            check_least(self, 0, "reach")
         if not 1 <= self.degree <= 5:
             raise EmubenchError(f"degree: {self.degree} where 1 to 5 belongs")
         if self.reach and (sorted(self.reach, reverse=True) != list(self.reach) or len(self.reach) != self.degree):

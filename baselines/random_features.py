@@ -24,10 +24,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.dataset import Observations
-from emubench.errors import EmubenchError
 from emubench.growth import BOUND, GrowthMap
 from emubench.networks import neighbourhoods
 from emubench.ridge_map import Features, MapConfig, RidgeMap
+from emubench.settings import check_positive
 from emubench.task import Task
 from emubench.training import Log
 
@@ -44,8 +44,7 @@ class Config(MapConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.width > 0:
-            raise EmubenchError(f"width: {self.width} where a positive number belongs")
+        check_positive(self, "width")
 
 
 def default_config(task: Task) -> Config:

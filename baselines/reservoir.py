@@ -33,9 +33,11 @@ from emubench.flows import signal_band
 from emubench.growth import BOUND
 from emubench.least_squares import local_cubic, solve_factor, triangular_factor
 from emubench.networks import gaussian_fill, interpolate_ring, pair_spectrum
-from emubench.ridge_map import Window, forecast_error
+from emubench.ridge_map import Window
+from emubench.settings import check_least, check_positive
 from emubench.task import Task
 from emubench.training import Log, copy_state
+from emubench.validation import forecast_error
 
 knowledge = "structure"
 
@@ -68,15 +70,13 @@ class Config:
     """Of the validation forecasts, in units of lead time."""
 
     def __post_init__(self) -> None:
-        for name in ("size", "spin_up", "passes", "horizon"):
-            if not getattr(self, name) > 0:
-                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
+        check_positive(self, "size", "spin_up", "passes", "horizon", "input_scale")
+        check_least(self, 0, "radius", "directions", "training_noise", "ridges", "half_width")
+        check_least(self, 1, "driven", count=2)
         if not 0 <= self.memory < 1:
             raise EmubenchError(f"memory: {self.memory} where at least 0 and under 1 belongs: else it never forgets")
-        if not (self.ridges and self.gains and min(self.gains) > 0 and max(self.gains) <= 1 and len(self.driven) == 2):
-            raise EmubenchError(
-                f"ridges {self.ridges}, gains {self.gains}, driven {self.driven}: some, some in (0, 1], two belong"
-            )
+        if not self.gains or not all(0 < gain <= 1 for gain in self.gains):
+            raise EmubenchError(f"gains: {self.gains} where numbers above 0 and at most 1 belong")
 
 
 def default_config(task: Task) -> Config:

@@ -30,25 +30,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emubench.adversary import (
-    Adversary,
-    Family,
-    Game,
-    bump_family,
-    fixed_loss,
-    normal_equations,
-    residuals,
-    solved,
-)
+from emubench.adversary import Adversary, Family, Game, bump_family, fixed_loss, normal_equations, residuals, solved
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError, unknown
 from emubench.estimates import Estimates, by_model, by_wiener
-from emubench.field_flow import FieldConfig, FieldFlow, forecast_error
+from emubench.field_flow import SPIN_UP, FieldConfig, FieldFlow
 from emubench.flows import rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring, neighbourhoods
+from emubench.settings import check_least, check_positive
 from emubench.task import Task
 from emubench.training import Descent, Log, copy_state, fill_gaps
+from emubench.validation import forecast_error
 
 knowledge = "structure"
 OBJECTIVES = ("weak", "one_step")
@@ -94,11 +87,13 @@ class Config(FieldConfig):
             raise unknown("objective of weak_adversarial", self.objective, OBJECTIVES)
         if not 0 <= self.adversary <= 1:
             raise EmubenchError(f"adversary: {self.adversary} where a share between 0 and 1 belongs")
-        for name in ("rate_noise", "segment", "pool"):
-            if not getattr(self, name) > 0:
-                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
-        if not self.half_widths or min(self.half_widths) < 2 or self.power < 2:
-            raise EmubenchError(f"half_widths {self.half_widths}, power {self.power}: all are at least 2")
+        check_positive(self, "rate_noise", "segment", "pool", "ascent")
+        check_least(self, 2, "half_widths", "power")
+        check_least(self, 0, "ridge", "smoothing", "rounds", "twins", "trusted")
+        check_least(self, 1, "lag")
+        check_least(self, 1, "filtered", count=2)
+        if self.space:
+            check_least(self, 0, "space")
 
 
 def default_config(task: Task) -> Config:
@@ -107,18 +102,11 @@ def default_config(task: Task) -> Config:
         "lorenz63": Config(width=32, batch=64, steps=400, filtered=(16, 512)),
         "lorenz96": Config(width=24, batch=12, steps=250, ridge=1e-3, localisation=8.0, members=30),
         "kuramoto_sivashinsky": Config(
-            width=24,
-            radius=4,
-            batch=12,
-            steps=250,
-            stiff=True,
-            space=(12, 20),
-            ridge=1e-6,
-            members=24,
+            width=24, radius=4, batch=12, steps=250, stiff=True, space=(12, 20), ridge=1e-6, members=24,
             filtered=(8, 256),
         ),
         "kpz": Config(width=32, radius=4, unroll=1, steps=1000, batch=16, space=(0, 2, 6), rounds=0),
-    }.get(task.system.name, Config())
+    }.get(task.system.name, Config())  # fmt: skip
     if not task.system.stochastic:
         config = dataclasses.replace(config, learning_rate=1e-3)
     config = dataclasses.replace(config, average=0.98, checks=10)
@@ -155,6 +143,10 @@ def build(task: Task, config: Config) -> WeakFlow:
     """The emulator before training."""
     if config.twins and (task.observation.fraction < 1 or not task.full_state):
         raise EmubenchError(f"twins: {config.twins} on {task.name}, whose data have gaps: 0 belongs")
+    if task.observation.fraction < 1 and not config.smoothing and not task.system.stochastic:
+        raise EmubenchError(f"smoothing: 0 on {task.name}, whose data have gaps that it fills: at least 1 belongs")
+    if config.rounds and not config.assimilated and not task.system.stochastic:
+        raise EmubenchError(f"rounds: {config.rounds} need the filter: --set assimilated=true, or rounds=0")
     return WeakFlow(task, config)
 
 
@@ -236,6 +228,11 @@ def descend(
             descent(game(*weak_residuals(flow, game.family, states, observed), weight))
 
 
+def error(flow: WeakFlow, data: Observations) -> float:
+    """By which closed forms and the game are compared: of forecasts over 1.5 units of lead time."""
+    return forecast_error(flow, data, SPIN_UP + 16, 1.5, often=16)
+
+
 def train(emulator: WeakFlow, data: Observations, config: Config, seed: int, log: Log) -> None:
     """Closed form of the quadratic part, in rounds; then Adam on the game of field and adversary; the best stay."""
     generator, noise = torch.Generator().manual_seed(seed), data.noise_std / data.std
@@ -253,17 +250,17 @@ def train(emulator: WeakFlow, data: Observations, config: Config, seed: int, log
     if emulator.climate is not None:
         emulator.climate.noise.copy_(noise)
         emulator.climate.set_first(shown.states[:, ::8].flatten(0, 1).double(), generator)
-    best, best_error = copy_state(emulator), forecast_error(emulator, data)
+    best, best_error = copy_state(emulator), error(emulator, data)
     for done in range(1, config.rounds + 1):
         fit_quadratic(emulator, by_model(emulator, data.train, config.filtered, config.lag), game.family)
-        if (error := forecast_error(emulator, data)) < best_error:
-            best, best_error = copy_state(emulator), error
-        log(done, config.rounds, validation=error)
+        if (value := error(emulator, data)) < best_error:
+            best, best_error = copy_state(emulator), value
+        log(done, config.rounds, validation=value)
     emulator.load_state_dict(best)
     if emulator.climate is not None and (config.rounds or config.twins):  # else the closed form is no model yet
         shown, check = (by_model(emulator, part, config.filtered, config.lag) for part in parts)
     descend(emulator, shown, check, game, generator, log)
-    if not forecast_error(emulator, data) < best_error:
+    if not error(emulator, data) < best_error:
         emulator.load_state_dict(best)
 
 

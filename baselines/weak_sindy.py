@@ -26,12 +26,16 @@ import torch
 from torch import Tensor, nn
 
 from emubench.climate_filter import ClimateFilter
-from emubench.dataset import Observations, windows
+from emubench.dataset import Observations
+from emubench.errors import EmubenchError
 from emubench.growth import GrowthMap, local_products
 from emubench.integrate import etdrk4, rk4
 from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
+from emubench.refinement import gauss_newton
+from emubench.settings import check_least, check_localisation, check_positive
 from emubench.task import Task
 from emubench.training import Log, best_of, copy_state
+from emubench.validation import forecast_error
 from emubench.weak_form import Exponents, eliminate, hidden_equation, monomials, normal_equations, ring_filters
 
 knowledge = "equation form"
@@ -59,6 +63,13 @@ class Config:
     localisation: float = 0.0
     horizon: float = 2.0
     spin_up: int = 400
+
+    def __post_init__(self) -> None:
+        check_positive(self, "step", "inflation", "training_inflation", "horizon")
+        check_least(self, 0, "radius", "orders", "threshold", "rounds", "localisation", "spin_up")
+        check_least(self, 1, "power", "space_half_width", "substeps", "twins", "ahead")
+        check_least(self, 2, "half_widths", "members")
+        check_least(self, 1, "filtered", count=2)
 
 
 def default_config(task: Task) -> Config:
@@ -94,7 +105,8 @@ class WeakSindy(nn.Module):
         (n,) = task.shape
         ring, self.hidden = task.system.ring, not task.full_state
         if self.hidden and (ring or n != 1):
-            raise ValueError("weak_sindy takes hidden components where one component is seen and two are not")
+            raise EmubenchError(f"weak_sindy on {task.name}: components are hidden only where one of three is seen")
+        check_localisation(task, config.localisation)
         n_state = 3 if self.hidden else n
         self.n, self.n_seen, self.ring, self.radius = n_state, n, ring, config.radius
         self.config, self.spatial = config, ring and config.orders > 0
@@ -199,41 +211,11 @@ def fit_hidden(
 
 
 def refine(emulator: WeakSindy, observed: Tensor, config: Config) -> None:
-    """Half a Gauss–Newton step of the coefficients on forecasts from analyses against what was observed.
-
-    Half, because the analyses lean towards the observations and make up for a part of the model's error: whole steps
-    overshoot to the other side. Forecasts of trajectories that the filter lost are left out.
-    """
-    skip, ahead = min(32, observed.shape[1] // 4), config.ahead
-    begun = torch.arange(skip, observed.shape[1] - ahead, max(1, ahead // 2))
-    first = emulator.filter.analyses(emulator.flow(), observed)[:, begun].flatten(0, 1)
-    target = torch.stack([observed[:, begun + k].flatten(0, 1) for k in range(1, ahead + 1)], dim=1)
-
-    def run() -> Tensor:
-        advance, state, states = emulator.flow(), first, []
-        for _ in range(ahead):
-            state = advance(state)
-            states.append(state[:, : target.shape[-1]])
-        return torch.stack(states, dim=1)
-
-    base = run()
-    residual = (target - base) / emulator.filter.noise
-    size = residual.square().flatten(1).nanmean(1)
-    kept = ~torch.isnan(residual) & (size < 4 * size.median()).reshape(-1, 1, 1)
-    active, columns = torch.nonzero(emulator.coefficients).tolist(), []
+    """A share of a Gauss–Newton step of the terms that were kept, on forecasts from the filter's analyses."""
+    active = [(i, k) for i, k in torch.nonzero(emulator.coefficients).tolist()]
     if emulator.hidden:  # v is x′ and w has no scale of its own
         active = [(i, k) for i, k in active if emulator.coefficients[i, k] != 1]
-    if not active:
-        return
-    for i, k in active:
-        weight = float(emulator.coefficients[i, k])
-        emulator.coefficients[i, k] = weight * (1 + 1e-4)
-        columns.append(((run() - base) / emulator.filter.noise)[kept] / (1e-4 * weight))
-        emulator.coefficients[i, k] = weight
-    jacobian = torch.stack(columns, dim=1)
-    step = torch.linalg.lstsq(jacobian, residual[kept][:, None]).solution[:, 0]
-    for (i, k), change in zip(active, step.tolist(), strict=True):
-        emulator.coefficients[i, k] += config.step * change
+    gauss_newton(emulator.coefficients, active, emulator.flow, emulator.filter, observed, config.ahead, config.step)
 
 
 def set_climate(emulator: WeakSindy, data: Observations, config: Config, generator: torch.Generator) -> None:
@@ -250,17 +232,6 @@ def set_climate(emulator: WeakSindy, data: Observations, config: Config, generat
     for _ in range(config.spin_up):
         state = advance(state)
     emulator.filter.set_first(state, generator)
-
-
-def short_error(emulator: WeakSindy, data: Observations, config: Config) -> float:
-    """Mean squared error, in σ and at most 4, of forecasts over ``horizon`` from validation contexts."""
-    task = data.task
-    context = 1 if emulator.clean else min(48, data.validation.shape[1] // 3)
-    steps = min(round(config.horizon / task.lead_time_step), data.validation.shape[1] - context)
-    check = windows(data.validation, context + steps, stride=max(1, data.validation.shape[1] // 16))[:64]
-    forecast = emulator.forecast(check[:, :context], steps, 1, torch.Generator())[0]
-    error = ((forecast - check[:, context:]) / data.std).square()
-    return float(error[~torch.isnan(error)].clamp(max=4).mean())
 
 
 def build(task: Task, config: Config) -> WeakSindy | GrowthMap:
@@ -286,23 +257,26 @@ def train(emulator: WeakSindy | GrowthMap, data: Observations, config: Config, s
     noise = data.noise_std[0] if emulator.ring else data.noise_std
     states = gaussian_fill(data.train, float(noise)) if gappy and emulator.spatial else data.train
 
+    def error() -> float:
+        return forecast_error(emulator, data, 1 if emulator.clean else 48, config.horizon, often=16)
+
     def loss(half_width: float) -> float:
         if emulator.hidden:
             fit_hidden(emulator, states, noise, int(half_width), config, seed)
         else:
             fit(emulator, states, 0.0 * noise if gappy and emulator.spatial else noise, int(half_width), config)
         set_climate(emulator, data, config, generator)
-        return short_error(emulator, data, config)
+        return error()
 
     fitted = [w for w in config.half_widths if 4 * w < data.train.shape[1]]
     loss(best_of(tuple(map(float, fitted)), loss))
-    best, best_loss = copy_state(emulator), short_error(emulator, data, config)
+    best, best_loss = copy_state(emulator), error()
     for done in range(0 if emulator.clean else config.rounds):
         emulator.filter.inflation = config.training_inflation  # while the model is far from right
         refine(emulator, data.train[: config.filtered[0], : config.filtered[1]], config)
         emulator.filter.inflation = config.inflation
         set_climate(emulator, data, config, generator)
-        if (value := short_error(emulator, data, config)) < best_loss:
+        if (value := error()) < best_loss:
             best, best_loss = copy_state(emulator), value
         log(done + 1, config.rounds, validation=value)
     emulator.load_state_dict(best)

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.climate_filter import ClimateFilter
-from emubench.dataset import Observations, windows
-from emubench.errors import EmubenchError
+from emubench.dataset import Observations
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, signal_band
 from emubench.integrate import etdrk4, rk4
 from emubench.networks import QuadraticMlp, RingQuadratic
+from emubench.settings import check_positive
 from emubench.task import Task
 
 SPIN_UP = 32
@@ -38,9 +38,7 @@ class FieldConfig(FlowConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("substeps", "spacing"):
-            if not getattr(self, name) > 0:
-                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
+        check_positive(self, "substeps", "spacing")
 
 
 class FieldFlow(LearnedFlow):
@@ -183,14 +181,3 @@ class FieldFlow(LearnedFlow):
         if self.climate is None:
             return self.lifted(u)[None, :, -1]
         return self.climate.analysis(self.model(), u.double()).mean(0, keepdim=True).float()
-
-
-@torch.no_grad()
-def forecast_error(flow: FieldFlow, data: Observations) -> float:
-    """Mean squared error, in σ and at most 4, of forecasts over 1.5 units of lead time from validation contexts."""
-    context = min(SPIN_UP + 16, data.validation.shape[1] // 3)
-    ahead = min(round(1.5 / data.task.lead_time_step), data.validation.shape[1] - context)
-    check = windows(data.validation, context + ahead, stride=max(1, data.validation.shape[1] // 16))[:64]
-    forecast = flow.forecast(check[:, :context], ahead, 1, torch.Generator().manual_seed(0))[0]
-    error = ((forecast - check[:, context:]) / data.std).square()
-    return float(error[~torch.isnan(error)].clamp(max=4).mean())

@@ -17,6 +17,7 @@ from emubench.dataset import Observations, windows
 from emubench.emulator import step_forecast
 from emubench.errors import EmubenchError
 from emubench.networks import GatedMlp, GrowthField, RingField, WindowEncoder, pair_spectrum
+from emubench.settings import check_least, check_localisation, check_positive
 from emubench.task import Task
 from emubench.training import Log, masked_mse, polish
 
@@ -59,16 +60,12 @@ class FlowConfig:
     """Looks at the validation data."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "window", "unroll", "steps", "batch", "learning_rate", "clip", "checks"):
-            if not getattr(self, name) > 0:
-                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
-        for name in ("radius", "latent", "training_noise", "localisation"):
-            if not getattr(self, name) >= 0:
-                raise EmubenchError(f"{name}: {getattr(self, name)} where a number of at least 0 belongs")
+        check_positive(self, "width", "window", "unroll", "steps", "batch", "learning_rate", "clip", "checks")
+        check_positive(self, "inflation")
+        check_least(self, 0, "radius", "latent", "training_noise", "localisation")
+        check_least(self, 2, "members")
         if not 0 <= self.average < 1:
             raise EmubenchError(f"average: {self.average} where a decay of at least 0 and under 1 belongs")
-        if self.members < 2 or not self.inflation > 0:
-            raise EmubenchError(f"a filter of {self.members} members, inflation {self.inflation}: 2 and above 0 belong")
 
 
 class LearnedFlow(nn.Module):
@@ -91,6 +88,11 @@ class LearnedFlow(nn.Module):
         n_state = n if ring else n + config.latent
         if ring and 2 * config.radius >= n:
             raise EmubenchError(f"radius: {config.radius} where at most {(n - 1) // 2} belongs, on a ring of {n} sites")
+        if ring and config.latent:
+            raise EmubenchError(f"latent: {config.latent} on {task.name}, a ring of sites: 0 belongs")
+        check_localisation(task, config.localisation)
+        if config.assimilated and not task.observation.noise:
+            raise EmubenchError(f"assimilated: true on {task.name}, whose samples have no noise: false belongs")
         self.n_state = n_state
         self.field = self.new_field(config)
         encoder = WindowEncoder(config.window, n, config.width, ring, min(config.radius, 8), growth, config.latent)
@@ -138,8 +140,10 @@ class LearnedFlow(nn.Module):
         return pool[seen.all(1)]
 
     def encode(self, window: Float[Tensor, "B L S"]) -> Float[Tensor, "B D"]:
-        """State at the end of a window in σ; without noise the last sample is the state."""
-        return window[:, -1] if self.encoder is None else self.limit(self.encoder(window))
+        """State at the end of a window in σ; without noise the last sample, and zeros for what is latent."""
+        if self.encoder is None:
+            return nn.functional.pad(window[:, -1], (0, self.n_state - self.n))
+        return self.limit(self.encoder(window))
 
     def set_band(self, band: Tensor) -> None:
         """Keep the state within the modes where ``band`` is 1 (not of a growing height)."""

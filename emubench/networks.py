@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.errors import EmubenchError
+
 
 class GatedMlp(nn.Module):
     """``W₃ silu(W₂ (silu(W₁ x) ⊙ V₁ x))``: the gate lets products of inputs through, after Shazeer 2020,
@@ -55,7 +57,7 @@ def neighbourhoods(x: Float[Tensor, "... N"], radius: int) -> Float[Tensor, "...
     >>> neighbourhoods(torch.tensor([0.0, 1.0, 2.0, 3.0]), 1)[0].tolist()
     [3.0, 0.0, 1.0]
     """
-    padded = torch.cat([x[..., -radius:], x, x[..., :radius]], dim=-1)
+    padded = torch.cat([x[..., x.shape[-1] - radius :], x, x[..., :radius]], dim=-1)
     return padded.unfold(-1, 2 * radius + 1, 1)
 
 
@@ -83,6 +85,8 @@ class GrowthField(nn.Module):
 
     def __init__(self, radius: int, width: int) -> None:
         super().__init__()
+        if radius < 1:
+            raise EmubenchError(f"radius: {radius} where at least 1 belongs: a growing height is seen by its slopes")
         self.radius = radius
         self.network: nn.Module = GatedMlp(2 * radius + 1, 1, width)
         self.linear = nn.Linear(2 * radius + 1, 1, bias=False)

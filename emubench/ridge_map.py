@@ -20,13 +20,15 @@ from torch import Tensor, nn
 
 from emubench.climate_filter import ClimateFilter
 from emubench.dataset import Observations, windows
-from emubench.emulator import Emulator, step_forecast
+from emubench.emulator import step_forecast
 from emubench.errors import EmubenchError
 from emubench.flows import signal_band
 from emubench.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
 from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
+from emubench.settings import check_least, check_localisation, check_positive
 from emubench.task import Task
 from emubench.training import Log, copy_state
+from emubench.validation import forecast_error
 
 SPLIT = 4096
 """Rows regressed on at a time."""
@@ -64,18 +66,13 @@ class MapConfig:
     """Of the validation forecasts, in units of lead time."""
 
     def __post_init__(self) -> None:
-        for name in ("delays", "rows", "horizon"):
-            if not getattr(self, name) > 0:
-                raise EmubenchError(f"{name}: {getattr(self, name)} where a positive number belongs")
-        for name in ("radii", "ridges", "training_noises", "inflations"):
-            values = getattr(self, name)
-            if not values or not all(isinstance(v, int | float) and v >= 0 for v in values):
-                raise EmubenchError(f"{name}: {values} where numbers of at least 0 belong")
-        if self.members < 2 or min(self.inflations) <= 0 or len(self.filtered) != 2:
-            raise EmubenchError(
-                f"a filter of {self.members} members, inflation {self.inflations}, on {self.filtered}: at least 2, "
-                "above 0, and two numbers belong"
-            )
+        check_positive(self, "delays", "rows", "horizon")
+        check_least(self, 0, "radii", "ridges", "training_noises", "inflations")
+        check_least(self, 0, "directions", "near", "rounds", "half_width", "localisation")
+        check_least(self, 2, "members")
+        check_least(self, 1, "filtered", count=2)
+        if not min(self.inflations) > 0:
+            raise EmubenchError(f"inflations: {self.inflations} where numbers above 0 belong")
 
 
 class Features(nn.Module):
@@ -180,6 +177,7 @@ class RidgeMap(nn.Module):
 
     def __init__(self, task: Task, config: MapConfig, features: Callable[[int], Features]) -> None:
         super().__init__()
+        check_localisation(task, config.localisation)
         (self.n,), self.ring, self.config, self.delays = task.shape, task.system.ring, config, config.delays
         self.clean = task.observation.noise == 0 and task.observation.fraction == 1
         directions = config.directions if self.ring else 0
@@ -364,25 +362,3 @@ class RidgeMap(nn.Module):
     def error(self, data: Observations) -> float:
         """Of short forecasts of validation data."""
         return forecast_error(self, data, self.delays if self.clean else 48, self.config.horizon)
-
-
-@torch.no_grad()
-def forecast_error(emulator: Emulator, data: Observations, context: int, horizon: float) -> float:
-    """Mean squared error, in σ and at most 4, of forecasts from ``context`` validation samples over ``horizon``.
-
-    Of a growing height the spatial mean is taken off. NaN counts 4.
-    """
-    length = data.validation.shape[1]
-    context = min(context, length // 3)
-    steps = max(1, min(round(horizon / data.task.lead_time_step), length - context))
-    check = windows(data.validation, context + steps, stride=max(1, length // 8))[:32]
-    forecast, truth = (
-        emulator.forecast(check[:, :context], steps, 1, torch.Generator().manual_seed(0))[0],
-        check[:, context:],
-    )
-    seen = ~torch.isnan(truth)
-    if data.task.system.stochastic:
-        forecast = forecast - forecast.mean(-1, keepdim=True)
-        truth = truth - truth.nanmean(-1, keepdim=True)
-    error = torch.nan_to_num(((forecast - truth) / data.std).square()[seen], nan=4.0)
-    return float(error.clamp(max=4).mean())

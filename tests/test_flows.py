@@ -16,6 +16,7 @@ from emubench.emulator import checked_forecast
 from emubench.errors import EmubenchError
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
 from emubench.integrate import etdrk4_coefficients, etdrk4_step, simulate
+from emubench.networks import neighbourhoods
 from emubench.random import stream
 from emubench.shooting import polish_segments
 from emubench.training import Descent, Log, polish
@@ -300,3 +301,8 @@ def test_polishing_keeps_the_best_by_validation(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [50, 100, 150]
     assert rows[-1]["validation"] > 4 > rows[-1]["loss"]
+
+
+def test_a_neighbourhood_of_radius_zero_is_the_site_itself():
+    fields = torch.arange(12.0).reshape(2, 6)
+    assert torch.equal(neighbourhoods(fields, 0), fields[..., None])

@@ -140,9 +140,16 @@ def test_a_partly_observed_state_is_augmented_and_started_by_the_encoder():
 
 def test_fully_observed_states_are_not_augmented():
     assert configured("lorenz63-noisy")[1].field.out.out_features == 3
-    assert (
-        configured("lorenz96-partial", latent=3)[1].start(torch.zeros(2, 12, 40), 1, torch.Generator()).shape[-1] == 40
-    )
+
+
+def test_what_is_latent_starts_at_zero_where_samples_have_no_noise():
+    flow = configured("lorenz63-clean", latent=2)[1]
+    context = torch.randn(4, 6, 3, dtype=torch.float64)
+    state = flow.start(context, 1, torch.Generator())
+    torch.testing.assert_close(flow.read(state)[0], context[:, -1].float())
+    assert state.shape[-1] == 5
+    assert not state[..., 3:].any()
+    assert flow.step(state, torch.Generator()).shape == state.shape
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -327,10 +334,10 @@ def test_a_vector_field_is_recovered_from_noise_free_samples():
         ({"polish": 70}, "polish: 70 where a multiple of 50 belongs"),
         ({"tolerance": 0.0}, "tolerance: 0.0 where a positive number belongs"),
         ({"tolerance": math.nan}, "tolerance: nan where a positive number belongs"),
-        ({"damping": -1.0}, "damping -1.0, continuity 1.0, rounds 2: all are at least 0"),
+        ({"damping": -1.0}, "damping: -1.0 where a number of at least 0 belongs"),
         ({"width": -3}, "width: -3 where a positive number belongs"),
         ({"average": 1.0}, "average: 1.0 where a decay of at least 0 and under 1 belongs"),
-        ({"members": 1}, "a filter of 1 members"),
+        ({"members": 1}, "members: 1 where a number of at least 2 belongs"),
         ({"training_noise": -0.1}, "training_noise: -0.1 where a number of at least 0 belongs"),
     ],
 )

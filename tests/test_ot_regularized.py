@@ -178,7 +178,7 @@ def test_without_weights_it_is_the_same_network_without_transport(data):
     ("setting", "answer"),
     [
         ({"points": 0}, "points: 0 where a positive number belongs"),
-        ({"cloud_weight": -1.0}, "field_weight 0.1, cloud_weight -1.0: at least 0 belong"),
+        ({"cloud_weight": -1.0}, "cloud_weight: -1.0 where a number of at least 0 belongs"),
         ({"cloud_blur": NAN}, "cloud_blur: nan where a positive number belongs"),
         ({"lags": (0, 40)}, "lags: (0, 40) where samples of a rollout of 24 belong"),
     ],

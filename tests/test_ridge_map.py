@@ -16,7 +16,7 @@ from emubench.emulator import load_weights, save_weights
 from emubench.errors import EmubenchError
 from emubench.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
 from emubench.random import stream
-from emubench.ridge_map import Window, forecast_error
+from emubench.ridge_map import Window
 from emubench.training import Log
 
 polynomial, random_features = jobs.baseline("polynomial"), jobs.baseline("random_features")
@@ -316,24 +316,14 @@ def test_a_gap_in_a_noise_free_context_is_bridged_by_the_filter(data):
     assert ((gappy - whole) / given.std).abs().max() < 0.2
 
 
-def test_a_forecast_that_is_not_finite_counts_as_wrong(data):
-    loaded = dataset.load(tasks.get("lorenz63-clean", "tiny"), data)
-
-    class Lost:
-        def forecast(self, context, n_steps, n_members, generator):
-            return torch.full((1, len(context), n_steps, 3), float("nan"), dtype=torch.float64)
-
-    assert forecast_error(Lost(), loaded, 4, 1.0) == 4.0
-
-
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("ridges", (), "ridges: "),
         ("rows", 0, "rows: 0 where"),
         ("inflations", (0.0,), "inflation"),
-        ("members", 1, "a filter of 1 members"),
-        ("filtered", (1,), "two numbers belong"),
+        ("members", 1, "members: 1 where a number of at least 2 belongs"),
+        ("filtered", (1,), "2 numbers of at least 1 belong"),
         ("degree", 6, "degree: 6 where 1 to 5 belongs"),
     ],
 )

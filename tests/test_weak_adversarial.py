@@ -483,7 +483,7 @@ def test_the_exponential_step_has_a_gradient_by_its_symbol():
         ({"objective": "weka"}, "unknown objective of weak_adversarial 'weka': did you mean weak?"),
         ({"adversary": 1.5}, "adversary: 1.5 where a share between 0 and 1 belongs"),
         ({"rate_noise": math.nan}, "rate_noise: nan where a positive number belongs"),
-        ({"half_widths": ()}, "half_widths (), power 4: all are at least 2"),
+        ({"half_widths": ()}, "half_widths: () where numbers of at least 2 belong"),
         ({"spacing": 0}, "spacing: 0 where a positive number belongs"),
     ],
 )

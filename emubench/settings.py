@@ -1,0 +1,48 @@
+"""Checks of the settings of a baseline: what is wrong is named with its value and what would be right."""
+
+from __future__ import annotations
+
+from emubench.errors import EmubenchError
+from emubench.task import Task
+
+
+def check_positive(settings: object, *names: str) -> None:
+    """Raise :class:`EmubenchError` unless every named attribute of ``settings`` is above 0 (NaN is not).
+
+    >>> from types import SimpleNamespace
+    >>> check_positive(SimpleNamespace(width=-3), "width")
+    Traceback (most recent call last):
+    emubench.errors.EmubenchError: width: -3 where a positive number belongs
+    """
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise EmubenchError(f"{name}: {getattr(settings, name)} where a positive number belongs")
+
+
+def check_least(settings: object, least: float, *names: str, count: int | None = None) -> None:
+    """Raise :class:`EmubenchError` unless every named attribute is a number of at least ``least`` (NaN is not).
+
+    Of a tuple each number has to be; there are some, or as many as ``count`` says.
+
+    >>> from types import SimpleNamespace
+    >>> check_least(SimpleNamespace(radii=(3, 0), twins=-1), 0, "radii", "twins")
+    Traceback (most recent call last):
+    emubench.errors.EmubenchError: twins: -1 where a number of at least 0 belongs
+    >>> check_least(SimpleNamespace(filtered=(8,)), 1, "filtered", count=2)
+    Traceback (most recent call last):
+    emubench.errors.EmubenchError: filtered: (8,) where 2 numbers of at least 1 belong
+    """
+    for name in names:
+        value = getattr(settings, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        enough = len(numbers) == (count or max(1, len(numbers)))
+        if not enough or not all(isinstance(v, int | float) and v >= least for v in numbers):
+            many = f"{count} numbers" if count else "numbers"
+            what = f"{many} of at least {least} belong" if value is numbers else f"a number of at least {least} belongs"
+            raise EmubenchError(f"{name}: {value} where {what}")
+
+
+def check_localisation(task: Task, localisation: float) -> None:
+    """Raise :class:`EmubenchError` unless a filter's covariances can be localised so (0: not at all) on ``task``."""
+    if localisation and not task.system.ring:
+        raise EmubenchError(f"localisation: {localisation} on {task.name}, which has no ring of sites: 0 belongs")

@@ -1,0 +1,81 @@
+"""Settings of every baseline: what can't be is refused in one line that names it, before anything is trained."""
+
+import dataclasses
+import math
+
+import pytest
+
+from emubench import jobs
+from emubench import task as tasks
+from emubench.errors import EmubenchError
+
+EMPTY_IS_NONE = {("polynomial", "reach"), ("weak_adversarial", "space")}
+"""Settings whose empty tuple means something."""
+OWN_SETTING = {("oracle", "radius")}
+"""Settings whose −1 does."""
+BASELINES = [name for name in jobs.baseline_names() if name != "persistence"]
+
+
+def wrong(value, baseline: str, name: str) -> list:
+    """Values that no number of a configuration may have."""
+    numbers = [math.nan, -2 if (baseline, name) in OWN_SETTING else -1]
+    if not isinstance(value, tuple):
+        return numbers
+    several = [(number,) * max(2, len(value)) for number in numbers]
+    return several if (baseline, name) in EMPTY_IS_NONE else [(), *several]
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-clean", "kpz-partial"])
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_numbers_out_of_range_are_refused_by_name(baseline, name):
+    config = jobs.Job(baseline, name, "tiny").config()
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, bool | str):
+            continue
+        for bad in wrong(value, baseline, field.name):
+            with pytest.raises(EmubenchError) as error:
+                dataclasses.replace(config, **{field.name: bad})
+            assert field.name in str(error.value)
+            assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("baseline", ["resnet_ode", "neural_ode", "ot_regularized", "weak_adversarial"])
+@pytest.mark.parametrize(
+    ("name", "setting", "answer"),
+    [
+        ("lorenz63-clean", {"assimilated": True}, "assimilated: true on lorenz63-clean, whose samples have no noise"),
+        ("lorenz63-noisy", {"localisation": 2.0}, "localisation: 2.0 on lorenz63-noisy, which has no ring of sites"),
+        ("lorenz96-clean", {"latent": 2}, "latent: 2 on lorenz96-clean, a ring of sites: 0 belongs"),
+        ("kpz-clean", {"radius": 0}, "radius: 0 where at least 1 belongs"),
+    ],
+)
+def test_settings_that_a_task_has_no_use_for_are_refused(baseline, name, setting, answer):
+    task = tasks.get(name, "tiny")
+    module = jobs.baseline(baseline)
+    with pytest.raises(EmubenchError) as error:
+        module.build(task, dataclasses.replace(jobs.Job(baseline, name, "tiny").config(), **setting))
+    assert str(error.value).startswith(answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "answer"),
+    [
+        ("lorenz96-partial", {"smoothing": 0}, "smoothing: 0 on lorenz96-partial, whose data have gaps"),
+        ("lorenz96-partial", {"twins": 8}, "twins: 8 on lorenz96-partial, whose data have gaps: 0 belongs"),
+        ("lorenz96-clean", {"rounds": 2}, "rounds: 2 need the filter: --set assimilated=true, or rounds=0"),
+    ],
+)
+def test_the_weak_form_is_told_what_its_data_allow(name, setting, answer):
+    config = dataclasses.replace(jobs.Job("weak_adversarial", name, "tiny").config(), **setting)
+    with pytest.raises(EmubenchError) as error:
+        jobs.baseline("weak_adversarial").build(tasks.get(name, "tiny"), config)
+    assert str(error.value).startswith(answer)
+
+
+@pytest.mark.parametrize("baseline", ["polynomial", "random_features", "weak_sindy"])
+def test_covariances_are_localised_on_rings_only(baseline):
+    task = tasks.get("lorenz63-partial", "tiny")
+    config = dataclasses.replace(jobs.Job(baseline, task.name, "tiny").config(), localisation=2.0)
+    with pytest.raises(EmubenchError, match="localisation: 2.0 on lorenz63-partial, which has no ring of sites"):
+        jobs.baseline(baseline).build(task, config)
