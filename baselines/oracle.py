@@ -19,7 +19,7 @@ from emubench.assimilation import Filter, assimilate
 from emubench.dataset import Observations
 from emubench.integrate import simulate
 from emubench.random import stream
-from emubench.settings import check_least
+from emubench.settings import check_least, check_localisation
 from emubench.solvers import Solver, TrueSolver
 from emubench.task import Task
 from emubench.training import Log
@@ -58,6 +58,7 @@ class Oracle(nn.Module):
         self.solver = solver or TrueSolver(task.system)
         self.task, self.system = task, task.system
         radius = own.radius if config.radius < 0 else config.radius
+        check_localisation(task, radius, "radius")
         self.filter = Filter(config.members or own.members, config.inflation or own.inflation, radius, own.samples)
 
     def advance(self, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:

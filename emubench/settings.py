@@ -42,7 +42,7 @@ def check_least(settings: object, least: float, *names: str, count: int | None =
             raise EmubenchError(f"{name}: {value} where {what}")
 
 
-def check_localisation(task: Task, localisation: float) -> None:
+def check_localisation(task: Task, localisation: float, name: str = "localisation") -> None:
     """Raise :class:`EmubenchError` unless a filter's covariances can be localised so (0: not at all) on ``task``."""
     if localisation and not task.system.ring:
-        raise EmubenchError(f"localisation: {localisation} on {task.name}, which has no ring of sites: 0 belongs")
+        raise EmubenchError(f"{name}: {localisation} on {task.name}, which has no ring of sites: 0 belongs")

@@ -73,9 +73,12 @@ def test_the_weak_form_is_told_what_its_data_allow(name, setting, answer):
     assert str(error.value).startswith(answer)
 
 
-@pytest.mark.parametrize("baseline", ["polynomial", "random_features", "weak_sindy"])
-def test_covariances_are_localised_on_rings_only(baseline):
+@pytest.mark.parametrize(
+    ("baseline", "name"),
+    [(name, "localisation") for name in ("polynomial", "random_features", "weak_sindy")] + [("oracle", "radius")],
+)
+def test_covariances_are_localised_on_rings_only(baseline, name):
     task = tasks.get("lorenz63-partial", "tiny")
-    config = dataclasses.replace(jobs.Job(baseline, task.name, "tiny").config(), localisation=2.0)
-    with pytest.raises(EmubenchError, match="localisation: 2.0 on lorenz63-partial, which has no ring of sites"):
+    config = dataclasses.replace(jobs.Job(baseline, task.name, "tiny").config(), **{name: 2.0})
+    with pytest.raises(EmubenchError, match=f"{name}: 2.0 on lorenz63-partial, which has no ring of sites"):
         jobs.baseline(baseline).build(task, config)
