@@ -151,6 +151,9 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
         (partial / "card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
         _publish(partial, folder)
         shutil.rmtree(kept, ignore_errors=True)
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]  # documented as public
+        what = f"{job.baseline} on {job.task}: with these settings the fit breaks down"
+        raise EmubenchError(f"{what}: {str(error).splitlines()[0]}") from error
     except (OSError, SafetensorError) as error:
         shutil.rmtree(kept, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error

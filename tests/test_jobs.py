@@ -94,6 +94,20 @@ def test_a_finished_run_is_kept_as_it_is(data, tmp_path):
     assert jobs.train(job, data, tmp_path / "none there") != folder
 
 
+def test_a_fit_that_breaks_down_is_one_line_and_leaves_nothing(data, tmp_path, monkeypatch):
+    job = small("linear", "lorenz63-noisy")
+
+    def singular(*_):
+        torch.linalg.cholesky(-torch.eye(2))
+
+    monkeypatch.setattr(jobs.baseline("linear"), "train", singular)
+    with pytest.raises(EmubenchError) as error:
+        jobs.train(job, data, tmp_path)
+    assert str(error.value).startswith("linear on lorenz63-noisy: with these settings the fit breaks down: ")
+    assert "\n" not in str(error.value)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_a_card_says_all_that_made_the_run(data, tmp_path):
     folder = jobs.train(JOB, data, tmp_path)
     card = jobs.read_card(folder)
