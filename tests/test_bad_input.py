@@ -278,7 +278,7 @@ def run(emubench, own_data, tmp_path):
         ({"config.delay": 4}, "unknown setting of linear 'delay': did you mean delays"),
         ({"config.delays": 5}, r"tensor weight: shape \(12, 3\) where \(15, 3\) belongs"),
         ({"config.delays": "five"}, "config.delays: 'five' where a value like 4 belongs"),
-        ({"config.delays": -4}, "linear can't be built with these settings"),
+        ({"config.delays": -4}, "delays: -4 where a number of at least 1 belongs"),
         ({"config.ridges": 1.0}, "config.ridges: 1.0 where a value like"),
         ({"threads": 0}, "threads: "),
         (None, "not valid JSON"),
