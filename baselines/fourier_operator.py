@@ -57,7 +57,7 @@ def default_config(task: Task) -> Config:
     }.get(task.system.name, Config())
     if task.observation.noise and not task.system.stochastic:
         config = dataclasses.replace(config, window=12, unroll=6, steps=config.steps // 2)
-    elif task.observation.noise:  # fewer samples, and noise is fitted by waves that grow
+    elif task.observation.noise:  # over one sample, noise teaches long waves to grow
         config = dataclasses.replace(config, window=8, unroll=8 if task.track == "scarce" else 4)
     if not task.full_state:
         config = dataclasses.replace(config, latent=3, window=24)
