@@ -21,7 +21,7 @@ faster. In brackets: skill under 0.25, not ranked on speed; –: no setting is a
 lead time to simulate until training has paid; –: never.
 
 Measured by `emubench bench RUNS --seconds 1 --ladder 30`; printed by `python benchmarks/speedups.py RUNS`
-(a few rows apart and with a longer ladder: see there).
+(a few rows apart and with a longer ladder: see there), each for the run of seed 0.
 {hardware}.
 """
 COLUMNS = (
