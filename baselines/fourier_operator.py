@@ -27,7 +27,7 @@ from emubench.dataset import Observations
 from emubench.flows import FlowConfig, LearnedFlow, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import GrowthField
-from emubench.settings import check_positive
+from emubench.settings import check_least
 from emubench.task import Task
 from emubench.training import Descent, Log
 
@@ -44,7 +44,7 @@ class Config(FlowConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "modes", "layers")
+        check_least(self, 1, "modes", "layers")
 
 
 def default_config(task: Task) -> Config:

@@ -31,7 +31,7 @@ from emubench.errors import EmubenchError
 from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import LipschitzField
-from emubench.settings import check_positive
+from emubench.settings import check_least
 from emubench.task import Task
 from emubench.training import Descent, Log
 
@@ -52,7 +52,7 @@ class Config(FlowConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "substeps")
+        check_least(self, 1, "substeps")
         if not 0 <= self.lipschitz < 1:
             raise EmubenchError(f"lipschitz: {self.lipschitz} where a number of at least 0 and under 1 belongs")
         check_polish(self.polish)

@@ -31,10 +31,11 @@ import torch
 from torch import Tensor
 
 from emubench.adversary import Adversary, Family, Game, bump_family, fixed_loss, normal_equations, residuals, solved
+from emubench.climate_filter import SPIN_UP
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError, unknown
 from emubench.estimates import Estimates, by_model, by_wiener
-from emubench.field_flow import SPIN_UP, FieldConfig, FieldFlow
+from emubench.field_flow import FieldConfig, FieldFlow
 from emubench.flows import rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring, neighbourhoods

@@ -12,6 +12,9 @@ from emubench.assimilation import Advance, assimilate, ring_localisation
 from emubench.training import last_observed
 from emubench.trajectories import FLAT_BLANK
 
+SPIN_UP = 32
+"""Samples after which a filter has forgotten its first states."""
+
 
 class ClimateFilter(nn.Module):
     """The filter of a fitted model, as part of an emulator: what it starts from is saved with the weights.

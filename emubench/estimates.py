@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.climate_filter import ClimateFilter
+from emubench.climate_filter import SPIN_UP, ClimateFilter
 from emubench.dataset import Observations
 from emubench.denoise import smoothed
-from emubench.field_flow import SPIN_UP, FieldFlow
+from emubench.field_flow import FieldFlow
 from emubench.networks import neighbourhoods
 
 

@@ -22,9 +22,6 @@ from emubench.networks import QuadraticMlp, RingQuadratic
 from emubench.settings import check_positive
 from emubench.task import Task
 
-SPIN_UP = 32
-"""Samples that a filter gets to forget its first states."""
-
 
 @dataclass(frozen=True)
 class FieldConfig(FlowConfig):

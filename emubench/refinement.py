@@ -9,10 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.assimilation import Advance
-from emubench.climate_filter import ClimateFilter
+from emubench.climate_filter import SPIN_UP, ClimateFilter
 
-SPIN_UP = 32
-"""Samples after which the filter has found a trajectory."""
 RELATIVE = 1e-4
 """By so much a coefficient is changed to see what it does."""
 LOST = 4

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.climate_filter import ClimateFilter
+from emubench.climate_filter import SPIN_UP, ClimateFilter
 from emubench.dataset import Observations, windows
 from emubench.denoise import smoothed
 from emubench.flows import LARGEST, POLISHED, LearnedFlow
@@ -20,8 +20,8 @@ from emubench.training import Log, masked_mse, polish
 
 HALF_WIDTH = 4
 """Samples on both sides of one that the Wiener filter sees."""
-LAG, SPIN_UP = 6, 32
-"""Samples after one that the smoother sees, and those that it gets to forget its first states."""
+LAG = 6
+"""Samples after one that the smoother sees."""
 MEMBERS, INFLATION = 32, 1.2
 """Of the smoother; with less inflation it trusts a model that is not yet right, and confirms it."""
 Estimate = Callable[[Tensor], tuple[Tensor, Tensor]]

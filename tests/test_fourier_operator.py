@@ -191,8 +191,8 @@ def test_an_operator_is_recovered_from_noise_free_samples():
 @pytest.mark.parametrize(
     ("setting", "answer"),
     [
-        ({"modes": 0}, "modes: 0 where a positive number belongs"),
-        ({"layers": -1}, "layers: -1 where a positive number belongs"),
+        ({"modes": 0.5}, "modes: 0.5 where a number of at least 1 belongs"),
+        ({"layers": -1}, "layers: -1 where a number of at least 1 belongs"),
         ({"width": 0}, "width: 0 where a positive number belongs"),
     ],
 )

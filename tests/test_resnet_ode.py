@@ -234,7 +234,7 @@ def test_every_option_trains_and_forecasts(data, name, options):
         ({"lipschitz": 1.0}, "lipschitz: 1.0 where a number of at least 0 and under 1 belongs"),
         ({"lipschitz": -0.1}, "lipschitz: -0.1 where a number of at least 0 and under 1 belongs"),
         ({"lipschitz": math.nan}, "lipschitz: nan where a number of at least 0 and under 1 belongs"),
-        ({"substeps": 0}, "substeps: 0 where a positive number belongs"),
+        ({"substeps": 0.5}, "substeps: 0.5 where a number of at least 1 belongs"),
         ({"width": 0}, "width: 0 where a positive number belongs"),
     ],
 )

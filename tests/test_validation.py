@@ -1,5 +1,7 @@
 """The error of short forecasts: against figures worked out by hand."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -25,12 +27,14 @@ def test_a_forecast_that_is_not_finite_counts_as_wrong(data, value):
     assert forecast_error(Constant(value), loaded, 4, 1.0) == 4.0
 
 
-def test_the_mean_as_a_forecast_errs_by_the_variance(data):
-    loaded = dataset.load(tasks.get("lorenz96-partial", "tiny"), data)
-    found = forecast_error(Constant(float(loaded.mean.mean())), loaded, 4, 1.0)
-    values = loaded.validation[~torch.isnan(loaded.validation)]
-    expected = ((values - loaded.mean.mean()) / loaded.std.mean()).square().clamp(max=4).mean()
-    assert found == pytest.approx(float(expected), rel=0.25)
+@pytest.mark.parametrize(("off", "error"), [(1.5, 2.25), (-0.5, 0.25), (3.0, 4.0)])
+def test_the_error_is_that_of_what_was_observed_in_standard_deviations(data, off, error):
+    loaded = dataset.load(tasks.get("lorenz63-clean", "tiny"), data)
+    truth = (loaded.mean + off * loaded.std).expand(loaded.validation.shape).clone()
+    truth[:, ::2] = float("nan")
+    constant = Constant(0.0)
+    shifted = dataclasses.replace(loaded, validation=truth - loaded.mean)
+    assert forecast_error(constant, shifted, 4, 1.0) == pytest.approx(error, rel=1e-12)
 
 
 def test_contexts_and_horizons_fit_into_short_data(data):
