@@ -21,7 +21,6 @@ and cost: ``baselines/README.md``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -36,16 +35,14 @@ from emubench.discrete_adjoint import circulants, segments, supports
 from emubench.errors import EmubenchError, unknown
 from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step
 from emubench.innovation import fit_innovation
-from emubench.integrate import etdrk4_coefficients, etdrk4_step
+from emubench.integrate import etdrk4_coefficients, etdrk4_step, three_eighths
 from emubench.networks import ProductMlp, RingField
 from emubench.settings import check_least, check_positive
-from emubench.shooting import polish_segments
+from emubench.shooting import longest_segment, polish_segments
 from emubench.task import Task
 from emubench.training import Descent, Log, masked_mse
 
 knowledge = "structure"
-LONGEST = 0.3
-"""Lyapunov times that a training segment may last."""
 SOLVERS = ("rk4", "dopri5", "dopri8", "bosh3", "adaptive_heun")
 
 
@@ -118,11 +115,6 @@ def default_config(task: Task) -> Config:
     return config
 
 
-def longest_segment(task: Task) -> int:
-    """Samples in 0.3 Lyapunov times, at least 1 (systems without a Lyapunov time: 1)."""
-    return 1 if task.system.stochastic else max(1, int(LONGEST / task.lead_time_step))
-
-
 class NeuralOde(LearnedFlow):
     """Encoder, vector field and innovations; time is counted in sample intervals."""
 
@@ -187,13 +179,13 @@ class NeuralOde(LearnedFlow):
             return self.limit(by_torchdiffeq(self, state, torch.tensor([0.0, 1.0]))[-1])
         if config.damping:
             return self.exponential_steps(state)
+        step = three_eighths(self.tendency, 1 / config.substeps)
         for _ in range(config.substeps):
-            state = runge_kutta(self.tendency, state, 1 / config.substeps)
+            state = step(state, None)
         return self.limit(state)
 
     def exponential_steps(self, state: Tensor) -> Tensor:
         """The same with the linear term solved exactly; on rings the field sees the band's modes only."""
-
         if not self.ring:
             coefficients = self.exponential.unbind()
             for _ in range(self.config.substeps):
@@ -210,15 +202,6 @@ class NeuralOde(LearnedFlow):
         for _ in range(self.config.substeps):
             v = etdrk4_step(coefficients, nonlinear, v)
         return torch.fft.irfft(v, n=self.n, norm="forward")
-
-
-def runge_kutta(f: Callable[[Tensor], Tensor], state: Tensor, h: float) -> Tensor:
-    """One step of Kutta's 3/8 rule, the fourth-order rule that torchdiffeq calls rk4."""
-    k1 = f(state)
-    k2 = f(torch.add(state, k1, alpha=h / 3))
-    k3 = f(torch.add(state, k2 - k1 / 3, alpha=h))
-    k4 = f(torch.add(state, k1 - k2 + k3, alpha=h))
-    return torch.add(state, k1 + 3 * (k2 + k3) + k4, alpha=h / 8)
 
 
 def build(task: Task, config: Config) -> NeuralOde:

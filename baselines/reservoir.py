@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -29,14 +30,14 @@ from torch import Tensor, nn
 from emubench.dataset import Observations
 from emubench.emulator import step_forecast
 from emubench.errors import EmubenchError
-from emubench.flows import signal_band
 from emubench.growth import BOUND
 from emubench.least_squares import local_cubic, solve_factor, triangular_factor
 from emubench.networks import gaussian_fill, interpolate_ring, pair_spectrum
-from emubench.ridge_map import Window
+from emubench.nudging import nudged
+from emubench.ridge_map import Window, take_scales
 from emubench.settings import check_least, check_positive
 from emubench.task import Task
-from emubench.training import Log, copy_state
+from emubench.training import Best, Log
 from emubench.validation import forecast_error
 
 knowledge = "structure"
@@ -156,24 +157,9 @@ class Reservoir(nn.Module):
         return nodes, values + new.clamp(-10, 10) if self.growth else new.clamp(-self.bound, self.bound)
 
     def drive(self, seen: Float[Tensor, "B T N"]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Nodes and estimated values at every sample: forecasts moved towards what is observed by the gain.
-
-        Before anything of a case was seen its values are zero: the mean, or the flat start of a growing height.
-        """
+        """Nodes and estimated values at every sample."""
         nodes = torch.zeros(len(seen) * self.places, self.config.size, dtype=seen.dtype)
-        forecast = torch.zeros_like(seen[:, 0])
-        begun = torch.zeros_like(forecast[:, :1], dtype=torch.bool)
-        for now in seen.unbind(1):
-            sight = ~torch.isnan(now)
-            values = forecast + self.gain * torch.where(sight, now - forecast, 0.0)
-            if not begun.all():
-                level = now.nanmean(-1, keepdim=True) if self.growth else torch.zeros_like(now[:, :1])
-                filled = interpolate_ring(now - level) if self.ring else torch.nan_to_num(now)
-                first = sight.any(-1, keepdim=True)
-                values = torch.where(begun, values, torch.where(first, filled + torch.nan_to_num(level), 0.0))
-                begun = begun | first
-            yield nodes, values
-            nodes, forecast = self.advance(nodes, values)
+        return nudged(self.advance, nodes, seen, self.gain, self.ring, self.growth)
 
     # --- the Stepper protocol, in physical units at its ends ---
 
@@ -205,15 +191,12 @@ class Reservoir(nn.Module):
 
 def prepare(emulator: Reservoir, data: Observations, generator: torch.Generator) -> Float[Tensor, "B T N"]:
     """Take over the data's scales and draw the network; return the training observations in σ."""
-    emulator.mean.copy_(0 * data.mean if emulator.growth else data.mean)
-    emulator.std.copy_(data.std)
+    mean, std = data.mean, data.std
     if emulator.growth:
         slopes = data.train.roll(-1, -1) - data.train
-        emulator.std.fill_(float((slopes[~torch.isnan(slopes)].var() - 2 * data.noise_std.mean() ** 2).sqrt()))
-    observed = (data.train - emulator.mean) / emulator.std
-    emulator.bound.fill_(1.25 * float(observed[~torch.isnan(observed)].abs().max()))
-    if emulator.config.smooth:
-        emulator.band.copy_(signal_band(observed, data))
+        variance = slopes[~torch.isnan(slopes)].var() - 2 * data.noise_std.mean() ** 2
+        mean, std = torch.zeros(()), variance.sqrt()
+    observed = take_scales(emulator, data, mean, std)
     for buffer, largest in ((emulator.inner, emulator.config.input_scale), (emulator.offset, 1.0)):
         buffer.copy_(largest * (2 * torch.rand(buffer.shape, generator=generator, dtype=torch.float64) - 1))
     return observed[: emulator.config.driven[0], : emulator.config.driven[1]]
@@ -247,11 +230,9 @@ def rows(
 
 def set_spectrum(emulator: Reservoir, observed: Float[Tensor, "B T N"], noise: float) -> None:
     """Innovations: the spectrum of what driven one-step forecasts miss, less the observation noise."""
-    missed, expected = [], observed[:, 0]
-    for t, (nodes, values) in enumerate(emulator.drive(observed)):
-        if t > emulator.config.spin_up:
-            missed.append(observed[:, t] - expected)
-        expected = emulator.advance(nodes, values)[1]
+    first = emulator.config.spin_up
+    driven = zip(observed[:, first + 1 :].unbind(1), islice(emulator.drive(observed), first, None), strict=False)
+    missed = [after - emulator.advance(*now)[1] for after, now in driven]
     emulator.spectrum.copy_((pair_spectrum(torch.stack(missed)) - noise**2).clamp(min=0))
 
 
@@ -271,21 +252,18 @@ def train(emulator: Reservoir, data: Observations, config: Config, seed: int, lo
     if not emulator.growth:
         prior[1 : 1 + emulator.window.size] = emulator.window.centre()
     emulator.weight.copy_(prior)
-    best, least = copy_state(emulator), float("inf")
+    best = Best(emulator)
     for done in range(config.passes):
-        factor = triangular_factor(rows(emulator, states, done == 0, generator))
-        own, own_least = copy_state(emulator), float("inf")
+        factor, own = triangular_factor(rows(emulator, states, done == 0, generator)), Best(emulator)
         for ridge in config.ridges:
             emulator.weight.copy_(solve_factor(factor, prior, ridge))
             for gain in config.gains:
                 emulator.gain.fill_(gain)
-                if (value := forecast_error(emulator, data, 48, config.horizon)) < own_least:
-                    own, own_least = copy_state(emulator), value
-        emulator.load_state_dict(own)
-        log(done + 1, config.passes, validation=own_least)
-        if own_least < least:
-            best, least = own, own_least
+                own.keep(forecast_error(emulator, data, 48, config.horizon))
+        own.restore()
+        best.keep(own.error)
+        log(done + 1, config.passes, validation=own.error)
         states = observed
-    emulator.load_state_dict(best)
+    best.restore()
     if emulator.growth:
         set_spectrum(emulator, observed, noise)

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emubench.adversary import Adversary, Family, Game, bump_family, fixed_loss, normal_equations, residuals, solved
+from emubench.adversary import DIFFERENCE, Adversary, Family, Game, bump_family, fit_linear, fixed_loss, residuals
 from emubench.climate_filter import SPIN_UP
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError, unknown
@@ -41,7 +41,7 @@ from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring, neighbourhoods
 from emubench.settings import check_least, check_positive
 from emubench.task import Task
-from emubench.training import Descent, Log, copy_state, fill_gaps
+from emubench.training import Best, Descent, Log, fill_gaps
 from emubench.validation import forecast_error
 
 knowledge = "structure"
@@ -171,33 +171,14 @@ def weak_residuals(flow: WeakFlow, family: Family, states: Tensor, observed: Ten
     return residual, neighbourhoods(before, flow.config.radius) if flow.ring else before
 
 
-DIFFERENCE = Family(*(torch.tensor([row]) for row in ([0.0, 1.0, 0.0], [0.5, 0.0, -0.5], [1.0], [1.0])))
-"""Central differences, as if they were test functions: what one_step starts from."""
-
-
-@torch.no_grad()
 def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family, noise: Tensor | None = None) -> None:
-    """The field's quadratic part, and on stiff rings its linear term per mode, by ridge regression in weak form.
-
-    From the second time on it goes half the way there: the estimates lean on the model, and whole steps overshoot.
-    Data with ``noise``, in σ, instead of estimates are split into twins of twice its variance.
-    """
+    """The closed form on draws of the estimates, or of data with ``noise``, in σ, whose twins it takes."""
     config, generator = flow.config, torch.Generator().manual_seed(0)
-    family = DIFFERENCE if config.objective == "one_step" else family
+    n = max(1, (config.pool if noise is None else config.twins) // config.batch)
+    draws = (estimates.draw(config.batch, config.segment, generator) for _ in range(n))
     sites = max(1, max(config.space, default=0) // 4)  # residuals of closer bumps are hardly others
-    rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(1 if flow.ring else flow.n_state)]
-    for _ in range(max(1, (config.pool if noise is None else config.twins) // config.batch)):
-        states, observed, weight = estimates.draw(config.batch, config.segment, generator)
-        if noise is None:
-            copies = [(observed, flow.library(states))]
-        else:
-            added = noise * torch.randn(observed.shape, generator=generator)
-            copies = [(u, flow.library(flow.limit(u), 2**0.5 * noise)) for u in (observed + added, observed - added)]
-        for i, equations in enumerate(rows):
-            part = slice(None) if flow.ring else slice(i, i + 1)
-            own = [(u[..., part], library) for u, library in copies]
-            equations.append(normal_equations(family, own, weight[..., part], sites))
-    flow.set_linear(torch.stack([solved(equations, config.ridge) for equations in rows], dim=-1).float())
+    family = DIFFERENCE if config.objective == "one_step" else family
+    fit_linear(flow, draws, family, config.ridge, sites, noise, generator)
 
 
 def one_step_loss(flow: WeakFlow, states: Tensor, observed: Tensor, weight: Tensor) -> Tensor:
@@ -251,18 +232,18 @@ def train(emulator: WeakFlow, data: Observations, config: Config, seed: int, log
     if emulator.climate is not None:
         emulator.climate.noise.copy_(noise)
         emulator.climate.set_first(shown.states[:, ::8].flatten(0, 1).double(), generator)
-    best, best_error = copy_state(emulator), error(emulator, data)
+    best = Best(emulator)
+    best.keep(error(emulator, data))
     for done in range(1, config.rounds + 1):
         fit_quadratic(emulator, by_model(emulator, data.train, config.filtered, config.lag), game.family)
-        if (value := error(emulator, data)) < best_error:
-            best, best_error = copy_state(emulator), value
+        best.keep(value := error(emulator, data))
         log(done, config.rounds, validation=value)
-    emulator.load_state_dict(best)
+    best.restore()
     if emulator.climate is not None and (config.rounds or config.twins):  # else the closed form is no model yet
         shown, check = (by_model(emulator, part, config.filtered, config.lag) for part in parts)
     descend(emulator, shown, check, game, generator, log)
-    if not error(emulator, data) < best_error:
-        emulator.load_state_dict(best)
+    best.keep(error(emulator, data))
+    best.restore()
 
 
 def train_growth(flow: WeakFlow, data: Observations, game: Game, generator: torch.Generator, log: Log) -> None:

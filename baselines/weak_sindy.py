@@ -29,14 +29,14 @@ from emubench.climate_filter import ClimateFilter
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError
 from emubench.growth import GrowthMap, local_products
-from emubench.integrate import etdrk4, rk4
 from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
 from emubench.refinement import gauss_newton
 from emubench.settings import check_least, check_localisation, check_positive
 from emubench.task import Task
-from emubench.training import Log, best_of, copy_state
+from emubench.term_library import TermLibrary
+from emubench.training import Best, Log, best_of
 from emubench.validation import forecast_error
-from emubench.weak_form import Exponents, eliminate, hidden_equation, monomials, normal_equations, ring_filters
+from emubench.weak_form import eliminate, hidden_equation, normal_equations, ring_filters
 
 knowledge = "equation form"
 
@@ -108,56 +108,20 @@ class WeakSindy(nn.Module):
             raise EmubenchError(f"weak_sindy on {task.name}: components are hidden only where one of three is seen")
         check_localisation(task, config.localisation)
         n_state = 3 if self.hidden else n
-        self.n, self.n_seen, self.ring, self.radius = n_state, n, ring, config.radius
-        self.config, self.spatial = config, ring and config.orders > 0
-        self.exponents, self.orders = library(ring, n_state, config)
-        variables = [[j + 1 for j, times in enumerate(e) for _ in range(times)] for e in self.exponents]
-        self.factors = [[(v + [0, 0])[k] for v in variables] for k in range(2)]  # of each term; 0 stands for 1
+        self.n, self.n_seen, self.ring, self.config = n_state, n, ring, config
+        self.library = TermLibrary(n_state, ring, config.radius, config.orders)
         self.clean = task.observation.noise == 0 and task.observation.fraction == 1
         self.filter = ClimateFilter(n_state, list(range(n)), config.members, config.inflation, config.localisation)
-        self.register_buffer("coefficients", torch.zeros(len(self.orders), 1 if ring else n_state, dtype=torch.float64))
+        self.register_buffer(
+            "coefficients", torch.zeros(len(self.library), 1 if ring else n_state, dtype=torch.float64)
+        )
         self.register_buffer("low", torch.zeros(n_state, dtype=torch.float64))
         self.register_buffer("high", torch.zeros(n_state, dtype=torch.float64))
 
-    def tendency(self, u: Tensor) -> Tensor:
-        """Θ(u) w for terms without derivatives: all quadratic products, on rings those of the terms that were kept."""
-        if not self.ring:
-            padded = nn.functional.pad(u, (1, 0), value=1.0)
-            return (padded[..., self.factors[0]] * padded[..., self.factors[1]]) @ self.coefficients
-        padded = [torch.ones_like(u), *(u.roll(self.radius - j, -1) for j in range(2 * self.radius + 1))]
-        kept = torch.nonzero(self.coefficients[:, 0])[:, 0].tolist()
-        terms = ((self.coefficients[i, 0], padded[self.factors[0][i]] * padded[self.factors[1][i]]) for i in kept)
-        return sum((weight * product for weight, product in terms), torch.zeros_like(u))
-
     def flow(self) -> Callable[[Tensor], Tensor]:
-        """One sample interval: Runge–Kutta, or on Fourier modes exponential where there are derivatives."""
-        h, k = 1 / self.config.substeps, 2j * torch.pi / self.n * torch.arange(self.n // 2 + 1)
-        inner = rk4(self.tendency, h)
-        if self.spatial:
-            symbol, parts = torch.zeros(len(k), dtype=torch.float64), torch.zeros(3, len(k), dtype=torch.complex128)
-            for (exponent,), order, weight in zip(self.exponents, self.orders, self.coefficients[:, 0], strict=True):
-                if exponent == 1 and order % 2 == 0:
-                    symbol = symbol + weight * (k**order).real
-                else:
-                    parts[exponent] = parts[exponent] + weight * k**order
-            kept = torch.arange(len(k)) < self.n / 3
-            parts[0, 1:] = 0
-            parts[0, 0] *= self.n
-
-            def nonlinear(v: Tensor) -> Tensor:
-                return kept * (parts[0] + parts[1] * v + parts[2] * torch.fft.rfft(torch.fft.irfft(v, n=self.n) ** 2))
-
-            # no mode grows faster than the fastest that the data resolve: half the band is noise
-            inner = etdrk4(symbol.clamp(min=-700, max=1).numpy(), nonlinear, h, torch.float64, "cpu")
-
-        def advance(state: Tensor) -> Tensor:
-            v = torch.fft.rfft(state) if self.spatial else state
-            for _ in range(self.config.substeps):
-                v = inner(v, None)
-            v = torch.fft.irfft(v, n=self.n) if self.spatial else v
-            return torch.nan_to_num(v).clamp(self.low, self.high)
-
-        return advance
+        """One sample interval, kept within the bounds of the data."""
+        advance = self.library.flow(self.coefficients, self.config.substeps)
+        return lambda state: torch.nan_to_num(advance(state)).clamp(self.low, self.high)
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
         """From the analysis mean."""
@@ -170,23 +134,14 @@ class WeakSindy(nn.Module):
         return torch.stack(samples, dim=1)[None]
 
 
-def library(ring: bool, n: int, config: Config) -> tuple[list[Exponents], list[int]]:
-    """Exponents and spatial derivative of every term; the first has none."""
-    if ring and config.orders:
-        terms = [(0, 0), *((1, j) for j in range(config.orders + 1)), *((2, j) for j in range(3))]
-        return [(power,) for power, _ in terms], [order for _, order in terms]
-    exponents = monomials(2 * config.radius + 1 if ring else n, 2)
-    return exponents, [0] * len(exponents)
-
-
 def fit(emulator: WeakSindy, states: Tensor, noise: float | Tensor, half_width: int, config: Config) -> None:
     """Weak regression on samples ``"B T S"``; on rings of terms without derivatives at fully observed places only."""
     values = targets = states[:, :, None]
-    filters = torch.ones(len(emulator.orders), 1, dtype=torch.float64)
-    if emulator.spatial:
+    filters = torch.ones(len(emulator.library.orders), 1, dtype=torch.float64)
+    if emulator.library.spatial:
         values = targets = states[..., None]
         width = min(config.space_half_width, (emulator.n - 1) // 2)
-        filters = ring_filters(emulator.n, width, config.power, emulator.orders)
+        filters = ring_filters(emulator.n, width, config.power, emulator.library.orders)
     elif emulator.ring:
         values = neighbourhoods(states, config.radius).movedim(2, 1).flatten(0, 1)[:, :, None]
         whole = ~torch.isnan(values).flatten(1).any(1)
@@ -194,7 +149,7 @@ def fit(emulator: WeakSindy, states: Tensor, noise: float | Tensor, half_width: 
             return fit(emulator, interpolate_ring(states), noise, half_width, config)
         values = values[whole]
         targets = values[..., config.radius, None]
-    equations = normal_equations(values, targets, noise, emulator.exponents, filters, half_width, config.power)
+    equations = normal_equations(values, targets, noise, emulator.library.exponents, filters, half_width, config.power)
     emulator.coefficients.copy_(eliminate(*equations, config.threshold)[0])
 
 
@@ -207,7 +162,7 @@ def fit_hidden(
     terms = {((0, 1, 0), 0): 1.0, ((0, 1, 0), 1): -a, ((1, 0, 0), 1): b, ((1, 0, 1), 1): 1.0}
     terms |= {((2, 0, 0), 2): -c, ((1, 1, 0), 2): d, ((0, 0, 1), 2): -e}
     for (exponents, k), weight in terms.items():
-        emulator.coefficients[emulator.exponents.index(exponents), k] = weight
+        emulator.coefficients[emulator.library.exponents.index(exponents), k] = weight
 
 
 def refine(emulator: WeakSindy, observed: Tensor, config: Config) -> None:
@@ -222,11 +177,11 @@ def set_climate(emulator: WeakSindy, data: Observations, config: Config, generat
     """The filter's first states: the model's own climate, reached from random states."""
     advance = emulator.flow()
     state = torch.randn(4 * config.members, emulator.n, generator=generator, dtype=torch.float64)
-    if emulator.spatial:
+    if emulator.library.spatial:
         state = torch.fft.irfft(torch.fft.rfft(state) / (1 + torch.arange(emulator.n // 2 + 1) ** 2), n=emulator.n)
     if emulator.hidden:  # w such that x″ is small
         state[:, 0] = data.mean + data.std * state[:, 0]
-        state[:, 2] = -emulator.coefficients[emulator.exponents.index((1, 0, 0)), 1]
+        state[:, 2] = -emulator.coefficients[emulator.library.exponents.index((1, 0, 0)), 1]
     else:
         state = data.mean + data.std * state / state.std()
     for _ in range(config.spin_up):
@@ -255,7 +210,7 @@ def train(emulator: WeakSindy | GrowthMap, data: Observations, config: Config, s
     emulator.filter.noise.copy_(data.noise_std)
     gappy = bool(torch.isnan(data.train).any())
     noise = data.noise_std[0] if emulator.ring else data.noise_std
-    states = gaussian_fill(data.train, float(noise)) if gappy and emulator.spatial else data.train
+    states = gaussian_fill(data.train, float(noise)) if gappy and emulator.library.spatial else data.train
 
     def error() -> float:
         return forecast_error(emulator, data, 1 if emulator.clean else 48, config.horizon, often=16)
@@ -264,19 +219,19 @@ def train(emulator: WeakSindy | GrowthMap, data: Observations, config: Config, s
         if emulator.hidden:
             fit_hidden(emulator, states, noise, int(half_width), config, seed)
         else:
-            fit(emulator, states, 0.0 * noise if gappy and emulator.spatial else noise, int(half_width), config)
+            fit(emulator, states, 0.0 * noise if gappy and emulator.library.spatial else noise, int(half_width), config)
         set_climate(emulator, data, config, generator)
         return error()
 
     fitted = [w for w in config.half_widths if 4 * w < data.train.shape[1]]
     loss(best_of(tuple(map(float, fitted)), loss))
-    best, best_loss = copy_state(emulator), error()
+    best = Best(emulator)
+    best.keep(error())
     for done in range(0 if emulator.clean else config.rounds):
         emulator.filter.inflation = config.training_inflation  # while the model is far from right
         refine(emulator, data.train[: config.filtered[0], : config.filtered[1]], config)
         emulator.filter.inflation = config.inflation
         set_climate(emulator, data, config, generator)
-        if (value := error()) < best_loss:
-            best, best_loss = copy_state(emulator), value
+        best.keep(value := error())
         log(done + 1, config.rounds, validation=value)
-    emulator.load_state_dict(best)
+    best.restore()

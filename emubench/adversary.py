@@ -9,6 +9,7 @@ doi:10.1016/j.jcp.2020.109409, whose test function is one network on the whole d
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.errors import EmubenchError
+from emubench.field_flow import FieldFlow
 from emubench.networks import GatedMlp
 from emubench.weak_form import bump
 
@@ -36,6 +38,10 @@ class Family:
     def half_width(self) -> int:
         """m, in samples."""
         return self.values.shape[1] // 2
+
+
+DIFFERENCE = Family(*(torch.tensor([row]) for row in ([0.0, 1.0, 0.0], [0.5, 0.0, -0.5], [1.0], [1.0])))
+"""Central differences, as if they were test functions: what one_step starts from."""
 
 
 def bump_family(
@@ -121,6 +127,36 @@ def solved(equations: list[tuple[Tensor, Tensor]], ridge: float) -> Float[Tensor
     gram, moment = (torch.stack(parts).sum(0) for parts in zip(*equations, strict=True))
     least = (1e-12 * gram.trace()).clamp(min=1e-30) * torch.eye(len(gram), dtype=gram.dtype)  # nothing seen: zeros
     return torch.linalg.solve(gram + ridge * gram.diagonal().abs().diag() + least, moment)
+
+
+@torch.no_grad()
+def fit_linear(
+    flow: FieldFlow,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    family: Family,
+    ridge: float,
+    sites: int = 1,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> None:
+    """What the field is linear in, its quadratic part and on stiff rings a term per mode, by weak ridge regression.
+
+    Over ``batches`` (states, u, weights); with ``noise``, in σ, these are data instead of estimates, and are split into
+    twins of twice its variance. From the second time on it goes half the way there (see ``flow.set_linear``): estimates
+    lean on the model, and whole steps overshoot.
+    """
+    rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(1 if flow.ring else flow.n_state)]
+    for states, observed, weight in batches:
+        if noise is None:
+            copies = [(observed, flow.library(states))]
+        else:
+            added = noise * torch.randn(observed.shape, generator=generator)
+            copies = [(u, flow.library(flow.limit(u), 2**0.5 * noise)) for u in (observed + added, observed - added)]
+        for i, equations in enumerate(rows):
+            part = slice(None) if flow.ring else slice(i, i + 1)
+            own = [(u[..., part], library) for u, library in copies]
+            equations.append(normal_equations(family, own, weight[..., part], sites))
+    flow.set_linear(torch.stack([solved(equations, ridge) for equations in rows], dim=-1).float())
 
 
 class Adversary(nn.Module):

@@ -1,5 +1,7 @@
 """What every baseline is expected to score: ``python -m emubench.expected RUNS…`` writes it from scored standard runs.
 
+Rows of which RUNS have nothing stay as they are, so that one baseline can be measured anew without all others.
+
 ``baselines/expected.toml`` has a table per baseline and task: its scores with 95 % intervals over cases (and seeds,
 where there are several), what it cost, and the command that makes it again. The tables of ``baselines/README.md`` below
 ``MARK`` are the same figures to look at. A slow test makes a sample of them anew.
@@ -57,6 +59,16 @@ def collect(folders: list[Path]) -> Expected:
         }
         found.setdefault(row["baseline"], {})[row["task"]] = scores | {"cost": cost}
     return found
+
+
+def merged(old: Expected, new: Expected) -> Expected:
+    """``new`` and the rows of ``old`` that it lacks, of baselines that there still are; sorted by name."""
+    rows = {(b, t): found for part in (old, new) for b, of in part.items() for t, found in of.items()}
+    result: Expected = {}
+    for baseline, task in sorted(rows):
+        if baseline in jobs.baseline_names():
+            result.setdefault(baseline, {})[task] = rows[baseline, task]
+    return result
 
 
 def _interval(row: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -132,7 +144,7 @@ def readme(text: str, expected: Expected) -> str:
 
 def main(runs: Annotated[list[Path], typer.Argument(help="Folders of scored runs.")]) -> None:
     """Write ``baselines/expected.toml``, the tables of ``baselines/README.md`` and ``docs/baselines.png`` from RUNS."""
-    expected = collect(runs)
+    expected = merged(load(), collect(runs))
     store.write_text(PATH, as_toml(expected))
     store.write_text(README, readme(README.read_text(encoding="utf-8"), expected))
     from emubench.plotting.overview import overview  # seaborn takes seconds to import

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -27,7 +28,7 @@ from emubench.least_squares import cubic_weights, local_cubic, solve_factor, sol
 from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
 from emubench.settings import check_least, check_localisation, check_positive
 from emubench.task import Task
-from emubench.training import Log, copy_state
+from emubench.training import Best, Log
 from emubench.validation import forecast_error
 
 SPLIT = 4096
@@ -143,6 +144,26 @@ class Window(nn.Module):
         return (self.basis.T @ chosen) * self.scale[:, None] if len(self.basis) else chosen
 
 
+class Scaled(Protocol):
+    """Buffers of an emulator: the mean and deviation of the data, bounds of its states, spatial modes that it keeps."""
+
+    mean: Tensor
+    std: Tensor
+    bound: Tensor
+    band: Tensor
+
+
+def take_scales(emulator: Scaled, data: Observations, mean: Tensor, std: Tensor) -> Float[Tensor, "B T N"]:
+    """Set the scales; states may exceed what was observed by a quarter. Return the training observations in σ."""
+    emulator.mean.copy_(mean)
+    emulator.std.copy_(std)
+    observed = (data.train - emulator.mean) / emulator.std
+    emulator.bound.fill_(1.25 * float(observed[~torch.isnan(observed)].abs().max()))
+    if len(emulator.band):
+        emulator.band.copy_(signal_band(observed, data))
+    return observed
+
+
 class Unit(nn.Module):
     """Features of what each place sees, and their weights."""
 
@@ -243,16 +264,14 @@ class RidgeMap(nn.Module):
         pairs = stretches[:, :-1], stretches[:, -1]
         filled = interpolate_ring(states) if self.ring else torch.nan_to_num(states)
         self.filter.set_first(windows(filled, self.delays, stride=7).flatten(1), generator)
-        best, least = copy_state(self), float("inf")
+        best = Best(self)
         for done in range(1 + (0 if self.clean else self.config.rounds)):
             if done:
                 pairs, noise = self.analysed(observed), 0.0
-            own, own_least = self.best_fit(pairs, noise, data, generator)
-            if own_least < least:
-                best, least = own, own_least
-            self.load_state_dict(own)
-            log(done + 1, self.config.rounds + 1, validation=own_least)
-        self.load_state_dict(best)
+            error = self.fit_best(pairs, noise, data, generator)
+            best.keep(error)
+            log(done + 1, self.config.rounds + 1, validation=error)
+        best.restore()
 
     def analysed(self, observed: Float[Tensor, "B T N"]) -> tuple[Tensor, Tensor]:
         """Analyses "R d N" and the analyses "R N" that follow.
@@ -269,14 +288,8 @@ class RidgeMap(nn.Module):
     @torch.no_grad()
     def prepare(self, data: Observations) -> Float[Tensor, "B T N"]:
         """Take over the data's scales; return the training observations in σ."""
-        self.mean.copy_(data.mean)
-        self.std.copy_(data.std)
         self.filter.noise.copy_((data.noise_std / data.std).clamp(min=1e-3))  # no observation is perfect to a filter
-        observed = (data.train - data.mean) / data.std
-        self.bound.copy_(1.25 * observed[~torch.isnan(observed)].abs().max().expand(self.n))
-        if self.config.smooth:
-            self.band.copy_(signal_band(observed, data))
-        return observed
+        return take_scales(self, data, data.mean, data.std)
 
     def first_states(self, observed: Float[Tensor, "B T N"], noise: float) -> tuple[Tensor, float]:
         """What the first fit is made of, and the noise that it has to correct for."""
@@ -317,27 +330,27 @@ class RidgeMap(nn.Module):
         window, near = self.units[0].window, self.config.near if self.config.near else self.n
         return (torch.arange(window.size) % window.width - window.radius).abs() > near
 
-    def best_fit(
+    def fit_best(
         self, pairs: tuple[Tensor, Tensor], noise: float, data: Observations, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], float]:
-        """Weights with the training noise, ridges and inflation of least validation error, and that error."""
-        best, least = copy_state(self), float("inf")
+    ) -> float:
+        """Take the weights with the training noise, ridges and inflation of least validation error; return that."""
+        best = Best(self)
         for training_noise in self.config.training_noises:
-            own, own_least = copy_state(self), float("inf")
+            error = float("inf")
             for k, unit in enumerate(self.units):
-                own_least = float("inf")
+                own = Best(self)
                 for weight in self.candidates(k, pairs, noise, training_noise, generator):
                     unit.weight.copy_(weight)
                     for later in self.units[k + 1 :]:
                         later.weight.copy_(later.skip())  # until it is fitted, it repeats what it is given
                     for inflation in self.config.inflations[: 1 if self.clean else None]:
                         self.inflation.fill_(inflation)
-                        if (value := self.error(data)) < own_least:
-                            own, own_least = copy_state(self), value
-                self.load_state_dict(own)
-            if own_least < least:
-                best, least = own, own_least
-        return best, least
+                        own.keep(self.error(data))
+                own.restore()
+                error = own.error
+            best.keep(error)
+        best.restore()
+        return best.error
 
     def candidates(
         self, k: int, pairs: tuple[Tensor, Tensor], noise: float, training_noise: float, generator: torch.Generator

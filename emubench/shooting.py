@@ -1,7 +1,8 @@
-"""The end of a fit to noisy data: L-BFGS on segments whose starts are estimated from both sides.
+"""Segments of multiple shooting: how long they may be, and the end of a fit to noisy data.
 
-An encoder or a filter knows the past alone, and errors of the start bias the field. At first a Wiener filter estimates
-the states, which needs no model; then, in turns with the fit, a fixed-lag ensemble smoother with the flow as its model.
+An encoder or a filter knows the past alone, and errors of the start bias the field: L-BFGS finishes on segments whose
+starts are estimated from both sides. At first a Wiener filter estimates the states, which needs no model; then, in
+turns with the fit, a fixed-lag ensemble smoother with the flow as its model.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from emubench.climate_filter import SPIN_UP, ClimateFilter
 from emubench.dataset import Observations, windows
 from emubench.denoise import smoothed
 from emubench.flows import LARGEST, POLISHED, LearnedFlow
+from emubench.task import Task
 from emubench.training import Log, masked_mse, polish
 
+LONGEST = 0.3
+"""Lyapunov times that a segment may last: over longer ones gradients explode and minima are many."""
 HALF_WIDTH = 4
 """Samples on both sides of one that the Wiener filter sees."""
 LAG = 6
@@ -26,6 +30,11 @@ MEMBERS, INFLATION = 32, 1.2
 """Of the smoother; with less inflation it trusts a model that is not yet right, and confirms it."""
 Estimate = Callable[[Tensor], tuple[Tensor, Tensor]]
 """States of trajectories ``"B T D"`` and the observations of the same samples, in σ."""
+
+
+def longest_segment(task: Task) -> int:
+    """Samples in 0.3 Lyapunov times, at least 1 (systems without a Lyapunov time: 1)."""
+    return 1 if task.system.stochastic else max(1, int(LONGEST / task.lead_time_step))
 
 
 def by_wiener(flow: LearnedFlow, noise: Float[Tensor, " D"]) -> Estimate:

@@ -141,6 +141,32 @@ def copy_state(module: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in module.state_dict().items()}
 
 
+class Best:
+    """The state of a module that had the least error; at first the one that it has, with the error infinite.
+
+    >>> layer = nn.Linear(1, 1)
+    >>> best = Best(layer)
+    >>> for value, error in ((1.0, 3.0), (2.0, 0.5), (3.0, float("nan"))):
+    ...     _ = nn.init.constant_(layer.bias, value)
+    ...     best.keep(error)
+    >>> best.restore()
+    >>> layer.bias.item(), best.error
+    (2.0, 0.5)
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.state, self.error = module, copy_state(module), math.inf
+
+    def keep(self, error: float) -> None:
+        """Keep the present state if its ``error`` is less than that of the best; NaN never is."""
+        if error < self.error:
+            self.state, self.error = copy_state(self.module), error
+
+    def restore(self) -> None:
+        """Give the module its best state."""
+        self.module.load_state_dict(self.state)
+
+
 class Budget(Protocol):
     """What :class:`Descent` reads of a configuration."""
 

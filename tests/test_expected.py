@@ -67,6 +67,14 @@ def test_tiny_runs_or_changed_settings_are_not_what_is_expected(tmp_path):
         expected.collect([tmp_path])
 
 
+def test_rows_without_new_runs_stay_and_those_of_lost_baselines_go():
+    old = {"linear": {"kpz-noisy": {"a": 1}, "lorenz63-noisy": {"a": 2}}, "not_a_baseline": {"kpz-noisy": {"a": 3}}}
+    new = {"linear": {"kpz-noisy": {"a": 4}}, "climatology": {"kpz-noisy": {"a": 5}}}
+    found = expected.merged(old, new)
+    assert found == {"climatology": new["climatology"], "linear": {"kpz-noisy": {"a": 4}, "lorenz63-noisy": {"a": 2}}}
+    assert list(found) == sorted(found)
+
+
 def test_the_overview_shows_every_skill_there_is():
     figure = overview(expected.load())
     shown = [float(text.get_text()) for text in figure.axes[0].texts]

@@ -43,9 +43,8 @@ def fitted(name: str, observed: torch.Tensor, noise: float, half_width: int):
     sigma = noise * (std[0] if emulator.ring else std)
     weak_sindy.fit(emulator, observed, sigma, half_width, emulator.config)
     rates = emulator.coefficients / task.system.sample_interval
-    found = {
-        (emulator.exponents[i], emulator.orders[i], k): float(rates[i, k]) for i, k in torch.nonzero(rates).tolist()
-    }
+    terms = list(zip(emulator.library.exponents, emulator.library.orders, strict=True))
+    found = {(*terms[i], k): float(rates[i, k]) for i, k in torch.nonzero(rates).tolist()}
     return emulator, found
 
 
@@ -230,7 +229,7 @@ def test_refining_moves_wrong_coefficients_towards_the_truth(data):
     config = weak_sindy.default_config(task)
     emulator = weak_sindy.build(task, config)
     for (exponents, _, k), value in LORENZ96.items():
-        emulator.coefficients[emulator.exponents.index(exponents), k] = 0.95 * value * 0.05
+        emulator.coefficients[emulator.library.exponents.index(exponents), k] = 0.95 * value * 0.05
     emulator.low.fill_(-30)
     emulator.high.fill_(30)
     emulator.filter.noise.copy_(observations.noise_std)
@@ -238,7 +237,7 @@ def test_refining_moves_wrong_coefficients_towards_the_truth(data):
 
     def off() -> float:
         return max(
-            abs(float(emulator.coefficients[emulator.exponents.index(e), k]) / (0.05 * v) - 1)
+            abs(float(emulator.coefficients[emulator.library.exponents.index(e), k]) / (0.05 * v) - 1)
             for (e, _, k), v in LORENZ96.items()
         )
 
