@@ -164,6 +164,18 @@ def test_chaos_may_part_forecasts_but_not_at_once_and_not_into_rest():
     check_equal("net", TASK, later, failed, 1e-6)  # rounding moves the moment at which a forecast diverges
 
 
+@pytest.mark.parametrize(("factor", "caught"), [(0.2, False), (1.0, False), (0.05, True), (2.5, True)])
+def test_a_quarter_that_is_calm_by_chance_is_no_early_end(factor, caught):
+    """The scored forecast has one, too: amplitude 0.3 in its last quarter, 1 before."""
+    generator = torch.Generator().manual_seed(2)
+    one, two = (8 * torch.randn(1, 1, 400, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    scored, timed = one.clone(), torch.cat([one[:, :, :100], two[:, :, 100:]], dim=2)
+    scored[:, :, 300:] *= 0.3
+    timed[:, :, 300:] *= factor
+    with pytest.raises(EmubenchError, match="ends early") if caught else contextlib.nullcontext():
+        check_equal("net", TASK, timed, scored, 1e-6)
+
+
 @pytest.mark.parametrize(
     ("n_parted", "by", "caught"), [(2, 5e-5, False), (4, 5e-5, True), (2, 1.0, True), (2, torch.nan, True)]
 )
