@@ -85,7 +85,8 @@ def lyapunov_spectrum(
 
     Cost: 4 to 8 ms a fourth-order step on one core, up to 10⁵ replicas × exponents × sites, so let many replicas share
     it: lorenz63 to ± 0.0005 takes 50 s (2048 × 100 time units, step 0.01), all of lorenz96 to ± 0.006 40 s (64 × 200,
-    step 0.05), nine exponents of kuramoto_sivashinsky to ± 0.001 55 s (32 × 2500, step 0.5).
+    step 0.05), nine exponents of kuramoto_sivashinsky to ± 0.001 55 s (32 × 2500, step 0.5, which
+    moves the fifth and sixth by −0.002; :func:`twin_spectrum` needs no longer for the truth's own step).
 
     >>> from emubench import systems
     >>> spectrum = lyapunov_spectrum(systems.get("lorenz63"), duration=1.0, n_replicas=4, step=0.01)

@@ -117,6 +117,18 @@ def test_twins_of_the_fast_solver_give_the_exact_spectrum():
     assert exact.sum.value == pytest.approx(-6, abs=1e-4)
 
 
+def test_twins_give_the_exact_spectrum_on_a_field():
+    system = systems.get("kuramoto_sivashinsky", solver_step=0.125, climate=systems.get("kuramoto_sivashinsky").climate)
+    state = torch.from_numpy(lyapunov.on_attractor(system, 2, 60, seed=0))
+    schedule = lyapunov.Schedule.of(1.0, 1.0, 16.0, 16.0, 4)
+    exact = lyapunov.tangent_spectrum(
+        true_stepper(system).function, state, schedule, 9, n_dimensions=63, project=system.project
+    )
+    twins = lyapunov.twin_spectrum(system, state, 9, duration=16.0, settling=16.0, n_blocks=4)
+    assert twins.rates.numpy() == pytest.approx(exact.rates.numpy(), abs=5e-5)
+    assert exact[0].value > 0 > exact[8].value
+
+
 def test_twins_resolve_no_more_than_they_can():
     system = systems.get("kuramoto_sivashinsky")
     state = diagnostics.gain.sample_states(system, 2, 0)

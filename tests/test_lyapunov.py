@@ -14,7 +14,15 @@ from emubench import systems
 from emubench.diagnostics import agreement_time, leading_exponent
 from emubench.errors import EmubenchError
 from emubench.integrate import EXPLICIT
-from emubench.lyapunov import Estimate, Spectrum, emulator_spectrum, kaplan_yorke_dimension, lyapunov_spectrum
+from emubench.lyapunov import (
+    Estimate,
+    Spectrum,
+    emulator_spectrum,
+    kaplan_yorke_dimension,
+    lyapunov_spectrum,
+    on_attractor,
+    twin_spectrum,
+)
 from emubench.system import Climate, System
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
 
@@ -311,26 +319,24 @@ def test_the_spectrum_of_lorenz96():
 
 @pytest.mark.slow
 def test_the_spectrum_of_kuramoto_sivashinsky():
-    """Zero-mean subspace, 8·10⁴ time units in all, after 1000 for the nearly neutral directions; about 80 s.
+    """Zero-mean subspace, 8·10⁴ time units in all, after 1000 for the nearly neutral directions; about 10 s.
 
-    Two exponents vanish (shifts in time and in space), and such reads up to ln T / T too much over T time units: few
-    replicas of long runs. The facts' standard error is 0.0003. The step of 0.5 gives the same as 0.25.
+    By twins and a short step: one of 0.5 moves the fifth to the ninth exponent by −0.001 to −0.002. Orbits
+    differ wherever a processor rounds differently, so seven figures within three errors, themselves from few replicas,
+    would fail on one in twenty: errors are those of the run that the facts come from, and four are allowed.
     """
-    system = systems.get("kuramoto_sivashinsky")
-    spectrum = lyapunov_spectrum(
-        system, 9, duration=5000, n_replicas=16, step=0.5, qr_interval=4.0, spin_up=300, settling=1000
-    )
+    system = systems.get("kuramoto_sivashinsky", solver_step=0.125, climate=KuramotoSivashinsky.reference_climate)
+    state = torch.from_numpy(on_attractor(system, 16, 300, seed=8))
+    spectrum = twin_spectrum(system, state, 9, duration=5000, settling=1000, seed=8)
     assert spectrum.n_dimensions == 63
-    assert spectrum[0].agrees(0.0482, 0.0003)
-    for i in range(9):
+    errors = (0.0008, 0.0004, 0.0001, 0.0007, 0.0011, 0.0009, 0.0008, 0.0008, 0.0005)
+    for i, error in enumerate(errors):
         fact = known(system, f"lyapunov exponent {i + 1}")
-        if i < 8:
-            assert spectrum[i].agrees(fact, 0.0003), i
-        else:  # known to two decimals
-            assert abs(spectrum[i].value - fact) < 3 * spectrum[i].error + 0.005
-        assert spectrum[i].error < 0.0015
+        algebraic = math.log(5000) / 5000 if fact == 0 else 0.0  # a shift grows by a power of time
+        assert abs(spectrum[i].value - fact) < 4 * math.hypot(error, 0.0004) + algebraic, i
+        assert spectrum[i].error < 2 * error
     dimension = spectrum.kaplan_yorke_dimension
-    assert dimension.agrees(known(system, "kaplan-yorke dimension"), 0.003)  # to two decimals
+    assert abs(dimension.value - known(system, "kaplan-yorke dimension")) < 4 * 0.005
     assert dimension.error < 0.01
 
 
@@ -342,4 +348,4 @@ def test_a_stepper_of_the_true_kuramoto_sivashinsky_keeps_its_exponents():
         true_stepper(system, 0.5), attractor(system, 32), 1.0, 5, duration=800, project=system.project
     )
     assert spectrum[0].agrees(0.0482, 0.0003)
-    assert spectrum[4].agrees(-0.1871, 0.001)
+    assert spectrum[4].agrees(known(system, "lyapunov exponent 5"), 0.001)

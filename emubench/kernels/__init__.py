@@ -7,9 +7,11 @@ states are advanced in single precision by the kernels of deterministic systems.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import numpy as np
 
@@ -28,10 +30,16 @@ def find(system: System) -> Rollout | None:
 
     A subclass defined elsewhere has none, even under its parent's name: it may have changed the equation.
     """
-    if type(system).__module__ != f"emubench.systems.{system.name}" or system.name not in registry.names(__name__):
+    if type(system).__module__ != f"emubench.systems.{system.name}":
         return None
-    module = registry.load(__name__, system.name, "kernel")
-    return module.rollout if module.supports(system) else None
+    module = _kernel(system.name)
+    return module.rollout if module is not None and module.supports(system) else None
+
+
+@functools.cache
+def _kernel(name: str) -> ModuleType | None:
+    """Looked up once: to list modules and plug-ins reads files, which takes longer than a short rollout."""
+    return registry.load(__name__, name, "kernel") if name in registry.names(__name__) else None
 
 
 def rollout_parallel(
