@@ -83,10 +83,10 @@ def lyapunov_spectrum(
     Directions of nearly equal growth need a ``settling`` of several times the inverse of its difference. Perturbations
     stay in the subspace of ``system.project``: kuramoto_sivashinsky has N − 1 exponents, as the mean is conserved.
 
-    Cost: 4 to 8 ms a fourth-order step on one core, up to 10⁵ replicas × exponents × sites, so let many replicas share
-    it: lorenz63 to ± 0.0005 takes 50 s (2048 × 100 time units, step 0.01), all of lorenz96 to ± 0.006 40 s (64 × 200,
-    step 0.05), nine exponents of kuramoto_sivashinsky to ± 0.001 55 s (32 × 2500, step 0.5, which
-    moves the fifth and sixth by −0.002; :func:`twin_spectrum` needs no longer for the truth's own step).
+    Cost: 4 to 40 ms a fourth-order step on one core, up to 10⁵ replicas × exponents × sites, so let many replicas share
+    it. :func:`twin_spectrum` is faster and takes the truth's own step: on one shared two-core machine lorenz63 to
+    ± 0.0005 took 220 s here (2048 × 100 time units, step 0.01) and 10 s by twins, all of lorenz96 to ± 0.007 240 s
+    (64 × 200, step 0.05) and 55 s. A step of 0.5 moves the fifth and sixth of kuramoto_sivashinsky by −0.002.
 
     >>> from emubench import systems
     >>> spectrum = lyapunov_spectrum(systems.get("lorenz63"), duration=1.0, n_replicas=4, step=0.01)
