@@ -151,4 +151,4 @@ def train(emulator: FourierFlow, data: Observations, config: Config, seed: int, 
         batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         descent(rollout_loss(emulator, batch, config.unroll, config.training_noise))
     if emulator.growth:
-        fit_innovation(emulator, pool, data, generator)
+        fit_innovation(emulator, pool, data, generator, fewer=2)  # all would take longer than the steps

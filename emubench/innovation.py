@@ -27,8 +27,10 @@ LARGEST_GAIN, ASTRAY = 4.0, 100.0
 
 
 @torch.no_grad()
-def fit_innovation(flow: LearnedFlow, pool: Tensor, data: Observations, generator: torch.Generator) -> None:
-    """Standard deviation of the innovation of each spatial mode, in σ.
+def fit_innovation(
+    flow: LearnedFlow, pool: Tensor, data: Observations, generator: torch.Generator, fewer: int = 1
+) -> None:
+    """Standard deviation of the innovation of each spatial mode, in σ, from ``RUNS / fewer`` runs at a time.
 
     First from the one-step residuals over observed pairs of sites, less the observation noise; then that of long waves
     is scaled until the climate of the flow has the data's slope spectrum. A flow that diverges keeps what it has.
@@ -40,7 +42,7 @@ def fit_innovation(flow: LearnedFlow, pool: Tensor, data: Observations, generato
     later = flow.normalised(data.train[:, data.train.shape[1] // 2 :])
     target = slope_variance(later, noise)
     for power in RELAXATION:
-        slopes = slope_spectrum(flow, data, generator)[1 : 1 + max(4, flow.n // APART)]
+        slopes = slope_spectrum(flow, data, generator, RUNS // fewer)[1 : 1 + max(4, flow.n // APART)]
         ratio = target / slopes
         if not bool((ratio > 1 / ASTRAY).all() and (ratio < ASTRAY).all()):  # false for NaN
             return
@@ -59,10 +61,10 @@ def slope_variance(heights: Float[Tensor, "... N"], noise: float) -> float:
     return float((differences.square().nanmean() - 2 * noise) / (APART * (1 - APART / n)))
 
 
-def slope_spectrum(flow: LearnedFlow, data: Observations, generator: torch.Generator) -> Float[Tensor, " K"]:
+def slope_spectrum(flow: LearnedFlow, data: Observations, generator: torch.Generator, runs: int) -> Float[Tensor, " K"]:
     """Power spectrum of the slopes of runs from the beginnings of the training data, over their later halves."""
     trajectories, length = data.train.shape[:2]
-    copies = max(1, RUNS // trajectories)
+    copies = max(1, runs // trajectories)
     state = flow.start(data.train[:, : flow.window].repeat(copies, 1, 1), 1, generator)
     spectra = []
     for t in range(flow.window, length):
