@@ -28,7 +28,7 @@ from torch import Tensor
 
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError
-from emubench.growth import GrowthMap, local_products
+from emubench.growth import GrowthMap, LocalProducts
 from emubench.ridge_map import Features, MapConfig, RidgeMap
 from emubench.settings import check_least
 from emubench.task import Task
@@ -176,9 +176,8 @@ def monomials(n_inputs: int, config: Config, width: int) -> Monomials:
 def build(task: Task, config: Config) -> RidgeMap | GrowthMap:
     """The emulator before training."""
     if task.system.stochastic:
-        features, size = local_products(config.radii[0])
         kept = {"rounds": config.rounds, "members": config.members, "filtered": config.filtered}
-        return GrowthMap(task, config.radii[0], features, size, **kept)
+        return GrowthMap(task, config.radii[0], LocalProducts(config.radii[0]), **kept)
     if not task.system.ring and config.reach:
         raise EmubenchError(f"reach: {config.reach} off a ring, where none belongs")
     width = 2 * config.radii[0] + 1 if task.system.ring and not config.directions else 10**6

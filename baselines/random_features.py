@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from emubench.dataset import Observations
-from emubench.growth import BOUND, GrowthMap
+from emubench.growth import BOUND, GrowthMap, RingFeatures
 from emubench.networks import neighbourhoods
 from emubench.ridge_map import Features, MapConfig, RidgeMap
 from emubench.settings import check_positive
@@ -111,17 +111,28 @@ class RandomFeatures(Features):
         """Features of the last axis."""
         return torch.cat([torch.ones_like(x[..., :1]), x, torch.tanh(x @ self.inner + self.offset)], dim=-1)
 
+    def combine(self, x: Float[Tensor, "R I"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "R K"]:
+        """The same times ``weight``, without joining them first."""
+        first, linear, rest = weight.tensor_split([1, 1 + x.shape[1]])
+        return first + x @ linear + torch.addmm(self.offset, x, self.inner).tanh_() @ rest
 
-class SlopeFeatures(nn.Module):
+
+class SlopeFeatures(RingFeatures):
     """Random features of the slopes around every site of a ring."""
 
     def __init__(self, radius: int, width: int) -> None:
         super().__init__()
         self.radius, self.random = radius, RandomFeatures(2 * radius, width)
+        self.size = self.random.size
 
     def forward(self, slopes: Float[Tensor, "... N"]) -> Float[Tensor, "... N F"]:
         """Features of the ``2 radius`` slopes around each site."""
         return self.random(neighbourhoods(slopes, self.radius)[..., :-1])
+
+    def combine(self, slopes: Float[Tensor, "B N"], weight: Float[Tensor, " F"]) -> Float[Tensor, "B N"]:
+        """The same times ``weight``."""
+        near = neighbourhoods(slopes, self.radius)[..., :-1].reshape(-1, 2 * self.radius)
+        return self.random.combine(near, weight[:, None]).view(slopes.shape)
 
 
 def build(task: Task, config: Config) -> RidgeMap | GrowthMap:
@@ -129,8 +140,7 @@ def build(task: Task, config: Config) -> RidgeMap | GrowthMap:
     if task.system.stochastic:
         radius = config.radii[0]
         kept = {"rounds": config.rounds, "members": config.members, "filtered": config.filtered}
-        features = SlopeFeatures(radius, config.width)
-        return GrowthMap(task, radius, features, features.random.size, config.ridges[0], **kept)
+        return GrowthMap(task, radius, SlopeFeatures(radius, config.width), config.ridges[0], **kept)
     return RidgeMap(task, config, lambda n_inputs: RandomFeatures(n_inputs, config.width))
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from emubench.climate_filter import ClimateFilter
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError
-from emubench.growth import GrowthMap, local_products
+from emubench.growth import GrowthMap, LocalProducts
 from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
 from emubench.refinement import gauss_newton
 from emubench.settings import check_least, check_localisation, check_positive
@@ -192,8 +192,8 @@ def set_climate(emulator: WeakSindy, data: Observations, config: Config, generat
 def build(task: Task, config: Config) -> WeakSindy | GrowthMap:
     """The emulator before training."""
     if task.system.stochastic:
-        products = local_products(4)
-        return GrowthMap(task, 4, *products, rounds=config.rounds, members=config.members, filtered=config.filtered)
+        kept = {"rounds": config.rounds, "members": config.members, "filtered": config.filtered}
+        return GrowthMap(task, 4, LocalProducts(4), **kept)
     return WeakSindy(task, config)
 
 

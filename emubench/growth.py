@@ -8,8 +8,6 @@ repeated (Brajard et al. 2020, doi:10.1016/j.jocs.2020.101171).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,18 +15,30 @@ from torch import Tensor, nn
 from emubench.climate_filter import ClimateFilter
 from emubench.dataset import Observations
 from emubench.emulator import step_forecast
-from emubench.networks import interpolate_ring, neighbourhoods, pair_spectrum
+from emubench.networks import correlate_ring, interpolate_ring, neighbourhoods, pair_spectrum
 from emubench.task import Task
 
-Features = Callable[[Float[Tensor, "... N"]], Float[Tensor, "... N F"]]
-"""Of the bounded slopes between sites i and i + 1: features at every site, local and alike everywhere."""
 BOUND = 2.0
 """Slopes in σ at which features saturate: outside, the linear part rules, which damps what is steep."""
 MAX_ROWS = 100_000
 
 
+class RingFeatures(nn.Module):
+    """Of the bounded slopes between sites i and i + 1: ``size`` features at every site, local and alike everywhere."""
+
+    size: int
+
+    def forward(self, slopes: Float[Tensor, "... N"]) -> Float[Tensor, "... N F"]:
+        """The features."""
+        raise NotImplementedError
+
+    def combine(self, slopes: Float[Tensor, "B N"], weight: Float[Tensor, " F"]) -> Float[Tensor, "B N"]:
+        """The features times ``weight``."""
+        raise NotImplementedError
+
+
 class GrowthMap(nn.Module):
-    """The map as a Stepper: linear in the 2 ``radius`` slopes around a site, and in ``n_features`` ``features``.
+    """The map as a Stepper: linear in the 2 ``radius`` slopes around a site, and in ``features``.
 
     Noisy data are fitted ``rounds`` times on the analyses of ``filtered`` (trajectories, samples) with ``members``.
     """
@@ -41,8 +51,7 @@ class GrowthMap(nn.Module):
         self,
         task: Task,
         radius: int,
-        features: Features,
-        n_features: int,
+        features: RingFeatures,
         ridge: float = 1e-6,
         rounds: int = 3,
         members: int = 40,
@@ -54,20 +63,30 @@ class GrowthMap(nn.Module):
         self.rounds, self.filtered = rounds, filtered
         self.clean = task.observation.noise == 0 and task.observation.fraction == 1
         self.filter = ClimateFilter(self.n, list(range(self.n)), members, 1.0, 12.0, growing=True)
-        self.register_buffer("weight", torch.zeros(2 * radius + n_features, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(2 * radius + features.size, dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("spectrum", torch.zeros(self.n // 2 + 1, dtype=torch.float64))
 
     def inputs(self, h: Float[Tensor, "... N"]) -> Float[Tensor, "... N F"]:
         """Slopes around every site in σ, and features of them."""
+        slopes, bounded = self.slopes(h)
+        return torch.cat([neighbourhoods(slopes, self.radius)[..., :-1], self.features(bounded)], dim=-1)
+
+    def slopes(self, h: Float[Tensor, "... N"]) -> tuple[Float[Tensor, "... N"], Float[Tensor, "... N"]]:
+        """Between sites i and i + 1, in σ; and these bounded."""
         slopes = (h.roll(-1, -1) - h) / self.scale
-        near = neighbourhoods(slopes, self.radius)[..., :-1]
-        return torch.cat([near, self.features(BOUND * torch.tanh(slopes / BOUND))], dim=-1)
+        return slopes, BOUND * torch.tanh(slopes / BOUND)
 
     def mean(self, h: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
         """Expected heights one sample later; a few rings at a time, to stay in the cache."""
-        flat = h.reshape(-1, self.n)
-        return torch.cat([part + self.inputs(part) @ self.weight for part in flat.split(32)]).view(h.shape)
+        return torch.cat([part + self.increment(part) for part in h.reshape(-1, self.n).split(32)]).view(h.shape)
+
+    def increment(self, h: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+        """The inputs times the weights."""
+        slopes, bounded = self.slopes(h)
+        linear, rest = self.weight.tensor_split([2 * self.radius])
+        kernel = nn.functional.pad(linear, (0, 1))[None]
+        return correlate_ring(slopes[:, None], kernel) + self.features.combine(bounded, rest)
 
     def innovation(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """A draw of η."""
@@ -157,13 +176,26 @@ class GrowthMap(nn.Module):
         )
 
 
-def local_products(radius: int, reach: int = 2) -> tuple[Features, int]:
-    """1 and the products of slopes up to ``reach`` sites apart, all within ``radius``; and how many they are."""
+class LocalProducts(RingFeatures):
+    """1 and the products of slopes up to ``reach`` sites apart, all within ``radius``."""
 
-    def features(slopes: Tensor) -> Tensor:
-        products = [
-            neighbourhoods(slopes * slopes.roll(-d, -1), radius)[..., : 2 * radius - d] for d in range(reach + 1)
-        ]
-        return torch.cat([torch.ones_like(slopes)[..., None], *products], dim=-1)
+    def __init__(self, radius: int, reach: int = 2) -> None:
+        super().__init__()
+        self.radius, self.counts = radius, [2 * radius - d for d in range(reach + 1)]
+        self.size = 1 + sum(self.counts)
 
-    return features, 1 + sum(2 * radius - d for d in range(reach + 1))
+    def forward(self, slopes: Float[Tensor, "... N"]) -> Float[Tensor, "... N F"]:
+        """The constant, squares, then products of neighbours …"""
+        near = [neighbourhoods(product, self.radius) for product in self.products(slopes)]
+        kept = [values[..., :count] for values, count in zip(near, self.counts, strict=True)]
+        return torch.cat([torch.ones_like(slopes)[..., None], *kept], dim=-1)
+
+    def products(self, slopes: Float[Tensor, "... N"]) -> list[Float[Tensor, "... N"]]:
+        """Of each slope with itself, with the next …"""
+        return [slopes * slopes.roll(-d, -1) for d in range(len(self.counts))]
+
+    def combine(self, slopes: Float[Tensor, "B N"], weight: Float[Tensor, " F"]) -> Float[Tensor, "B N"]:
+        """The same times ``weight``, as a correlation with a kernel each."""
+        width = 2 * self.radius + 1
+        kernels = [nn.functional.pad(w, (0, width - len(w))) for w in weight[1:].split(self.counts)]
+        return weight[0] + correlate_ring(torch.stack(self.products(slopes), dim=1), torch.stack(kernels))

@@ -61,6 +61,17 @@ def neighbourhoods(x: Float[Tensor, "... N"], radius: int) -> Float[Tensor, "...
     return padded.unfold(-1, 2 * radius + 1, 1)
 
 
+def correlate_ring(fields: Float[Tensor, "B C N"], kernels: Float[Tensor, "C w"]) -> Float[Tensor, "B N"]:
+    """What :func:`neighbourhoods` times the kernels adds up to, without making them; w is odd.
+
+    >>> correlate_ring(torch.tensor([[[0.0, 1.0, 2.0, 3.0]]]), torch.tensor([[1.0, 10.0, 100.0]]))[0].tolist()
+    [103.0, 210.0, 321.0, 32.0]
+    """
+    radius = kernels.shape[-1] // 2
+    padded = torch.cat([fields[..., fields.shape[-1] - radius :], fields, fields[..., :radius]], dim=-1)
+    return nn.functional.conv1d(padded, kernels[None])[:, 0]
+
+
 class RingField(nn.Module):
     """A local, translation-equivariant field on a ring of any length: one gated perceptron for every neighbourhood."""
 

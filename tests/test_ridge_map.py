@@ -14,6 +14,7 @@ from emubench import dataset, jobs
 from emubench import task as tasks
 from emubench.emulator import load_weights, save_weights
 from emubench.errors import EmubenchError
+from emubench.growth import MAX_ROWS
 from emubench.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
 from emubench.random import stream
 from emubench.ridge_map import Window
@@ -314,6 +315,45 @@ def test_a_gap_in_a_noise_free_context_is_bridged_by_the_filter(data):
     )
     torch.testing.assert_close(whole, given.contexts["test"][:4, -1])
     assert ((gappy - whole) / given.std).abs().max() < 0.2
+
+
+# --- growing interfaces -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("baseline", [polynomial, random_features])
+def test_the_mean_of_a_growth_map_is_its_inputs_times_its_weights(baseline):
+    task = tasks.get("kpz-clean", "tiny")
+    emulator, h = baseline.build(task, baseline.default_config(task)), normal(8, 3, 5, *task.shape).cumsum(-1)
+    emulator.weight.copy_(normal(9, len(emulator.weight)))
+    emulator.scale.fill_(1.3)
+    if baseline is random_features:
+        emulator.features.random.draw(normal(10, 64, 2 * emulator.radius), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(emulator.mean(h), h + emulator.inputs(h) @ emulator.weight, rtol=1e-12, atol=1e-12)
+    turned, raised = emulator.mean(h.roll(3, -1)), emulator.mean(h + 7.0)
+    torch.testing.assert_close(turned, emulator.mean(h).roll(3, -1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(raised, emulator.mean(h) + 7.0, rtol=1e-12, atol=1e-12)
+
+
+def grown_mean(h: np.ndarray) -> np.ndarray:
+    """Diffusion of heights and a product of neighbouring slopes, bounded as the map bounds them."""
+    right = np.roll(h, -1, -1) - h
+    left = np.roll(right, 1, -1)
+    return h + 0.2 * (right - left) + 0.5 * np.tanh(left / 2) * np.tanh(right / 2)
+
+
+def test_a_quadratic_growth_map_recovers_the_mean_and_the_innovations_of_one(data):
+    given = dataset.load(tasks.get("kpz-clean", "tiny"), data)
+    rng, n, sigma = stream(11, "test_ridge_map"), given.train.shape[-1], 0.56  # slopes of deviation near 1
+    h = [np.zeros((8, n))]
+    for _ in range(450):
+        h.append(grown_mean(h[-1]) + sigma * rng.standard_normal((8, n)))
+    series = np.stack(h[50:], axis=1)
+    grown = dataclasses.replace(given, train=torch.from_numpy(series))
+    emulator = fitted(polynomial, "kpz-clean", grown)
+    off = emulator.mean(grown.train).numpy() - grown_mean(series)
+    # as many weights as there are cost σ √(weights / rows) on average
+    assert off.std() < 1.5 * sigma * (len(emulator.weight) / MAX_ROWS) ** 0.5
+    assert emulator.spectrum[1:].sqrt().mean() == pytest.approx(sigma, rel=0.02)
 
 
 @pytest.mark.parametrize(
