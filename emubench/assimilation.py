@@ -21,6 +21,8 @@ from emubench.emulator import Stepper
 
 Advance = Callable[[Tensor], Tensor]
 """The model over one sample interval, ``"M B *S" → "M B *S"``."""
+CACHED = 2**18
+"""Numbers of covariances that a processor takes at a time: several such matrices stay in its cache."""
 
 
 def gaspari_cohn(distance: Tensor, radius: float) -> Tensor:
@@ -79,20 +81,35 @@ def localised_update(
     the innovation, the anomalies by −G L⁻ᵀ (L + V)⁻¹ times theirs, which for y = Hx gives the exact analysis covariance
     (1 − KH) P (Andrews 1968, doi:10.2514/3.4665). A state of D = k C values is k fields on the ring, one by one.
     """
+    size = ensemble.shape[-1] * predicted.shape[-1]
+    split = max(1, CACHED // size) if ensemble.device.type == "cpu" else len(observed)
+    states = ensemble.split(split, dim=1)
+    predictions = states if ensemble is predicted else predicted.split(split, dim=1)
+    parts = zip(states, predictions, observed.split(split), strict=True)
+    return torch.cat([_localised_update(*part, noise, taper) for part in parts], dim=1)
+
+
+def _localised_update(ensemble: Tensor, predicted: Tensor, observed: Tensor, noise: Tensor, taper: Tensor) -> Tensor:
     m, copies = ensemble.shape[0], ensemble.shape[-1] // predicted.shape[-1]
     mean, centre = predicted.mean(0), ensemble.mean(0)
     y, x = (predicted - mean).movedim(0, 1), (ensemble - centre).movedim(0, 1)  # B M C, B M D
-    covariance = y.mT @ y / (m - 1) * taper
-    cross = covariance if ensemble is predicted else x.mT @ y / (m - 1) * taper.repeat(copies, 1)
+    covariance = (y.mT @ y).div_(m - 1).mul_(taper)
+    cross = covariance if ensemble is predicted else (x.mT @ y).div_(m - 1).mul_(taper.repeat(copies, 1))
     # an unobserved site gets an error so large that it has no weight
     error = torch.where(torch.isnan(observed), 1e6 * noise, noise)
-    factor = torch.linalg.cholesky(covariance + torch.diag_embed(error**2))
+    factor = torch.linalg.cholesky(_add_diagonal(covariance, error**2))
     innovation = torch.nan_to_num(observed - mean)[:, :, None]
     whole = torch.linalg.solve_triangular(factor, innovation, upper=False)
-    reduced = torch.linalg.solve_triangular(factor + torch.diag_embed(error), y.mT, upper=False)
+    reduced = torch.linalg.solve_triangular(_add_diagonal(factor, error), y.mT, upper=False)
     back = torch.linalg.solve_triangular(factor.mT, torch.cat([whole, -reduced], dim=-1), upper=True)
     moves = (cross @ back).mT
     return (centre[:, None] + moves[:, :1] + x + moves[:, 1:]).movedim(1, 0)
+
+
+def _add_diagonal(matrices: Tensor, values: Tensor) -> Tensor:
+    total = matrices.clone()
+    total.diagonal(dim1=-2, dim2=-1).add_(values)
+    return total
 
 
 def assimilate(
