@@ -221,22 +221,38 @@ def test_without_a_step_there_is_no_rollout_alone():
     assert set(scenarios) == {"single_end_to_end", "offline_end_to_end"}
 
 
+class Clock:
+    """Time that passes when told to, whatever else the machine does."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
 def test_the_sweep_takes_what_is_fastest_under_the_caps(monkeypatch):
-    class Linear(Honest):
-        """As long per case however many there are, beyond 16 of them much longer."""
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+
+    class Linear(MapStepper):
+        """As long for sixteen cases as for one, for more much longer."""
 
         def forecast(self, context, n_steps, n_members, generator):
-            time.sleep(1e-3 if len(context) <= 16 else 3e-4 * len(context))
+            clock.sleep(1e-3 if len(context) <= 16 else 3e-4 * len(context))
             return context[None, :, -1:].expand(-1, -1, n_steps, -1).clone()
 
-    assert throughput.best_batch(subject(Linear()), EndToEnd()) == 16
+    assert throughput.best_batch(subject(Linear(tent)), EndToEnd()) == 16
 
-    class Greedy(Honest):
+    class Greedy(MapStepper):
         """The faster the more cases there are."""
 
         def forecast(self, context, n_steps, n_members, generator):
             self.asked = len(context)
-            time.sleep(COST)
+            clock.sleep(1e-3)
             return context[None, :, -1:].expand(-1, -1, n_steps, -1)
 
     class Compiled(Linear):
@@ -245,13 +261,13 @@ def test_the_sweep_takes_what_is_fastest_under_the_caps(monkeypatch):
         compiled = False
 
         def forecast(self, context, n_steps, n_members, generator):
-            time.sleep(0.0 if self.compiled else 0.6)
+            clock.sleep(0.0 if self.compiled else 0.6)
             self.compiled = True
             return super().forecast(context, n_steps, n_members, generator)
 
-    assert throughput.best_batch(subject(Compiled()), EndToEnd(), longest=0.3) == 16
+    assert throughput.best_batch(subject(Compiled(tent)), EndToEnd(), longest=0.3) == 16
 
-    greedy = Greedy()
+    greedy = Greedy(tent)
     monkeypatch.setattr(throughput, "peak_memory", lambda call, device: (call(), greedy.asked * 2**22)[1])
     assert throughput.best_batch(subject(greedy, memory_cap=40 * 2**20), EndToEnd()) == 4
 
