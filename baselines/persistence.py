@@ -1,8 +1,11 @@
 """persistence: every component keeps its last observed value; one never observed gets the climatological mean
 (kpz, whose height drifts: the mean of the sites observed).
 
-The floor below which a forecast is worth nothing. Knowledge: none. Nothing is trained. Expected scores:
-``baselines/README.md``.
+The floor below which a forecast is worth nothing. Knowledge: none. Nothing is trained.
+
+Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz -23.29 -19.12 -13.10 -8.04;
+kuramoto_sivashinsky 0.00 -0.01 -0.05 -0.05; lorenz63 0.00 0.00 0.00 0.00; lorenz96 -0.01 -0.03 -0.01 0.00; no training.
+Intervals: ``baselines/expected.toml``.
 """
 
 from __future__ import annotations

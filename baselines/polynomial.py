@@ -12,8 +12,11 @@ fits repeated on analyses of an ensemble filter with the map as its model, which
 from x alone: a window of delays. kpz, as in ``weak_sindy``: products of local slopes give the conditional mean, with
 coloured innovations (``emubench.growth``).
 
-Knowledge: structure (polynomial terms; locality and translation on rings, shift of height for kpz). Expected scores and
-cost: ``baselines/README.md``.
+Knowledge: structure (polynomial terms; locality and translation on rings, shift of height for kpz).
+
+Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.08 0.77 0.88 0.88; kuramoto_sivashinsky
+0.20 0.18 0.17 0.02; lorenz63 0.37 0.69 0.29 0.13; lorenz96 0.20 0.69 0.44 0.08; up to 104 s of training. Intervals:
+``baselines/expected.toml``.
 """
 
 from __future__ import annotations

@@ -155,6 +155,21 @@ def segments(
     return _Segments.apply(state, scheme, *_weights(network))  # type: ignore[return-value]
 
 
+def exponential_segments(
+    network: ProductMlp,
+    state: Float[Tensor, "B N"],
+    n_samples: int,
+    n_steps: int,
+    symbols: Float[Tensor, "6 K"],
+    n_sites: int,
+) -> Float[Tensor, "B T N"]:
+    """The same by exponential steps on ``n_sites`` of a ring's sites, equally spaced, which carry its first K modes."""
+    n, n_modes, apart = state.shape[1], symbols.shape[1], state.shape[1] // n_sites
+    sites = torch.fft.irfft(torch.fft.rfft(state)[:, :n_modes], n=n_sites) / apart
+    samples = segments(network, sites, n_samples, n_steps, True, circulants(symbols, n_sites))
+    return torch.fft.irfft(torch.fft.rfft(samples)[..., :n_modes], n=n) * apart
+
+
 def circulants(symbols: Float[Tensor, "C K"], n_sites: int) -> Float[Tensor, "C N N"]:
     """The matrices that multiply the first K modes of a field on ``n_sites`` sites by real ``symbols``, others by 0."""
     modes = torch.fft.rfft(torch.eye(n_sites, dtype=torch.float64))[:, : symbols.shape[1]]

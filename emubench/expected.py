@@ -4,13 +4,17 @@ Rows of which RUNS have nothing stay as they are, so that one baseline can be me
 
 ``baselines/expected.toml`` has a table per baseline and task: its scores with 95 % intervals over cases (and seeds,
 where there are several), what it cost, and the command that makes it again. The tables of ``baselines/README.md`` below
-``MARK`` are the same figures to look at. A slow test makes a sample of them anew.
+``MARK`` and the last sentence of every baseline's docstring are the same figures to look at. A slow test makes a
+sample of them anew.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +29,8 @@ from emubench.errors import EmubenchError
 FOLDER = Path(next(iter(emubench.baselines.__path__)))
 PATH, README, PLOT = FOLDER / "expected.toml", FOLDER / "README.md", FOLDER.parent / "docs" / "baselines.png"
 MARK = "<!-- below: python -m emubench.expected -->\n"
+SENTENCE = re.compile(r"(?<=\n\n)Expected skill \(.*?``baselines/expected\.toml``\.", re.DOTALL)
+"""What :func:`sentence` wrote into a docstring."""
 SCORES = ("skill_accuracy", "skill_stability", "surviving_fraction", "dead_fraction")
 """What is expected besides the headline score."""
 Expected = dict[str, dict[str, dict[str, Any]]]
@@ -138,6 +144,30 @@ def _shown(score: dict[str, Any], digits: int = 2) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def sentence(of_tasks: dict[str, dict[str, Any]]) -> str:
+    """What a baseline's docstring says of its scores on all tasks: one paragraph."""
+    skills: dict[str, list[str]] = defaultdict(list)
+    seconds = [found["cost"]["seconds"] for found in of_tasks.values()]
+    for name in tasks.names():
+        if name in of_tasks:
+            value = round(of_tasks[name]["skill_accuracy"]["value"], 2) + 0.0  # no −0
+            skills[tasks.get(name).system.name].append(f"{value:.2f}")
+    scores = "; ".join(f"{system} {' '.join(values)}" for system, values in skills.items())
+    cost = f"up to {max(seconds):.0f} s of training" if max(seconds) >= 0.5 else "no training"
+    what = "Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle)"
+    return textwrap.fill(
+        f"{what}: {scores}; {cost}. Intervals: ``baselines/expected.toml``.", 120, break_on_hyphens=False
+    )
+
+
+def documented(source: str, of_tasks: dict[str, dict[str, Any]], where: Path) -> str:
+    """The source of a baseline with that paragraph made anew."""
+    new, count = SENTENCE.subn(lambda _: sentence(of_tasks), source)
+    if count != 1:
+        raise EmubenchError(f"{where}: {count} paragraphs 'Expected skill (…' where one belongs, in its docstring")
+    return new
+
+
 def readme(text: str, expected: Expected) -> str:
     """``text`` with what follows :data:`MARK` made anew."""
     head, mark, _ = text.partition(MARK)
@@ -147,13 +177,17 @@ def readme(text: str, expected: Expected) -> str:
 
 
 def main(runs: Annotated[list[Path], typer.Argument(help="Folders of scored runs.")]) -> None:
-    """Write ``baselines/expected.toml``, the tables of ``baselines/README.md`` and ``docs/baselines.png`` from RUNS."""
+    """Write what RUNS score: ``expected.toml``, README, docstrings of the baselines, ``docs/baselines.png``."""
     try:
         expected = merged(load(), collect(runs))
+        texts = {README: readme(README.read_text(encoding="utf-8"), expected)}
+        for name, of_tasks in expected.items():
+            path = FOLDER / f"{name}.py"
+            texts[path] = documented(path.read_text(encoding="utf-8"), of_tasks, path)
     except EmubenchError as error:
         raise SystemExit(str(error)) from None
-    store.write_text(PATH, as_toml(expected))
-    store.write_text(README, readme(README.read_text(encoding="utf-8"), expected))
+    for path, text in (texts | {PATH: as_toml(expected)}).items():
+        store.write_text(path, text)
     from emubench.plotting.overview import overview  # seaborn takes seconds to import
 
     PLOT.parent.mkdir(exist_ok=True)

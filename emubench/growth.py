@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from emubench.climate_filter import ClimateFilter
 from emubench.dataset import Observations
 from emubench.emulator import step_forecast
-from emubench.networks import correlate_ring, interpolate_ring, neighbourhoods, pair_spectrum
+from emubench.networks import coloured, correlate_ring, interpolate_ring, neighbourhoods, pair_spectrum
 from emubench.task import Task
 
 BOUND = 2.0
@@ -90,8 +90,7 @@ class GrowthMap(nn.Module):
 
     def innovation(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """A draw of η."""
-        white = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return torch.fft.irfft(self.spectrum.sqrt() * torch.fft.rfft(white), n=self.n)
+        return coloured(self.spectrum, shape, generator)
 
     # --- the Stepper protocol ---
 

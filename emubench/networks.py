@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -206,6 +206,12 @@ def pair_spectrum(fields: Float[Tensor, "... N"]) -> Float[Tensor, " K"]:
     n = fields.shape[-1]
     covariance = torch.fft.irfft(products, n=n) / torch.fft.irfft(pairs, n=n).round().clamp(min=1)
     return torch.fft.rfft(covariance).real
+
+
+def coloured(spectrum: Float[Tensor, " K"], shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "... N"]:
+    """Gaussian fields of ``shape`` on a ring with a power spectrum (per site), as of :func:`pair_spectrum`; float64."""
+    white = torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+    return torch.fft.irfft(spectrum.sqrt() * torch.fft.rfft(white), n=shape[-1])
 
 
 def gaussian_fill(fields: Float[Tensor, "B T N"], noise: float) -> Float[Tensor, "B T N"]:

@@ -6,13 +6,13 @@ doi:10.1175/1520-0493(1976)104<1551:TIONMB>2.0.CO;2, in continuous time).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.networks import interpolate_ring
+from emubench.networks import interpolate_ring, pair_spectrum
 
 Model = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Memory and values ``"B N"`` to both, one sample later."""
@@ -50,3 +50,14 @@ def first_guess(sample: Float[Tensor, "B N"], ring: bool, growing: bool) -> Floa
     level = sample.nanmean(-1, keepdim=True) if growing else torch.zeros_like(sample[:, :1])
     filled = interpolate_ring(sample - level) if ring else torch.nan_to_num(sample)
     return filled + torch.nan_to_num(level)
+
+
+def missed_spectrum(
+    model: Model, driven: Iterable[tuple[tuple[Tensor, Tensor], Tensor]], noise: float
+) -> Float[Tensor, " K"]:
+    """Power spectrum of what forecasts of one sample miss of the next observation, less that of its white ``noise``.
+
+    ``driven`` has memory and values at a sample, as :func:`nudged` gives them, and the observation after it.
+    """
+    missed = torch.stack([after - model(*now)[1] for now, after in driven])
+    return (pair_spectrum(missed) - noise**2).clamp(min=0)

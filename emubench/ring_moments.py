@@ -1,4 +1,7 @@
-"""Second moments of gappy fields on rings, from pairs of sites that were observed: gaps cost data and no bias."""
+"""Second moments of gappy fields on rings, and the linear maps of each Fourier mode that they give.
+
+They come from pairs of sites that were observed: gaps cost data and no bias.
+"""
 
 from __future__ import annotations
 
@@ -58,3 +61,22 @@ def window_gram(lags: Tensor) -> Tensor:
     rows = [torch.stack([hat[j - i] if j >= i else hat[i - j].conj() for j in range(d)]) for i in range(d)]
     values, vectors = torch.linalg.eigh(torch.stack(rows).movedim(-1, 0))
     return (vectors * values.clamp(min=0)[:, None]) @ vectors.mH
+
+
+def regress(gram: Tensor, moment: Tensor, ridge: float, noise: Tensor) -> Tensor:
+    """Coefficients a with (G + ridge · (power + noise²) · I) a = c per mode: ``"K d d", "K d" → "d K"``."""
+    power = gram.diagonal(dim1=-2, dim2=-1).real.mean(-1)
+    # a mode without power gets no forecast; the ring's peak power keeps its matrix invertible
+    strength = ridge * (power + noise**2) + 1e-14 * power.max()
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype) * strength[:, None, None]
+    return torch.linalg.solve(gram + eye, moment[..., None])[..., 0].T
+
+
+def stabilised(coefficients: Tensor) -> Tensor:
+    """Per-mode maps ``"d K"`` (oldest first), those with a growing root scaled back to the unit circle."""
+    d, n_modes = coefficients.shape
+    companion = torch.zeros(n_modes, d, d, dtype=coefficients.dtype)
+    companion[:, :-1, 1:] = torch.eye(d - 1, dtype=coefficients.dtype)
+    companion[:, -1] = coefficients.T
+    radius = torch.linalg.eigvals(companion).abs().amax(-1).clamp(min=1.0)
+    return coefficients / radius ** torch.arange(d, 0, -1)[:, None]

@@ -26,6 +26,32 @@ def test_the_tables_of_the_readme_are_those_of_the_file():
     assert expected.readme(text, expected.load()) == text
 
 
+@pytest.mark.parametrize("name", jobs.baseline_names())
+def test_every_docstring_says_what_the_file_does(name):
+    path = expected.FOLDER / f"{name}.py"
+    source, of_tasks = path.read_text(encoding="utf-8"), expected.load()[name]
+    assert expected.documented(source, of_tasks, path) == source
+    assert expected.sentence(of_tasks) in (jobs.baseline(name).__doc__ or "")
+
+
+def test_a_docstring_without_the_paragraph_is_refused(tmp_path):
+    with pytest.raises(EmubenchError, match="0 paragraphs 'Expected skill"):
+        expected.documented('"""Mine."""\n', {}, tmp_path / "mine.py")
+
+
+def test_the_paragraph_of_a_docstring_has_all_systems_and_the_longest_training():
+    found = {
+        name: {"skill_accuracy": {"value": value}, "cost": {"seconds": seconds}}
+        for name, value, seconds in (
+            ("lorenz63-clean", 0.5, 3.0),
+            ("lorenz63-noisy", -0.001, 70.4),
+            ("kpz-clean", 1, 2),
+        )
+    }
+    text = expected.sentence(found)
+    assert "kpz 1.00; lorenz63 0.50 0.00; up to 70 s of training." in text.replace("\n", " ")
+
+
 def test_a_readme_without_the_mark_is_refused():
     with pytest.raises(EmubenchError, match="the line <!-- below"):
         expected.readme("# Baselines\n", {})
