@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from emubench.assimilation import Filter, assimilate
 from emubench.dataset import Observations
+from emubench.errors import EmubenchError
 from emubench.integrate import simulate
 from emubench.random import stream
 from emubench.settings import check_least, check_localisation
@@ -34,15 +35,18 @@ knowledge = "equation"
 
 @dataclass(frozen=True)
 class Config:
-    """Ensemble size, multiplicative inflation and localisation radius in sites; 0 takes the system's own setting."""
+    """Ensemble size and multiplicative inflation of the filter; 0 takes the system's own setting."""
 
     members: int = 0
     inflation: float = 0.0
     radius: float = -1.0
+    """Of its covariances, in sites; 0 leaves them as they are, −1 takes the system's own setting."""
 
     def __post_init__(self) -> None:
         check_least(self, 0, "members", "inflation")
         check_least(self, -1, "radius")
+        if self.members == 1:
+            raise EmubenchError("members: 1 where at least 2 belong, or 0 for the system's own number")
 
 
 SETTINGS = {

@@ -37,7 +37,7 @@ from emubench.networks import interpolate_ring
 from emubench.settings import check_least, check_positive
 from emubench.task import Task
 from emubench.training import Descent, Log
-from emubench.transport import cloud_divergence, densities, ring_divergence
+from emubench.transport import cloud_divergence, densities, heat_kernel, ring_divergence
 
 knowledge = "structure"
 
@@ -114,6 +114,11 @@ class OtFlow(LearnedFlow):
 
 def build(task: Task, config: Config) -> OtFlow:
     """The emulator before training."""
+    if task.system.ring and config.field_weight:
+        try:
+            heat_kernel(task.shape[0], config.field_blur**2)
+        except EmubenchError as error:
+            raise EmubenchError(f"field_blur: {config.field_blur}, whose square is ε: {error}") from None
     return OtFlow(task, config)
 
 

@@ -31,9 +31,9 @@ from torch import Tensor
 
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError
-from emubench.growth import GrowthMap, LocalProducts
+from emubench.growth import USED, GrowthMap, LocalProducts
 from emubench.ridge_map import Features, MapConfig, RidgeMap
-from emubench.settings import check_least
+from emubench.settings import check_least, check_only
 from emubench.task import Task
 from emubench.training import Log
 from emubench.weak_form import unbiased_powers
@@ -179,7 +179,8 @@ def monomials(n_inputs: int, config: Config, width: int) -> Monomials:
 def build(task: Task, config: Config) -> RidgeMap | GrowthMap:
     """The emulator before training."""
     if task.system.stochastic:
-        kept = {"rounds": config.rounds, "members": config.members, "filtered": config.filtered}
+        check_only(config, default_config(task), ("radii", *USED), f"on {task.name}")
+        kept = {name: getattr(config, name) for name in USED}
         return GrowthMap(task, config.radii[0], LocalProducts(config.radii[0]), **kept)
     if not task.system.ring and config.reach:
         raise EmubenchError(f"reach: {config.reach} off a ring, where none belongs")

@@ -27,10 +27,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.dataset import Observations
-from emubench.growth import BOUND, GrowthMap, RingFeatures
+from emubench.growth import BOUND, USED, GrowthMap, RingFeatures
 from emubench.networks import neighbourhoods
 from emubench.ridge_map import Features, MapConfig, RidgeMap
-from emubench.settings import check_positive
+from emubench.settings import check_only, check_positive
 from emubench.task import Task
 from emubench.training import Log
 
@@ -142,7 +142,8 @@ def build(task: Task, config: Config) -> RidgeMap | GrowthMap:
     """The emulator before training."""
     if task.system.stochastic:
         radius = config.radii[0]
-        kept = {"rounds": config.rounds, "members": config.members, "filtered": config.filtered}
+        check_only(config, default_config(task), ("radii", "width", "ridges", *USED), f"on {task.name}")
+        kept = {name: getattr(config, name) for name in USED}
         return GrowthMap(task, radius, SlopeFeatures(radius, config.width), config.ridges[0], **kept)
     return RidgeMap(task, config, lambda n_inputs: RandomFeatures(n_inputs, config.width))
 

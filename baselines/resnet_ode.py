@@ -34,7 +34,7 @@ from emubench.errors import EmubenchError
 from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import LipschitzField
-from emubench.settings import check_least
+from emubench.settings import check_least, check_unused
 from emubench.task import Task
 from emubench.training import Descent, Log
 
@@ -158,6 +158,8 @@ def numerical_order(flow: ResnetOde, state: Float[Tensor, "B D"]) -> float:
 
 def build(task: Task, config: Config) -> ResnetOde:
     """The emulator before training."""
+    if task.observation.noise:
+        check_unused(config, default_config(task), ["polish"], f"on {task.name}, whose data are noisy")
     return ResnetOde(task, config)
 
 

@@ -41,13 +41,15 @@ from emubench.field_flow import FieldConfig, FieldFlow
 from emubench.flows import rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring, neighbourhoods
-from emubench.settings import check_least, check_positive
+from emubench.settings import check_least, check_positive, check_unused
 from emubench.task import Task
 from emubench.training import Best, Descent, Log, fill_gaps
 from emubench.validation import forecast_error
 
 knowledge = "structure"
 OBJECTIVES = ("weak", "one_step")
+IN_TIME = ("half_widths", "ridge", "smoothing", "segment", "pool", "rounds", "twins", "filtered", "lag", "trusted")
+"""Settings of the weak form in time and of what it takes for states."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,10 @@ def build(task: Task, config: Config) -> WeakFlow:
         raise EmubenchError(f"smoothing: 0 on {task.name}, whose data have gaps that it fills: at least 1 belongs")
     if config.rounds and not config.assimilated and not task.system.stochastic:
         raise EmubenchError(f"rounds: {config.rounds} need the filter: --set assimilated=true, or rounds=0")
+    unused = ["unroll"] if task.system.stochastic else ["unroll", "window"]
+    check_unused(config, default_config(task), unused, "where a weak form takes the place of rollouts")
+    if task.system.stochastic:
+        check_unused(config, default_config(task), IN_TIME, f"on {task.name}, whose weak form is one in space")
     return WeakFlow(task, config)
 
 
@@ -163,10 +169,11 @@ def new_game(flow: WeakFlow, noise: float, generator: torch.Generator) -> Game:
 
 def weak_residuals(flow: WeakFlow, family: Family, states: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     """Residuals "B T2 D F" around every other sample, and the states before their windows, for the adversary."""
-    lead = flow.config.smoothing + 1  # so far back that û doesn't know the window's noise
+    config = flow.config  # so far back that û, estimated from later data too, doesn't know the window's noise
+    lead = max(config.smoothing + 1, config.lag if config.assimilated else 0)
     residual = residuals(family, observed[:, lead:], flow.tendency(states[:, lead:]), stride=2)
     before = states[:, : 2 * residual.shape[1] : 2]
-    return residual, neighbourhoods(before, flow.config.radius) if flow.ring else before
+    return residual, neighbourhoods(before, config.radius) if flow.ring else before
 
 
 def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family, noise: Tensor | None = None) -> None:
@@ -199,13 +206,19 @@ def descend(
             return one_step_loss(flow, states, observed, weight)
         return fixed_loss(weak_residuals(flow, game.family, states, observed)[0], game.family, weight)
 
-    descent = Descent(flow, config, log, validation)
-    for _ in descent:
+    rival = game if config.objective == "weak" else None
+    for _ in (descent := Descent(flow, config, log, validation, generator, rival)):
         states, observed, weight = train.draw(config.batch, length, generator)
+        states = jittered(states, config.training_noise, generator)
         if config.objective == "one_step":
             descent(one_step_loss(flow, states, observed, weight))
         else:
             descent(game(*weak_residuals(flow, game.family, states, observed), weight))
+
+
+def jittered(states: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """The states with training noise of so many σ."""
+    return states + noise * torch.randn(states.shape, generator=generator) if noise else states
 
 
 def error(flow: WeakFlow, data: Observations) -> float:
@@ -249,14 +262,15 @@ def train_growth(flow: WeakFlow, data: Observations, game: Game, generator: torc
     config = flow.config
     pool, check = (flow.pool(part, config.window + 1) for part in (data.train, data.validation))
     check = check[:: max(1, len(check) // 256)]
-    descent = Descent(flow, config, log, lambda: rollout_loss(flow, check, 1))
-    for _ in descent:
+    rival = game if config.objective == "weak" else None
+    for _ in (descent := Descent(flow, config, log, lambda: rollout_loss(flow, check, 1), generator, rival)):
         batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         if config.objective == "one_step":
-            descent(rollout_loss(flow, batch, 1))
+            descent(rollout_loss(flow, batch, 1, config.training_noise))
             continue
         target, seen = fill_gaps(batch[:, -1:])
-        error = (target - flow.advance(flow.encode(batch[:, :-1]))[:, None]) * seen
+        start = jittered(flow.encode(batch[:, :-1]), config.training_noise, generator)
+        error = (target - flow.advance(start)[:, None]) * seen
         last = interpolate_ring(batch[:, -2:-1])
         slopes = neighbourhoods(last, config.radius) - last[..., None]
         descent(game(residuals(game.family, 0 * error, error), slopes, torch.ones(())))

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from emubench.climate_filter import ClimateFilter
 from emubench.dataset import Observations
 from emubench.errors import EmubenchError
-from emubench.growth import GrowthMap, LocalProducts
+from emubench.growth import USED, GrowthMap, LocalProducts
 from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
 from emubench.refinement import gauss_newton
-from emubench.settings import check_least, check_localisation, check_positive
+from emubench.settings import check_least, check_localisation, check_only, check_positive
 from emubench.task import Task
 from emubench.term_library import TermLibrary
 from emubench.training import Best, Log, best_of
@@ -196,7 +196,8 @@ def set_climate(emulator: WeakSindy, data: Observations, config: Config, generat
 def build(task: Task, config: Config) -> WeakSindy | GrowthMap:
     """The emulator before training."""
     if task.system.stochastic:
-        kept = {"rounds": config.rounds, "members": config.members, "filtered": config.filtered}
+        check_only(config, default_config(task), USED, f"on {task.name}")
+        kept = {name: getattr(config, name) for name in USED}
         return GrowthMap(task, 4, LocalProducts(4), **kept)
     return WeakSindy(task, config)
 

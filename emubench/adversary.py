@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.checkpoint import Checkpoint, adam_memory, named, recall_adam
 from emubench.errors import EmubenchError
 from emubench.field_flow import FieldFlow
 from emubench.networks import GatedMlp
@@ -193,6 +194,15 @@ class Game:
     def __init__(self, adversary: Adversary, rate: float, share: float) -> None:
         self.adversary, self.family, self.share = adversary, adversary.family, share
         self.optimizer = torch.optim.Adam(adversary.parameters(), lr=rate)
+
+    def memory(self) -> dict[str, Tensor]:
+        """The adversary's weights and its optimiser's memory, for a checkpoint."""
+        return named("adversary", self.adversary.state_dict()) | adam_memory(self.optimizer, "ascent")
+
+    def recall(self, checkpoint: Checkpoint) -> None:
+        """Set them back to what the checkpoint holds."""
+        self.adversary.load_state_dict(checkpoint.take("adversary", self.adversary.state_dict()))
+        recall_adam(self.optimizer, checkpoint, "ascent")
 
     def __call__(self, residual: Float[Tensor, "B T D F"], seen: Tensor, weight: Tensor) -> Tensor:
         """From the residuals, what the adversary may see, and the weights "B 1 D" of the windows."""

@@ -194,7 +194,7 @@ def kpz(runs: Runs, data: Path) -> list[Bar]:
 
     def near(metric: str) -> tuple[str, bool]:
         scores = [score(run, metric) for run in runs.of(name, task)]
-        errors = [(one.value - 1) / ((one.high - one.low) / (2 * 1.96)) for one in scores]
+        errors = [(one.value - 1) / max((one.high - one.low) / (2 * 1.96), 1e-9) for one in scores]  # failed: no width
         text = ", ".join(f"{one.value:.3f} ({error:+.1f})" for one, error in zip(scores, errors, strict=True))
         return text, all(abs(error) <= 2 for error in errors)
 
@@ -207,11 +207,11 @@ def kpz(runs: Runs, data: Path) -> list[Bar]:
 
 
 def costs(runs: Runs) -> Bar:
-    """What training takes at most."""
-    seconds = ((run.card.train_seconds, run) for group in runs.found.values() for run in group)
-    longest, run = max(seconds, key=lambda pair: pair[0])
-    text = f"{longest:.0f} s: `{run.card.baseline}` on {run.task.name}"
-    return Bar("the longest training, one thread beside another run, ≤ 300 s", text, longest <= 300)
+    """What training takes at most; of the seeds of a row the least, for other work on a machine only ever adds some."""
+    seconds = {key: min(run.card.train_seconds for run in group) for key, group in runs.found.items()}
+    name, task = max(seconds, key=lambda key: seconds[key])
+    longest = seconds[name, task]
+    return Bar("the longest training, one thread, ≤ 300 s", f"{longest:.0f} s: `{name}` on {task}", longest <= 300)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -248,11 +248,13 @@ def main(
     folders: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Folders of scored runs.")],
     data: Annotated[Path, typer.Option(help="Folder of the datasets, for the leads of kpz.")] = Path("data"),
 ) -> None:
-    """Write ``docs/bars.md``; exit status 1 if a bar is missed."""
+    """Write ``docs/bars.md``; exit status 0 only if every bar is met."""
     torch.set_num_threads(1)
     try:
         read = read_runs(jobs.find_runs(folders))
         runs = Runs(run for run in read if run.card.size == "standard" and run.task.name in tasks.names())
+        if not runs.found:
+            raise EmubenchError(f"{', '.join(map(str, folders))}: no scored runs of standard size and default settings")
         bars = [*clean(runs), *noisy(runs), *transport(runs), *gappy(runs), *climates(runs), *kpz(runs, data)]
         bars.append(costs(runs))
     except EmubenchError as error:
@@ -260,7 +262,7 @@ def main(
     store.write_text(PATH, page(bars, runs, f"{hardware.processor()}, {datetime.date.today().isoformat()}"))
     count = Counter(ANSWERS[met].strip("*") for _, _, met in bars)
     print(f"wrote {PATH}: {', '.join(f'{n} {answer}' for answer, n in count.items())}")
-    if count["missed"]:
+    if any(met is not True for _, _, met in bars):
         raise SystemExit(1)
 
 

@@ -7,6 +7,7 @@ tensors, and what is no tensor as JSON in the file's metadata: nothing is ever u
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,11 +42,17 @@ class State(schema.Model):
 class Checkpoint:
     """The file of one stage; without a ``path`` nothing is kept."""
 
-    def __init__(self, path: Path | None = None, key: str = "") -> None:
-        self.path, self.key = path, key
+    def __init__(self, path: Path | None = None, key: str = "", previous: Checkpoint | None = None) -> None:
+        self.path, self.key, self.previous = path, key, previous
         self.kept: int | None = None
         """The step whose state is in the file."""
         self._tensors: dict[str, Tensor] = {}
+
+    def last_good(self) -> str:
+        """Which state is kept, of this stage or else of the one before it; empty if none is."""
+        if self.kept is not None:
+            return f"step {self.kept} is kept in {self.path}"
+        return self.previous.last_good() if self.previous is not None else ""
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Replace the file, unless a value is not finite: what is kept is the last good state."""
@@ -107,9 +114,31 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self.folder, self._key, self._stages = folder, key, 0
+        self.folder, self._key = folder, key
+        self._stages: list[Checkpoint] = []
 
     def stage(self) -> Checkpoint:
         """The file of the stage that begins now."""
-        self._stages += 1
-        return Checkpoint(self.folder / f"stage-{self._stages}.safetensors", self._key)
+        path, previous = self.folder / f"stage-{len(self._stages) + 1}.safetensors", self._stages[-1:]
+        self._stages.append(Checkpoint(path, self._key, *previous))
+        return self._stages[-1]
+
+
+def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` as ``prefix.name``, of which :meth:`Checkpoint.take` gives them back."""
+    return {f"{prefix}.{name}": t for name, t in tensors.items()}
+
+
+def adam_memory(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """The memory of Adam: its steps and moments for every parameter that has got a gradient."""
+    parameters = optimizer.param_groups[0]["params"]
+    return {k: t for i, p in enumerate(parameters) for k, t in named(f"{prefix}.{i}", optimizer.state[p]).items()}
+
+
+def recall_adam(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint, prefix: str) -> None:
+    """Set the memory of Adam back to what the checkpoint holds; empty parameters have none."""
+    number = torch.zeros(())
+    for i, p in enumerate(optimizer.param_groups[0]["params"]):
+        if p.numel():
+            like = {"step": number, "exp_avg": p, "exp_avg_sq": p}
+            optimizer.state[p] = checkpoint.take(f"{prefix}.{i}", like)

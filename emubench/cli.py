@@ -139,9 +139,10 @@ def train(
     seed: Seed = 0,
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of torch.")] = 1,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: key=value.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard.")] = False,
     json: Json = False,
 ) -> None:
-    """Train a baseline on a task; a finished run of the same job is kept.
+    """Train a baseline on a task; a finished run of the same job is kept. Its log is log.jsonl in the run's folder.
 
     Example: emubench train resnet_ode lorenz96-noisy --size tiny --set steps=500
     """
@@ -152,7 +153,7 @@ def train(
     overrides = dict(map(_setting, settings or []))
     job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipe.to_json(task))
     with show_progress(f"{baseline} {name}") as progress:
-        folder = jobs.train(job, data, out, progress)
+        folder = jobs.train(job, data, out, progress, tensorboard)
     if json:
         print_json(str(folder))
     else:

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 import emubench.baselines
-from emubench import jobs, ranking, store
+from emubench import jobs, ranking, schema, store
 from emubench import task as tasks
 from emubench.entries import read_runs
 from emubench.errors import EmubenchError
@@ -47,23 +47,24 @@ def collect(folders: list[Path]) -> Expected:
     runs = [run for run in read_runs(jobs.find_runs(folders)) if run.card.size == "standard" and not run.card.overrides]
     if not runs:
         raise EmubenchError(f"{', '.join(map(str, folders))}: no scored runs of standard size and default settings")
-    least: dict[tuple[str, str], float] = {}  # of the seeds' seconds: other work on the machine only ever adds some
-    for run in runs:
-        key = run.card.baseline, run.task.name
-        least[key] = min(least.get(key, math.inf), run.card.train_seconds)
+    cards: dict[tuple[str, str], list[schema.Card]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: run.card.seed):
+        cards[run.card.baseline, run.task.name].append(run.card)
     table = ranking.table(runs)
     rows = [row for row in ranking.records(table) if row["task"] is not None]
     found: Expected = {}
     for row in sorted(rows, key=lambda row: (row["baseline"], row["task"])):
         scores = {row["metric"]: _interval(row, "value", "low", "high")}
         scores |= {name: _interval(row, name, f"{name}_low", f"{name}_high") for name in SCORES}
-        command = f"emubench train {row['baseline']} {row['task']}"
+        own = cards[row["baseline"], row["task"]]
+        command, seeds = f"emubench train {row['baseline']} {row['task']}", [card.seed for card in own]
         cost = {
-            "command": f"for seed in {' '.join(map(str, range(row['seeds'])))}; do {command} --seed $seed; done"
-            if row["seeds"] > 1
-            else command,
-            "seconds": round(least[row["baseline"], row["task"]], 1),
-            "device": "1 thread of a shared 2-core x86-64 virtual machine",
+            "command": command
+            if seeds == [0]
+            else f"for seed in {' '.join(map(str, seeds))}; do {command} --seed $seed; done",
+            # other work on the machine only ever adds some
+            "seconds": round(min(card.train_seconds for card in own), 1),
+            "device": f"{own[0].threads} thread of {own[0].device}",
             "parameters": row["n_parameters"],
             "lyapunov_times_per_second": _rounded(row["lyapunov_times_per_second"] or 0.0),
         }
@@ -113,7 +114,7 @@ def as_tables(expected: Expected) -> str:
         task = tasks.get(name)
         metric, better = ("crps", 1) if task.system.stochastic else ("valid_prediction_time", -1)
         entries = [(baseline, found[name]) for baseline, found in expected.items() if name in found]
-        entries.sort(key=lambda entry: better * entry[1][metric]["value"])
+        entries.sort(key=lambda entry: (better * entry[1][metric]["value"], -entry[1]["skill_accuracy"]["value"]))
         heads = (
             "baseline",
             metric,
@@ -177,7 +178,7 @@ def readme(text: str, expected: Expected) -> str:
 
 
 def main(runs: Annotated[list[Path], typer.Argument(help="Folders of scored runs.")]) -> None:
-    """Write what RUNS score: ``expected.toml``, README, docstrings of the baselines, ``docs/baselines.png``."""
+    """Write what RUNS score: ``expected.toml``, README, docstrings of the baselines, ``docs/baselines*.png``."""
     try:
         expected = merged(load(), collect(runs))
         texts = {README: readme(README.read_text(encoding="utf-8"), expected)}
@@ -188,10 +189,12 @@ def main(runs: Annotated[list[Path], typer.Argument(help="Folders of scored runs
         raise SystemExit(str(error)) from None
     for path, text in (texts | {PATH: as_toml(expected)}).items():
         store.write_text(path, text)
-    from emubench.plotting.overview import overview  # seaborn takes seconds to import
+    from emubench.plotting.claims import cost_plot, stability_plot  # seaborn takes seconds to import
+    from emubench.plotting.overview import overview
 
     PLOT.parent.mkdir(exist_ok=True)
-    overview(expected).savefig(PLOT, dpi=110)
+    for end, plot in {"": overview, "_cost": cost_plot, "_stability": stability_plot}.items():
+        plot(expected).savefig(PLOT.with_stem(PLOT.stem + end), dpi=110)
     print(f"wrote {PATH}, {README}, {PLOT}: {sum(map(len, expected.values()))} scores of {len(expected)} baselines")
 
 

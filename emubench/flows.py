@@ -93,6 +93,8 @@ class LearnedFlow(nn.Module):
         check_localisation(task, config.localisation)
         if config.assimilated and not task.observation.noise:
             raise EmubenchError(f"assimilated: true on {task.name}, whose samples have no noise: false belongs")
+        if config.assimilated and growth:
+            raise EmubenchError(f"assimilated: true on {task.name}, where an encoder gives the start: false belongs")
         self.n_state = n_state
         self.field = self.new_field(config)
         encoder = WindowEncoder(config.window, n, config.width, ring, min(config.radius, 8), growth, config.latent)

@@ -23,6 +23,10 @@ BOUND = 2.0
 MAX_ROWS = 100_000
 
 
+USED = ("rounds", "members", "filtered")
+"""Settings of a baseline that a :class:`GrowthMap` takes, besides those of its features."""
+
+
 class RingFeatures(nn.Module):
     """Of the bounded slopes between sites i and i + 1: ``size`` features at every site, local and alike everywhere."""
 

@@ -3,7 +3,7 @@
 ``<out>/<baseline>/<task>/<size>-seed-<n>-<hash8>/`` with ``card.json``, ``model.safetensors``, ``log.jsonl``, and once
 scored ``scores.json`` (deterministic), ``timing.json`` and ``figures.json``. A folder appears under its name only when
 its training has ended well; one that was interrupted, or has diverged, leaves its checkpoints in a hidden folder beside
-it, from which the same command goes on.
+it, from which the same command goes on. TensorBoard's event files lie beside ``log.jsonl`` if they were asked for.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from emubench import __version__, dataset, evaluate, registry, schema, store
+from emubench import __version__, dataset, evaluate, logs, registry, schema, store
 from emubench import recipe as recipes
 from emubench import task as tasks
 from emubench.checkpoint import Checkpoints
 from emubench.emulator import load_weights, n_parameters, save_weights
 from emubench.errors import EmubenchError, unknown
 from emubench.task import Task
-from emubench.training import Log
 
 Progress = Callable[[int, int], None]
 
@@ -112,11 +111,15 @@ def _build(name: str, task: Task, config: Any) -> nn.Module:
         raise EmubenchError(f"{name} can't be built with these settings: {reason}") from error
 
 
-def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> Path:
-    """Train the job's baseline unless its run is there; return the run's folder."""
+def train(job: Job, data: Path, out: Path, progress: Progress | None = None, tensorboard: bool = False) -> Path:
+    """Train the job's baseline unless its run is there; return the run's folder (``tensorboard``: see ``Log``)."""
+    if tensorboard:
+        logs.summary_writer()  # where it is missing nothing begins
     folder, task, config = job.folder(out), job.get_task(), job.config()
     if finished(folder, task, data):
         return folder
+    if tensorboard:
+        store.sweep(folder)  # event files of an attempt that was killed would be shown as a run of their own
     module, observations = baseline(job.baseline), dataset.load(task, data)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
@@ -124,7 +127,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None) -> 
     try:
         partial.mkdir(parents=True)
         emulator = job.build()
-        log = Log(partial / "log.jsonl", progress, Checkpoints(kept, observations.digest))
+        log = logs.Log(partial / "log.jsonl", progress, Checkpoints(kept, observations.digest), tensorboard)
         try:
             module.train(emulator, observations, config, job.seed, log)
         finally:

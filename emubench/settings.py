@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
 from emubench.errors import EmubenchError
 from emubench.task import Task
 
@@ -40,6 +44,26 @@ def check_least(settings: object, least: float, *names: str, count: int | None =
             many = f"{count} numbers" if count else "numbers"
             what = f"{many} of at least {least} belong" if value is numbers else f"a number of at least {least} belongs"
             raise EmubenchError(f"{name}: {value} where {what}")
+
+
+def check_unused(settings: Any, defaults: Any, names: Iterable[str], where: str) -> None:
+    """Raise :class:`EmubenchError` if a named setting, which has no effect ``where``, differs from the default.
+
+    >>> from types import SimpleNamespace
+    >>> check_unused(SimpleNamespace(polish=50), SimpleNamespace(polish=0), ["polish"], "on noisy data")
+    Traceback (most recent call last):
+    emubench.errors.EmubenchError: polish: 50 has no effect on noisy data: leave it at 0
+    """
+    for name in names:
+        value, default = getattr(settings, name), getattr(defaults, name)
+        if value != default:
+            raise EmubenchError(f"{name}: {value} has no effect {where}: leave it at {default}")
+
+
+def check_only(settings: Any, defaults: Any, used: Iterable[str], where: str) -> None:
+    """The same of all settings but those ``used``."""
+    names = [field.name for field in dataclasses.fields(settings) if field.name not in set(used)]
+    check_unused(settings, defaults, names, where)
 
 
 def check_localisation(task: Task, localisation: float, name: str = "localisation") -> None:

@@ -1,75 +1,18 @@
-"""What every training loop shares: gaps, logs, divergence. The loops themselves stay in the baselines."""
+"""What every training loop shares: gaps, divergence, descents. The loops themselves stay in the baselines."""
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.checkpoint import Checkpoint, Checkpoints, State
+from emubench.checkpoint import Checkpoint, adam_memory, named, recall_adam
 from emubench.errors import EmubenchError
-
-
-class Log:
-    """JSON lines of training figures, one object a line; ``progress(done, total)`` drives a bar.
-
-    With ``checkpoints`` an interrupted training goes on from them, and so does its log.
-    """
-
-    def __init__(
-        self,
-        path: Path | None = None,
-        progress: Callable[[int, int], None] | None = None,
-        checkpoints: Checkpoints | None = None,
-    ) -> None:
-        self._file = path.open("w", encoding="utf-8") if path else None
-        self._progress, self._begun, self._checkpoints = progress, time.perf_counter(), checkpoints
-        self._rows: list[dict[str, float]] = []
-
-    @property
-    def seconds(self) -> float:
-        """Since the training began, interruptions left out."""
-        return time.perf_counter() - self._begun
-
-    def __call__(self, step: int, total: int, **figures: float) -> None:
-        """Record ``figures`` at optimiser step ``step`` of ``total``."""
-        if figures:
-            self._write({"step": step, "seconds": round(self.seconds, 2), **figures})
-        if self._progress:
-            self._progress(step, total)
-
-    def _write(self, row: dict[str, float]) -> None:
-        self._rows.append(row)
-        if self._file:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-
-    def stage(self) -> Checkpoint:
-        """The checkpoint of the stage of training that begins now; one that keeps nothing if none are wanted."""
-        self._rows = []
-        return Checkpoint() if self._checkpoints is None else self._checkpoints.stage()
-
-    def keep(self, checkpoint: Checkpoint, tensors: dict[str, Tensor], **state: Any) -> None:
-        """Save the state of a stage with what it has logged."""
-        checkpoint.save(tensors, {**state, "seconds": self.seconds, "rows": self._rows})
-
-    def resume(self, state: State) -> None:
-        """Go on from ``state``: its rows are written again, its seconds count."""
-        self._begun = time.perf_counter() - state.seconds
-        for row in state.rows:
-            self._write(row)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file:
-            self._file.close()
+from emubench.logs import Log
 
 
 def last_observed(context: Float[Tensor, "B T *S"], fill: Tensor) -> Float[Tensor, " B *S"]:
@@ -103,16 +46,19 @@ def masked_mse(prediction: Tensor, observation: Tensor) -> Tensor:
     return ((prediction - values).square() * seen).sum() / seen.sum().clamp(min=1)
 
 
-def check_loss(loss: Tensor, step: int, learning_rate: float, checkpoint: Checkpoint | None = None) -> float:
-    """The loss as a number; one that is not finite stops the run, and the last good ``checkpoint`` is named."""
+def check_loss(loss: Tensor, step: int, learning_rate: float | None, checkpoint: Checkpoint | None = None) -> float:
+    """The loss as a number; one that is not finite stops the run, and the last good ``checkpoint`` is named.
+
+    Without a ``learning_rate`` it is L-BFGS that diverged.
+    """
     value = float(loss.detach())
     if not math.isfinite(value):
-        kept = ""
-        if checkpoint is not None and checkpoint.kept is not None:
-            kept = f" (step {checkpoint.kept} is kept in {checkpoint.path})"
-        raise EmubenchError(
-            f"training diverged at step {step} (learning rate {learning_rate:.3g}): lower --set learning_rate{kept}"
-        )
+        kept = checkpoint.last_good() if checkpoint is not None else ""
+        where, advice = f"iteration {step} of L-BFGS", "--set polish=0 leaves it out"
+        if learning_rate is not None:
+            where, advice = f"step {step} (learning rate {learning_rate:.3g})", "lower --set learning_rate"
+        last = kept or "nothing is kept before the first look at the validation data"
+        raise EmubenchError(f"training diverged at {where}: {advice} ({last})")
     return value
 
 
@@ -167,6 +113,18 @@ class Best:
         self.module.load_state_dict(self.state)
 
 
+class Rival(Protocol):
+    """What a loop trains beside its module, such as an adversary: it keeps and recalls its own state."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """Its weights and its optimiser's memory."""
+        ...
+
+    def recall(self, checkpoint: Checkpoint) -> None:
+        """Set them back to what the checkpoint holds."""
+        ...
+
+
 class Budget(Protocol):
     """What :class:`Descent` reads of a configuration."""
 
@@ -190,7 +148,7 @@ class Descent:
     whose decay rises from 0.1 with (1 + step)/(10 + step), so that the first weights are soon forgotten.
 
     Given the ``generator`` that the loop draws from, an interrupted descent goes on from its last look, to the same
-    weights to the last bit, if the loop has no other memory.
+    weights to the last bit, if the loop has no other memory than that of its ``rival``.
     """
 
     def __init__(
@@ -200,8 +158,9 @@ class Descent:
         log: Log,
         validation: Callable[[], Tensor],
         generator: torch.Generator | None = None,
+        rival: Rival | None = None,
     ) -> None:
-        self.module, self.budget, self.log, self.validation = module, budget, log, validation
+        self.module, self.budget, self.log, self.validation, self.rival = module, budget, log, validation, rival
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=budget.learning_rate)
         self.schedule = cosine(self.optimizer, budget.steps)
@@ -215,9 +174,10 @@ class Descent:
         for step in range(self.step + 1, self.budget.steps + 1):
             self.step = step
             yield step
-            if step % every == 0 or step == self.budget.steps:
-                self._check()
+            if (step % every == 0 or step == self.budget.steps) and math.isfinite(self._check()):
                 self._keep()
+        if not math.isfinite(self.best_loss):
+            raise EmubenchError("training: no look at the validation data was finite: lower --set learning_rate")
         self.module.load_state_dict(self.best)
 
     def __call__(self, loss: Tensor) -> None:
@@ -233,7 +193,7 @@ class Descent:
             average.lerp_(parameter.detach(), 1 - decay)
 
     @torch.no_grad()
-    def _check(self) -> None:
+    def _check(self) -> float:
         """Look at the validation data with the averaged weights; keep them if they are the best so far."""
         current = [p.detach().clone() for p in self.parameters]
         self._set(self.averages)
@@ -244,6 +204,7 @@ class Descent:
         self._set(current)
         self.module.train()
         self.log(self.step, self.budget.steps, loss=self.loss, validation=value)
+        return value
 
     def _set(self, values: Iterable[Tensor]) -> None:
         for parameter, value in zip(self.parameters, values, strict=True):
@@ -252,10 +213,10 @@ class Descent:
     def _keep(self) -> None:
         if self.generator is None:
             return
-        tensors = _named("model", self.module.state_dict()) | _named("best", self.best)
+        tensors = named("model", self.module.state_dict()) | named("best", self.best)
         tensors |= {"random.own": self.generator.get_state(), "random.shared": torch.get_rng_state()}
-        for i, (parameter, average) in enumerate(zip(self.parameters, self.averages, strict=True)):
-            tensors |= {f"average.{i}": average, **_named(f"adam.{i}", self.optimizer.state[parameter])}
+        tensors |= named("average", {str(i): average for i, average in enumerate(self.averages)})
+        tensors |= adam_memory(self.optimizer, "adam") | (self.rival.memory() if self.rival else {})
         state = {"step": self.step, "loss": self.loss, "best_loss": self.best_loss}
         self.log.keep(self.checkpoint, tensors, **state)
 
@@ -263,23 +224,20 @@ class Descent:
         state = self.checkpoint.load() if self.generator is not None else None
         if state is None or self.generator is None:
             return
-        take, own, number = self.checkpoint.take, self.module.state_dict(), torch.zeros(())
+        take, own = self.checkpoint.take, self.module.state_dict()
         self.module.load_state_dict(take("model", own))
         self.best, self.best_loss, self.step, self.loss = take("best", own), state.best_loss, state.step, state.loss
         averages = take("average", {str(i): p for i, p in enumerate(self.parameters)})
         self.averages = [averages[str(i)] for i in range(len(self.parameters))]
-        for i, p in enumerate(self.parameters):
-            self.optimizer.state[p] = take(f"adam.{i}", {"step": number, "exp_avg": p, "exp_avg_sq": p})
+        recall_adam(self.optimizer, self.checkpoint, "adam")
+        if self.rival:
+            self.rival.recall(self.checkpoint)
         self.schedule.last_epoch = self.step
         self.optimizer.param_groups[0]["lr"] = self.budget.learning_rate * self.schedule.lr_lambdas[0](self.step)
         states = take("random", {"own": self.generator.get_state(), "shared": torch.get_rng_state()})
         self.generator.set_state(states["own"])
         torch.set_rng_state(states["shared"])
         self.log.resume(state)
-
-
-def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": t for name, t in tensors.items()}
 
 
 class Polish:
@@ -301,14 +259,14 @@ class Polish:
     def block(self, done: int) -> float:
         """``BLOCK`` iterations; the loss before them."""
         self.begun, self.done = False, done
-        return check_loss(torch.as_tensor(self.optimizer.step(self._closure)), done, 1.0, self.checkpoint) / self.scale
+        return check_loss(torch.as_tensor(self.optimizer.step(self._closure)), done, None, self.checkpoint) / self.scale
 
     def _closure(self) -> Tensor:
         """Loss and gradient; where a line search has gone so far that they are not finite it meets a wall."""
         self.optimizer.zero_grad()
         value = self.scale * self.loss()
         if not self.begun:
-            check_loss(value, self.done, 1.0, self.checkpoint)
+            check_loss(value, self.done, None, self.checkpoint)
             self.begun = True
         value.backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -320,7 +278,7 @@ class Polish:
 
     def memory(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Weights and the optimiser's memory: tensors, lists of tensors as their items, and numbers."""
-        tensors, numbers = _named("model", self.module.state_dict()), {"scale": self.scale}
+        tensors, numbers = named("model", self.module.state_dict()), {"scale": self.scale}
         for name, value in self.optimizer.state[self.parameters[0]].items():
             if isinstance(value, Tensor):
                 tensors[f"lbfgs.{name}"] = value
@@ -366,6 +324,7 @@ def polish(
     checkpoint = log.stage()
     work = Polish(module, loss, checkpoint)
     best, best_loss, begun = copy_state(module), look(), 0
+    best_loss = best_loss if math.isfinite(best_loss) else math.inf  # any finite one is better than NaN
     if (state := checkpoint.load()) is not None:
         best, best_loss, begun = checkpoint.take("best", best), state.best_loss, state.step
         work.remember(state.numbers)
@@ -376,6 +335,6 @@ def polish(
             best, best_loss = copy_state(module), checked
         log(done, iterations, loss=value, validation=checked)
         tensors, numbers = work.memory()
-        tensors |= _named("best", best)
+        tensors |= named("best", best)
         log.keep(checkpoint, tensors, step=done, loss=value, best_loss=best_loss, numbers=numbers)
     module.load_state_dict(best)

@@ -195,7 +195,24 @@ def test_what_was_not_run_is_neither_met_nor_missed(tmp_path, report):
     page, status = report()
     assert line(page, "lorenz63-clean: `random_features`").endswith("| met |")
     assert "not there: neural_ode on lorenz63-clean, default settings | not measured |" in page
-    assert status == 0
+    assert status == 1
+
+
+def test_a_score_that_failed_is_missed_not_an_error(tmp_path, report):
+    everything(tmp_path / "runs")
+    for path in (tmp_path / "runs" / "resnet_ode" / "kpz-noisy").glob("*/scores.json"):
+        scores = json.loads(path.read_text())
+        for row in scores["rows"]:
+            row |= dict.fromkeys(("value", "low", "high")) if row["metric"] == "width_ratio" else {}
+        path.write_text(json.dumps(scores))
+    page, _ = report()
+    assert line(page, "kpz-noisy: `resnet_ode`, saturated W²").endswith("**missed** |")
+
+
+def test_tiny_runs_alone_are_refused_in_one_line(tmp_path, report):
+    write_run(tmp_path / "runs", "linear", "lorenz63-noisy", normal(1, 16))
+    with pytest.raises(SystemExit, match="no scored runs of standard size and default settings"):
+        bars.main([tmp_path / "runs"], tmp_path)
 
 
 def test_the_grids_make_what_the_bars_need():

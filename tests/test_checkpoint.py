@@ -28,9 +28,13 @@ JOBS = {
     "ring": Job("resnet_ode", "lorenz96-partial", "tiny", overrides=SMALL),
     "growth": Job("neural_ode", "kpz-noisy", "tiny", overrides=SMALL),
     "polished": Job("neural_ode", "lorenz63-clean", "tiny", overrides=SMALL | {"polish": 150}),
+    "transport": Job("ot_regularized", "lorenz63-noisy", "tiny", overrides=SMALL),
+    "operator": Job("fourier_operator", "lorenz96-noisy", "tiny", overrides=SMALL),
+    "weak": Job("weak_adversarial", "lorenz63-noisy", "tiny", overrides=SMALL | {"training_noise": 0.1}),
+    "weak in space": Job("weak_adversarial", "kpz-noisy", "tiny", overrides=SMALL),
     "smoothed": Job("neural_ode", "lorenz63-noisy", "tiny", overrides=SMALL | {"polish": 50, "rounds": 2}),
 }
-LOOKS = {"noisy": 8, "ring": 8, "growth": 8, "polished": 11, "smoothed": 11}
+LOOKS = dict.fromkeys(JOBS, 8) | {"polished": 11, "smoothed": 11}
 """At the validation data, during the whole of a training."""
 
 
@@ -57,13 +61,23 @@ def log(folder) -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """Folders of the uninterrupted trainings."""
+    """Folders of the uninterrupted trainings, made when they are asked for."""
     out = tmp_path_factory.mktemp("whole")
-    return {name: jobs.train(job, data, out) for name, job in JOBS.items()}
+
+    class Trained(dict):
+        def __missing__(self, name):
+            self[name] = jobs.train(JOBS[name], data, out)
+            return self[name]
+
+    return Trained()
 
 
 CUTS = [("noisy", (2,)), ("noisy", (5, 3)), ("noisy", (1,)), ("ring", (4,)), ("polished", (4, 6, 2))]
 LONG_CUTS = [
+    ("transport", (6,)),
+    ("operator", (5,)),
+    ("weak", (3,)),
+    ("weak in space", (4, 3)),
     ("smoothed", (10,)),
     ("smoothed", (9, 2)),
     ("growth", (8,)),
@@ -118,7 +132,7 @@ def test_a_killed_training_ends_with_the_same_bytes(data, tmp_path, whole):
 
 def test_seconds_add_up_over_interruptions(data, tmp_path, monkeypatch):
     now = iter(range(0, 10**6, 10))
-    monkeypatch.setattr("emubench.training.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("emubench.logs.time.perf_counter", lambda: next(now))
     with pytest.raises(KeyboardInterrupt):
         jobs.train(JOBS["noisy"], data, tmp_path, interrupting(4))
     (path,) = tmp_path.rglob("stage-1.safetensors")
@@ -318,3 +332,59 @@ def test_the_data_of_a_job_are_its_checkpoints_key(data, tmp_path):
     dataset.generate(JOBS["noisy"].get_task(), tmp_path / "other", seed=5)
     with pytest.raises(EmubenchError, match=r"stage-1.safetensors: a checkpoint of other data"):
         jobs.train(JOBS["noisy"], tmp_path / "other", tmp_path / "runs")
+
+
+def test_before_the_first_look_nothing_is_kept_and_that_is_said(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs.baseline("resnet_ode"), "rollout_loss", lambda flow, *rest: torch.tensor(float("nan")))
+    with pytest.raises(EmubenchError) as error:
+        jobs.train(JOBS["noisy"], data, tmp_path)
+    wanted = "training diverged at step 1 (learning rate 3e-05): lower --set learning_rate (nothing is kept before"
+    assert str(error.value).startswith(wanted)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_later_stage_that_diverges_names_what_the_one_before_it_kept(data, tmp_path, monkeypatch):
+    job = JOBS["polished"]
+    block = Polish.block
+    monkeypatch.setattr(Polish, "block", lambda work, done: block(work, done) if done > 50 else _diverge(work))
+
+    def _diverge(work):
+        work.loss = lambda: torch.tensor(float("nan"), requires_grad=True)
+        return block(work, 50)
+
+    with pytest.raises(EmubenchError) as error:
+        jobs.train(job, data, tmp_path)
+    (path,) = tmp_path.rglob("stage-1.safetensors")
+    wanted = f"training diverged at iteration 50 of L-BFGS: --set polish=0 leaves it out (step 24 is kept in {path})"
+    assert str(error.value) == wanted
+
+
+def descend(validation, log=None, learning_rate=0.1) -> nn.Module:
+    """A parabola's descent, looked at by ``validation`` after 2, 4, 6 and 8 steps."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(module.weight)
+    budget = FlowConfig(steps=8, checks=4, learning_rate=learning_rate)
+    descent = Descent(module, budget, log or Log(), lambda: validation(module), torch.Generator())
+    for _ in descent:
+        descent(module.weight.square().sum())
+    return module
+
+
+def test_a_look_that_is_not_finite_is_not_kept(tmp_path):
+    looks = iter([0.5, 0.4, float("nan"), float("inf")])
+    log = Log(checkpoints=Checkpoints(tmp_path, "key"))
+    descend(lambda module: torch.tensor(next(looks)), log)
+    assert Checkpoint(tmp_path / "stage-1.safetensors", "key").load().step == 4
+
+
+def test_a_training_that_never_had_a_finite_look_is_an_error():
+    with pytest.raises(EmubenchError, match="no look at the validation data was finite: lower --set learning_rate"):
+        descend(lambda module: torch.tensor(float("nan")))
+
+
+def test_a_polish_that_starts_from_nan_keeps_what_it_finds():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(module.weight)
+    looks = iter([float("nan"), 0.5])
+    polish(module, lambda: (module.weight - 3).square().sum(), lambda: torch.tensor(next(looks)), 50, Log())
+    assert float(module.weight) == pytest.approx(3.0)

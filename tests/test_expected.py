@@ -10,6 +10,7 @@ import pytest
 from emubench import dataset, expected, jobs
 from emubench import task as tasks
 from emubench.errors import EmubenchError
+from emubench.plotting import claims, style
 from emubench.plotting.overview import overview
 
 SAMPLE = [
@@ -17,8 +18,11 @@ SAMPLE = [
     ("linear", "lorenz96-noisy"),
     ("resnet_ode", "lorenz63-scarce"),
     ("neural_ode", "lorenz63-partial"),
+    ("random_features", "lorenz63-clean"),
+    ("weak_adversarial", "lorenz63-noisy"),
+    ("polynomial", "kuramoto_sivashinsky-scarce"),
 ]
-"""Made again: cheap enough to be trained at standard size, two of them networks."""
+"""Made again: cheap enough to be trained at standard size."""
 
 
 def test_the_tables_of_the_readme_are_those_of_the_file():
@@ -107,6 +111,54 @@ def test_the_overview_shows_every_skill_there_is():
     wanted = [of["skill_accuracy"]["value"] for tasks_ in expected.load().values() for of in tasks_.values()]
     assert sorted(shown) == pytest.approx(sorted(wanted), abs=0.006)
     assert len(figure.axes[1].texts) <= len(shown)
+
+
+SYSTEMS = ("kuramoto_sivashinsky", "lorenz63", "lorenz96")
+
+
+def points_of(ax) -> list[tuple[str, float, float]]:
+    """The marks of a panel, by baseline."""
+    marks = [line for line in ax.lines if not line.get_label().startswith("_")]
+    return sorted((mark.get_label(), float(mark.get_xdata()[0]), float(mark.get_ydata()[0])) for mark in marks)
+
+
+def test_the_plot_of_costs_shows_and_names_every_baseline_on_every_track():
+    figure, all_of = claims.cost_plot(expected.load()), expected.load()
+    assert [ax.get_title(loc="left") for ax in figure.axes] == list(tasks.TRACKS)
+    for ax, track in zip(figure.axes, tasks.TRACKS, strict=True):
+        wanted = []
+        for baseline, of in all_of.items():
+            rows = [of[f"{system}-{track}"] for system in SYSTEMS]
+            seconds = math.prod(max(row["cost"]["seconds"], 0.1) for row in rows) ** (1 / 3)
+            skill = sum(row["skill_accuracy"]["value"] for row in rows) / 3
+            wanted.append((baseline, pytest.approx(seconds), pytest.approx(min(max(skill, -0.2), 1.2))))
+        assert points_of(ax) == sorted(wanted, key=lambda point: point[0])
+        assert set(all_of) <= {text.get_text() for text in ax.texts}
+
+
+def test_the_plot_of_stability_shows_every_task_of_a_system_and_names_what_learns():
+    figure, all_of = claims.stability_plot(expected.load()), expected.load()
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [*SYSTEMS, ""]
+    for ax, system in zip(figure.axes, SYSTEMS, strict=False):
+        rows = [(b, of[f"{system}-{track}"]) for b, of in all_of.items() for track in tasks.TRACKS]
+        wanted = [
+            (b, min(max(r["skill_accuracy"]["value"], -0.2), 1.2), r["skill_stability"]["value"]) for b, r in rows
+        ]
+        assert points_of(ax) == sorted(wanted)
+        names = [text.get_text() for text in ax.texts]
+        assert sum(name in all_of and name not in style.REFERENCES for name in names) >= 4 * (len(all_of) - 4) - 2
+
+
+def test_costs_leave_out_a_baseline_that_lacks_a_system():
+    row = {"skill_accuracy": {"value": 3.0}, "cost": {"seconds": 0.0}}
+    made = {"oracle": {f"{s}-clean": row for s in SYSTEMS}, "linear": {"lorenz63-clean": row}}
+    assert claims.cost_points(made, "clean") == [("oracle", pytest.approx(0.1), 1.2)]
+    assert len(claims.cost_plot(made).axes) == 4
+
+
+def test_what_descends_in_gradients_is_drawn_so():
+    uses = {name for name in jobs.baseline_names() if "Descent(" in (expected.FOLDER / f"{name}.py").read_text("utf-8")}
+    assert uses == {*claims.NETWORKS, *claims.MIXED}
 
 
 @pytest.mark.slow

@@ -163,6 +163,27 @@ def test_segments_last_at_most_three_tenths_of_a_lyapunov_time(name):
             module.build(task, dataclasses.replace(config, unroll=99))
 
 
+def test_segments_grow_from_one_sample_to_all_of_them_in_half_of_the_steps(data, monkeypatch):
+    task = tasks.get("lorenz63-noisy", "tiny")
+    config = dataclasses.replace(
+        module.default_config(task), members=5, **TINY | {"steps": 40, "polish": 0, "rounds": 0}
+    )
+    loss, horizons = module.shooting_loss, []
+
+    def recorded(flow, batch, horizon, *rest):
+        if flow.training:
+            horizons.append(horizon)
+        return loss(flow, batch, horizon, *rest)
+
+    monkeypatch.setattr(module, "shooting_loss", recorded)
+    module.train(module.build(task, config), dataset.load(task, data), config, 0, Log())
+    assert config.unroll > 2
+    assert horizons[0] == 1
+    assert horizons == sorted(horizons)
+    assert set(horizons) == set(range(1, config.unroll + 1))
+    assert set(horizons[20:]) == {config.unroll}
+
+
 @pytest.mark.parametrize("name", ["lorenz63-clean", "lorenz96-clean"])
 @pytest.mark.parametrize("damping", [0.2, 300.0])
 def test_the_linear_term_is_solved_exactly_however_stiff(name, damping):

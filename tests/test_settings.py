@@ -59,6 +59,42 @@ def test_settings_that_a_task_has_no_use_for_are_refused(baseline, name, setting
 
 
 @pytest.mark.parametrize(
+    ("baseline", "name", "setting", "answer"),
+    [
+        ("resnet_ode", "lorenz63-noisy", {"polish": 50}, "polish: 50 has no effect on lorenz63-noisy, whose data are"),
+        ("weak_adversarial", "lorenz96-noisy", {"unroll": 9}, "unroll: 9 has no effect where a weak form takes the"),
+        ("weak_adversarial", "lorenz63-noisy", {"window": 9}, "window: 9 has no effect where a weak form takes the"),
+        (
+            "weak_adversarial",
+            "kpz-noisy",
+            {"rounds": 3},
+            "rounds: 3 has no effect on kpz-noisy, whose weak form is one",
+        ),
+        ("polynomial", "kpz-noisy", {"degree": 5}, "degree: 5 has no effect on kpz-noisy: leave it at 3"),
+        ("random_features", "kpz-clean", {"training_noises": (3.0,)}, "training_noises: (3.0,) has no effect on kpz-"),
+        ("weak_sindy", "kpz-partial", {"radius": 1}, "radius: 1 has no effect on kpz-partial: leave it at 2"),
+        ("oracle", "kpz-noisy", {"members": 1}, "members: 1 where at least 2 belong, or 0 for the system's own number"),
+        ("ot_regularized", "lorenz96-noisy", {"field_blur": 0.01}, "field_blur: 0.01, whose square is ε: eps: 0.0001"),
+        *(
+            (
+                name,
+                "kpz-noisy",
+                {"assimilated": True},
+                "assimilated: true on kpz-noisy, where an encoder gives the start",
+            )
+            for name in ("resnet_ode", "neural_ode", "ot_regularized", "weak_adversarial", "fourier_operator")
+        ),
+    ],
+)
+def test_settings_without_effect_are_refused_by_name(baseline, name, setting, answer):
+    job = jobs.Job(baseline, name, "tiny", overrides=setting)
+    with pytest.raises(EmubenchError) as error:
+        job.build()
+    assert str(error.value).startswith(answer)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("name", "setting", "answer"),
     [
         ("lorenz96-partial", {"smoothing": 0}, "smoothing: 0 on lorenz96-partial, whose data have gaps"),

@@ -389,7 +389,8 @@ def test_twins_find_the_field_where_estimates_are_biased():
 
 def configured(name: str, **settings):
     task = tasks.get(name, "tiny")
-    small = {"width": 8, "batch": 4, "members": 5, "checks": 2, "steps": 4, "pool": 16, **settings}
+    small = {"width": 8, "batch": 4, "members": 5, "checks": 2, "steps": 4, **settings}
+    small |= {} if task.system.stochastic else {"pool": 16}
     config = dataclasses.replace(module.default_config(task), **small)
     torch.manual_seed(0)
     return task, module.build(task, config), config
@@ -521,3 +522,35 @@ def test_under_noise_the_weak_form_beats_one_step_regression(data):
     difference = scores[0] - scores[1]
     assert float(difference.mean()) > 4 * float(difference.std()) / len(difference) ** 0.5
     assert float(scores[0].mean()) > 1.5
+
+
+@pytest.mark.parametrize(
+    "settings", [{"smoothing": 4, "lag": 5}, {"smoothing": 2, "lag": 9}, {"smoothing": 8, "lag": 3}]
+)
+def test_what_the_adversary_sees_does_not_know_the_noise_of_its_window(settings):
+    """States seen are estimated from data before the first sample that a test function weighs."""
+    task = tasks.get("lorenz63-noisy", "tiny")
+    config = dataclasses.replace(module.default_config(task), **settings)
+    flow = module.build(task, config)
+    family = module.new_game(flow, 0.1, torch.Generator().manual_seed(0)).family
+    states = torch.arange(60.0)[None, :, None].expand(1, 60, 3)  # each says when it was
+    _, seen = module.weak_residuals(flow, family, states, states)
+    latest = torch.zeros(1, 60, 3)
+    latest[:, int(seen[0, 0, 0]) + max(config.smoothing, config.lag)] = 1.0  # all that the first one may know
+    residual, _ = module.weak_residuals(flow, family, torch.zeros(1, 60, 3), latest)
+    assert not residual[0, 0].any()
+
+
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "kpz-noisy"])
+def test_training_noise_is_added_where_it_is_asked_for(data, name):
+    task = tasks.get(name, "tiny")
+    ends = []
+    for noise in (0.0, 0.0, 0.3):
+        small = {"steps": 4, "checks": 1, "batch": 4, "width": 8, "average": 0.0, "training_noise": noise}
+        config = dataclasses.replace(module.default_config(task), **small)
+        torch.manual_seed(0)
+        flow = module.build(task, config)
+        module.train(flow, dataset.load(task, data), config, 0, Log())
+        ends.append(torch.cat([p.detach().flatten() for p in flow.field.parameters()]))
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
