@@ -266,7 +266,7 @@ def test_polishing_turns_back_where_the_loss_is_not_finite():
     module = Cliff()
     polish(module, module.loss, module.loss, 50, Log())
     assert 2.9 < float(module.p.detach()) < 3
-    with pytest.raises(EmubenchError, match="training diverged at step 50"):
+    with pytest.raises(EmubenchError, match="training diverged at iteration 50 of L-BFGS"):
         polish(Cliff(4.0), Cliff(4.0).loss, lambda: torch.zeros(1), 50, Log())
 
 
