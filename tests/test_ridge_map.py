@@ -197,7 +197,7 @@ def trajectories(step, start: Tensor, length: int) -> Tensor:
 
 def fitted(module, name: str, given: dataset.Observations, **settings):
     task = tasks.get(name, "tiny")
-    plain = {"ridges": (1e-18,), "horizon": 0.5, "training_noises": (0.0,)}
+    plain = {} if task.system.stochastic else {"ridges": (1e-18,), "horizon": 0.5, "training_noises": (0.0,)}
     if "reach" in {f.name for f in dataclasses.fields(module.Config)}:
         plain["reach"] = ()
     config = dataclasses.replace(module.default_config(task), **(plain | settings))
