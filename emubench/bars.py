@@ -228,8 +228,9 @@ Means over seeds and cases with 95 % intervals: valid prediction times in Lyapun
 (a gain is positive), skills where it says so. Differences are paired over cases, those of climates over seeds.
 {runs}. {machine}.
 
-The speed of training beside torchdiffeq's is measured apart, by `pytest -s benchmarks/test_neural_ode.py`, on an idle machine:
-[throughput.md](throughput.md). What stands in the way of a bar that is missed: [baselines.md](baselines.md).
+The speed of training beside torchdiffeq's is measured apart, on an idle machine, by
+`pytest -s benchmarks/test_neural_ode.py`: [throughput.md](throughput.md). What stands in the way of a bar that is
+missed: [baselines.md](baselines.md).
 
 | bar | measured | |
 |---|---|---|
