@@ -240,10 +240,9 @@ ANSWERS = {True: "met", False: "**missed**", None: "not measured"}
 
 def page(bars: list[Bar], runs: Runs, machine: str) -> str:
     """The whole page."""
-    counts = {key: len(group) for key, group in runs.found.items()}
-    most = max(counts.values())
-    fewer = [f"`{name}` on {task} {n}" for (name, task), n in sorted(counts.items()) if n < most]
-    what = f"{sum(counts.values())} runs, seeds of each: {most}" + (f", but {'; '.join(fewer)}" if fewer else "")
+    counts = Counter(len(group) for group in runs.found.values())
+    pairs = ", ".join(f"{n} seed{'s' * (n > 1)} of {counts[n]}" for n in sorted(counts, reverse=True))
+    what = f"{sum(map(len, runs.found.values()))} runs: {pairs} pairs of baseline and task"
     rows = (f"| {asked} | {measured} | {ANSWERS[met]} |\n" for asked, measured, met in bars)
     return HEAD.format(runs=what, machine=machine) + "".join(rows)
 

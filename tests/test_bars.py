@@ -158,7 +158,8 @@ def test_runs_that_reach_everything_meet_every_bar(tmp_path, report):
     page, status = report()
     assert status == 0
     assert page.count("| met |") == page.count("\n| ") - 1 > 30
-    assert "seeds of each: 3" in page
+    runs = 3 * (4 * 4 * 10 + 2 * 3)
+    assert f"{runs} runs: 3 seeds of {runs // 3} pairs of baseline and task" in page
 
 
 def test_a_level_too_low_or_one_bad_seed_misses_its_bar(tmp_path, report):
@@ -199,7 +200,7 @@ def test_what_was_not_run_is_neither_met_nor_missed(tmp_path, report):
 
 
 def test_a_score_that_failed_is_missed_not_an_error(tmp_path, report):
-    everything(tmp_path / "runs")
+    plant(tmp_path / "runs", "resnet_ode", "kpz-noisy", normal(1, 16, mean=2.0))
     for path in (tmp_path / "runs" / "resnet_ode" / "kpz-noisy").glob("*/scores.json"):
         scores = json.loads(path.read_text())
         for row in scores["rows"]:
