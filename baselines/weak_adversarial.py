@@ -38,7 +38,7 @@ from emubench.dataset import Observations
 from emubench.errors import EmubenchError, unknown
 from emubench.estimates import Estimates, by_model, by_wiener
 from emubench.field_flow import FieldConfig, FieldFlow
-from emubench.flows import rollout_loss
+from emubench.flows import jittered, one_step_loss, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring, neighbourhoods
 from emubench.settings import check_least, check_positive, check_unused
@@ -186,12 +186,6 @@ def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family, noise: T
     fit_linear(flow, draws, family, config.ridge, sites, noise, generator)
 
 
-def one_step_loss(flow: WeakFlow, states: Tensor, observed: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared error of the next sample."""
-    error = flow.advance(states[:, :-1].flatten(0, 1)).view_as(observed[:, 1:]) - observed[:, 1:]
-    return (error.square() * weight).sum() / weight.expand_as(error).sum().clamp(min=1)
-
-
 def descend(
     flow: WeakFlow, train: Estimates, check: Estimates, game: Game, generator: torch.Generator, log: Log
 ) -> None:
@@ -214,11 +208,6 @@ def descend(
             descent(one_step_loss(flow, states, observed, weight))
         else:
             descent(game(*weak_residuals(flow, game.family, states, observed), weight))
-
-
-def jittered(states: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """The states with training noise of so many σ."""
-    return states + noise * torch.randn(states.shape, generator=generator) if noise else states
 
 
 def error(flow: WeakFlow, data: Observations) -> float:

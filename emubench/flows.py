@@ -214,6 +214,17 @@ def rollout_loss(flow: LearnedFlow, batch: Tensor, n_steps: int, training_noise:
     return masked_mse(flow.unroll(state, n_steps)[..., : flow.n], batch[:, flow.window : flow.window + n_steps])
 
 
+def one_step_loss(flow: LearnedFlow, states: Float[Tensor, "B T D"], observed: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error of the next sample of ``observed``; components of ``weight`` "B 1 D" 0 don't count."""
+    error = flow.advance(states[:, :-1].flatten(0, 1)).view_as(observed[:, 1:]) - observed[:, 1:]
+    return (error.square() * weight).sum() / weight.expand_as(error).sum().clamp(min=1)
+
+
+def jittered(states: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """The states with training noise of so many σ."""
+    return states + noise * torch.randn(states.shape, generator=generator) if noise else states
+
+
 def check_polish(n_iterations: int) -> None:
     """Raise :class:`EmubenchError` unless :func:`polish_one_step` takes so many iterations."""
     if n_iterations < 0 or n_iterations % 50:
