@@ -206,14 +206,6 @@ def kpz(runs: Runs, data: Path) -> list[Bar]:
     ]
 
 
-def costs(runs: Runs) -> Bar:
-    """What training takes at most; of the seeds of a row the least, for other work on a machine only ever adds some."""
-    seconds = {key: min(run.card.train_seconds for run in group) for key, group in runs.found.items()}
-    name, task = max(seconds, key=lambda key: seconds[key])
-    longest = seconds[name, task]
-    return Bar("the longest training, one thread, ≤ 300 s", f"{longest:.0f} s: `{name}` on {task}", longest <= 300)
-
-
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 HEAD = """# What the baselines must reach
@@ -228,9 +220,9 @@ Means over seeds and cases with 95 % intervals: valid prediction times in Lyapun
 (a gain is positive), skills where it says so. Differences are paired over cases, those of climates over seeds.
 {runs}. {machine}.
 
-The speed of training beside torchdiffeq's is measured apart, on an idle machine, by
-`pytest -s benchmarks/test_neural_ode.py`: [throughput.md](throughput.md). What stands in the way of a bar that is
-missed: [baselines.md](baselines.md).
+What training takes, and its speed beside torchdiffeq's (`pytest -s benchmarks/test_neural_ode.py`), are measured apart,
+on an idle machine: [baselines.md](baselines.md), [throughput.md](throughput.md). The first says what stands in the way
+of a bar that is missed, too.
 
 | bar | measured | |
 |---|---|---|
@@ -259,7 +251,6 @@ def main(
         if not runs.found:
             raise EmubenchError(f"{', '.join(map(str, folders))}: no scored runs of standard size and default settings")
         bars = [*clean(runs), *noisy(runs), *transport(runs), *gappy(runs), *climates(runs), *kpz(runs, data)]
-        bars.append(costs(runs))
     except EmubenchError as error:
         raise SystemExit(str(error)) from None
     store.write_text(PATH, page(bars, runs, f"{hardware.processor()}, {datetime.date.today().isoformat()}"))
