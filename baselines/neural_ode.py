@@ -96,7 +96,7 @@ def default_config(task: Task) -> Config:
     finish = {
         "lorenz63": {"polish": 200, "rounds": 2},
         "kuramoto_sivashinsky": {
-            "polish": 100, "rounds": 2, "steps": 1000, "substeps": 2, "assimilated": True, "members": 24,
+            "polish": 100, "rounds": 4, "steps": 1000, "width": 32, "assimilated": True, "members": 24,
             "inflation": 1.1,
         },
     }  # fmt: skip

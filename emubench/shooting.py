@@ -7,6 +7,7 @@ turns with the fit, a fixed-lag ensemble smoother with the flow as its model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -89,7 +90,12 @@ def polish_segments(
 def segments(
     flow: LearnedFlow, part: Tensor, estimate: Estimate, horizon: int, generator: torch.Generator
 ) -> Float[Tensor, "P L E"]:
-    """A draw of segments, states beside observations: ``POLISHED`` of them, on rings 16 sites for each of these."""
-    pool = windows(torch.cat(estimate(flow.normalised(part).double()), -1).float(), 1 + horizon)
+    """A draw of segments, states beside observations: ``POLISHED`` of them, on rings 16 sites for each of these.
+
+    Of no more trajectories than hold so many end to end: estimates cost more than the draw.
+    """
     n = 16 * POLISHED // flow.n if flow.ring else POLISHED
+    few = math.ceil(n / max(1, part.shape[1] // (1 + horizon)))
+    part = part[torch.randperm(len(part), generator=generator)[:few]]
+    pool = windows(torch.cat(estimate(flow.normalised(part).double()), -1).float(), 1 + horizon)
     return pool[torch.randperm(len(pool), generator=generator)[:n]]
