@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from emubench import shooting
 from emubench import task as tasks
 from emubench.flows import FlowConfig, LearnedFlow
 from emubench.random import stream
-from emubench.shooting import LAG, SPIN_UP, by_flow, by_wiener
+from emubench.shooting import LAG, SPIN_UP, by_flow, by_wiener, segments
 
 NOISE = 0.1
 TASK = tasks.get("lorenz63-noisy", "tiny")
@@ -65,3 +66,22 @@ def test_estimates_stand_beside_the_observations_of_the_same_samples():
         assert states.shape == (24, length, 3)
         assert torch.equal(beside, values[:, first : first + length])
     assert 160 - LAG - SPIN_UP == 122
+
+
+def test_no_more_trajectories_are_estimated_than_hold_the_segments(monkeypatch):
+    """Of 24 trajectories of 160 samples, 3 hold 60 segments of 7 end to end; too few trajectories are all taken."""
+    flow, _, values = observed()
+    part, estimated, generator = values * flow.std + flow.mean, [], torch.Generator().manual_seed(0)
+
+    def estimate(trajectories):
+        estimated.append(trajectories)
+        return trajectories[:, 4:-4], trajectories[:, 4:-4]
+
+    for wanted, few in ((60, 3), (10**4, 24)):
+        monkeypatch.setattr(shooting, "POLISHED", wanted)
+        pool = segments(flow, part, estimate, 6, generator)
+        assert pool.shape == (min(wanted, 24 * 146), 7, 6)
+        taken = estimated[-1]
+        assert len(taken) == few
+        assert all(any(torch.allclose(t, v, atol=1e-5) for v in values) for t in taken)
+    assert len({float(t[0, 0]) for t in estimated[-1]}) == 24
