@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import tomllib
 
@@ -71,6 +73,17 @@ def test_what_is_expected_is_plausible():
                 value, low, high = (found[score][key] for key in ("value", "low", "high"))
                 assert low <= value <= high or math.isnan(value), (baseline, name, score)
             assert found["cost"]["command"].startswith(("emubench train", "for seed in 0 1"))
+
+
+@pytest.mark.parametrize("name", jobs.baseline_names())
+def test_the_entry_of_a_baseline_was_trained_with_the_settings_of_its_file(name):
+    """A default that changes without its entry leaves the board with a model that no command makes."""
+    cards = sorted((expected.FOLDER.parent / "leaderboard" / "entries" / name).glob("*/seed-*/card.json"))
+    assert {path.parts[-3] for path in cards} == set(tasks.names())
+    for path in cards:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        config = dataclasses.asdict(jobs.Job(name, card["task"], card["size"], card["seed"]).config())
+        assert card["config"] == json.loads(json.dumps(config)), path
 
 
 def test_the_file_survives_a_round_trip():
