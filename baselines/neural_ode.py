@@ -32,9 +32,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.adaptive import by_torchdiffeq
+from emubench.core.errors import EmubenchError, unknown
 from emubench.dataset import Observations
 from emubench.discrete_adjoint import exponential_segments, segments, supports
-from emubench.errors import EmubenchError, unknown
 from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step
 from emubench.innovation import fit_innovation
 from emubench.integrate import etdrk4_coefficients, etdrk4_step, three_eighths

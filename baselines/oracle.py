@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from emubench.assimilation import Filter, assimilate
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.dataset import Observations
-from emubench.errors import EmubenchError
 from emubench.integrate import simulate
-from emubench.random import stream
 from emubench.settings import check_least, check_localisation
 from emubench.solvers import Solver, TrueSolver
 from emubench.task import Task

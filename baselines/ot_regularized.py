@@ -29,8 +29,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.core.errors import EmubenchError
 from emubench.dataset import Observations
-from emubench.errors import EmubenchError
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring

@@ -29,8 +29,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.core.errors import EmubenchError
 from emubench.dataset import Observations
-from emubench.errors import EmubenchError
 from emubench.growth import USED, GrowthMap, LocalProducts
 from emubench.ridge_map import Features, MapConfig, RidgeMap
 from emubench.settings import check_least, check_only

@@ -29,9 +29,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.core.errors import EmubenchError
 from emubench.dataset import Observations
 from emubench.emulator import step_forecast
-from emubench.errors import EmubenchError
 from emubench.growth import BOUND
 from emubench.least_squares import local_cubic, solve_factor, triangular_factor
 from emubench.networks import coloured, gaussian_fill, interpolate_ring

@@ -29,8 +29,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.core.errors import EmubenchError
 from emubench.dataset import Observations
-from emubench.errors import EmubenchError
 from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import LipschitzField

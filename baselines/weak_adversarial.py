@@ -34,8 +34,8 @@ from torch import Tensor
 
 from emubench.adversary import DIFFERENCE, Adversary, Family, Game, bump_family, fit_linear, fixed_loss, residuals
 from emubench.climate_filter import SPIN_UP
+from emubench.core.errors import EmubenchError, unknown
 from emubench.dataset import Observations
-from emubench.errors import EmubenchError, unknown
 from emubench.estimates import Estimates, by_model, by_wiener
 from emubench.field_flow import FieldConfig, FieldFlow
 from emubench.flows import jittered, one_step_loss, rollout_loss

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from emubench.climate_filter import ClimateFilter
+from emubench.core.errors import EmubenchError
 from emubench.dataset import Observations
-from emubench.errors import EmubenchError
 from emubench.growth import USED, GrowthMap, LocalProducts
 from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
 from emubench.refinement import gauss_newton

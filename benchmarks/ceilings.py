@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from emubench import ceilings
-from emubench.hardware import usable_cores
+from emubench.core.hardware import usable_cores
 from emubench.kernels._normal import lane_seeds, normals
 from emubench.kernels._simd import LANES, aligned, strict_jit
 

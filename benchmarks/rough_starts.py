@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from emubench import dataset, jobs
+from emubench.core.errors import EmubenchError
+from emubench.core.random import torch_stream
 from emubench.emulator import Stepper
-from emubench.errors import EmubenchError
-from emubench.random import torch_stream
 
 ROUGHNESS, CASES, STEPS = (1.0, 2.0, 4.0), 128, 256
 STEEP = 8.0

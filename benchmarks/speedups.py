@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from emubench import jobs, timing
+from emubench import jobs
 from emubench import task as tasks
-from emubench.timing import RANKED, Bench, Speedup
+from emubench.files import timing
+from emubench.files.timing import RANKED, Bench, Speedup
 
 SINGLE = "single_end_to_end"
 HEAD = """# Speed-up at equal accuracy, baseline by baseline

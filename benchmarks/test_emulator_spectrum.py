@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from emubench import lyapunov, systems
-from emubench.random import stream
+from emubench.core.random import stream
 
 LIMIT = 180.0
 SYSTEM = systems.get("lorenz96")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from emubench import kernels, systems
-from emubench.random import stream
+from emubench.core.random import stream
 
 SAMPLES = {"lorenz63": 400, "lorenz96": 200, "kuramoto_sivashinsky": 40}
 

@@ -18,8 +18,8 @@ import torch
 
 from emubench import jobs, modes
 from emubench import task as tasks
+from emubench.core.hardware import check_device, synchronise
 from emubench.emulator import roll_out
-from emubench.hardware import check_device, synchronise
 from emubench.modes import Mode
 
 TASK = tasks.get("lorenz96-clean")

@@ -20,8 +20,8 @@ import pytest
 from summary import CORES, Results
 
 from emubench import kernels, systems
+from emubench.core.random import stream
 from emubench.kernels import kpz
-from emubench.random import stream
 from emubench.system import System
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.checkpoint import Checkpoint, adam_memory, named, recall_adam
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.field_flow import FieldFlow
 from emubench.networks import GatedMlp
 from emubench.weak_form import bump

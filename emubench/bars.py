@@ -15,10 +15,12 @@ from typing import Annotated, NamedTuple
 import torch
 import typer
 
-from emubench import expected, hardware, jobs, store
+from emubench import expected, jobs
 from emubench import task as tasks
+from emubench.core import hardware
+from emubench.core.errors import EmubenchError
 from emubench.entries import read_runs
-from emubench.errors import EmubenchError
+from emubench.files import store
 from emubench.pairs import Estimate, Missing, Runs, crps_gained, score
 
 PATH = expected.FOLDER.parent / "docs" / "bars.md"

@@ -12,20 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench import __version__, dataset, evaluate, jobs, ladder, limits, modes, reference, speedup, throughput, timing
+from emubench import __version__, dataset, evaluate, jobs, ladder, limits, modes, reference, speedup, throughput
+from emubench.core.errors import EmubenchError
+from emubench.core.hardware import check_device, record
+from emubench.core.random import torch_stream
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import Run, headline, read_run
-from emubench.errors import EmubenchError
-from emubench.hardware import check_device, record
+from emubench.files import timing
+from emubench.files.schema import ScoreRow
+from emubench.files.timing import RANKED, Bench, Rung
 from emubench.metrics import Row, Summary
 from emubench.modes import Mode
-from emubench.random import torch_stream
-from emubench.schema import ScoreRow
 from emubench.submission.judge import JudgedEmulator, Limits
 from emubench.task import Task
 from emubench.throughput import Sample, Subject
 from emubench.timed_equals_scored import check_caching, check_samples, check_scores, headline_cases
-from emubench.timing import RANKED, Bench, Rung
 
 Progress = Callable[[int, int], None]
 

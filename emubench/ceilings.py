@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from emubench.hardware import synchronise
+from emubench.core.hardware import synchronise
 from emubench.kernels._simd import jit, lanes, load, store
 
 FMAS = 1_000_000

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from emubench import schema, store
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import schema, store
 
 STATE = "state"
 """The one key of the metadata."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from emubench import __version__
-from emubench.errors import EmubenchError, one_line
+from emubench.core.errors import EmubenchError, one_line
 from emubench.leaderboard import commands as leaderboard
 from emubench.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json, print_rows
 from emubench.options import progress as show_progress

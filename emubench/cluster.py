@@ -19,9 +19,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from emubench import schema
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.executors import Place
+from emubench.files import schema
 
 CONNECT = 20.0
 """Seconds to wait for a scheduler to answer."""

@@ -19,9 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import __version__, hdf5, netcdf, recipe, schema, store, widths
+from emubench import __version__, recipe, widths
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import hdf5, netcdf, schema, store
 from emubench.task import Task
 from emubench.trajectories import LANES, simulate_block
 

@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from emubench import dataset, jobs, report, systems
 from emubench import task as tasks
-from emubench.workers import worker_pool
+from emubench.core.workers import worker_pool
 
 TRACKS = ("noisy",)
 BASELINES = ("persistence", "linear", "resnet_ode", "oracle")

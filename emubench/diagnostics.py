@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream, torch_stream
 from emubench.emulator import Emulator, checked_forecast
-from emubench.errors import EmubenchError
 from emubench.integrate import simulate
 from emubench.lyapunov import (
     Estimate,
@@ -27,7 +28,6 @@ from emubench.lyapunov import (
     tangent_spectrum,
 )
 from emubench.metrics.valid_prediction_time import THRESHOLD, crossing
-from emubench.random import stream, torch_stream
 from emubench.system import Climate, System
 
 __all__ = [

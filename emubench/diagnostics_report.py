@@ -7,8 +7,8 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from emubench.files.schema import DiagnosticsFile, ScoreRow
 from emubench.listing import console
-from emubench.schema import DiagnosticsFile, ScoreRow
 
 UNKNOWN = "–"
 TRUE = "true_"

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from emubench.errors import EmubenchError
-from emubench.random import torch_stream
+from emubench.core.errors import EmubenchError
+from emubench.core.random import torch_stream
 
 
 @runtime_checkable

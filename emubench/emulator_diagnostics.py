@@ -1,6 +1,6 @@
 """Diagnostics of an emulator on a task: reported beside the scores, never ranked. See ``docs/diagnostics.md``.
 
-Each is a function of a :class:`Subject` that returns a :class:`~emubench.schema.Diagnostic`. Rows called ``true_…``
+Each is a function of a :class:`Subject` that returns a :class:`~emubench.files.schema.Diagnostic`. Rows called ``true_…``
 are the same figure of the true system by the same protocol. What an emulator lacks for one of them is no fault: the
 diagnostic then says in one line why it is not available.
 """
@@ -20,14 +20,15 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from emubench import dataset, evaluate, gain, hdf5, lyapunov, metrics
+from emubench import dataset, evaluate, gain, lyapunov, metrics
+from emubench.core.errors import EmubenchError
+from emubench.core.random import torch_stream
 from emubench.diagnostics import twin_growth
 from emubench.emulator import checked_ensemble, checked_forecast
-from emubench.errors import EmubenchError
+from emubench.files import hdf5
+from emubench.files.schema import Diagnostic, ScoreRow, finite_or_none
 from emubench.integrate import simulate
 from emubench.metrics import Summary, Truth
-from emubench.random import torch_stream
-from emubench.schema import Diagnostic, ScoreRow, finite_or_none
 from emubench.spectrum import Estimate, Spectrum
 from emubench.system import System
 from emubench.task import Task

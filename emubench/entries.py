@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from emubench import jobs, metrics, schema, timing
+from emubench import jobs, metrics
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import schema, timing
+from emubench.files.timing import RANKED, Speedup, Timing
 from emubench.task import Task
-from emubench.timing import RANKED, Speedup, Timing
 
 MAX_LABEL = 48
 

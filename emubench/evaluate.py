@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import __version__, dataset, hdf5, metrics, reference, schema, store, widths
+from emubench import __version__, dataset, metrics, reference, widths
+from emubench.core.errors import EmubenchError
+from emubench.core.random import torch_stream
 from emubench.emulator import Emulator, check_forecast, checked_ensemble
-from emubench.errors import EmubenchError
 from emubench.figures import Collector
+from emubench.files import hdf5, schema, store
 from emubench.metrics import Pool, Row, Summary, Truth
-from emubench.random import torch_stream
 from emubench.task import Task
 
 N_RESAMPLES = 1000
@@ -201,7 +202,7 @@ def forecast_shapes(task: Task) -> dict[str, tuple[int, ...]]:
 
 
 def read_forecast(path: Path, task: Task) -> dict[str, Tensor]:
-    """A forecast made elsewhere: see :func:`emubench.hdf5.read_forecast`."""
+    """A forecast made elsewhere: see :func:`emubench.files.hdf5.read_forecast`."""
     arrays = hdf5.read_forecast(path, forecast_shapes(task))
     return {s: torch.from_numpy(np.ascontiguousarray(a, a.dtype.newbyteorder("="))) for s, a in arrays.items()}
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from emubench.workers import worker_pool
+from emubench.core.workers import worker_pool
 
 Resources = tuple[tuple[str, float], ...]
 GPU = "GPU"

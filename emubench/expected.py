@@ -21,10 +21,11 @@ from typing import Annotated, Any
 import typer
 
 import emubench.baselines
-from emubench import jobs, ranking, schema, store
+from emubench import jobs, ranking
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
 from emubench.entries import read_runs
-from emubench.errors import EmubenchError
+from emubench.files import schema, store
 
 FOLDER = Path(next(iter(emubench.baselines.__path__)))
 PATH, README, PLOT = FOLDER / "expected.toml", FOLDER / "README.md", FOLDER.parent / "docs" / "baselines.png"

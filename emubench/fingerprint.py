@@ -17,11 +17,12 @@ import h5py
 import numpy as np
 from pydantic import Field
 
-from emubench import dataset, hdf5, recipe, schema, store
+from emubench import dataset, recipe
 from emubench import task as tasks
-from emubench.errors import EmubenchError
-from emubench.random import stream
-from emubench.schema import Model
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
+from emubench.files import hdf5, schema, store
+from emubench.files.schema import Model
 from emubench.task import Task
 
 IDENTICAL, FAITHFUL, WHOLE = "identical bytes", "faithful rebuild", "whole"

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench import trajectories
+from emubench.core.random import torch_stream
 from emubench.metrics import Pool, Truth, stability
-from emubench.random import torch_stream
 from emubench.system import System
 from emubench.task import Task
 

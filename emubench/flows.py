@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.assimilation import Filter, filtered_start
+from emubench.core.errors import EmubenchError
 from emubench.dataset import Observations, windows
 from emubench.emulator import step_forecast
-from emubench.errors import EmubenchError
 from emubench.networks import GatedMlp, GrowthField, RingField, WindowEncoder, pair_spectrum
 from emubench.settings import check_least, check_localisation, check_positive
 from emubench.task import Task

@@ -16,9 +16,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from emubench import evaluate, floors, perfect_model, reference, schema, store, widths
+from emubench import evaluate, floors, perfect_model, reference, widths
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import schema, store
 from emubench.metrics import Pool, Truth
 from emubench.metrics._ensemble import LEADS
 from emubench.task import SIZES, Task

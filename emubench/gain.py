@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.lyapunov import Map, autonomous, on_attractor, push_by_twins, push_forward
 from emubench.system import System
 

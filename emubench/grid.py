@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from emubench import dataset, jobs, schema, steps
+from emubench import dataset, jobs, steps
 from emubench import recipe as recipes
 from emubench import task as tasks
-from emubench.errors import EmubenchError, unknown
+from emubench.core.errors import EmubenchError, unknown
+from emubench.files import schema
+from emubench.files.schema import Name
 from emubench.jobs import Job
-from emubench.schema import Name
 from emubench.steps import Step
 
 MAX_JOBS = 10**5

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench import noise
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.system import Step, System
 
 

@@ -22,12 +22,14 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from emubench import __version__, dataset, evaluate, logs, registry, schema, store
+from emubench import __version__, dataset, evaluate, logs
 from emubench import recipe as recipes
 from emubench import task as tasks
 from emubench.checkpoint import Checkpoints
+from emubench.core import registry
+from emubench.core.errors import EmubenchError, unknown
 from emubench.emulator import load_weights, n_parameters, save_weights
-from emubench.errors import EmubenchError, unknown
+from emubench.files import schema, store
 from emubench.task import Task
 
 Progress = Callable[[int, int], None]

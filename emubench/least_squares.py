@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 
 def triangular_factor(blocks: Iterable[Float[Tensor, "R Q"]]) -> Float[Tensor, "P Q"]:

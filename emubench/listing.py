@@ -11,8 +11,8 @@ from rich.table import Table
 
 from emubench import jobs, systems
 from emubench import task as tasks
-from emubench.errors import unknown
-from emubench.schema import ScoreRow
+from emubench.core.errors import unknown
+from emubench.files.schema import ScoreRow
 
 
 def console() -> Console:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench import dataset, hdf5
-from emubench.errors import EmubenchError
+from emubench import dataset
+from emubench.core.errors import EmubenchError
+from emubench.files import hdf5
 
 if TYPE_CHECKING:
     import xarray

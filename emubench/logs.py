@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from emubench.checkpoint import Checkpoint, Checkpoints, State
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

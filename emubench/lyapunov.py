@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import jvp, vmap
 
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream, torch_stream
 from emubench.emulator import Stepper
-from emubench.errors import EmubenchError
 from emubench.integrate import simulate
-from emubench.random import stream, torch_stream
 from emubench.spectrum import Estimate, Spectrum, kaplan_yorke_dimension
 from emubench.system import System
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emubench.core.errors import EmubenchError, unknown
+from emubench.core.hardware import synchronise
 from emubench.emulator import Stepper
-from emubench.errors import EmubenchError, unknown
-from emubench.hardware import synchronise
 
 PRECISIONS = ("full", "bfloat16", "tf32")
 WARM_UP_BATCHES = (1, 16)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 
 class GatedMlp(nn.Module):

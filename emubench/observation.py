@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.system import System
 
 

@@ -18,10 +18,10 @@ import torch
 from scipy.stats import t as student
 
 from emubench import dataset, evaluate, jobs, metrics, ranking, reference
+from emubench.core.errors import EmubenchError
+from emubench.core.random import torch_stream
 from emubench.emulator import checked_ensemble
 from emubench.entries import Run, gain
-from emubench.errors import EmubenchError
-from emubench.random import torch_stream
 from emubench.ranking import Cell
 
 TWINS = {

@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 import h5py
 
-from emubench import hdf5, store
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import hdf5, store
 
 WORTH_KEEPING = 10.0
 """Seconds of work under which an interrupt leaves nothing behind: it is sooner done anew."""

@@ -21,11 +21,12 @@ import torch
 import typer
 from torch import Tensor
 
-from emubench import evaluate, jobs, reference, store, trajectories
+from emubench import evaluate, jobs, reference, trajectories
 from emubench import task as tasks
+from emubench.core.random import stream, torch_stream
 from emubench.emulator import Emulator, checked_ensemble
+from emubench.files import store
 from emubench.metrics import Truth, crps, valid_prediction_time
-from emubench.random import stream, torch_stream
 from emubench.task import Task
 
 app = typer.Typer(help=__doc__)

@@ -20,8 +20,8 @@ import pandas as pd
 from emubench import evaluate, reference, systems
 from emubench import task as tasks
 from emubench.aggregates import MISSING, Z_SHOWN, geometric_mean, mean_over_tasks, rank_intervals, unpaired_ranks
+from emubench.core.random import stream
 from emubench.entries import Run, gain, headline
-from emubench.random import stream
 from emubench.task import CUSTOM, RANKED_TRACKS, TRACKS, Task
 
 N_RESAMPLES = 10_000

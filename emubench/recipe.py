@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from emubench import schema, systems
+from emubench import systems
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import schema
+from emubench.files.schema import Model, Name
 from emubench.observation import Observation
-from emubench.schema import Model, Name
 from emubench.system import Climate, System
 from emubench.task import Amount, Task
 
@@ -241,7 +242,8 @@ def stored(name: str, size: str, data: Path) -> Task | None:
     path = data / size / f"{name}.h5"
     if not path.is_file():
         return None
-    from emubench import dataset, hdf5  # which read files, and need tasks
+    from emubench import dataset  # which read files, and need tasks
+    from emubench.files import hdf5  # which read files, and need tasks
 
     with hdf5.open_plain(path) as file:
         text = dataset.read_header(path, file).recipe

@@ -16,9 +16,10 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from emubench import diagnostics_report, jobs, listing, ranking, store
+from emubench import diagnostics_report, jobs, listing, ranking
+from emubench.core.errors import EmubenchError
 from emubench.entries import read_runs
-from emubench.errors import EmubenchError
+from emubench.files import store
 from emubench.task import CUSTOM, RANKED_TRACKS, TRACKS
 
 WIDTH = 120

@@ -20,9 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.climate_filter import ClimateFilter
+from emubench.core.errors import EmubenchError
 from emubench.dataset import Observations, windows
 from emubench.emulator import step_forecast
-from emubench.errors import EmubenchError
 from emubench.flows import signal_band
 from emubench.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
 from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from emubench import steps
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.executors import Place
 from emubench.grid import Plan
 from emubench.steps import Outcome, Step

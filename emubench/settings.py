@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.task import Task
 
 
@@ -16,7 +16,7 @@ def check_positive(settings: object, *names: str) -> None:
     >>> from types import SimpleNamespace
     >>> check_positive(SimpleNamespace(width=-3), "width")
     Traceback (most recent call last):
-    emubench.errors.EmubenchError: width: -3 where a positive number belongs
+    emubench.core.errors.EmubenchError: width: -3 where a positive number belongs
     """
     for name in names:
         if not getattr(settings, name) > 0:
@@ -31,10 +31,10 @@ def check_least(settings: object, least: float, *names: str, count: int | None =
     >>> from types import SimpleNamespace
     >>> check_least(SimpleNamespace(radii=(3, 0), twins=-1), 0, "radii", "twins")
     Traceback (most recent call last):
-    emubench.errors.EmubenchError: twins: -1 where a number of at least 0 belongs
+    emubench.core.errors.EmubenchError: twins: -1 where a number of at least 0 belongs
     >>> check_least(SimpleNamespace(filtered=(8,)), 1, "filtered", count=2)
     Traceback (most recent call last):
-    emubench.errors.EmubenchError: filtered: (8,) where 2 numbers of at least 1 belong
+    emubench.core.errors.EmubenchError: filtered: (8,) where 2 numbers of at least 1 belong
     """
     for name in names:
         value = getattr(settings, name)
@@ -52,7 +52,7 @@ def check_unused(settings: Any, defaults: Any, names: Iterable[str], where: str)
     >>> from types import SimpleNamespace
     >>> check_unused(SimpleNamespace(polish=50), SimpleNamespace(polish=0), ["polish"], "on noisy data")
     Traceback (most recent call last):
-    emubench.errors.EmubenchError: polish: 50 has no effect on noisy data: leave it at 0
+    emubench.core.errors.EmubenchError: polish: 50 has no effect on noisy data: leave it at 0
     """
     for name in names:
         value, default = getattr(settings, name), getattr(defaults, name)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from emubench import dataset, generation, store
-from emubench.errors import EmubenchError
+from emubench import dataset, generation
+from emubench.core.errors import EmubenchError
+from emubench.files import store
 from emubench.generation import Block
 from emubench.partial import SLICE, Partial
 from emubench.task import Task

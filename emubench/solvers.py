@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from emubench import kernels, noise, registry
+from emubench import kernels, noise
+from emubench.core import registry
 from emubench.graphs import replayed
 from emubench.integrate import simulate
 from emubench.system import System

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 
 class Estimate(NamedTuple):

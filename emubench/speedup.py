@@ -6,9 +6,9 @@ import numpy as np
 
 from emubench import reference
 from emubench.entries import gain
+from emubench.files.timing import Quantiles, Rung, Scenario, Speedup
 from emubench.solvers import Setting
 from emubench.task import Task
-from emubench.timing import Quantiles, Rung, Scenario, Speedup
 
 TOLERANCE = 0.1
 """Lyapunov times by which a setting may fall short of the emulator."""

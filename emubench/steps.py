@@ -23,10 +23,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from emubench import __version__, dataset, jobs, schema, shards, store
+from emubench import __version__, dataset, jobs, shards
 from emubench import recipe as recipes
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import schema, store
 from emubench.jobs import Job
 from emubench.shards import Target
 from emubench.task import Task

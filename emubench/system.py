@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench.errors import EmubenchError, unknown
+from emubench.core.errors import EmubenchError, unknown
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
 """One solver step: ``(state "B *S", standard normal noise "B *S" or None) -> state "B *S"``."""

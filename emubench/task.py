@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from emubench import systems
-from emubench.errors import EmubenchError, unknown
+from emubench.core.errors import EmubenchError, unknown
 from emubench.observation import Observation
 from emubench.system import System
 

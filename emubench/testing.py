@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from emubench import kernels
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.integrate import simulate
-from emubench.random import stream
 from emubench.system import Step, System
 
 STOCHASTIC_SETTLING = 32

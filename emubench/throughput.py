@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from emubench import evaluate
+from emubench.core.hardware import peak_memory, synchronise
+from emubench.core.random import stream, torch_stream
 from emubench.emulator import Emulator, Stepper, checked_ensemble, roll_out
-from emubench.hardware import peak_memory, synchronise
-from emubench.random import stream, torch_stream
+from emubench.files.timing import Quantiles, Scenario
 from emubench.task import Task
-from emubench.timing import Quantiles, Scenario
 
 REPETITIONS = 20
 SHORTEST = 0.5

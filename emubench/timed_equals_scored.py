@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from emubench import evaluate, metrics
+from emubench.core.errors import EmubenchError
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import gain, headline
-from emubench.errors import EmubenchError
+from emubench.files.timing import Scenario
 from emubench.metrics import Truth, crps, valid_prediction_time
 from emubench.task import Task
 from emubench.throughput import CACHED, Sample, Subject
-from emubench.timing import Scenario
 
 HALF = 0.5
 """Units of lead time over which forecasts have to be equal (at least one sample)."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from emubench.core.random import stream
 from emubench.integrate import SimulationError, simulate
-from emubench.random import stream
 from emubench.system import System
 
 LANES = 16

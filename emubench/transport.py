@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 SoftMin = Callable[[Tensor], Tensor]
 """h ↦ −log ∑ⱼ exp(hⱼ − cᵢⱼ/ε): from one side to the other."""

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.core.random import stream
 from emubench.integrate import simulate
-from emubench.random import stream
 from emubench.task import WIDTH_LEADS, Task
 from emubench.trajectories import FLAT_BLANK
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from emubench.timing import RANKED
+from emubench.files.timing import RANKED
 
 HARDWARE = {
     "device": "cpu",

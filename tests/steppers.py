@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from emubench.core.random import stream
 from emubench.emulator import step_forecast
 from emubench.integrate import simulate
-from emubench.random import stream
 from emubench.system import System
 
 

@@ -9,10 +9,11 @@ import shutil
 import pytest
 import torch
 
-from emubench import bench, entries, jobs, modes, throughput, timing
+from emubench import bench, entries, jobs, modes, throughput
 from emubench import task as tasks
 from emubench.bench import Options, Session
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import timing
 from emubench.modes import Mode
 
 QUICK = Options(seconds=0.05, ladder_seconds=1.0)

@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from emubench import dataset, jobs, store
+from emubench import dataset, jobs
 from emubench.checkpoint import STATE, Checkpoint, Checkpoints
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import store
 from emubench.flows import FlowConfig
 from emubench.jobs import Job
 from emubench.training import Descent, Log, Polish, polish

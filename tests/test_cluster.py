@@ -18,7 +18,7 @@ from conftest import contents
 from test_grid import GRID, chain, loop, note, options, results, whole  # noqa: F401 - fixtures
 
 from emubench import cluster, grid, runner, steps
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.steps import Outcome, Step
 
 pytest.importorskip("distributed", reason="the extra cluster is not installed")

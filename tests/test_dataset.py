@@ -14,9 +14,9 @@ from conftest import contents
 
 from emubench import dataset
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.integrate import simulate
-from emubench.random import stream
 from emubench.task import Amount, Size
 
 DETERMINISTIC = ["lorenz63", "lorenz96", "kuramoto_sivashinsky"]

@@ -11,8 +11,8 @@ import torch
 from steppers import MapStepper, Noisy, attractor, normal, true_stepper
 
 from emubench import diagnostics, systems
+from emubench.core.errors import EmubenchError
 from emubench.diagnostics import agreement_time, measure_climate, twin_growth
-from emubench.errors import EmubenchError
 from emubench.integrate import SimulationError, simulate
 
 # --- agreement of solvers -------------------------------------------------------------------------------------------

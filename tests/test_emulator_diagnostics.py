@@ -9,12 +9,13 @@ import pytest
 import torch
 from steppers import MapStepper, Noisy, normal, true_stepper
 
-from emubench import dataset, evaluate, jobs, lyapunov, schema, systems
+from emubench import dataset, evaluate, jobs, lyapunov, systems
 from emubench import emulator_diagnostics as diagnostics
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
 from emubench.diagnostics import leading_exponent
 from emubench.emulator_diagnostics import Subject, measure
-from emubench.errors import EmubenchError
+from emubench.files import schema
 from emubench.spectrum import Estimate, Spectrum
 
 LORENZ63 = tasks.get("lorenz63-noisy", "tiny")

@@ -10,7 +10,7 @@ import pytest
 from scored_runs import config, table, write_run
 
 from emubench import entries, jobs
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 
 def names(out: Path) -> set[str]:

@@ -12,8 +12,8 @@ import torch
 
 from emubench import dataset, evaluate, jobs, metrics, reference
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
 from emubench.emulator import check_forecast, checked_ensemble, checked_forecast
-from emubench.errors import EmubenchError
 from emubench.metrics import Row, Summary
 
 NAN = float("nan")

@@ -11,7 +11,7 @@ import pytest
 
 from emubench import dataset, expected, jobs
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.plotting import claims, style
 from emubench.plotting.overview import overview
 

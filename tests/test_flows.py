@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.dataset import Observations
 from emubench.emulator import checked_forecast
-from emubench.errors import EmubenchError
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
 from emubench.integrate import etdrk4_coefficients, etdrk4_step, simulate
 from emubench.networks import neighbourhoods
-from emubench.random import stream
 from emubench.shooting import polish_segments
 from emubench.training import Descent, Log, polish
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from emubench import dataset, jobs
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
+from emubench.core.random import torch_stream
 from emubench.emulator import Stepper, checked_forecast
-from emubench.errors import EmubenchError
-from emubench.random import torch_stream
 from emubench.training import Log
 
 module = jobs.baseline("fourier_operator")

@@ -8,8 +8,8 @@ import torch
 from steppers import MapStepper, Noisy, attractor, normal, true_stepper
 
 from emubench import gain, systems
+from emubench.core.errors import EmubenchError
 from emubench.emulator import Stepper
-from emubench.errors import EmubenchError
 
 LORENZ63 = systems.get("lorenz63")
 STD63 = torch.from_numpy(LORENZ63.std)

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from conftest import contents
 
-from emubench import dataset, fingerprint, generation, partial, store, systems, trajectories
+from emubench import dataset, fingerprint, generation, partial, systems, trajectories
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
+from emubench.files import store
 from emubench.integrate import SimulationError
-from emubench.random import stream
 
 TASK = tasks.get("lorenz63-partial", "tiny-40x120")
 CODE = "import sys; from emubench.cli import main; sys.argv[0] = 'emubench'; main()"

@@ -16,9 +16,10 @@ import pytest
 import torch
 from conftest import contents
 
-from emubench import dataset, executors, grid, jobs, runner, schema, shards, steps, store
+from emubench import dataset, executors, grid, jobs, runner, shards, steps
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import schema, store
 from emubench.jobs import Job
 from emubench.shards import Target
 from emubench.steps import Outcome, Step

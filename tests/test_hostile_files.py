@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from submissions import TASK, edit_json, entry, runs, sign_again  # noqa: F401
 
-from emubench import hdf5, jobs, schema
-from emubench.errors import EmubenchError
+from emubench import jobs
+from emubench.core.errors import EmubenchError
+from emubench.files import hdf5, schema
 from emubench.leaderboard import build
 from emubench.leaderboard.board import read
 from emubench.submission import entry as entries

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from emubench import systems
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.integrate import (
     EXPLICIT,
     etd1,
@@ -20,7 +21,6 @@ from emubench.integrate import (
     rollout,
     simulate,
 )
-from emubench.random import stream
 from emubench.systems.lorenz63 import Lorenz63
 
 ETD = {"etd1": etd1, "etdrk4": etdrk4}

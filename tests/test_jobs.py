@@ -12,10 +12,11 @@ import pytest
 import torch
 from conftest import contents
 
-from emubench import dataset, jobs, schema, systems
+from emubench import dataset, jobs, systems
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
 from emubench.emulator import Emulator, check_forecast, load_weights, n_parameters, save_weights, step_forecast
-from emubench.errors import EmubenchError
+from emubench.files import schema
 from emubench.jobs import Job
 from emubench.training import Log
 

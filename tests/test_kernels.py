@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import kernels, noise, registry, systems
-from emubench.errors import EmubenchError
+from emubench import kernels, noise, systems
+from emubench.core import registry
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.integrate import reference_rollout, rollout
-from emubench.random import stream
 from emubench.system import System
 
 CASES = {

@@ -13,8 +13,8 @@ from scipy.integrate import solve_ivp
 from wrong_systems import CentralKPZ
 
 from emubench import testing
+from emubench.core.random import stream
 from emubench.integrate import rollout, simulate
-from emubench.random import stream
 from emubench.systems.kpz import KPZ
 
 

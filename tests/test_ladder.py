@@ -8,11 +8,11 @@ import torch
 
 from emubench import jobs, ladder, speedup, systems
 from emubench import task as tasks
+from emubench.core.random import stream
+from emubench.files.timing import Quantiles, Rung, Scenario
 from emubench.integrate import simulate
 from emubench.ladder import Cases
-from emubench.random import stream
 from emubench.solvers import Setting, SettingSolver, TrueSolver, resample, settings
-from emubench.timing import Quantiles, Rung, Scenario
 
 SYSTEMS = ("lorenz63", "lorenz96", "kuramoto_sivashinsky", "kpz")
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from emubench import kernels
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.dataset import simulate_block
-from emubench.errors import EmubenchError
 from emubench.integrate import SimulationError, simulate
-from emubench.random import stream
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
 
 CLIMATE = KuramotoSivashinsky.reference_climate

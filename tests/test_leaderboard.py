@@ -29,7 +29,7 @@ from submissions import (  # noqa: F401
 )
 
 from emubench import jobs
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.leaderboard import build, charts, serve
 from emubench.leaderboard.board import read
 from emubench.submission import entry as entries

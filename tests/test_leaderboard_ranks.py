@@ -13,7 +13,7 @@ from submissions import STATED, TASK, open_season, publish, runs, verified, veri
 from test_leaderboard import Page
 
 from emubench import aggregates, jobs, ranking
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.leaderboard import build, ranks
 from emubench.leaderboard.board import read
 from emubench.leaderboard.tracks import NOBODY

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from emubench import dataset
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.loader import Window, Windows, to_xarray
 
 

@@ -11,8 +11,8 @@ import torch
 from steppers import MapStepper, Noisy, attractor, normal, true_stepper
 
 from emubench import systems
+from emubench.core.errors import EmubenchError
 from emubench.diagnostics import agreement_time, leading_exponent
-from emubench.errors import EmubenchError
 from emubench.integrate import EXPLICIT
 from emubench.lyapunov import (
     Estimate,

@@ -12,8 +12,8 @@ from torch import nn
 
 from emubench import dataset, jobs, systems
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
 from emubench.emulator import Stepper, checked_forecast
-from emubench.errors import EmubenchError
 from emubench.integrate import etdrk4_coefficients, three_eighths
 from emubench.networks import ProductMlp
 from emubench.training import Log

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from emubench import noise
+from emubench.core.random import stream
 from emubench.kernels import _normal
 from emubench.kernels._simd import LANES, aligned
-from emubench.random import stream
 
 N_PER_LANE = 625_000
 N_TOTAL = LANES * N_PER_LANE

@@ -10,9 +10,9 @@ from scipy import stats
 
 from emubench import systems
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.observation import Observation
-from emubench.random import stream
 
 NAN = float("nan")
 

@@ -10,8 +10,8 @@ import torch
 
 from emubench import dataset, jobs
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
 from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
-from emubench.errors import EmubenchError
 from emubench.training import Log
 
 module = jobs.baseline("ot_regularized")

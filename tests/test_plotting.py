@@ -17,10 +17,10 @@ import pytest
 
 from emubench import entries, jobs, plotting, ranking, reference
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files.timing import Rung
 from emubench.metrics._ensemble import LEADS
 from emubench.plotting import curves, examples, exponents, ladder, laws, style, throughput
-from emubench.timing import Rung
 
 VERSION = {"schema_version": 1, "emubench_version": "0.1.0"}
 

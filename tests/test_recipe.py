@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from conftest import contents
 
-from emubench import dataset, fingerprint, recipe, store, systems, trajectories
+from emubench import dataset, fingerprint, recipe, systems, trajectories
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import store
 from emubench.task import Amount
 
 SMALL = """

@@ -14,8 +14,9 @@ import pytest
 from recipes import blocks
 
 import emubench.baselines
-from emubench import jobs, registry, systems
-from emubench.errors import EmubenchError
+from emubench import jobs, systems
+from emubench.core import registry
+from emubench.core.errors import EmubenchError
 
 
 def test_names_are_the_public_files():
@@ -136,7 +137,7 @@ def test_a_system_is_added_by_adding_one_file(tmp_path: Path):
         assert systems.get("rossler", c=4.0).parameters()["c"] == 4.0
         try:
             systems.get("roessler")
-        except emubench.errors.EmubenchError as error:
+        except emubench.core.errors.EmubenchError as error:
             print(error)
     """
     run = run_in(tmp_path, program)

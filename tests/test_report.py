@@ -13,7 +13,7 @@ from rich.console import Console
 from scored_runs import everything, table, write_run
 
 from emubench import plotting, ranking, report
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 
 def printed(frame: pd.DataFrame) -> str:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from emubench import dataset, jobs
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.emulator import load_weights, save_weights
-from emubench.errors import EmubenchError
-from emubench.random import stream
 from emubench.training import Log
 
 reservoir = jobs.baseline("reservoir")

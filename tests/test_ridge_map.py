@@ -12,11 +12,11 @@ from torch import Tensor
 
 from emubench import dataset, jobs
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.emulator import load_weights, save_weights
-from emubench.errors import EmubenchError
 from emubench.growth import MAX_ROWS
 from emubench.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
-from emubench.random import stream
 from emubench.ridge_map import Window
 from emubench.training import Log
 

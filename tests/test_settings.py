@@ -7,7 +7,7 @@ import pytest
 
 from emubench import jobs
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 EMPTY_IS_NONE = {("polynomial", "reach"), ("weak_adversarial", "space")}
 """Settings whose empty tuple means something."""

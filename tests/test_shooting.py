@@ -6,8 +6,8 @@ import torch
 
 from emubench import shooting
 from emubench import task as tasks
+from emubench.core.random import stream
 from emubench.flows import FlowConfig, LearnedFlow
-from emubench.random import stream
 from emubench.shooting import LAG, SPIN_UP, by_flow, by_wiener, segments
 
 NOISE = 0.1

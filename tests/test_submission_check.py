@@ -20,8 +20,9 @@ from submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, si
 from test_forecast_files import Explosive
 
 from emubench import jobs, ranking
-from emubench.errors import EmubenchError
-from emubench.submission import check, new, safetensors_header
+from emubench.core.errors import EmubenchError
+from emubench.files import safetensors_header
+from emubench.submission import check, new
 from emubench.submission import entry as entries
 
 ROOT = Path(__file__).parents[1]

@@ -18,9 +18,10 @@ import torch
 from conftest import contents
 from submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
 
-from emubench import dataset, evaluate, jobs, schema
+from emubench import dataset, evaluate, jobs
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import schema
 from emubench.submission import child, judge, new, pipe
 from emubench.submission import entry as entries
 

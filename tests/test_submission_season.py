@@ -17,8 +17,8 @@ from submissions import STATED, TASK, entry, runs, verified, verified_row  # noq
 
 from emubench import dataset, jobs
 from emubench import task as tasks
-from emubench.errors import EmubenchError
-from emubench.random import SealedSeed, stream, torch_stream
+from emubench.core.errors import EmubenchError
+from emubench.core.random import SealedSeed, stream, torch_stream
 from emubench.submission import new, season, verify
 
 OTHER = "lorenz63-scarce"

@@ -10,7 +10,7 @@ import pytest
 
 from emubench import systems
 from emubench import task as tasks
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 ALL = [tasks.get(name, size) for name in tasks.names() for size in tasks.SIZES]
 

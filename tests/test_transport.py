@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from emubench.errors import EmubenchError
-from emubench.random import stream
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.transport import (
     MAX_RANGE,
     cloud_cost,

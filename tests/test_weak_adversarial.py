@@ -22,11 +22,11 @@ from emubench.adversary import (
     residuals,
 )
 from emubench.climate_filter import ClimateFilter
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
 from emubench.denoise import lag_covariances, smoothed
 from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
-from emubench.errors import EmubenchError
 from emubench.integrate import simulate
-from emubench.random import stream
 from emubench.training import Log
 
 module = jobs.baseline("weak_adversarial")

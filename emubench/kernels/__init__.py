@@ -15,8 +15,8 @@ from types import ModuleType
 
 import numpy as np
 
-from emubench import registry
-from emubench.errors import EmubenchError
+from emubench.core import registry
+from emubench.core.errors import EmubenchError
 from emubench.system import System
 
 Rollout = Callable[[System, np.ndarray, int, list[np.random.Generator]], np.ndarray]

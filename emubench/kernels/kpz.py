@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from emubench.errors import unknown
+from emubench.core.errors import unknown
 from emubench.kernels._blocks import rollout_blocks
 from emubench.kernels._normal import lane_seeds, normals
 from emubench.kernels._simd import aligned, jit, load, store

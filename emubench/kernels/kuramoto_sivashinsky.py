@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from emubench.errors import unknown
+from emubench.core.errors import unknown
 from emubench.integrate import etdrk4_coefficients
 from emubench.kernels._blocks import precision, rollout_blocks
 from emubench.kernels._fft import forward, inverse, merge, positions, split, square, twiddles

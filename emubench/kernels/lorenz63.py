@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from emubench.errors import unknown
+from emubench.core.errors import unknown
 from emubench.kernels._blocks import rollout_blocks
 from emubench.kernels._simd import jit, load, store
 from emubench.system import System

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from emubench.errors import unknown
+from emubench.core.errors import unknown
 from emubench.kernels._blocks import precision, rollout_blocks
 from emubench.kernels._simd import aligned, jit, load, store
 from emubench.system import System

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from emubench import entries as compared
-from emubench import jobs, ranking, schema
-from emubench.errors import EmubenchError
+from emubench import jobs, ranking
+from emubench.core.errors import EmubenchError
+from emubench.files import schema
 from emubench.leaderboard import ranks
 from emubench.submission import check, season, verify
 from emubench.submission.entry import ENTRY_FILE, FORECASTS, Entry

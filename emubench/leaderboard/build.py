@@ -17,8 +17,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from emubench import __version__, report, store, systems
-from emubench.errors import clean
+from emubench import __version__, report, systems
+from emubench.core.errors import clean
+from emubench.files import store
 from emubench.leaderboard import ranks
 from emubench.leaderboard.board import Board, read
 from emubench.leaderboard.entry_page import entry_context

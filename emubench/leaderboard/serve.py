@@ -6,7 +6,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:

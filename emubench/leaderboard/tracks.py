@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from emubench import ranking, report
-from emubench.errors import clean
+from emubench.core.errors import clean
 from emubench.leaderboard import charts
 from emubench.leaderboard.board import Board, Shown
 from emubench.leaderboard.ranks import most_common

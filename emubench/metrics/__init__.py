@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import registry
+from emubench.core import registry
 from emubench.metrics._features import (
     POOL_FEATURES,
     Map,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.random import stream
+from emubench.core.random import stream
 from emubench.task import Task
 
 N_PROJECTIONS = 32

@@ -15,10 +15,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from emubench import ranking, store
+from emubench import ranking
 from emubench import task as tasks
+from emubench.core.errors import EmubenchError
 from emubench.entries import Run
-from emubench.errors import EmubenchError
+from emubench.files import store
 from emubench.plotting.curves import error_plot, survival_plot
 from emubench.plotting.examples import forecast_plot
 from emubench.plotting.exponents import exponent_plot

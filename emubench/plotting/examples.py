@@ -12,10 +12,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emubench import schema
+from emubench.core.errors import EmubenchError
 from emubench.entries import Run
-from emubench.errors import EmubenchError
 from emubench.figures import CLAMP, Figures
+from emubench.files import schema
 from emubench.plotting.style import REFERENCES, TRUTH, Style, by_entry, lead_time_unit, title
 from emubench.task import Task
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from emubench.entries import Run, gain, headline
+from emubench.files.timing import RANKED, Bench, Rung
 from emubench.plotting.style import Style, by_entry, title
 from emubench.speedup import RANKED_SKILL, label
 from emubench.task import Task
-from emubench.timing import RANKED, Bench, Rung
 
 SOLVER = "0.35"
 MARKERS = {"sample": ".", "small": "1", "filter": "+"}

@@ -17,13 +17,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from emubench import hdf5, registry, schema
-from emubench.errors import EmubenchError, unknown
-from emubench.schema import Model, Name
+from emubench.core import registry
+from emubench.core.errors import EmubenchError, unknown
+from emubench.files import hdf5, safetensors_header, schema
+from emubench.files.schema import Model, Name
+from emubench.files.timing import Speedup
 from emubench.submission import entry as entries
-from emubench.submission import safetensors_header
 from emubench.submission.entry import ENTRY_FILE, FORECASTS, Entry, Setting
-from emubench.timing import Speedup
 
 MAX_BYTES = {
     "card.json": 2**20,

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from emubench import jobs
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files.safetensors_header import TensorInfo, read_header
 from emubench.submission import pipe
-from emubench.submission.safetensors_header import TensorInfo, read_header
 
 HOUR = 3600.0
 MAX_CASES = 4096

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emubench.errors import EmubenchError, one_line
+from emubench.core.errors import EmubenchError, one_line
 from emubench.options import DATA, Data, Json, SizeOption, print_json, progress
 from emubench.submission.entry import ENTRIES
 

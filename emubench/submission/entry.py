@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from emubench import schema
-from emubench.errors import EmubenchError
-from emubench.schema import Model, Name
+from emubench.core.errors import EmubenchError
+from emubench.files import schema
+from emubench.files.schema import Model, Name
 
 ENTRIES = Path("leaderboard/entries")
 ENTRY_FILE = "entry.toml"

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 import emubench
-from emubench import evaluate, jobs, schema
-from emubench.errors import EmubenchError
+from emubench import evaluate, jobs
+from emubench.core.errors import EmubenchError
+from emubench.files import schema
 from emubench.submission import check, pipe
 from emubench.submission.entry import FORECASTS, Entry
 from emubench.task import Task

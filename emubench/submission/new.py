@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from emubench import schema, store, timing
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
+from emubench.files import schema, store, timing
 from emubench.submission import check
 from emubench.submission import entry as entries
 from emubench.submission.check import FILL_IN

@@ -10,10 +10,10 @@ from typing import Any
 
 from emubench import bench as benches
 from emubench import task as tasks
-from emubench.schema import ScoreRow
+from emubench.files.schema import ScoreRow
+from emubench.files.timing import RANKED, Bench
 from emubench.submission import check, judge
 from emubench.submission.entry import FORECASTS
-from emubench.timing import RANKED, Bench
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def rescore(
     """Check the entry, then judge every task and seed of it; a failure of one leaves the others to be judged.
 
     With ``bench_seconds`` the first seed of every task is timed for so long per scenario, beside a ladder of solvers.
-    Raises :class:`~emubench.errors.EmubenchError` for an entry that does not pass the check, and for missing data.
+    Raises :class:`~emubench.core.errors.EmubenchError` for an entry that does not pass the check, and for missing data.
     """
     entry = check.require(folder)
     judge.check_method(folder, entry)

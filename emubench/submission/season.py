@@ -20,12 +20,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from emubench import __version__, schema, store
+from emubench import __version__
 from emubench import task as tasks
-from emubench.errors import EmubenchError, unknown
+from emubench.core.errors import EmubenchError, unknown
+from emubench.core.random import SealedSeed
+from emubench.files import schema, store
+from emubench.files.schema import Model, Name
 from emubench.fingerprint import draws
-from emubench.random import SealedSeed
-from emubench.schema import Model, Name
 from emubench.submission.entry import Digest
 
 VARIABLE = "EMUBENCH_SEASON_SECRET"

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from emubench import __version__, dataset, hardware, jobs, ranking, reference, schema, store
+from emubench import __version__, dataset, jobs, ranking, reference
 from emubench import entries as compared
 from emubench import task as tasks
-from emubench.errors import EmubenchError, unknown
-from emubench.schema import Model, Name
+from emubench.core import hardware
+from emubench.core.errors import EmubenchError, unknown
+from emubench.files import schema, store
+from emubench.files.schema import Model, Name
 from emubench.submission import check, judge, season
 from emubench.submission.entry import Digest, Entry
 from emubench.task import Task

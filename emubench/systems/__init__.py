@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from emubench import registry
-from emubench.errors import unknown
+from emubench.core import registry
+from emubench.core.errors import unknown
 from emubench.system import System
 
 

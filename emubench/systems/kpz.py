@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 from emubench.integrate import euler, ornstein_uhlenbeck, rk4
 from emubench.system import Climate, Fact, Step, System
 

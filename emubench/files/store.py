@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 DIGEST, OWN_DIGEST, HEADER_DIGEST = "sha256", "attributes_sha256", "header_sha256"
 """Names of the hashes of an array, of an array's attributes and of a file's."""

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 DEFLATE, SHUFFLE, CHECKSUM = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
 ALLOWED_FILTERS = {DEFLATE, SHUFFLE, CHECKSUM}

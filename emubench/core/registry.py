@@ -7,7 +7,7 @@ import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
-from emubench.errors import EmubenchError, unknown
+from emubench.core.errors import EmubenchError, unknown
 
 
 def names(package: str) -> list[str]:
@@ -18,8 +18,8 @@ def names(package: str) -> list[str]:
 def load(package: str, name: str, kind: str) -> ModuleType:
     """The module ``package.name``, or that of a plug-in.
 
-    A plug-in is a module that an installed distribution offers in the entry-point group ``package``. One that has the
-    name of a file, or whose import fails, raises an :class:`EmubenchError`; an unknown name one that lists the nearest.
+    A plug-in is a module that an installed distribution offers in the entry-point group ``emubench.<last part of
+    package>``, such as ``emubench.systems``, wherever the package stands. One that has the name of a file, or whose import fails, raises an :class:`EmubenchError`; an unknown name one that lists the nearest.
     """
     files, plugins = _files(package), _plugins(package)
     if name in plugins:
@@ -42,4 +42,5 @@ def _files(package: str) -> list[str]:
 
 
 def _plugins(package: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=package)}
+    group = f"emubench.{package.rpartition('.')[2]}"
+    return {point.name: point for point in entry_points(group=group)}

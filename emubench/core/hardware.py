@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from emubench.errors import EmubenchError
-from emubench.timing import Hardware
+from emubench.core.errors import EmubenchError
+from emubench.files.timing import Hardware
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 

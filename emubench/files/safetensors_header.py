@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 MAX_HEADER = 2**20
 MAX_TENSORS = 10_000

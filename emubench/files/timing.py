@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from emubench import schema, store
-from emubench.schema import Model, Name
+from emubench.files import schema, store
+from emubench.files.schema import Model, Name
 
 MAX_BYTES = 2**20
 RANKED = "offline_end_to_end"

@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from emubench.errors import EmubenchError
-from emubench.store import DIGEST, HEADER_DIGEST, OWN_DIGEST, ArrayHash, Sink, atomic, attributes_hash
+from emubench.core.errors import EmubenchError
+from emubench.files.store import DIGEST, HEADER_DIGEST, OWN_DIGEST, ArrayHash, Sink, atomic, attributes_hash
 
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."
 """How netCDF-4 names a scale without values, before its length."""

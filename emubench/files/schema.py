@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from emubench.errors import EmubenchError
+from emubench.core.errors import EmubenchError
 
 SCHEMA_VERSION = 1
 MAX_TEXT_BYTES = 2**20

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, random streams, the registry, worker processes, the device at hand."""
