@@ -35,9 +35,9 @@ from emubench.adaptive import by_torchdiffeq
 from emubench.core.errors import EmubenchError, unknown
 from emubench.dataset import Observations
 from emubench.discrete_adjoint import exponential_segments, segments, supports
+from emubench.dynamics.simulate import etdrk4_coefficients, etdrk4_step, three_eighths
 from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step
 from emubench.innovation import fit_innovation
-from emubench.integrate import etdrk4_coefficients, etdrk4_step, three_eighths
 from emubench.networks import ProductMlp, RingField
 from emubench.settings import check_least, check_positive
 from emubench.shooting import longest_segment, polish_segments

@@ -23,9 +23,9 @@ from emubench.assimilation import Filter, assimilate
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.dataset import Observations
-from emubench.integrate import simulate
+from emubench.dynamics.simulate import simulate
+from emubench.dynamics.solvers import Solver, TrueSolver
 from emubench.settings import check_least, check_localisation
-from emubench.solvers import Solver, TrueSolver
 from emubench.task import Task
 from emubench.training import Log
 from emubench.trajectories import FLAT_BLANK

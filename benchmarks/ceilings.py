@@ -6,8 +6,8 @@ import numpy as np
 
 from emubench import ceilings
 from emubench.core.hardware import usable_cores
-from emubench.kernels._normal import lane_seeds, normals
-from emubench.kernels._simd import LANES, aligned, strict_jit
+from emubench.dynamics.kernels._normal import lane_seeds, normals
+from emubench.dynamics.kernels._simd import LANES, aligned, strict_jit
 
 
 @strict_jit(cache=False)

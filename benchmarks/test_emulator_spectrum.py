@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from emubench import lyapunov, systems
+from emubench import systems
 from emubench.core.random import stream
+from emubench.dynamics import lyapunov
 
 LIMIT = 180.0
 SYSTEM = systems.get("lorenz96")

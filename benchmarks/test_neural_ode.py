@@ -18,8 +18,8 @@ import torch
 
 from emubench import jobs
 from emubench import task as tasks
-from emubench.kernels import _product_mlp
-from emubench.kernels._simd import SINGLES, aligned
+from emubench.dynamics.kernels import _product_mlp
+from emubench.dynamics.kernels._simd import SINGLES, aligned
 from emubench.training import Descent, Log
 
 ROUNDS, STEPS = 40, 10

@@ -14,8 +14,9 @@ import time
 import numpy as np
 import pytest
 
-from emubench import kernels, systems
+from emubench import systems
 from emubench.core.random import stream
+from emubench.dynamics import kernels
 
 SAMPLES = {"lorenz63": 400, "lorenz96": 200, "kuramoto_sivashinsky": 40}
 

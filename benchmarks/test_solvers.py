@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 from summary import CORES, Results
 
-from emubench import kernels, systems
+from emubench import systems
 from emubench.core.random import stream
-from emubench.kernels import kpz
-from emubench.system import System
+from emubench.dynamics import kernels
+from emubench.dynamics.kernels import kpz
+from emubench.dynamics.system import System
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

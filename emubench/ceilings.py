@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from emubench.core.hardware import synchronise
-from emubench.kernels._simd import jit, lanes, load, store
+from emubench.dynamics.kernels._simd import jit, lanes, load, store
 
 FMAS = 1_000_000
 COPY = 2**26

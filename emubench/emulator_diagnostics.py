@@ -20,17 +20,18 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from emubench import dataset, evaluate, gain, lyapunov, metrics
+from emubench import dataset, evaluate, gain, metrics
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
-from emubench.diagnostics import twin_growth
+from emubench.dynamics import lyapunov
+from emubench.dynamics.climate import twin_growth
+from emubench.dynamics.simulate import simulate
+from emubench.dynamics.spectrum import Estimate, Spectrum
+from emubench.dynamics.system import System
 from emubench.emulator import checked_ensemble, checked_forecast
 from emubench.files import hdf5
 from emubench.files.schema import Diagnostic, ScoreRow, finite_or_none
-from emubench.integrate import simulate
 from emubench.metrics import Summary, Truth
-from emubench.spectrum import Estimate, Spectrum
-from emubench.system import System
 from emubench.task import Task
 
 MAX_EXPONENTS = 64

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from emubench import trajectories
 from emubench.core.random import torch_stream
+from emubench.dynamics.system import System
 from emubench.metrics import Pool, Truth, stability
-from emubench.system import System
 from emubench.task import Task
 
 SEED = 1000

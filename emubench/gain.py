@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.lyapunov import Map, autonomous, on_attractor, push_by_twins, push_forward
-from emubench.system import System
+from emubench.dynamics.lyapunov import Map, autonomous, on_attractor, push_by_twins, push_forward
+from emubench.dynamics.system import System
 
 AT_ONCE = 2**16
 """Numbers of a batch of Jacobians that are held at a time."""

@@ -18,10 +18,10 @@ import torch
 
 from emubench import dataset, evaluate, jobs, limits
 from emubench.core.random import torch_stream
+from emubench.dynamics.solvers import Setting, SettingSolver, settings
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import worst_case
 from emubench.files.timing import Limit, Rung, Scenario
-from emubench.solvers import Setting, SettingSolver, settings
 from emubench.task import Task
 from emubench.throughput import EndToEnd, Subject, best_batch, scenario_of, timed
 from emubench.timed_equals_scored import headline_cases

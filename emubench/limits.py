@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from emubench import ceilings
+from emubench.dynamics.system import System
 from emubench.files.timing import Limit
-from emubench.system import System
 
 USED = 0.1
 """Share of a ceiling under which it can't be what binds."""

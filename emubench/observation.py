@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from emubench.core.errors import EmubenchError
-from emubench.system import System
+from emubench.dynamics.system import System
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from pydantic import Field, model_validator
 from emubench import systems
 from emubench import task as tasks
 from emubench.core.errors import EmubenchError
+from emubench.dynamics.system import Climate, System
 from emubench.files import schema
 from emubench.files.schema import Model, Name
 from emubench.observation import Observation
-from emubench.system import Climate, System
 from emubench.task import Amount, Task
 
 MAX_SITES = 2**20
@@ -157,7 +157,7 @@ def _system(table: SystemTable) -> System:
     except (ValueError, ArithmeticError) as error:
         raise EmubenchError(f"system: {table.name} can't be made of these values: {error}") from None
     if system.climate is None:
-        from emubench import diagnostics
+        from emubench.dynamics import climate as diagnostics
 
         system = dataclasses.replace(system, climate=diagnostics.measure_climate(system))
     return system

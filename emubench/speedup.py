@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from emubench import reference
+from emubench.dynamics.solvers import Setting
 from emubench.entries import gain
 from emubench.files.timing import Quantiles, Rung, Scenario, Speedup
-from emubench.solvers import Setting
 from emubench.task import Task
 
 TOLERANCE = 0.1

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from emubench import systems
 from emubench.core.errors import EmubenchError, unknown
+from emubench.dynamics.system import System
 from emubench.observation import Observation
-from emubench.system import System
 
 TRACKS = ("clean", "noisy", "partial", "scarce")
 RANKED_TRACKS = ("noisy", "partial", "scarce")

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench import kernels
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.integrate import simulate
-from emubench.system import Step, System
+from emubench.dynamics import kernels
+from emubench.dynamics.simulate import simulate
+from emubench.dynamics.system import Step, System
 
 STOCHASTIC_SETTLING = 32
 """Samples that a stochastic system, started from an exact draw, gets to forget it: else no wrong term would show."""
@@ -57,7 +57,7 @@ def measure_facts(
 
 
 def check_system(system: System, *, n_trajectories: int = 256, n_samples: int = 256, seed: int = 0) -> None:
-    """The contract of a :class:`~emubench.system.System`: raise AssertionError where ``system`` breaks it.
+    """The contract of a :class:`~emubench.dynamics.system.System`: raise AssertionError where ``system`` breaks it.
 
     Its declarations, draws, solver steps, symmetries and simulations are checked, and its facts are measured on
     ``n_trajectories`` × ``n_samples`` samples. The facts' tolerances hold from the default size on.

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from emubench.core.random import stream
-from emubench.integrate import SimulationError, simulate
-from emubench.system import System
+from emubench.dynamics.simulate import SimulationError, simulate
+from emubench.dynamics.system import System
 
 LANES = 16
 """Trajectories that are simulated together, always: a block that needs fewer is padded, so that bytes stay the same."""
@@ -35,7 +35,7 @@ def stretches(
     """Trajectories from ``16 block`` on, 16 per block, from sample 0 on, ``"16n t *S"`` at a time, ``length`` in all.
 
     Number i depends on (seed, system, split, i) alone. On another ``device`` the reference integrators do the work,
-    from the same draws: see :func:`emubench.integrate.simulate`.
+    from the same draws: see :func:`emubench.dynamics.simulate.simulate`.
     """
     rows = range(LANES * block, LANES * (block + n_blocks))
     rngs = [stream(seed, system.name, split, i) for i in rows]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core.random import stream
-from emubench.integrate import simulate
+from emubench.dynamics.simulate import simulate
 from emubench.task import WIDTH_LEADS, Task
 from emubench.trajectories import FLAT_BLANK
 

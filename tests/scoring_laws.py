@@ -21,11 +21,12 @@ import numpy as np
 import torch
 import typer
 
-from emubench import __version__, dataset, evaluate, floors, jobs, kernels, systems
+from emubench import __version__, dataset, evaluate, floors, jobs, systems
 from emubench import task as tasks
 from emubench.core.random import stream, torch_stream
+from emubench.dynamics import kernels
+from emubench.dynamics.simulate import reference_rollout, simulate
 from emubench.files.store import write_text
-from emubench.integrate import reference_rollout, simulate
 from emubench.metrics import Summary, Truth, crps, stability, valid_prediction_time
 from emubench.task import Task
 from emubench.training import Log

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from emubench.core.random import stream
+from emubench.dynamics.simulate import simulate
+from emubench.dynamics.system import System
 from emubench.emulator import step_forecast
-from emubench.integrate import simulate
-from emubench.system import System
 
 
 class MapStepper:

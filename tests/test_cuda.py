@@ -9,15 +9,15 @@ import sys
 import pytest
 import torch
 
-from emubench.graphs import replayed
+from emubench.dynamics.graphs import replayed
 
 SCRIPT = """
 import numpy as np
 import torch
 from emubench import systems
-from emubench.integrate import reference_rollout
-from emubench.kernels import _cuda
-from emubench.solvers import Setting, SettingSolver
+from emubench.dynamics.simulate import reference_rollout
+from emubench.dynamics.kernels import _cuda
+from emubench.dynamics.solvers import Setting, SettingSolver
 
 for name, parameters in (("lorenz63", {}), ("lorenz96", {"n_sites": 7}), ("lorenz96", {})):
     system = systems.get(name, solver_step=0.025, **parameters)

@@ -16,7 +16,7 @@ from emubench import dataset
 from emubench import task as tasks
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.integrate import simulate
+from emubench.dynamics.simulate import simulate
 from emubench.task import Amount, Size
 
 DETERMINISTIC = ["lorenz63", "lorenz96", "kuramoto_sivashinsky"]

@@ -10,10 +10,11 @@ import pytest
 import torch
 from steppers import MapStepper, Noisy, attractor, normal, true_stepper
 
-from emubench import diagnostics, systems
+from emubench import systems
 from emubench.core.errors import EmubenchError
-from emubench.diagnostics import agreement_time, measure_climate, twin_growth
-from emubench.integrate import SimulationError, simulate
+from emubench.dynamics import climate as diagnostics
+from emubench.dynamics.climate import agreement_time, measure_climate, twin_growth
+from emubench.dynamics.simulate import SimulationError, simulate
 
 # --- agreement of solvers -------------------------------------------------------------------------------------------
 

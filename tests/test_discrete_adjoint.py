@@ -11,7 +11,7 @@ from torch import nn
 from emubench import jobs
 from emubench import task as tasks
 from emubench.discrete_adjoint import COLUMNS, segments, supports
-from emubench.integrate import three_eighths
+from emubench.dynamics.simulate import three_eighths
 from emubench.networks import ProductMlp, RingField
 
 neural_ode = jobs.baseline("neural_ode")

@@ -9,14 +9,15 @@ import pytest
 import torch
 from steppers import MapStepper, Noisy, normal, true_stepper
 
-from emubench import dataset, evaluate, jobs, lyapunov, systems
+from emubench import dataset, evaluate, jobs, systems
 from emubench import emulator_diagnostics as diagnostics
 from emubench import task as tasks
 from emubench.core.errors import EmubenchError
-from emubench.diagnostics import leading_exponent
+from emubench.dynamics import lyapunov
+from emubench.dynamics.climate import leading_exponent
+from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.emulator_diagnostics import Subject, measure
 from emubench.files import schema
-from emubench.spectrum import Estimate, Spectrum
 
 LORENZ63 = tasks.get("lorenz63-noisy", "tiny")
 

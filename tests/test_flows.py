@@ -14,9 +14,9 @@ from emubench import task as tasks
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.dataset import Observations
+from emubench.dynamics.simulate import etdrk4_coefficients, etdrk4_step, simulate
 from emubench.emulator import checked_forecast
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
-from emubench.integrate import etdrk4_coefficients, etdrk4_step, simulate
 from emubench.networks import neighbourhoods
 from emubench.shooting import polish_segments
 from emubench.training import Descent, Log, polish

@@ -19,8 +19,8 @@ from emubench import dataset, fingerprint, generation, partial, systems, traject
 from emubench import task as tasks
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
+from emubench.dynamics.simulate import SimulationError
 from emubench.files import store
-from emubench.integrate import SimulationError
 
 TASK = tasks.get("lorenz63-partial", "tiny-40x120")
 CODE = "import sys; from emubench.cli import main; sys.argv[0] = 'emubench'; main()"

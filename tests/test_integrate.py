@@ -12,7 +12,7 @@ import torch
 from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.integrate import (
+from emubench.dynamics.simulate import (
     EXPLICIT,
     etd1,
     etdrk4,

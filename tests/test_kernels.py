@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import kernels, noise, systems
+from emubench import systems
 from emubench.core import registry
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.integrate import reference_rollout, rollout
-from emubench.system import System
+from emubench.dynamics import kernels, noise
+from emubench.dynamics.simulate import reference_rollout, rollout
+from emubench.dynamics.system import System
 
 CASES = {
     "lorenz63": [{}, {"sigma": 16.0, "rho": 45.92, "beta": 4.0, "solver_step": 0.005}],
@@ -48,7 +49,7 @@ def generators(trajectories: list[int]) -> list[np.random.Generator]:
 
 
 def test_every_kernel_is_tested():
-    assert set(CASES) == set(registry.names("emubench.kernels"))
+    assert set(CASES) == set(registry.names("emubench.dynamics.kernels"))
 
 
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS)
@@ -128,7 +129,7 @@ def test_chunks_are_one_long_run(name, parameters):
 
 
 def test_long_runs_are_cut_into_chunks_unnoticed(monkeypatch):
-    from emubench.kernels import _blocks
+    from emubench.dynamics.kernels import _blocks
 
     system = systems.get("lorenz63")
     fast, state = kernels.find(system), start(system, 17)
@@ -166,8 +167,8 @@ def test_the_mean_of_kuramoto_sivashinsky_is_dropped_and_high_modes_decay_alone(
 
 
 def test_euler_maruyama_of_kpz_is_the_systems_own():
-    from emubench.integrate import rollout
-    from emubench.kernels import kpz
+    from emubench.dynamics.kernels import kpz
+    from emubench.dynamics.simulate import rollout
 
     system = systems.get("kpz", n_sites=65, solver_step=0.01, sample_interval=0.1, nu=0.7, dx=0.9)
     state, who = start(system, 3), [0, 1, 2]
@@ -200,7 +201,7 @@ def test_threads_need_a_kernel():
 def test_the_cheaper_schemes_are_those_of_torch(name):
     system = systems.get(name)
     system = dataclasses.replace(system, solver_step=system.sample_interval / 8)
-    module = registry.load("emubench.kernels", name, "kernel")
+    module = registry.load("emubench.dynamics.kernels", name, "kernel")
     state = start(system, 11)
     assert system.schemes == module.SCHEMES
     found = {}
@@ -218,7 +219,7 @@ def test_the_cheaper_schemes_are_those_of_torch(name):
 def test_machine_code_that_cannot_be_kept_is_used_all_the_same(monkeypatch):
     from numba.core.caching import IndexDataCacheFile
 
-    from emubench.kernels._simd import jit
+    from emubench.dynamics.kernels._simd import jit
 
     tried = []
 

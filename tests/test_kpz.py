@@ -14,7 +14,7 @@ from wrong_systems import CentralKPZ
 
 from emubench import testing
 from emubench.core.random import stream
-from emubench.integrate import rollout, simulate
+from emubench.dynamics.simulate import rollout, simulate
 from emubench.systems.kpz import KPZ
 
 

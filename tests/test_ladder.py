@@ -9,10 +9,10 @@ import torch
 from emubench import jobs, ladder, speedup, systems
 from emubench import task as tasks
 from emubench.core.random import stream
+from emubench.dynamics.simulate import simulate
+from emubench.dynamics.solvers import Setting, SettingSolver, TrueSolver, resample, settings
 from emubench.files.timing import Quantiles, Rung, Scenario
-from emubench.integrate import simulate
 from emubench.ladder import Cases
-from emubench.solvers import Setting, SettingSolver, TrueSolver, resample, settings
 
 SYSTEMS = ("lorenz63", "lorenz96", "kuramoto_sivashinsky", "kpz")
 

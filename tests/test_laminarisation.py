@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import kernels
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.dataset import simulate_block
-from emubench.integrate import SimulationError, simulate
+from emubench.dynamics import kernels
+from emubench.dynamics.simulate import SimulationError, simulate
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
 
 CLIMATE = KuramotoSivashinsky.reference_climate

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from emubench import ceilings, limits, systems
-from emubench.integrate import EXPLICIT
-from emubench.kernels._simd import lanes
+from emubench.dynamics.kernels._simd import lanes
+from emubench.dynamics.simulate import EXPLICIT
 
 
 def test_products_count_by_their_formula_and_views_not_at_all():

@@ -12,9 +12,8 @@ from steppers import MapStepper, Noisy, attractor, normal, true_stepper
 
 from emubench import systems
 from emubench.core.errors import EmubenchError
-from emubench.diagnostics import agreement_time, leading_exponent
-from emubench.integrate import EXPLICIT
-from emubench.lyapunov import (
+from emubench.dynamics.climate import agreement_time, leading_exponent
+from emubench.dynamics.lyapunov import (
     Estimate,
     Spectrum,
     emulator_spectrum,
@@ -23,7 +22,8 @@ from emubench.lyapunov import (
     on_attractor,
     twin_spectrum,
 )
-from emubench.system import Climate, System
+from emubench.dynamics.simulate import EXPLICIT
+from emubench.dynamics.system import Climate, System
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
 
 

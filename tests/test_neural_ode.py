@@ -13,8 +13,8 @@ from torch import nn
 from emubench import dataset, jobs, systems
 from emubench import task as tasks
 from emubench.core.errors import EmubenchError
+from emubench.dynamics.simulate import etdrk4_coefficients, three_eighths
 from emubench.emulator import Stepper, checked_forecast
-from emubench.integrate import etdrk4_coefficients, three_eighths
 from emubench.networks import ProductMlp
 from emubench.training import Log
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from emubench import noise
 from emubench.core.random import stream
-from emubench.kernels import _normal
-from emubench.kernels._simd import LANES, aligned
+from emubench.dynamics import noise
+from emubench.dynamics.kernels import _normal
+from emubench.dynamics.kernels._simd import LANES, aligned
 
 N_PER_LANE = 625_000
 N_TOTAL = LANES * N_PER_LANE

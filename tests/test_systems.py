@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.integrate import SimulationError, simulate
+from emubench.dynamics.simulate import SimulationError, simulate
 from emubench.systems.kpz import KPZ
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
 from emubench.systems.lorenz63 import Lorenz63

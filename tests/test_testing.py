@@ -22,8 +22,8 @@ from wrong_systems import (
 )
 
 from emubench import systems, testing
-from emubench.integrate import euler
-from emubench.system import Climate, Fact
+from emubench.dynamics.simulate import euler
+from emubench.dynamics.system import Climate, Fact
 from emubench.systems.kpz import KPZ
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
 from emubench.systems.lorenz63 import Lorenz63

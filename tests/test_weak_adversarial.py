@@ -25,8 +25,8 @@ from emubench.climate_filter import ClimateFilter
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.denoise import lag_covariances, smoothed
+from emubench.dynamics.simulate import simulate
 from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
-from emubench.integrate import simulate
 from emubench.training import Log
 
 module = jobs.baseline("weak_adversarial")

@@ -9,7 +9,7 @@ import torch
 from emubench import dataset, jobs, systems
 from emubench import task as tasks
 from emubench.dataset import Observations
-from emubench.integrate import simulate
+from emubench.dynamics.simulate import simulate
 from emubench.networks import gaussian_fill, interpolate_ring
 from emubench.training import Log
 from emubench.weak_form import (

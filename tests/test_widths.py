@@ -13,7 +13,7 @@ import torch
 from emubench import evaluate, jobs, metrics, reference, systems, widths
 from emubench import task as tasks
 from emubench.core.random import stream
-from emubench.integrate import simulate
+from emubench.dynamics.simulate import simulate
 from emubench.metrics import Truth, growth, saturation
 from emubench.systems.kpz import KPZ
 

@@ -80,7 +80,7 @@ class Rung(Model):
     sites: Count
     dtype: Name
     start: Name
-    """``sample``, ``small`` or ``filter``: see :class:`emubench.solvers.Setting`."""
+    """``sample``, ``small`` or ``filter``: see :class:`emubench.dynamics.solvers.Setting`."""
     path: Name
     """``kernel`` or ``torch``."""
     accuracy: Number

@@ -6,7 +6,7 @@ from typing import Any
 
 from emubench.core import registry
 from emubench.core.errors import unknown
-from emubench.system import System
+from emubench.dynamics.system import System
 
 
 def names() -> list[str]:

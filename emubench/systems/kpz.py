@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.integrate import euler, ornstein_uhlenbeck, rk4
-from emubench.system import Climate, Fact, Step, System
+from emubench.dynamics.simulate import euler, ornstein_uhlenbeck, rk4
+from emubench.dynamics.system import Climate, Fact, Step, System
 
 MAX_SLOPE = 50.0
 """A larger slope, in units of the stationary standard deviation or of 1 if that is less, is a numerical instability."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.integrate import etd1, etdrk4
-from emubench.system import Climate, Fact, Step, System
+from emubench.dynamics.simulate import etd1, etdrk4
+from emubench.dynamics.system import Climate, Fact, Step, System
 
 OWN = "emubench, float64 simulation"
 LAMINAR_WINDOW = 100.0
@@ -151,7 +151,7 @@ class KuramotoSivashinsky(System):
         """Energy balance (exact), one-point statistics, exponents in the zero-mean subspace at L = 22.
 
         The standard deviation is that of 3 × 256 trajectories of 2000 samples; its standard error is 0.0003. Exponents
-        are those of :func:`emubench.lyapunov.twin_spectrum` over 128 × 5000 time units after 1000, with the solver's
+        are those of :func:`emubench.dynamics.lyapunov.twin_spectrum` over 128 × 5000 time units after 1000, with the solver's
         own step; their standard errors are 0.0002 to 0.0004. Cvitanović et al. give 0.048, 0, 0, −0.003, −0.189,
         −0.256, −0.290, −0.310 and −1.963. The second and third vanish: shifts in time and in space.
         """

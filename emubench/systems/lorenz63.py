@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench.integrate import EXPLICIT
-from emubench.system import Climate, Fact, Step, System
+from emubench.dynamics.simulate import EXPLICIT
+from emubench.dynamics.system import Climate, Fact, Step, System
 
 OWN = "emubench, float64 simulation"
 

@@ -1,7 +1,7 @@
 """Fast CPU paths, one file per system, equal to the reference integrators up to rounding.
 
 ``emubench/kernels/<system>.py`` defines ``rollout(system, state, n_samples, rngs) -> samples`` with the signature
-and the draws of :func:`emubench.integrate.reference_rollout`, and ``supports(system) -> bool``. Float32
+and the draws of :func:`emubench.dynamics.simulate.reference_rollout`, and ``supports(system) -> bool``. Float32
 states are advanced in single precision by the kernels of deterministic systems.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from emubench.core import registry
 from emubench.core.errors import EmubenchError
-from emubench.system import System
+from emubench.dynamics.system import System
 
 Rollout = Callable[[System, np.ndarray, int, list[np.random.Generator]], np.ndarray]
 

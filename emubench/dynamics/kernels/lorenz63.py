@@ -7,9 +7,9 @@ from __future__ import annotations
 import numpy as np
 
 from emubench.core.errors import unknown
-from emubench.kernels._blocks import rollout_blocks
-from emubench.kernels._simd import jit, load, store
-from emubench.system import System
+from emubench.dynamics.kernels._blocks import rollout_blocks
+from emubench.dynamics.kernels._simd import jit, load, store
+from emubench.dynamics.system import System
 
 SCHEMES = ("rk4", "heun", "euler")
 
@@ -22,7 +22,7 @@ def supports(system: System) -> bool:
 def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "rk4"
 ) -> np.ndarray:
-    """See :func:`emubench.integrate.reference_rollout`; the cheaper schemes are for the solver ladder."""
+    """See :func:`emubench.dynamics.simulate.reference_rollout`; the cheaper schemes are for the solver ladder."""
     if scheme not in SCHEMES:
         raise unknown("scheme of the lorenz63 kernel", scheme, SCHEMES)
     p, n_steps = system.parameters(), system.steps_per_sample

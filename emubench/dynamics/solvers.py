@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from emubench import kernels, noise
 from emubench.core import registry
-from emubench.graphs import replayed
-from emubench.integrate import simulate
-from emubench.system import System
+from emubench.dynamics import kernels, noise
+from emubench.dynamics.graphs import replayed
+from emubench.dynamics.simulate import simulate
+from emubench.dynamics.system import System
 from emubench.task import Task
 
 
@@ -164,7 +164,7 @@ def resample(states: np.ndarray, n: int) -> np.ndarray:
 
 
 def _cuda() -> ModuleType:
-    return importlib.import_module("emubench.kernels._cuda")  # numba looks for a driver when it is imported
+    return importlib.import_module("emubench.dynamics.kernels._cuda")  # numba looks for a driver when it is imported
 
 
 def _schemes(system: System) -> tuple[str, ...]:

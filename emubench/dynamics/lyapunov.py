@@ -21,10 +21,10 @@ from torch.func import jvp, vmap
 
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream, torch_stream
+from emubench.dynamics.simulate import simulate
+from emubench.dynamics.spectrum import Estimate, Spectrum, kaplan_yorke_dimension
+from emubench.dynamics.system import System
 from emubench.emulator import Stepper
-from emubench.integrate import simulate
-from emubench.spectrum import Estimate, Spectrum, kaplan_yorke_dimension
-from emubench.system import System
 
 __all__ = [
     "Estimate",

@@ -24,7 +24,7 @@ class Fact:
     """A figure that a right implementation reproduces.
 
     ``measure(system, samples)`` gets samples ``"B T *S"`` on the attractor and returns the figure; ``None`` means
-    that :mod:`emubench.diagnostics` measures it. ``tolerance`` is absolute: about four standard errors of the figure
+    that :mod:`emubench.dynamics.climate` measures it. ``tolerance`` is absolute: about four standard errors of the figure
     on the 256 × 256 samples of :func:`emubench.testing.measure_facts`.
     """
 
@@ -153,7 +153,7 @@ class System(ABC):
         if self.climate is None:
             raise EmubenchError(
                 f"{self.name}: no climate is stored for the parameters {self.parameters()}; "
-                "measure it with emubench.diagnostics.measure_climate and pass it as climate="
+                "measure it with emubench.dynamics.climate.measure_climate and pass it as climate="
             )
         return self.climate
 

@@ -14,7 +14,7 @@ import numba
 import numba.cuda
 import numpy as np
 
-from emubench.system import System
+from emubench.dynamics.system import System
 
 cuda: Any = numba.cuda
 """Untyped: inside kernels its names mean other things than numba's own annotations say."""
@@ -29,7 +29,7 @@ def supports(system: System) -> bool:
 
 
 def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
-    """See :func:`emubench.integrate.reference_rollout`; in the precision of ``state``, float64 or float32."""
+    """See :func:`emubench.dynamics.simulate.reference_rollout`; in the precision of ``state``, float64 or float32."""
     p, n_steps, dtype = system.parameters(), system.steps_per_sample, state.dtype.type
     n_batch = len(state)
     begun = cuda.to_device(np.ascontiguousarray(state))

@@ -9,11 +9,11 @@ import functools
 import numpy as np
 
 from emubench.core.errors import unknown
-from emubench.integrate import etdrk4_coefficients
-from emubench.kernels._blocks import precision, rollout_blocks
-from emubench.kernels._fft import forward, inverse, merge, positions, split, square, twiddles
-from emubench.kernels._simd import aligned, jit, load, store
-from emubench.system import System
+from emubench.dynamics.kernels._blocks import precision, rollout_blocks
+from emubench.dynamics.kernels._fft import forward, inverse, merge, positions, split, square, twiddles
+from emubench.dynamics.kernels._simd import aligned, jit, load, store
+from emubench.dynamics.simulate import etdrk4_coefficients
+from emubench.dynamics.system import System
 
 SCHEMES = ("etdrk4", "etd1")
 
@@ -29,7 +29,7 @@ def coefficients(system: System) -> np.ndarray:
     """Per mode 0 … N/2: e^{hL}, e^{hL/2} and, times the factor of −(u²)_x/2, q, f1, 2 f2, f3.
 
     Coefficients here are rfft(u)/N. The product's modes come out N times too large, as no transform is normalised,
-    and twice, by :func:`emubench.kernels._fft.split`: its factor is −ik/(4N), the −i left to the kernel.
+    and twice, by :func:`emubench.dynamics.kernels._fft.split`: its factor is −ik/(4N), the −i left to the kernel.
     """
     n = system.shape[0]
     k = 2 * np.pi / float(system.parameters()["length"]) * np.arange(n // 2 + 1)
@@ -51,7 +51,7 @@ def coefficients_etd1(system: System) -> np.ndarray:
 def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "etdrk4"
 ) -> np.ndarray:
-    """See :func:`emubench.integrate.reference_rollout`; the cheaper scheme is for the solver ladder."""
+    """See :func:`emubench.dynamics.simulate.reference_rollout`; the cheaper scheme is for the solver ladder."""
     if scheme not in SCHEMES:
         raise unknown("scheme of the kuramoto_sivashinsky kernel", scheme, SCHEMES)
     (n,), n_steps, m = system.shape, system.steps_per_sample, system.shape[0] // 2

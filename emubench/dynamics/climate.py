@@ -1,6 +1,6 @@
 """What one measures of a system or an emulator before believing it: exponents, agreement, growth of errors, climate.
 
-The Lyapunov spectra live in :mod:`emubench.lyapunov` and can be had from here.
+The Lyapunov spectra live in :mod:`emubench.dynamics.lyapunov` and can be had from here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from torch import Tensor
 
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream, torch_stream
-from emubench.emulator import Emulator, checked_forecast
-from emubench.integrate import simulate
-from emubench.lyapunov import (
+from emubench.dynamics.lyapunov import (
     Estimate,
     Spectrum,
     emulator_spectrum,
@@ -27,8 +25,10 @@ from emubench.lyapunov import (
     on_attractor,
     tangent_spectrum,
 )
+from emubench.dynamics.simulate import simulate
+from emubench.dynamics.system import Climate, System
+from emubench.emulator import Emulator, checked_forecast
 from emubench.metrics.valid_prediction_time import THRESHOLD, crossing
-from emubench.system import Climate, System
 
 __all__ = [
     "Estimate",

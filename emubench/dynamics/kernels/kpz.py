@@ -12,10 +12,10 @@ import math
 import numpy as np
 
 from emubench.core.errors import unknown
-from emubench.kernels._blocks import rollout_blocks
-from emubench.kernels._normal import lane_seeds, normals
-from emubench.kernels._simd import aligned, jit, load, store
-from emubench.system import System
+from emubench.dynamics.kernels._blocks import rollout_blocks
+from emubench.dynamics.kernels._normal import lane_seeds, normals
+from emubench.dynamics.kernels._simd import aligned, jit, load, store
+from emubench.dynamics.system import System
 
 NEGLIGIBLE = 1e-16
 """Stencils end where their weights, which decay, fall below this fraction of the largest: the rounding of a double."""
@@ -47,7 +47,7 @@ def stencils(system: System) -> np.ndarray:
 def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "strang"
 ) -> np.ndarray:
-    """See :func:`emubench.integrate.reference_rollout`; ``scheme`` may also be ``euler_maruyama``, for comparisons."""
+    """See :func:`emubench.dynamics.simulate.reference_rollout`; ``scheme`` may also be ``euler_maruyama``, for comparisons."""
     p, (n,), n_steps, weights = system.parameters(), system.shape, system.steps_per_sample, stencils(system)
     first = max(MARGIN, len(weights) + 1)
     work = [aligned(n + 2 * first) for _ in range(3)]

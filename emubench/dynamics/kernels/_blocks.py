@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from emubench.kernels._simd import aligned, lanes
+from emubench.dynamics.kernels._simd import aligned, lanes
 
 Advance = Callable[[np.ndarray, np.ndarray, range], None]
 """``(state, samples, trajectories)``: fill ``samples``, leave the last one in ``state``; both flat, lanes innermost."""

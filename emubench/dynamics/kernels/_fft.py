@@ -12,7 +12,7 @@ import functools
 
 import numpy as np
 
-from emubench.kernels._simd import jit, load, store
+from emubench.dynamics.kernels._simd import jit, load, store
 
 
 @functools.lru_cache(maxsize=8)

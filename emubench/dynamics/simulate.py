@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import noise
 from emubench.core.errors import EmubenchError
-from emubench.system import Step, System
+from emubench.dynamics import noise
+from emubench.dynamics.system import Step, System
 
 
 class SimulationError(EmubenchError):
@@ -186,7 +186,7 @@ def reference_rollout(
 ) -> np.ndarray:
     """The truth by the reference solver: states ``"B *S"`` to the next ``n_samples`` samples ``"B T *S"``, float64.
 
-    Trajectory b takes its noise from ``rngs[b]`` alone, by way of :mod:`emubench.noise`.
+    Trajectory b takes its noise from ``rngs[b]`` alone, by way of :mod:`emubench.dynamics.noise`.
     """
     step, k = system.solver(device=device), system.steps_per_sample
     current, samples = torch.as_tensor(state, dtype=torch.float64, device=device), []
@@ -217,7 +217,7 @@ def simulate(
 
     Raises :class:`SimulationError` with trajectory, time and likely cause where the solution can't be trusted.
     """
-    from emubench import kernels  # a fast path imports numba, which not every caller needs
+    from emubench.dynamics import kernels  # a fast path imports numba, which not every caller needs
 
     if system.stochastic and (rngs is None or len(rngs) != len(state)):
         raise ValueError("a stochastic system needs one generator per trajectory")

@@ -1,12 +1,12 @@
-"""The normal numbers of :mod:`emubench.noise`, bit by bit, one trajectory per lane."""
+"""The normal numbers of :mod:`emubench.dynamics.noise`, bit by bit, one trajectory per lane."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from emubench import noise
-from emubench.kernels._simd import LANES, as_doubles, as_words, load, sqrt, store, strict_jit
-from emubench.noise import COSINE, HALF_PI, HALF_ROOT, LOG, LOG_2, ONE, SINE, TWO_52
+from emubench.dynamics import noise
+from emubench.dynamics.kernels._simd import LANES, as_doubles, as_words, load, sqrt, store, strict_jit
+from emubench.dynamics.noise import COSINE, HALF_PI, HALF_ROOT, LOG, LOG_2, ONE, SINE, TWO_52
 
 
 def lane_seeds(rngs: list[np.random.Generator], n_steps: int) -> np.ndarray:
@@ -49,7 +49,7 @@ def _next(s0, s1, s2, s3):
 
 @strict_jit
 def box_muller(first, second):
-    """See :func:`emubench.noise.box_muller`."""
+    """See :func:`emubench.dynamics.noise.box_muller`."""
     radius = sqrt(-2.0 * _log(2.0 - _unit(first)))
     x = HALF_PI * (_unit(second) - 1.5)
     w = x * x
