@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.networks import interpolate_ring
 from emubench.settings import check_positive
-from emubench.task import Task
 from emubench.training import Log
 
 knowledge = "none"

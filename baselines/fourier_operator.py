@@ -26,12 +26,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.flows import FlowConfig, LearnedFlow, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import GrowthField
 from emubench.settings import check_least
-from emubench.task import Task
 from emubench.training import Descent, Log
 
 knowledge = "structure"

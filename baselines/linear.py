@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from emubench.dataset import Observations, windows
+from emubench.data.dataset import Observations, windows
+from emubench.data.tasks import Task
 from emubench.ring_moments import pair_covariances, regress, smoothing, stabilised, window_gram
 from emubench.settings import check_least
-from emubench.task import Task
 from emubench.training import Log, best_of, fill_gaps, masked_mse
 
 knowledge = "structure"

@@ -33,7 +33,8 @@ from torch import Tensor, nn
 
 from emubench.adaptive import by_torchdiffeq
 from emubench.core.errors import EmubenchError, unknown
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.discrete_adjoint import exponential_segments, segments, supports
 from emubench.dynamics.simulate import etdrk4_coefficients, etdrk4_step, three_eighths
 from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step
@@ -41,7 +42,6 @@ from emubench.innovation import fit_innovation
 from emubench.networks import ProductMlp, RingField
 from emubench.settings import check_least, check_positive
 from emubench.shooting import longest_segment, polish_segments
-from emubench.task import Task
 from emubench.training import Descent, Log, masked_mse
 
 knowledge = "structure"

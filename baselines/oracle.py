@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from emubench.assimilation import Filter, assimilate
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
+from emubench.data.trajectories import FLAT_BLANK
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.solvers import Solver, TrueSolver
 from emubench.settings import check_least, check_localisation
-from emubench.task import Task
 from emubench.training import Log
-from emubench.trajectories import FLAT_BLANK
 
 knowledge = "equation"
 

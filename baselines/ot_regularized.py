@@ -30,12 +30,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring
 from emubench.settings import check_least, check_positive
-from emubench.task import Task
 from emubench.training import Descent, Log
 from emubench.transport import cloud_divergence, densities, heat_kernel, ring_divergence
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from emubench.dataset import Observations
-from emubench.task import Task
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.training import Log, last_observed, ring_fill
 
 knowledge = "none"

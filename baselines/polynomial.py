@@ -30,11 +30,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.growth import USED, GrowthMap, LocalProducts
 from emubench.ridge_map import Features, MapConfig, RidgeMap
 from emubench.settings import check_least, check_only
-from emubench.task import Task
 from emubench.training import Log
 from emubench.weak_form import unbiased_powers
 

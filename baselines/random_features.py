@@ -26,12 +26,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.growth import BOUND, USED, GrowthMap, RingFeatures
 from emubench.networks import neighbourhoods
 from emubench.ridge_map import Features, MapConfig, RidgeMap
 from emubench.settings import check_only, check_positive
-from emubench.task import Task
 from emubench.training import Log
 
 knowledge = "structure"

@@ -30,7 +30,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
 from emubench.growth import BOUND
 from emubench.least_squares import local_cubic, solve_factor, triangular_factor
@@ -38,7 +39,6 @@ from emubench.networks import coloured, gaussian_fill, interpolate_ring
 from emubench.nudging import missed_spectrum, nudged
 from emubench.ridge_map import Window, take_scales
 from emubench.settings import check_least, check_positive
-from emubench.task import Task
 from emubench.training import Best, Log
 from emubench.validation import forecast_error
 

@@ -30,12 +30,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import LipschitzField
 from emubench.settings import check_least, check_unused
-from emubench.task import Task
 from emubench.training import Descent, Log
 
 knowledge = "structure"

@@ -35,14 +35,14 @@ from torch import Tensor
 from emubench.adversary import DIFFERENCE, Adversary, Family, Game, bump_family, fit_linear, fixed_loss, residuals
 from emubench.climate_filter import SPIN_UP
 from emubench.core.errors import EmubenchError, unknown
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.estimates import Estimates, by_model, by_wiener
 from emubench.field_flow import FieldConfig, FieldFlow
 from emubench.flows import jittered, one_step_loss, rollout_loss
 from emubench.innovation import fit_innovation
 from emubench.networks import interpolate_ring, neighbourhoods
 from emubench.settings import check_least, check_positive, check_unused
-from emubench.task import Task
 from emubench.training import Best, Descent, Log, fill_gaps
 from emubench.validation import forecast_error
 

@@ -31,12 +31,12 @@ from torch import Tensor, nn
 
 from emubench.climate_filter import ClimateFilter
 from emubench.core.errors import EmubenchError
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.growth import USED, GrowthMap, LocalProducts
 from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
 from emubench.refinement import gauss_newton
 from emubench.settings import check_least, check_localisation, check_only, check_positive
-from emubench.task import Task
 from emubench.term_library import TermLibrary
 from emubench.training import Best, Log, best_of
 from emubench.validation import forecast_error

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from emubench import dataset, jobs
+from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
+from emubench.data import dataset
 from emubench.emulator import Stepper
 
 ROUGHNESS, CASES, STEPS = (1.0, 2.0, 4.0), 128, 256

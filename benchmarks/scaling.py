@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from emubench import jobs
-from emubench import task as tasks
+from emubench.data import tasks
 
 # Measured CPU seconds, one core, standard size: sums over the shards of a file, its merging, and metrics of one run.
 TRUTH = {"lorenz63": 1.0, "lorenz96": 0.5, "kuramoto_sivashinsky": 3.6, "kpz": 3.4}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from emubench import jobs
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.files import timing
 from emubench.files.timing import RANKED, Bench, Speedup
 

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from emubench import dataset, generation
-from emubench import task as tasks
-from emubench.trajectories import LANES, simulate_block
+from emubench.data import dataset, generation, tasks
+from emubench.data.trajectories import LANES, simulate_block
 
 
 def seconds(function: Callable[[], object]) -> float:

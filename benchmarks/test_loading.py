@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import dataset
-from emubench import task as tasks
-from emubench.loader import Windows
+from emubench.data import dataset, tasks
+from emubench.data.loader import Windows
 
 CONTEXT, TARGET, BATCH, N = 16, 8, 64, 4096
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from emubench import evaluate, metrics
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.metrics import Pool, Truth, crps
 
 LORENZ96, KPZ = tasks.get("lorenz96-noisy"), tasks.get("kpz-noisy")

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from emubench import jobs
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.dynamics.kernels import _product_mlp
 from emubench.dynamics.kernels._simd import SINGLES, aligned
 from emubench.training import Descent, Log

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from emubench import jobs, modes
-from emubench import task as tasks
 from emubench.core.hardware import check_device, synchronise
+from emubench.data import tasks
 from emubench.emulator import roll_out
 from emubench.modes import Mode
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from emubench import jobs
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.flows import rollout_loss
 from emubench.training import Descent, Log
 

@@ -16,9 +16,9 @@ import torch
 import typer
 
 from emubench import expected, jobs
-from emubench import task as tasks
 from emubench.core import hardware
 from emubench.core.errors import EmubenchError
+from emubench.data import tasks
 from emubench.entries import read_runs
 from emubench.files import store
 from emubench.pairs import Estimate, Missing, Runs, crps_gained, score

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench import __version__, dataset, evaluate, jobs, ladder, limits, modes, reference, speedup, throughput
+from emubench import __version__, evaluate, jobs, ladder, limits, modes, speedup, throughput
 from emubench.core.errors import EmubenchError
 from emubench.core.hardware import check_device, record
 from emubench.core.random import torch_stream
+from emubench.data import dataset, reference
+from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import Run, headline, read_run
 from emubench.files import timing
@@ -24,7 +26,6 @@ from emubench.files.timing import RANKED, Bench, Rung
 from emubench.metrics import Row, Summary
 from emubench.modes import Mode
 from emubench.submission.judge import JudgedEmulator, Limits
-from emubench.task import Task
 from emubench.throughput import Sample, Subject
 from emubench.timed_equals_scored import check_caching, check_samples, check_scores, headline_cases
 

@@ -67,8 +67,7 @@ def generate(
 
     Example: emubench generate lorenz96-noisy --trajectories 20000 --length 1024 --workers 2
     """
-    from emubench import dataset
-    from emubench import task as tasks
+    from emubench.data import dataset, tasks
 
     sized = tasks.size_with(size, trajectories, length)
     if sized != size and any(n.endswith(".toml") for n in names):
@@ -95,11 +94,11 @@ def verify(
 
     Example: emubench verify data/tiny/lorenz96-noisy.h5
     """
-    from emubench import fingerprint
+    from emubench.data import fingerprints
 
     verdicts = {}
     for path in files:
-        verdicts[str(path)] = fingerprint.judge(path)
+        verdicts[str(path)] = fingerprints.judge(path)
         if not json:
             print(f"{path}: {verdicts[str(path)]}")
     if json:
@@ -118,8 +117,7 @@ def contexts(
 
     Example: emubench contexts lorenz96-noisy --size tiny --file contexts.h5
     """
-    from emubench import dataset
-    from emubench import task as tasks
+    from emubench.data import dataset, tasks
 
     path = file or Path(f"{name}.contexts.h5")
     dataset.write_context_file(tasks.resolve(name, size, data), data, path)
@@ -146,12 +144,12 @@ def train(
 
     Example: emubench train resnet_ode lorenz96-noisy --size tiny --set steps=500
     """
-    from emubench import jobs, recipe
-    from emubench import task as tasks
+    from emubench import jobs
+    from emubench.data import recipes, tasks
 
     task = tasks.resolve(name, size, data)
     overrides = dict(map(_setting, settings or []))
-    job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipe.to_json(task))
+    job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipes.to_json(task))
     with show_progress(f"{baseline} {name}") as progress:
         folder = jobs.train(job, data, out, progress, tensorboard)
     if json:
@@ -188,7 +186,7 @@ def score(
     Example: emubench score runs/resnet_ode --data data --diagnostics
     """
     from emubench import evaluate, jobs
-    from emubench import task as tasks
+    from emubench.data import tasks
 
     if (forecast is None) == (not runs):
         raise EmubenchError("give either RUN folders, or --forecast FILE with --task TASK")

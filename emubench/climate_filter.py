@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.assimilation import Advance, assimilate, ring_localisation
+from emubench.data.trajectories import FLAT_BLANK
 from emubench.training import last_observed
-from emubench.trajectories import FLAT_BLANK
 
 SPIN_UP = 32
 """Samples after which a filter has forgotten its first states."""

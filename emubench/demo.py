@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from emubench import dataset, jobs, report, systems
-from emubench import task as tasks
+from emubench import jobs, report, systems
 from emubench.core.workers import worker_pool
+from emubench.data import dataset, tasks
 
 TRACKS = ("noisy",)
 BASELINES = ("persistence", "linear", "resnet_ode", "oracle")

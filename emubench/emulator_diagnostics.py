@@ -20,9 +20,11 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from emubench import dataset, evaluate, gain, metrics
+from emubench import evaluate, gain, metrics
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
+from emubench.data import dataset
+from emubench.data.tasks import Task
 from emubench.dynamics import lyapunov
 from emubench.dynamics.climate import twin_growth
 from emubench.dynamics.simulate import simulate
@@ -32,7 +34,6 @@ from emubench.emulator import checked_ensemble, checked_forecast
 from emubench.files import hdf5
 from emubench.files.schema import Diagnostic, ScoreRow, finite_or_none
 from emubench.metrics import Summary, Truth
-from emubench.task import Task
 
 MAX_EXPONENTS = 64
 MAX_REPLICAS, MAX_DURATION = 8, 100.0

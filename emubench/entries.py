@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from emubench import jobs, metrics
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError
+from emubench.data import tasks
+from emubench.data.tasks import Task
 from emubench.files import schema, timing
 from emubench.files.timing import RANKED, Speedup, Timing
-from emubench.task import Task
 
 MAX_LABEL = 48
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.climate_filter import SPIN_UP, ClimateFilter
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
 from emubench.denoise import smoothed
 from emubench.field_flow import FieldFlow
 from emubench.networks import neighbourhoods

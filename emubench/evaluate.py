@@ -13,14 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import __version__, dataset, metrics, reference, widths
+from emubench import __version__, metrics
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
+from emubench.data import dataset, reference, widths
+from emubench.data.tasks import Task
 from emubench.emulator import Emulator, check_forecast, checked_ensemble
 from emubench.figures import Collector
 from emubench.files import hdf5, schema, store
 from emubench.metrics import Pool, Row, Summary, Truth
-from emubench.task import Task
 
 N_RESAMPLES = 1000
 INTERVAL = (0.025, 0.975)

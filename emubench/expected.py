@@ -22,8 +22,8 @@ import typer
 
 import emubench.baselines
 from emubench import jobs, ranking
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError
+from emubench.data import tasks
 from emubench.entries import read_runs
 from emubench.files import schema, store
 

@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.climate_filter import ClimateFilter
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.dynamics.simulate import etdrk4, rk4
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, signal_band
 from emubench.networks import QuadraticMlp, RingQuadratic
 from emubench.settings import check_positive
-from emubench.task import Task
 
 
 @dataclass(frozen=True)

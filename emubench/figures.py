@@ -15,12 +15,12 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from emubench.data.tasks import Task
+from emubench.data.trajectories import FLAT_BLANK
 from emubench.metrics import Pool, Truth, _ensemble, deviation, rank_histogram
 from emubench.metrics._spectra import spatial_power, temporal_power
 from emubench.metrics.stability import lost_cases
 from emubench.systems.kpz import KPZ
-from emubench.task import Task
-from emubench.trajectories import FLAT_BLANK
 
 CLAMP = 1e9
 """Where what is not finite, or beyond, is kept: JSON knows numbers alone."""

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import trajectories
 from emubench.core.random import torch_stream
+from emubench.data import trajectories
+from emubench.data.tasks import Task
 from emubench.dynamics.system import System
 from emubench.metrics import Pool, Truth, stability
-from emubench.task import Task
 
 SEED = 1000
 N_INDEPENDENT, N_SAMPLES, QUANTILE = 512, 10000, 0.99
@@ -30,7 +30,7 @@ N_INDEPENDENT, N_SAMPLES, QUANTILE = 512, 10000, 0.99
 def shortened(task: Task, n_cases: int, horizon: float) -> Task:
     """The task with another climate split: ``n_cases`` cases of ``horizon`` units of lead time.
 
-    >>> from emubench import task as tasks
+    >>> from emubench.data import tasks
     >>> shortened(tasks.get("lorenz96-noisy"), 16, 50.0).climate_steps
     592
     """

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from emubench.assimilation import Filter, filtered_start
 from emubench.core.errors import EmubenchError
-from emubench.dataset import Observations, windows
+from emubench.data.dataset import Observations, windows
+from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
 from emubench.networks import GatedMlp, GrowthField, RingField, WindowEncoder, pair_spectrum
 from emubench.settings import check_least, check_localisation, check_positive
-from emubench.task import Task
 from emubench.training import Log, masked_mse, polish
 
 POLISHED = 4096

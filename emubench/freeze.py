@@ -16,13 +16,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from emubench import evaluate, floors, perfect_model, reference, widths
-from emubench import task as tasks
+from emubench import evaluate, floors, perfect_model
 from emubench.core.errors import EmubenchError
+from emubench.data import reference, tasks, widths
+from emubench.data.tasks import SIZES, Task
 from emubench.files import schema, store
 from emubench.metrics import Pool, Truth
 from emubench.metrics._ensemble import LEADS
-from emubench.task import SIZES, Task
 
 app = typer.Typer(help=__doc__)
 N_GROWTH = 8192

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from emubench import dataset, jobs, steps
-from emubench import recipe as recipes
-from emubench import task as tasks
+from emubench import jobs, steps
 from emubench.core.errors import EmubenchError, unknown
+from emubench.data import dataset, recipes, tasks
 from emubench.files import schema
 from emubench.files.schema import Name
 from emubench.jobs import Job

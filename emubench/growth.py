@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.climate_filter import ClimateFilter
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
 from emubench.networks import coloured, correlate_ring, interpolate_ring, neighbourhoods, pair_spectrum
-from emubench.task import Task
 
 BOUND = 2.0
 """Slopes in σ at which features saturate: outside, the linear part rules, which damps what is steep."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.dataset import Observations
+from emubench.data.dataset import Observations
 from emubench.flows import LearnedFlow
 from emubench.networks import pair_spectrum
 

@@ -22,15 +22,14 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from emubench import __version__, dataset, evaluate, logs
-from emubench import recipe as recipes
-from emubench import task as tasks
+from emubench import __version__, evaluate, logs
 from emubench.checkpoint import Checkpoints
 from emubench.core import registry
 from emubench.core.errors import EmubenchError, unknown
+from emubench.data import dataset, recipes, tasks
+from emubench.data.tasks import Task
 from emubench.emulator import load_weights, n_parameters, save_weights
 from emubench.files import schema, store
-from emubench.task import Task
 
 Progress = Callable[[int, int], None]
 
@@ -61,7 +60,7 @@ class Job:
     threads: int = 1
     overrides: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
-    """Of a custom task, as JSON (see :mod:`emubench.recipe`)."""
+    """Of a custom task, as JSON (see :mod:`emubench.data.recipes`)."""
 
     def config(self) -> Any:
         """The baseline's ``Config`` for this task with ``overrides`` applied; unknown keys and types are refused."""

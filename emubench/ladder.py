@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emubench import dataset, evaluate, jobs, limits
+from emubench import evaluate, jobs, limits
 from emubench.core.random import torch_stream
+from emubench.data import dataset
+from emubench.data.tasks import Task
 from emubench.dynamics.solvers import Setting, SettingSolver, settings
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import worst_case
 from emubench.files.timing import Limit, Rung, Scenario
-from emubench.task import Task
 from emubench.throughput import EndToEnd, Subject, best_batch, scenario_of, timed
 from emubench.timed_equals_scored import headline_cases
 

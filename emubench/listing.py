@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from emubench import jobs, systems
-from emubench import task as tasks
 from emubench.core.errors import unknown
+from emubench.data import tasks
 from emubench.files.schema import ScoreRow
 
 

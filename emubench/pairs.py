@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
-from emubench import dataset, evaluate, jobs, metrics, ranking, reference
+from emubench import evaluate, jobs, metrics, ranking
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
+from emubench.data import dataset, reference
 from emubench.emulator import checked_ensemble
 from emubench.entries import Run, gain
 from emubench.ranking import Cell

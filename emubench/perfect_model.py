@@ -21,13 +21,13 @@ import torch
 import typer
 from torch import Tensor
 
-from emubench import evaluate, jobs, reference, trajectories
-from emubench import task as tasks
+from emubench import evaluate, jobs
 from emubench.core.random import stream, torch_stream
+from emubench.data import reference, tasks, trajectories
+from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.files import store
 from emubench.metrics import Truth, crps, valid_prediction_time
-from emubench.task import Task
 
 app = typer.Typer(help=__doc__)
 TUNE_SEED, MEASURE_SEED, N_CONTEXTS = 99, 4096, 4096

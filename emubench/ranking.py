@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from emubench import evaluate, reference, systems
-from emubench import task as tasks
+from emubench import evaluate, systems
 from emubench.aggregates import MISSING, Z_SHOWN, geometric_mean, mean_over_tasks, rank_intervals, unpaired_ranks
 from emubench.core.random import stream
+from emubench.data import reference, tasks
+from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS, Task
 from emubench.entries import Run, gain, headline
-from emubench.task import CUSTOM, RANKED_TRACKS, TRACKS, Task
 
 N_RESAMPLES = 10_000
 DIFFERENCE = (0.005, 0.995)

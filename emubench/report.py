@@ -18,9 +18,9 @@ from rich.text import Text
 
 from emubench import diagnostics_report, jobs, listing, ranking
 from emubench.core.errors import EmubenchError
+from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
 from emubench.entries import read_runs
 from emubench.files import store
-from emubench.task import CUSTOM, RANKED_TRACKS, TRACKS
 
 WIDTH = 120
 UNKNOWN = "–"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from emubench.core.errors import EmubenchError
-from emubench.task import Task
+from emubench.data.tasks import Task
 
 
 def check_positive(settings: object, *names: str) -> None:

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.climate_filter import SPIN_UP, ClimateFilter
-from emubench.dataset import Observations, windows
+from emubench.data.dataset import Observations, windows
+from emubench.data.tasks import Task
 from emubench.denoise import smoothed
 from emubench.flows import LARGEST, POLISHED, LearnedFlow
-from emubench.task import Task
 from emubench.training import Log, masked_mse, polish
 
 LONGEST = 0.3

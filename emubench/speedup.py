@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from emubench import reference
+from emubench.data import reference
+from emubench.data.tasks import Task
 from emubench.dynamics.solvers import Setting
 from emubench.entries import gain
 from emubench.files.timing import Quantiles, Rung, Scenario, Speedup
-from emubench.task import Task
 
 TOLERANCE = 0.1
 """Lyapunov times by which a setting may fall short of the emulator."""

@@ -23,14 +23,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from emubench import __version__, dataset, jobs, shards
-from emubench import recipe as recipes
-from emubench import task as tasks
+from emubench import __version__, jobs
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, recipes, shards, tasks
+from emubench.data.shards import Target
+from emubench.data.tasks import Task
 from emubench.files import schema, store
 from emubench.jobs import Job
-from emubench.shards import Target
-from emubench.task import Task
 
 BEAT = 10.0
 """Seconds between two signs of life of a step."""

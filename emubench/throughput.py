@@ -20,9 +20,9 @@ from torch import Tensor
 from emubench import evaluate
 from emubench.core.hardware import peak_memory, synchronise
 from emubench.core.random import stream, torch_stream
+from emubench.data.tasks import Task
 from emubench.emulator import Emulator, Stepper, checked_ensemble, roll_out
 from emubench.files.timing import Quantiles, Scenario
-from emubench.task import Task
 
 REPETITIONS = 20
 SHORTEST = 0.5

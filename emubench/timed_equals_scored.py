@@ -19,11 +19,11 @@ from torch import Tensor
 
 from emubench import evaluate, metrics
 from emubench.core.errors import EmubenchError
+from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import gain, headline
 from emubench.files.timing import Scenario
 from emubench.metrics import Truth, crps, valid_prediction_time
-from emubench.task import Task
 from emubench.throughput import CACHED, Sample, Subject
 
 HALF = 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from emubench.dataset import Observations, windows
+from emubench.data.dataset import Observations, windows
 from emubench.emulator import Emulator
 
 LARGEST = 4.0

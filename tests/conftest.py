@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from emubench import cli, dataset, innovation, reference
-from emubench import task as tasks
+from emubench import cli, innovation
+from emubench.data import dataset, reference, tasks
 
 torch.set_num_threads(1)  # the tensors here are small: more threads only wait for each other
 

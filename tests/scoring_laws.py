@@ -21,14 +21,14 @@ import numpy as np
 import torch
 import typer
 
-from emubench import __version__, dataset, evaluate, floors, jobs, systems
-from emubench import task as tasks
+from emubench import __version__, evaluate, floors, jobs, systems
 from emubench.core.random import stream, torch_stream
+from emubench.data import dataset, tasks
+from emubench.data.tasks import Task
 from emubench.dynamics import kernels
 from emubench.dynamics.simulate import reference_rollout, simulate
 from emubench.files.store import write_text
 from emubench.metrics import Summary, Truth, crps, stability, valid_prediction_time
-from emubench.task import Task
 from emubench.training import Log
 
 STATIONARY_SEED, PERFECT_SEED, WRONG_SEED = 7000, 8000, 9000

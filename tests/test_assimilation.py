@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import dataset, evaluate, jobs
-from emubench import task as tasks
+from emubench import evaluate, jobs
 from emubench.assimilation import (
     Filter,
     assimilate,
@@ -19,6 +18,7 @@ from emubench.assimilation import (
     ring_localisation,
     transform_update,
 )
+from emubench.data import dataset, tasks
 from tests.steppers import MapStepper, true_stepper
 
 NAN = float("nan")

@@ -13,8 +13,7 @@ import pytest
 import xarray
 from conftest import contents
 
-from emubench import dataset
-from emubench import task as tasks
+from emubench.data import dataset, tasks
 
 NOISY = ("--size", "tiny", "--data")
 

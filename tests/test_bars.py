@@ -13,7 +13,7 @@ from scipy import stats
 from scored_runs import normal, write_run
 
 from emubench import bars, jobs, pairs
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.entries import read_runs
 
 SOUND = {

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from emubench import bench, entries, jobs, modes, throughput
-from emubench import task as tasks
 from emubench.bench import Options, Session
 from emubench.core.errors import EmubenchError
+from emubench.data import tasks
 from emubench.files import timing
 from emubench.modes import Mode
 

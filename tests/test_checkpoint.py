@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from emubench import dataset, jobs
+from emubench import jobs
 from emubench.checkpoint import STATE, Checkpoint, Checkpoints
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset
 from emubench.files import store
 from emubench.flows import FlowConfig
 from emubench.jobs import Job

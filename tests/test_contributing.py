@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from recipes import ROOT, blocks, checkout, follow
 
-from emubench import dataset, jobs
-from emubench import task as tasks
+from emubench import jobs
+from emubench.data import dataset, tasks
 
 
 def scores(runs: Path, baseline: str, task: str = "lorenz63-noisy") -> dict[str, dict]:

@@ -12,12 +12,11 @@ import torch
 import xarray
 from conftest import contents
 
-from emubench import dataset
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
+from emubench.data import dataset, tasks
+from emubench.data.tasks import Amount, Size
 from emubench.dynamics.simulate import simulate
-from emubench.task import Amount, Size
 
 DETERMINISTIC = ["lorenz63", "lorenz96", "kuramoto_sivashinsky"]
 NAMES = ["lorenz63", "lorenz96", "kpz"]

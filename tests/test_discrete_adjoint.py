@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from emubench import jobs
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.discrete_adjoint import COLUMNS, segments, supports
 from emubench.dynamics.simulate import three_eighths
 from emubench.networks import ProductMlp, RingField

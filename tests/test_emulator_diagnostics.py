@@ -9,10 +9,10 @@ import pytest
 import torch
 from steppers import MapStepper, Noisy, normal, true_stepper
 
-from emubench import dataset, evaluate, jobs, systems
 from emubench import emulator_diagnostics as diagnostics
-from emubench import task as tasks
+from emubench import evaluate, jobs, systems
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, tasks
 from emubench.dynamics import lyapunov
 from emubench.dynamics.climate import leading_exponent
 from emubench.dynamics.spectrum import Estimate, Spectrum

@@ -11,7 +11,7 @@ import scoringrules
 import torch
 
 from emubench import evaluate
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.metrics import Truth, crps, energy_score, rank_histogram, spread_skill
 from emubench.metrics._ensemble import LEADS, at_leads
 

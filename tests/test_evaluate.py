@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import dataset, evaluate, jobs, metrics, reference
-from emubench import task as tasks
+from emubench import evaluate, jobs, metrics
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, reference, tasks
 from emubench.emulator import check_forecast, checked_ensemble, checked_forecast
 from emubench.metrics import Row, Summary
 

@@ -9,9 +9,9 @@ import tomllib
 
 import pytest
 
-from emubench import dataset, expected, jobs
-from emubench import task as tasks
+from emubench import expected, jobs
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, tasks
 from emubench.plotting import claims, style
 from emubench.plotting.overview import overview
 

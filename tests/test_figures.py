@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from emubench import evaluate, tracy_widom
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.figures import BINS, HEIGHT_LEADS, REACH, Collector, Comparison, Figures, growth_times
 from emubench.metrics import Pool, Truth
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from emubench import evaluate, floors, freeze, reference
-from emubench import task as tasks
+from emubench import evaluate, floors, freeze
+from emubench.data import reference, tasks
 from emubench.metrics import stability
 
 N_CASES, HORIZON = 8, 20.0

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.dataset import Observations
+from emubench.data import tasks
+from emubench.data.dataset import Observations
 from emubench.dynamics.simulate import etdrk4_coefficients, etdrk4_step, simulate
 from emubench.emulator import checked_forecast
 from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band

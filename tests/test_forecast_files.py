@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import contents
 
-from emubench import task as tasks
+from emubench.data import tasks
 
 TASK = "lorenz63-partial"
 SHAPES = {"test": (1, 16, 442, 1), "climate": (1, 8, 4416, 1)}

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from conftest import contents
 
-from emubench import dataset, fingerprint, generation, partial, systems, trajectories
-from emubench import task as tasks
+from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
+from emubench.data import dataset, fingerprints, generation, partial, tasks, trajectories
 from emubench.dynamics.simulate import SimulationError
 from emubench.files import store
 
@@ -155,7 +155,7 @@ def test_another_device_makes_the_same_data_up_to_rounding(data, tmp_path, name)
     task = tasks.get(name, "tiny")
     dataset.generate(task, tmp_path, device="cpu:0")
     for path in (dataset.truth_path(task, tmp_path), dataset.task_path(task, tmp_path)):
-        assert fingerprint.judge(path) in ("faithful rebuild", "identical bytes")
+        assert fingerprints.judge(path) in ("faithful rebuild", "identical bytes")
     with h5py.File(dataset.truth_path(task, tmp_path)) as made, h5py.File(dataset.truth_path(task, data)) as kept:
         for array in ("train/truth", "test/truth"):
             np.testing.assert_allclose(made[array][:, :16], kept[array][:, :16], rtol=0, atol=1e-5)
@@ -227,7 +227,7 @@ def test_a_fault_leaves_nothing(tmp_path, monkeypatch):
 def test_a_killed_run_is_resumed(whole, tmp_path):
     """Not even a signal that cannot be caught costs more than the blocks that were under way."""
     code = (
-        "import os, sys\nfrom emubench import generation\nrun, calls = generation.run_block, []\n"
+        "import os, sys\nfrom emubench.data import generation\nrun, calls = generation.run_block, []\n"
         "def killed(block):\n    calls.append(block)\n"
         "    return run(block) if len(calls) < 5 else os.kill(os.getpid(), 9)\n"
         "generation.run_block = killed\n" + CODE
@@ -343,7 +343,7 @@ def test_the_fault_is_named_as_the_user_counts():
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_all_recipes_regenerate_and_verify_from_another_process(tmp_path, workers):
-    recipes = sorted(map(str, fingerprint.folder().glob("*.toml")))
+    recipes = sorted(map(str, fingerprints.folder().glob("*.toml")))
     assert len(recipes) == 16
     run = [sys.executable, "-c", CODE]
     options = ["--size", "tiny", "--out", str(tmp_path), "--workers", str(workers)]

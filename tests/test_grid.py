@@ -16,12 +16,12 @@ import pytest
 import torch
 from conftest import contents
 
-from emubench import dataset, executors, grid, jobs, runner, shards, steps
-from emubench import task as tasks
+from emubench import executors, grid, jobs, runner, steps
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, shards, tasks
+from emubench.data.shards import Target
 from emubench.files import schema, store
 from emubench.jobs import Job
-from emubench.shards import Target
 from emubench.steps import Outcome, Step
 
 GRID = """
@@ -431,7 +431,7 @@ def test_a_shard_on_a_full_disk_is_named(tmp_path, monkeypatch):
     def full(block) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("emubench.generation.run_block", full)
+    monkeypatch.setattr("emubench.data.generation.run_block", full)
     with pytest.raises(EmubenchError, match=r"train-0: cannot be written \(No space left on device\)"):
         shards.write(target, "train/truth", 0)
     assert contents(tmp_path) == {}

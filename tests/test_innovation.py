@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from emubench import task as tasks
-from emubench.dataset import Observations
+from emubench.data import tasks
+from emubench.data.dataset import Observations
 from emubench.flows import FlowConfig, LearnedFlow
 from emubench.innovation import fit_innovation, slope_variance, smooth
 

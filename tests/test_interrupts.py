@@ -13,9 +13,10 @@ import time
 import pytest
 from conftest import contents
 
-from emubench import dataset, generation, jobs
+from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.core.workers import worker_pool
+from emubench.data import dataset, generation
 from emubench.files import netcdf, store
 
 GENERATE = ("generate", "lorenz63-noisy", "--size", "tiny", "--out")

@@ -12,9 +12,9 @@ import pytest
 import torch
 from conftest import contents
 
-from emubench import dataset, jobs, systems
-from emubench import task as tasks
+from emubench import jobs, systems
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, tasks
 from emubench.emulator import Emulator, check_forecast, load_weights, n_parameters, save_weights, step_forecast
 from emubench.files import schema
 from emubench.jobs import Job

@@ -17,7 +17,7 @@ from test_cluster import Dask, dask
 from test_grid import results
 
 from emubench import cluster, executors, grid, runner
-from emubench import task as tasks
+from emubench.data import tasks
 
 KILLS, WORKERS = 10, 2
 GRID = f"""

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from emubench import jobs, ladder, speedup, systems
-from emubench import task as tasks
 from emubench.core.random import stream
+from emubench.data import tasks
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.solvers import Setting, SettingSolver, TrueSolver, resample, settings
 from emubench.files.timing import Quantiles, Rung, Scenario

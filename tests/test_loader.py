@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from emubench import dataset
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError
-from emubench.loader import Window, Windows, to_xarray
+from emubench.data import dataset, tasks
+from emubench.data.loader import Window, Windows, to_xarray
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from emubench import evaluate
-from emubench import task as tasks
+from emubench.data import tasks
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 PARTS = ("Formula", "Estimator", "Reference", "Range", "Can't see")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emubench import evaluate, metrics
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.metrics import Pool, Truth
 
 NAN, INF = float("nan"), float("inf")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emubench import evaluate, metrics
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.metrics import Truth, anomaly_correlation, error_curve, valid_prediction_time
 from emubench.metrics.valid_prediction_time import crossing
 

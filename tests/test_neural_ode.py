@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from emubench import dataset, jobs, systems
-from emubench import task as tasks
+from emubench import jobs, systems
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, tasks
 from emubench.dynamics.simulate import etdrk4_coefficients, three_eighths
 from emubench.emulator import Stepper, checked_forecast
 from emubench.networks import ProductMlp

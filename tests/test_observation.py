@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from emubench import systems
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.observation import Observation
+from emubench.data import tasks
+from emubench.data.observation import Observation
 
 NAN = float("nan")
 

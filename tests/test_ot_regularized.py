@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from emubench import dataset, jobs
-from emubench import task as tasks
+from emubench import jobs
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, tasks
 from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
 from emubench.training import Log
 

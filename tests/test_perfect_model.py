@@ -8,8 +8,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from emubench import dataset, evaluate, jobs, perfect_model, reference
-from emubench import task as tasks
+from emubench import evaluate, jobs, perfect_model
+from emubench.data import dataset, reference, tasks
 
 
 @pytest.mark.parametrize("name", ["lorenz63-partial", "kpz-noisy", "lorenz96-partial"])

@@ -15,9 +15,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from emubench import entries, jobs, plotting, ranking, reference
-from emubench import task as tasks
+from emubench import entries, jobs, plotting, ranking
 from emubench.core.errors import EmubenchError
+from emubench.data import reference, tasks
 from emubench.files.timing import Rung
 from emubench.metrics._ensemble import LEADS
 from emubench.plotting import curves, examples, exponents, ladder, laws, style, throughput

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from conftest import contents
 
-from emubench import dataset, fingerprint, recipe, systems, trajectories
-from emubench import task as tasks
+from emubench import systems
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, fingerprints, recipes, tasks, trajectories
+from emubench.data.tasks import Amount
 from emubench.files import store
-from emubench.task import Amount
 
 SMALL = """
 [amounts]
@@ -58,12 +58,12 @@ def write(tmp_path):
 @pytest.mark.parametrize("size", list(tasks.SIZES))
 @pytest.mark.parametrize("name", tasks.names())
 def test_a_published_recipe_is_the_task_of_the_code(name, size):
-    path = fingerprint.folder() / f"{name}.toml"
+    path = fingerprints.folder() / f"{name}.toml"
     assert tasks.resolve(path, size) == tasks.resolve(str(path), size) == tasks.resolve(name, size)
-    assert recipe.read(path).system.parameters == tasks.get(name, size).system.parameters()
-    known = fingerprint.published(name, size)
+    assert recipes.read(path).system.parameters == tasks.get(name, size).system.parameters()
+    known = fingerprints.published(name, size)
     assert known is not None
-    assert known.draws_sha256 == fingerprint.draws(tasks.get(name, size), 0)
+    assert known.draws_sha256 == fingerprints.draws(tasks.get(name, size), 0)
     kinds = ("observations", "truth") if name.endswith("-clean") else ("observations",)
     shapes = {k: v for kind in kinds for k, v in dataset.expected_shapes(tasks.get(name, size), kind).items()}
     assert set(known.arrays) == set(shapes)
@@ -74,13 +74,13 @@ def test_fresh_files_are_the_published_ones(data, name):
     """Bit by bit on a machine like that of the fingerprints, and as a faithful rebuild on any other."""
     task = tasks.get(name, "tiny")
     for path in (dataset.task_path(task, data), dataset.truth_path(task, data)):
-        assert fingerprint.judge(path) in (fingerprint.IDENTICAL, fingerprint.FAITHFUL)
+        assert fingerprints.judge(path) in (fingerprints.IDENTICAL, fingerprints.FAITHFUL)
 
 
 def test_making_the_files_again_changes_nothing_but_the_machine(data, tmp_path):
-    fingerprint.write(data, tmp_path, ["lorenz63-partial"], ["tiny"])
-    made = recipe.read(tmp_path / "lorenz63-partial.toml")
-    kept = recipe.read(fingerprint.folder() / "lorenz63-partial.toml")
+    fingerprints.write(data, tmp_path, ["lorenz63-partial"], ["tiny"])
+    made = recipes.read(tmp_path / "lorenz63-partial.toml")
+    kept = recipes.read(fingerprints.folder() / "lorenz63-partial.toml")
     assert made.model_copy(update={"fingerprint": {}}) == kept.model_copy(update={"fingerprint": {}})
     for name, array in made.fingerprint["tiny"]["arrays"].items():
         again = kept.fingerprint["tiny"]["arrays"][name]
@@ -195,15 +195,15 @@ def test_what_a_recipe_leaves_out_is_the_size_s(write):
 @pytest.mark.parametrize("name", tasks.names())
 def test_every_task_survives_being_written_down(name):
     task = dataclasses.replace(tasks.get(name, "tiny"), name="copy", custom=True)
-    assert recipe.from_json(recipe.to_json(task), "tiny", "here") == task
-    assert recipe.to_json(tasks.get(name)) == ""
+    assert recipes.from_json(recipes.to_json(task), "tiny", "here") == task
+    assert recipes.to_json(tasks.get(name)) == ""
 
 
 def test_toml_of_a_description_says_the_same():
-    described = recipe.describe(tasks.get("lorenz63-partial"))
+    described = recipes.describe(tasks.get("lorenz63-partial"))
     import tomllib
 
-    assert tomllib.loads(fingerprint.to_toml(described)) == described
+    assert tomllib.loads(fingerprints.to_toml(described)) == described
 
 
 # --- a custom task from start to end ----------------------------------------------------------------------------------
@@ -351,15 +351,15 @@ def test_a_machine_that_draws_other_numbers_is_said(data, tmp_path, monkeypatch)
     path = tmp_path / "lorenz63-clean.h5"
     shutil.copy(data / "tiny" / path.name, path)
     rehash(path, scaled("train", 0, 1 + 1e-15))
-    monkeypatch.setattr(fingerprint, "stream", lambda *labels: np.random.Generator(np.random.PCG64(1)))
+    monkeypatch.setattr(fingerprints, "stream", lambda *labels: np.random.Generator(np.random.PCG64(1)))
     with pytest.raises(EmubenchError, match="not this dataset: draws: this machine draws other random numbers"):
-        fingerprint.judge(path)
+        fingerprints.judge(path)
 
 
 def test_other_seeds_and_sizes_are_whole(tmp_path, emubench):
     task = tasks.get("lorenz63-noisy", "tiny")
     dataset.generate(task, tmp_path, seed=3)
-    assert fingerprint.judge(dataset.task_path(task, tmp_path)) == fingerprint.WHOLE
+    assert fingerprints.judge(dataset.task_path(task, tmp_path)) == fingerprints.WHOLE
     other = tasks.get("lorenz63-noisy", "tiny-3x70")
     dataset.generate(other, tmp_path)
     out = emubench("verify", dataset.task_path(other, tmp_path), dataset.truth_path(other, tmp_path)).out
@@ -367,13 +367,16 @@ def test_other_seeds_and_sizes_are_whole(tmp_path, emubench):
 
 
 def test_recipes_are_found_beside_the_package_in_a_wheel(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprint, "__file__", str(tmp_path / "site" / "emubench" / "fingerprint.py"))
-    assert fingerprint.folder() == tmp_path / "site" / "emubench" / "recipes"
-    assert fingerprint.published("kpz-noisy", "tiny") is None
+    monkeypatch.setattr(fingerprints, "__file__", str(tmp_path / "site" / "emubench" / "fingerprint.py"))
+    assert fingerprints.folder() == tmp_path / "site" / "emubench" / "recipes"
+    assert fingerprints.published("kpz-noisy", "tiny") is None
 
 
 def test_verifying_changes_nothing(own_data):
     before = contents(own_data)
-    assert fingerprint.judge(own_data / "tiny" / "lorenz63.truth.h5") in (fingerprint.IDENTICAL, fingerprint.FAITHFUL)
+    assert fingerprints.judge(own_data / "tiny" / "lorenz63.truth.h5") in (
+        fingerprints.IDENTICAL,
+        fingerprints.FAITHFUL,
+    )
     assert contents(own_data) == before
     assert store.DIGEST == "sha256"

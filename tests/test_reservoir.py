@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from emubench import dataset, jobs
-from emubench import task as tasks
+from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
+from emubench.data import dataset, tasks
 from emubench.emulator import load_weights, save_weights
 from emubench.training import Log
 

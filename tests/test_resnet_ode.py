@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from emubench import dataset, jobs
-from emubench import task as tasks
+from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
+from emubench.data import dataset, tasks
 from emubench.emulator import checked_forecast
 from emubench.networks import GrowthField, LipschitzField, neighbourhoods
 from emubench.training import Log

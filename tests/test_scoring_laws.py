@@ -8,7 +8,7 @@ import scoring_laws as laws
 import torch
 
 from emubench import evaluate, floors
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.metrics import Row, Summary
 
 SEEDS = range(3)

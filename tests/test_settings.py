@@ -6,8 +6,8 @@ import math
 import pytest
 
 from emubench import jobs
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError
+from emubench.data import tasks
 
 EMPTY_IS_NONE = {("polynomial", "reach"), ("weak_adversarial", "space")}
 """Settings whose empty tuple means something."""

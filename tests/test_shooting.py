@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from emubench import shooting
-from emubench import task as tasks
 from emubench.core.random import stream
+from emubench.data import tasks
 from emubench.flows import FlowConfig, LearnedFlow
 from emubench.shooting import LAG, SPIN_UP, by_flow, by_wiener, segments
 

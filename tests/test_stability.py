@@ -10,7 +10,7 @@ import torch
 from scipy import signal, stats
 
 from emubench import evaluate, metrics
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.metrics import Pool, Truth, _features, _spectra, stability, survival
 
 NAN, INF = float("nan"), float("inf")

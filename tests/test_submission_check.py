@@ -105,7 +105,7 @@ def test_the_published_schema_and_shapes_are_today_s():
     assert (ROOT / "leaderboard" / "entry.schema.json").read_text() == entries.json_schema()
     assert entries.SHAPES_FILE.read_text() == entries.shapes_json()
     from emubench import entries as compared
-    from emubench import task as tasks
+    from emubench.data import tasks
 
     for name in tasks.names():
         assert check.headline(name) == compared.headline(tasks.get(name))

@@ -18,9 +18,9 @@ import torch
 from conftest import contents
 from submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
 
-from emubench import dataset, evaluate, jobs
-from emubench import task as tasks
+from emubench import evaluate, jobs
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, tasks
 from emubench.files import schema
 from emubench.submission import child, judge, new, pipe
 from emubench.submission import entry as entries

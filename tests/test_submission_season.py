@@ -15,10 +15,10 @@ import pytest
 from conftest import contents
 from submissions import STATED, TASK, entry, runs, verified, verified_row  # noqa: F401
 
-from emubench import dataset, jobs
-from emubench import task as tasks
+from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.core.random import SealedSeed, stream, torch_stream
+from emubench.data import dataset, tasks
 from emubench.submission import new, season, verify
 
 OTHER = "lorenz63-scarce"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from emubench import systems
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError
+from emubench.data import tasks
 
 ALL = [tasks.get(name, size) for name in tasks.names() for size in tasks.SIZES]
 

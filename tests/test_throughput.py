@@ -10,10 +10,10 @@ import pytest
 import torch
 from steppers import MapStepper
 
-from emubench import dataset, evaluate, throughput
-from emubench import task as tasks
+from emubench import evaluate, throughput
 from emubench.core.errors import EmubenchError
 from emubench.core.hardware import check_device, peak_memory, record
+from emubench.data import dataset, tasks
 from emubench.emulator import step_forecast
 from emubench.throughput import EndToEnd, RolloutOnly, Subject, measure
 from emubench.timed_equals_scored import check_caching, check_equal, check_samples, check_scores, headline_cases

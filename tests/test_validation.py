@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from emubench import dataset
-from emubench import task as tasks
+from emubench.data import dataset, tasks
 from emubench.validation import forecast_error
 
 

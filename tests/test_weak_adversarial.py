@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from emubench import dataset, jobs, systems
-from emubench import task as tasks
+from emubench import jobs, systems
 from emubench.adversary import (
     Adversary,
     Game,
@@ -24,6 +23,7 @@ from emubench.adversary import (
 from emubench.climate_filter import ClimateFilter
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
+from emubench.data import dataset, tasks
 from emubench.denoise import lag_covariances, smoothed
 from emubench.dynamics.simulate import simulate
 from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import dataset, jobs, systems
-from emubench import task as tasks
-from emubench.dataset import Observations
+from emubench import jobs, systems
+from emubench.data import dataset, tasks
+from emubench.data.dataset import Observations
 from emubench.dynamics.simulate import simulate
 from emubench.networks import gaussian_fill, interpolate_ring
 from emubench.training import Log

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import evaluate, jobs, metrics, reference, systems, widths
-from emubench import task as tasks
+from emubench import evaluate, jobs, metrics, systems
 from emubench.core.random import stream
+from emubench.data import reference, tasks, widths
 from emubench.dynamics.simulate import simulate
 from emubench.metrics import Truth, growth, saturation
 from emubench.systems.kpz import KPZ

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from emubench.core import registry
+from emubench.data.tasks import Task
 from emubench.dynamics import kernels, noise
 from emubench.dynamics.graphs import replayed
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.system import System
-from emubench.task import Task
 
 
 class Solver(Protocol):

@@ -68,7 +68,7 @@ class Column:
         self._hash, self._filled, self._rows = ArrayHash(), 0, shape[0]
 
     def allocate(self) -> None:
-        """Take the room of the whole array, which is then filled and hashed by :mod:`emubench.generation`."""
+        """Take the room of the whole array, which is then filled and hashed by :mod:`emubench.data.generation`."""
         self._array[(0,) * len(self._array.shape)] = 0
 
     def append(self, rows: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from emubench import entries as compared
 from emubench import ranking, report
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.leaderboard import charts
 from emubench.leaderboard.board import Board, Shown
 from emubench.leaderboard.tracks import gain, notes, rank, score_text

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emubench import aggregates, ranking, reference
-from emubench import task as tasks
+from emubench import aggregates, ranking
+from emubench.data import reference, tasks
+from emubench.data.tasks import RANKED_TRACKS, TRACKS
 from emubench.submission.entry import SEEDS_OF_A_METHOD
 from emubench.submission.season import Season
 from emubench.submission.verify import Verified, VerifiedRow
-from emubench.task import RANKED_TRACKS, TRACKS
 
 LEFT_OUT = ("dead_fraction", "speedup", "n_parameters")
 """Columns of :func:`emubench.ranking.table`, by how they begin, that a judge does not publish."""

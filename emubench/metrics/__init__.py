@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core import registry
+from emubench.data.tasks import Task
 from emubench.metrics._features import (
     POOL_FEATURES,
     Map,
@@ -29,7 +30,6 @@ from emubench.metrics._features import (
     whitening,
 )
 from emubench.metrics._spectra import spatial_power, temporal_power
-from emubench.task import Task
 
 LOST = 10.0
 """Beyond this many σ from the mean a run is lost; errors are capped here, so that failing is never cheaper."""
@@ -64,7 +64,7 @@ class Truth:
     """Index into ``system.starts`` of each case."""
     pool: Pool | None = None
     reference: dict[str, Any] = field(default_factory=dict)
-    """The frozen reference values of the task: see :mod:`emubench.reference`."""
+    """The frozen reference values of the task: see :mod:`emubench.data.reference`."""
 
     @property
     def std(self) -> Tensor:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core.random import stream
-from emubench.task import Task
+from emubench.data.tasks import Task
 
 N_PROJECTIONS = 32
 N_TIMES, N_SITES = 3, 3

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.data.tasks import Task
 from emubench.metrics import Row, Summary, Truth, _ensemble
-from emubench.task import Task
 
 split = "test"
 

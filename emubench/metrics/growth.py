@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import reference
+from emubench.data import reference
+from emubench.data.tasks import Task
 from emubench.metrics import LOST, Row, Summary, Truth, _ensemble
-from emubench.task import Task
 
 split = "test"
 

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.data.tasks import WIDTH_LEADS, Task
 from emubench.metrics import LOST, Row, Summary, Truth
-from emubench.task import WIDTH_LEADS, Task
 
 split = "widths"
 

@@ -30,10 +30,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.data.tasks import SIZES, Task
 from emubench.metrics import LOST, Row, Summary, Truth, deviation, end_variance
 from emubench.metrics._features import CASE_FEATURES, in_order, one_point, patches, wasserstein
 from emubench.metrics._spectra import CAP, spatial_power, spectrum_distance, temporal_power
-from emubench.task import SIZES, Task
 
 __all__ = ["CAP", "spectrum_distance"]  # for plots
 

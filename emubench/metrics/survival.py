@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.data.tasks import Task
 from emubench.metrics import Row, Summary, Truth
 from emubench.metrics.stability import lost_samples
-from emubench.task import Task
 
 split = "climate"
 N_LEADS = 20

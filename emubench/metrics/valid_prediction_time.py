@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.data.tasks import Task
 from emubench.metrics import LOST, Row, Summary, Truth
-from emubench.task import Task
 
 split = "test"
 THRESHOLD, STRICT_THRESHOLD = 0.5, 0.3

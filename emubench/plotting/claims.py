@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emubench import task as tasks
+from emubench.data import tasks
+from emubench.data.tasks import TRACKS
 from emubench.plotting.labels import Label, label_points
 from emubench.plotting.style import REFERENCES, Style, label_level, styles
-from emubench.task import TRACKS
 
 Expected = dict[str, dict[str, dict[str, Any]]]
 ACCURACY = (-0.2, 1.2)

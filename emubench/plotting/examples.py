@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emubench.core.errors import EmubenchError
+from emubench.data.tasks import Task
 from emubench.entries import Run
 from emubench.figures import CLAMP, Figures
 from emubench.files import schema
 from emubench.plotting.style import REFERENCES, TRUTH, Style, by_entry, lead_time_unit, title
-from emubench.task import Task
 
 MAX_ROWS = 4
 MAX_BYTES = 64 * 2**20

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from emubench import jobs
+from emubench.data.tasks import Task
 from emubench.entries import Run
 from emubench.plotting.style import MAX_LINES, TRUTH, Style, by_entry, title
-from emubench.task import Task
 
 Spectrum = tuple[np.ndarray, np.ndarray]
 

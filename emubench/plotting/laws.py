@@ -12,12 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from emubench import tracy_widom
+from emubench.data.tasks import Task
 from emubench.entries import Run
 from emubench.figures import Comparison, Figures
 from emubench.metrics.stability import CAP
 from emubench.plotting.examples import read_figures
 from emubench.plotting.style import MAX_LINES, TRUTH, Style, by_entry, label_level, title
-from emubench.task import Task
 
 RANK_LEADS = (1.0, 8.0, 64.0)
 MAX_PANELS = 3

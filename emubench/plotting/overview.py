@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from emubench import task as tasks
+from emubench.data import tasks
 
 KINDS = {"skill_accuracy": "accuracy: 0 floor, 1 oracle", "skill_stability": "stability: 1 as the truth itself"}
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from emubench import ranking
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.entries import gain, headline
 from emubench.plotting.style import Style, label_corner, label_level
 

@@ -152,7 +152,7 @@ def shapes() -> dict[str, dict[str, dict[str, tuple[int, ...]]]]:
 def shapes_json() -> str:
     """What :data:`SHAPES_FILE` has to hold, from the tasks themselves (imports torch)."""
     from emubench import evaluate
-    from emubench import task as tasks
+    from emubench.data import tasks
 
     sizes = ("tiny", "standard")
     table = {size: {n: evaluate.forecast_shapes(tasks.get(n, size)) for n in tasks.names()} for size in sizes}

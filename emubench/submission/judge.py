@@ -26,10 +26,10 @@ from torch import Tensor
 import emubench
 from emubench import evaluate, jobs
 from emubench.core.errors import EmubenchError
+from emubench.data.tasks import Task
 from emubench.files import schema
 from emubench.submission import check, pipe
 from emubench.submission.entry import FORECASTS, Entry
-from emubench.task import Task
 
 Progress = Callable[[int, int], None]
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")

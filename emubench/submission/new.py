@@ -84,7 +84,7 @@ def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any]) ->
 def from_forecasts(name: str, forecasts: dict[str, Path], data: Path, size: str, out: Path, stated: dict) -> Path:
     """Make ``out/name``, an open entry, from one forecast file per task; they are scored here."""
     from emubench import evaluate
-    from emubench import task as tasks
+    from emubench.data import tasks
 
     results = {task: evaluate.score_forecast(path, tasks.get(task, size), data) for task, path in forecasts.items()}
     content = {
@@ -144,7 +144,7 @@ def _timing(run: Path, task: str) -> dict[str, Any]:
     bench = measured.benches.get("eager") if measured else None
     if measured and bench and timing.RANKED in bench.speedups:
         from emubench import speedup
-        from emubench import task as tasks
+        from emubench.data import tasks
 
         known["speedup"] = bench.speedups[timing.RANKED].model_dump()
         rates = [(rung, rung.scenarios[timing.RANKED].lyapunov_times_per_second.median) for rung in measured.ladder]

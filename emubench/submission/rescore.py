@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emubench import bench as benches
-from emubench import task as tasks
+from emubench.data import tasks
 from emubench.files.schema import ScoreRow
 from emubench.files.timing import RANKED, Bench
 from emubench.submission import check, judge

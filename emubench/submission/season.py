@@ -21,12 +21,12 @@ from typing import Annotated
 from pydantic import Field
 
 from emubench import __version__
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError, unknown
 from emubench.core.random import SealedSeed
+from emubench.data import tasks
+from emubench.data.fingerprints import draws
 from emubench.files import schema, store
 from emubench.files.schema import Model, Name
-from emubench.fingerprint import draws
 from emubench.submission.entry import Digest
 
 VARIABLE = "EMUBENCH_SEASON_SECRET"

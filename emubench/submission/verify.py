@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from emubench import __version__, dataset, jobs, ranking, reference
+from emubench import __version__, jobs, ranking
 from emubench import entries as compared
-from emubench import task as tasks
 from emubench.core import hardware
 from emubench.core.errors import EmubenchError, unknown
+from emubench.data import dataset, reference, tasks
+from emubench.data.tasks import Task
 from emubench.files import schema, store
 from emubench.files.schema import Model, Name
 from emubench.submission import check, judge, season
 from emubench.submission.entry import Digest, Entry
-from emubench.task import Task
 
 RANGE_99 = (0.005, 0.995)
 MAX_BYTES = 2**20

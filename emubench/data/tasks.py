@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from emubench import systems
 from emubench.core.errors import EmubenchError, unknown
+from emubench.data.observation import Observation
 from emubench.dynamics.system import System
-from emubench.observation import Observation
 
 TRACKS = ("clean", "noisy", "partial", "scarce")
 RANKED_TRACKS = ("noisy", "partial", "scarce")
@@ -218,11 +218,11 @@ def get(name: str, size: str = "standard") -> Task:
 
 def resolve(name_or_path: str | Path, size: str = "standard", data: Path | None = None) -> Task:
     """The task called so, or that of a recipe file, or a custom one that was generated below the folder ``data``."""
-    from emubench import recipe  # which knows systems and tasks, as this file knows no files
+    from emubench.data import recipes  # which knows systems and tasks, as this file knows no files
 
     text = str(name_or_path)
     if text.endswith(".toml") or isinstance(name_or_path, Path):
-        return recipe.load(Path(text), size, data)
-    if text not in names() and data is not None and (stored := recipe.stored(text, size, data)) is not None:
+        return recipes.load(Path(text), size, data)
+    if text not in names() and data is not None and (stored := recipes.stored(text, size, data)) is not None:
         return stored
     return get(text, size)

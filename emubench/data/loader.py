@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench import dataset
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset
 from emubench.files import hdf5
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Chaos forbids equal bytes on another machine. So a recipe ``datasets/<task>.toml`` holds, beside the hashes of its
 arrays, what a faithful rebuild has in common with them: the exact draws and masks, samples of some trajectories at
-early times, and statistics. Maintainers make them with ``python -m emubench.fingerprint DATA`` from seed 0.
+early times, and statistics. Maintainers make them with ``python -m emubench.data.fingerprints DATA`` from seed 0.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import h5py
 import numpy as np
 from pydantic import Field
 
-from emubench import dataset, recipe
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
+from emubench.data import dataset, recipes, tasks
+from emubench.data.tasks import Task
 from emubench.files import hdf5, schema, store
 from emubench.files.schema import Model
-from emubench.task import Task
 
 IDENTICAL, FAITHFUL, WHOLE = "identical bytes", "faithful rebuild", "whole"
 SEED = 0
@@ -37,7 +36,7 @@ MAX_SITES = 8
 N_ERRORS = 6.0
 """Statistics may differ by so many standard errors."""
 TEXT = """# Recipe and fingerprint of {name}. The recipe says what the task is made of; [fingerprint.<size>] is what
-# `emubench verify` compares a file of seed {seed} with. Made by `python -m emubench.fingerprint DATA`, not by hand.
+# `emubench verify` compares a file of seed {seed} with. Made by `python -m emubench.data.fingerprints DATA`, not by hand.
 """
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Indices = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)]
@@ -166,9 +165,11 @@ def of_task(task: Task, data: Path) -> Fingerprint:
 
 def folder() -> Path:
     """Where the published recipes lie: in a checkout its folder ``datasets``, in a wheel ``emubench/recipes``."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     checkout = root / "datasets"
-    return checkout if (root / "pyproject.toml").is_file() and checkout.is_dir() else Path(__file__).parent / "recipes"
+    return (
+        checkout if (root / "pyproject.toml").is_file() and checkout.is_dir() else Path(__file__).parents[1] / "recipes"
+    )
 
 
 def published(name: str, size: str) -> Fingerprint | None:
@@ -176,7 +177,7 @@ def published(name: str, size: str) -> Fingerprint | None:
     path = folder() / f"{name}.toml"
     if not path.is_file():
         return None
-    found = recipe.read(path).fingerprint.get(size)
+    found = recipes.read(path).fingerprint.get(size)
     return None if found is None else schema.parse(Fingerprint, found, f"{path}: fingerprint.{size}")
 
 
@@ -266,7 +267,7 @@ def _value(value: Any) -> str:
 
 def recipe_text(task: Task, fingerprints: dict[str, Fingerprint]) -> str:
     """``datasets/<task>.toml``: the recipe, whose amounts are the size's, and a fingerprint per size."""
-    content = recipe.describe(task)
+    content = recipes.describe(task)
     del content["amounts"]
     head = {"name": task.name, "track": task.track, "system": content["system"]}
     prints = {size: found.model_dump() for size, found in fingerprints.items()}
@@ -285,7 +286,7 @@ def write(data: Path, target: Path, names: list[str], sizes: list[str]) -> None:
 
 
 def main() -> None:
-    """``python -m emubench.fingerprint DATA``: once per benchmark version, on purpose."""
+    """``python -m emubench.data.fingerprints DATA``: once per benchmark version, on purpose."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("data", type=Path, help="folder of the datasets of seed 0; what is missing is generated")
     parser.add_argument("--target", type=Path, default=folder())

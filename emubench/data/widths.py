@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core.random import stream
+from emubench.data.tasks import WIDTH_LEADS, Task
+from emubench.data.trajectories import FLAT_BLANK
 from emubench.dynamics.simulate import simulate
-from emubench.task import WIDTH_LEADS, Task
-from emubench.trajectories import FLAT_BLANK
 
 SPLIT, START = "widths", "stationary"
 BATCH = 256

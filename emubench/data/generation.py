@@ -22,14 +22,14 @@ import h5py
 import numpy as np
 import torch
 
-from emubench import dataset
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.core.workers import worker_pool
+from emubench.data import dataset
+from emubench.data.partial import Partial
+from emubench.data.tasks import Task
+from emubench.data.trajectories import LANES, STRETCH, blank_samples, stretches
 from emubench.files import netcdf, store
-from emubench.partial import Partial
-from emubench.task import Task
-from emubench.trajectories import LANES, STRETCH, blank_samples, stretches
 
 CASES = ("test", "climate")
 SMALL = 8 * 10**7

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from emubench import dataset, generation
 from emubench.core.errors import EmubenchError
+from emubench.data import dataset, generation
+from emubench.data.generation import Block
+from emubench.data.partial import SLICE, Partial
+from emubench.data.tasks import Task
 from emubench.files import store
-from emubench.generation import Block
-from emubench.partial import SLICE, Partial
-from emubench.task import Task
 
 
 @dataclass(frozen=True)

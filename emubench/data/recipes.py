@@ -1,7 +1,7 @@
 """Recipes: a TOML file that says what a task is made of, and the same as a JSON attribute of the files made of it.
 
 ``datasets/<task>.toml`` holds the recipes of the sixteen tasks, each with its fingerprint (see
-:mod:`emubench.fingerprint`); a user's own recipe makes a custom task: ``emubench generate my-task.toml``.
+:mod:`emubench.data.fingerprints`); a user's own recipe makes a custom task: ``emubench generate my-task.toml``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from emubench import systems
-from emubench import task as tasks
 from emubench.core.errors import EmubenchError
+from emubench.data import tasks
+from emubench.data.observation import Observation
+from emubench.data.tasks import Amount, Task
 from emubench.dynamics.system import Climate, System
 from emubench.files import schema
 from emubench.files.schema import Model, Name
-from emubench.observation import Observation
-from emubench.task import Amount, Task
 
 MAX_SITES = 2**20
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -242,7 +242,7 @@ def stored(name: str, size: str, data: Path) -> Task | None:
     path = data / size / f"{name}.h5"
     if not path.is_file():
         return None
-    from emubench import dataset  # which read files, and need tasks
+    from emubench.data import dataset  # which read files, and need tasks
     from emubench.files import hdf5  # which read files, and need tasks
 
     with hdf5.open_plain(path) as file:

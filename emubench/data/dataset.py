@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import __version__, recipe, widths
-from emubench import task as tasks
+from emubench import __version__
 from emubench.core.errors import EmubenchError
+from emubench.data import recipes, tasks, widths
+from emubench.data.tasks import Task
+from emubench.data.trajectories import LANES, simulate_block
 from emubench.files import hdf5, netcdf, schema, store
-from emubench.task import Task
-from emubench.trajectories import LANES, simulate_block
 
 __all__ = ["LANES", "simulate_block"]  # for whoever needs truth without files
 
@@ -63,8 +63,8 @@ def generate(
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> list[Path]:
-    """Make what is missing of the task's observations and truth: see :func:`emubench.generation.generate`."""
-    from emubench import generation  # which needs this file
+    """Make what is missing of the task's observations and truth: see :func:`emubench.data.generation.generate`."""
+    from emubench.data import generation  # which needs this file
 
     return generation.generate(task, data, seed, workers, progress, device)
 
@@ -89,7 +89,7 @@ def header_of(task: Task, kind: str, seed: int) -> dict[str, Any]:
         "time_unit": float(system.time_unit),
         "lead_time_unit": system.lead_time_unit,
     }
-    return known | ({"recipe": recipe.to_json(task)} if task.custom else {})
+    return known | ({"recipe": recipes.to_json(task)} if task.custom else {})
 
 
 def noise_attributes(task: Task) -> dict[str, Any]:
@@ -330,7 +330,7 @@ def task_of(path: Path, header: schema.FileHeader) -> Task:
         known = ", ".join(tasks.SIZES)
         raise EmubenchError(f"{path}: attribute size: {header.size!r} where one of {known} belongs") from None
     if header.recipe:
-        return recipe.from_json(header.recipe, header.size, path)
+        return recipes.from_json(header.recipe, header.size, path)
     try:
         return tasks.get(header.task or f"{header.system}-clean", header.size)
     except EmubenchError as error:

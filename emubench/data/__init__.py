@@ -1,0 +1,1 @@
+"""Datasets: what is observed of a system, tasks and their recipes, generation, loading, verification."""
