@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.networks import interpolate_ring
-from emubench.settings import check_positive
-from emubench.training import Log
+from emubench.learning.models.networks import interpolate_ring
+from emubench.learning.training.descent import Log
+from emubench.learning.training.settings import check_positive
 
 knowledge = "none"
 

@@ -28,11 +28,11 @@ from torch import Tensor, nn
 
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.flows import FlowConfig, LearnedFlow, rollout_loss
-from emubench.innovation import fit_innovation
-from emubench.networks import GrowthField
-from emubench.settings import check_least
-from emubench.training import Descent, Log
+from emubench.learning.models.flow import FlowConfig, LearnedFlow, rollout_loss
+from emubench.learning.models.networks import GrowthField
+from emubench.learning.objectives.innovation import fit_innovation
+from emubench.learning.training.descent import Descent, Log
+from emubench.learning.training.settings import check_least
 
 knowledge = "structure"
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
-from emubench.ring_moments import pair_covariances, regress, smoothing, stabilised, window_gram
-from emubench.settings import check_least
-from emubench.training import Log, best_of, fill_gaps, masked_mse
+from emubench.learning.rings import pair_covariances, regress, smoothing, stabilised, window_gram
+from emubench.learning.training.descent import Log, best_of, fill_gaps, masked_mse
+from emubench.learning.training.settings import check_least
 
 knowledge = "structure"
 

@@ -31,18 +31,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.adaptive import by_torchdiffeq
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.discrete_adjoint import exponential_segments, segments, supports
 from emubench.dynamics.simulate import etdrk4_coefficients, etdrk4_step, three_eighths
-from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step
-from emubench.innovation import fit_innovation
-from emubench.networks import ProductMlp, RingField
-from emubench.settings import check_least, check_positive
-from emubench.shooting import longest_segment, polish_segments
-from emubench.training import Descent, Log, masked_mse
+from emubench.learning.models.adaptive_steps import by_torchdiffeq
+from emubench.learning.models.flow import FlowConfig, LearnedFlow, check_polish, polish_one_step
+from emubench.learning.models.networks import ProductMlp, RingField
+from emubench.learning.models.ode_gradients import exponential_segments, segments, supports
+from emubench.learning.objectives.innovation import fit_innovation
+from emubench.learning.objectives.shooting import longest_segment, polish_segments
+from emubench.learning.training.descent import Descent, Log, masked_mse
+from emubench.learning.training.settings import check_least, check_positive
 
 knowledge = "structure"
 SOLVERS = ("rk4", "dopri5", "dopri8", "bosh3", "adaptive_heun")

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emubench.assimilation import Filter, assimilate
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data.dataset import Observations
@@ -27,8 +26,9 @@ from emubench.data.tasks import Task
 from emubench.data.trajectories import FLAT_BLANK
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.solvers import Solver, TrueSolver
-from emubench.settings import check_least, check_localisation
-from emubench.training import Log
+from emubench.learning.filters.ensemble import Filter, assimilate
+from emubench.learning.training.descent import Log
+from emubench.learning.training.settings import check_least, check_localisation
 
 knowledge = "equation"
 

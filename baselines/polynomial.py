@@ -10,7 +10,7 @@ of Hermite polynomials, whose mean over the noise is the monomial of the noise-f
 bias at any noise that is known (errors in variables). Gappy fields: places observed all over, or fields filled in, then
 fits repeated on analyses of an ensemble filter with the map as its model, which also starts the forecasts. lorenz63
 from x alone: a window of delays. kpz, as in ``weak_sindy``: products of local slopes give the conditional mean, with
-coloured innovations (``emubench.growth``).
+coloured innovations (``emubench.learning.models.growth_map``).
 
 Knowledge: structure (polynomial terms; locality and translation on rings, shift of height for kpz).
 
@@ -32,11 +32,11 @@ from torch import Tensor
 from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.growth import USED, GrowthMap, LocalProducts
-from emubench.ridge_map import Features, MapConfig, RidgeMap
-from emubench.settings import check_least, check_only
-from emubench.training import Log
-from emubench.weak_form import unbiased_powers
+from emubench.learning.models.growth_map import USED, GrowthMap, LocalProducts
+from emubench.learning.models.ridge_map import Features, MapConfig, RidgeMap
+from emubench.learning.objectives.weak_form import unbiased_powers
+from emubench.learning.training.descent import Log
+from emubench.learning.training.settings import check_least, check_only
 
 knowledge = "structure"
 Term = tuple[int, ...]

@@ -28,11 +28,11 @@ from torch import Tensor
 
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.growth import BOUND, USED, GrowthMap, RingFeatures
-from emubench.networks import neighbourhoods
-from emubench.ridge_map import Features, MapConfig, RidgeMap
-from emubench.settings import check_only, check_positive
-from emubench.training import Log
+from emubench.learning.models.growth_map import BOUND, USED, GrowthMap, RingFeatures
+from emubench.learning.models.networks import neighbourhoods
+from emubench.learning.models.ridge_map import Features, MapConfig, RidgeMap
+from emubench.learning.training.descent import Log
+from emubench.learning.training.settings import check_only, check_positive
 
 knowledge = "structure"
 LEAST, MOST = 0.4, 3.5

@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.flows import FlowConfig, LearnedFlow, check_polish, polish_one_step, rollout_loss
-from emubench.innovation import fit_innovation
-from emubench.networks import LipschitzField
-from emubench.settings import check_least, check_unused
-from emubench.training import Descent, Log
+from emubench.learning.models.flow import FlowConfig, LearnedFlow, check_polish, polish_one_step, rollout_loss
+from emubench.learning.models.networks import LipschitzField
+from emubench.learning.objectives.innovation import fit_innovation
+from emubench.learning.training.descent import Descent, Log
+from emubench.learning.training.settings import check_least, check_unused
 
 knowledge = "structure"
 

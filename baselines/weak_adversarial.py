@@ -32,19 +32,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emubench.adversary import DIFFERENCE, Adversary, Family, Game, bump_family, fit_linear, fixed_loss, residuals
-from emubench.climate_filter import SPIN_UP
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.estimates import Estimates, by_model, by_wiener
-from emubench.field_flow import FieldConfig, FieldFlow
-from emubench.flows import jittered, one_step_loss, rollout_loss
-from emubench.innovation import fit_innovation
-from emubench.networks import interpolate_ring, neighbourhoods
-from emubench.settings import check_least, check_positive, check_unused
-from emubench.training import Best, Descent, Log, fill_gaps
-from emubench.validation import forecast_error
+from emubench.learning.filters.climate_filter import SPIN_UP
+from emubench.learning.models.field_flow import FieldConfig, FieldFlow
+from emubench.learning.models.flow import jittered, one_step_loss, rollout_loss
+from emubench.learning.models.networks import interpolate_ring, neighbourhoods
+from emubench.learning.objectives.adversary import (
+    DIFFERENCE,
+    Adversary,
+    Family,
+    Game,
+    bump_family,
+    fit_linear,
+    fixed_loss,
+    residuals,
+)
+from emubench.learning.objectives.estimates import Estimates, by_model, by_wiener
+from emubench.learning.objectives.innovation import fit_innovation
+from emubench.learning.training.descent import Best, Descent, Log, fill_gaps
+from emubench.learning.training.settings import check_least, check_positive, check_unused
+from emubench.learning.training.validation import forecast_error
 
 knowledge = "structure"
 OBJECTIVES = ("weak", "one_step")

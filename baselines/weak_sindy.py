@@ -10,7 +10,7 @@ standard errors, not by size. With gaps, only fully observed places are regresse
 filled by its Gaussian conditional mean), then the coefficients that were kept are refined by Gauss–Newton steps on
 short forecasts from the filter's analyses. lorenz63 from x alone: v = x′ and w are eliminated by hand from the form
 x″ = −a v + b x + x w, w′ = −c x² + d x v − e w, which is refined likewise. kpz, where a sample interval is too long for
-any weak form in time: a conditional mean quadratic in local slopes, with coloured innovations (``emubench.growth``).
+any weak form in time: a conditional mean quadratic in local slopes, with coloured innovations (``emubench.learning.models.growth_map``).
 
 Knowledge: the form of the equation: at most quadratic, on rings local and the same everywhere, lattice products or
 derivatives as the system has them.
@@ -29,18 +29,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from emubench.climate_filter import ClimateFilter
 from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.growth import USED, GrowthMap, LocalProducts
-from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
-from emubench.refinement import gauss_newton
-from emubench.settings import check_least, check_localisation, check_only, check_positive
-from emubench.term_library import TermLibrary
-from emubench.training import Best, Log, best_of
-from emubench.validation import forecast_error
-from emubench.weak_form import eliminate, hidden_equation, normal_equations, ring_filters
+from emubench.learning.filters.climate_filter import ClimateFilter
+from emubench.learning.models.growth_map import USED, GrowthMap, LocalProducts
+from emubench.learning.models.networks import gaussian_fill, interpolate_ring, neighbourhoods
+from emubench.learning.objectives.refinement import gauss_newton
+from emubench.learning.objectives.term_library import TermLibrary
+from emubench.learning.objectives.weak_form import eliminate, hidden_equation, normal_equations, ring_filters
+from emubench.learning.training.descent import Best, Log, best_of
+from emubench.learning.training.settings import check_least, check_localisation, check_only, check_positive
+from emubench.learning.training.validation import forecast_error
 
 knowledge = "equation form"
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from emubench import systems
-from emubench.assimilation import localised_update, ring_localisation, transform_update
+from emubench.learning.filters.ensemble import localised_update, ring_localisation, transform_update
 
 dapper = pytest.importorskip("dapper.mods")
 CYCLES, SPIN_UP = 2000, 100

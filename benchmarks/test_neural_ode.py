@@ -1,6 +1,6 @@
 """Training a neural ODE by its own Runge–Kutta steps and through torchdiffeq's, same model, same steps, in one run.
 
-``python -m pytest -s benchmarks/test_neural_ode.py``. A training step is what :class:`emubench.training.Descent` does:
+``python -m pytest -s benchmarks/test_neural_ode.py``. A training step is what :class:`emubench.learning.training.descent.Descent` does:
 loss, back-propagation, clipping, Adam; a sample is one sample interval of one case. The two take turns of ten steps, so
 that what else the machine does falls on both and each has its own data in the cache, as in training; processor time is
 taken, of one thread; best and median are printed.
@@ -20,7 +20,7 @@ from emubench import jobs
 from emubench.data import tasks
 from emubench.dynamics.kernels import _product_mlp
 from emubench.dynamics.kernels._simd import SINGLES, aligned
-from emubench.training import Descent, Log
+from emubench.learning.training.descent import Descent, Log
 
 ROUNDS, STEPS = 40, 10
 module = jobs.baseline("neural_ode")

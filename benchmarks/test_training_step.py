@@ -14,8 +14,8 @@ import torch
 
 from emubench import jobs
 from emubench.data import tasks
-from emubench.flows import rollout_loss
-from emubench.training import Descent, Log
+from emubench.learning.models.flow import rollout_loss
+from emubench.learning.training.descent import Descent, Log
 
 
 @pytest.mark.parametrize("task", ["lorenz63-noisy", "lorenz96-noisy", "kuramoto_sivashinsky-noisy", "kpz-noisy"])

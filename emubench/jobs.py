@@ -22,14 +22,15 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from emubench import __version__, evaluate, logs
-from emubench.checkpoint import Checkpoints
+from emubench import __version__, evaluate
 from emubench.core import registry
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data import dataset, recipes, tasks
 from emubench.data.tasks import Task
 from emubench.emulator import load_weights, n_parameters, save_weights
 from emubench.files import schema, store
+from emubench.learning.training import log as logs
+from emubench.learning.training.checkpoint import Checkpoints
 
 Progress = Callable[[int, int], None]
 

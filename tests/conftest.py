@@ -12,8 +12,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from emubench import cli, innovation
+from emubench import cli
 from emubench.data import dataset, reference, tasks
+from emubench.learning.objectives import innovation
 
 torch.set_num_threads(1)  # the tensors here are small: more threads only wait for each other
 

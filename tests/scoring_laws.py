@@ -28,8 +28,8 @@ from emubench.data.tasks import Task
 from emubench.dynamics import kernels
 from emubench.dynamics.simulate import reference_rollout, simulate
 from emubench.files.store import write_text
+from emubench.learning.training.descent import Log
 from emubench.metrics import Summary, Truth, crps, stability, valid_prediction_time
-from emubench.training import Log
 
 STATIONARY_SEED, PERFECT_SEED, WRONG_SEED = 7000, 8000, 9000
 """Of the pooled truth, of independent runs, of runs of a wrong system: added to the seed of a trial."""

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from emubench import evaluate, jobs
-from emubench.assimilation import (
+from emubench.data import dataset, tasks
+from emubench.learning.filters.ensemble import (
     Filter,
     assimilate,
     filtered_start,
@@ -18,7 +19,6 @@ from emubench.assimilation import (
     ring_localisation,
     transform_update,
 )
-from emubench.data import dataset, tasks
 from tests.steppers import MapStepper, true_stepper
 
 NAN = float("nan")

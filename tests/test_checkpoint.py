@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from emubench import jobs
-from emubench.checkpoint import STATE, Checkpoint, Checkpoints
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset
 from emubench.files import store
-from emubench.flows import FlowConfig
 from emubench.jobs import Job
-from emubench.training import Descent, Log, Polish, polish
+from emubench.learning.models.flow import FlowConfig
+from emubench.learning.training.checkpoint import STATE, Checkpoint, Checkpoints
+from emubench.learning.training.descent import Descent, Log, Polish, polish
 
 SMALL = {"steps": 24, "checks": 8, "batch": 8, "width": 8}
 JOBS = {
@@ -134,7 +134,7 @@ def test_a_killed_training_ends_with_the_same_bytes(data, tmp_path, whole):
 
 def test_seconds_add_up_over_interruptions(data, tmp_path, monkeypatch):
     now = iter(range(0, 10**6, 10))
-    monkeypatch.setattr("emubench.logs.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("emubench.learning.training.log.time.perf_counter", lambda: next(now))
     with pytest.raises(KeyboardInterrupt):
         jobs.train(JOBS["noisy"], data, tmp_path, interrupting(4))
     (path,) = tmp_path.rglob("stage-1.safetensors")
@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_nothing_behind(data, tmp_path, monkeypatch):
     def full(*_) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("emubench.checkpoint.save_file", full)
+    monkeypatch.setattr("emubench.learning.training.checkpoint.save_file", full)
     with pytest.raises(EmubenchError, match=r"cannot be written \(No space left on device\); nothing was left behind"):
         jobs.train(JOBS["noisy"], data, tmp_path)
     assert contents(tmp_path) == {}
@@ -258,7 +258,7 @@ def test_a_full_disk_leaves_nothing_behind(data, tmp_path, monkeypatch):
 
 def test_another_process_may_finish_first_and_tidy_up(data, tmp_path, monkeypatch, whole):
     """Its folder of checkpoints goes while this one writes to it."""
-    written, name = [], "emubench.checkpoint.save_file"
+    written, name = [], "emubench.learning.training.checkpoint.save_file"
 
     def tidied(tensors, path, metadata) -> None:
         save_file(tensors, path, metadata)
@@ -290,7 +290,7 @@ class Valley(nn.Module):
 
 def test_the_memory_of_lbfgs_survives(tmp_path, monkeypatch):
     """Without it the second block would begin with steepest descent, and end elsewhere."""
-    monkeypatch.setattr("emubench.training.BLOCK", 5)
+    monkeypatch.setattr("emubench.learning.training.descent.BLOCK", 5)
     ends = []
     for cut in (False, True):
         module, folder = Valley(), tmp_path / str(cut)

@@ -10,9 +10,9 @@ from torch import nn
 
 from emubench import jobs
 from emubench.data import tasks
-from emubench.discrete_adjoint import COLUMNS, segments, supports
 from emubench.dynamics.simulate import three_eighths
-from emubench.networks import ProductMlp, RingField
+from emubench.learning.models.networks import ProductMlp, RingField
+from emubench.learning.models.ode_gradients import COLUMNS, segments, supports
 
 neural_ode = jobs.baseline("neural_ode")
 

@@ -16,10 +16,10 @@ from emubench.data import tasks
 from emubench.data.dataset import Observations
 from emubench.dynamics.simulate import etdrk4_coefficients, etdrk4_step, simulate
 from emubench.emulator import checked_forecast
-from emubench.flows import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
-from emubench.networks import neighbourhoods
-from emubench.shooting import polish_segments
-from emubench.training import Descent, Log, polish
+from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
+from emubench.learning.models.networks import neighbourhoods
+from emubench.learning.objectives.shooting import polish_segments
+from emubench.learning.training.descent import Descent, Log, polish
 
 NOISY, SETTINGS = tasks.get("lorenz63-noisy", "tiny"), FlowConfig(width=8, steps=10, window=4, checks=5)
 

@@ -14,7 +14,7 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset, tasks
 from emubench.emulator import Stepper, checked_forecast
-from emubench.training import Log
+from emubench.learning.training.descent import Log
 
 module = jobs.baseline("fourier_operator")
 TINY = {"steps": 6, "batch": 4, "width": 8, "checks": 2}

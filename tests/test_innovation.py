@@ -9,8 +9,8 @@ import torch
 
 from emubench.data import tasks
 from emubench.data.dataset import Observations
-from emubench.flows import FlowConfig, LearnedFlow
-from emubench.innovation import fit_innovation, slope_variance, smooth
+from emubench.learning.models.flow import FlowConfig, LearnedFlow
+from emubench.learning.objectives.innovation import fit_innovation, slope_variance, smooth
 
 TASK = tasks.get("kpz-clean", "tiny")
 N = TASK.shape[0]

@@ -12,9 +12,9 @@ import torch
 from conftest import contents
 
 from emubench import jobs
-from emubench.checkpoint import Checkpoints
 from emubench.jobs import Job
-from emubench.logs import EVENTS, Log
+from emubench.learning.training.checkpoint import Checkpoints
+from emubench.learning.training.log import EVENTS, Log
 
 pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
 

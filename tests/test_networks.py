@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from emubench.networks import coloured, pair_spectrum
-from emubench.nudging import missed_spectrum
+from emubench.learning.filters.nudging import missed_spectrum
+from emubench.learning.models.networks import coloured, pair_spectrum
 
 SPECTRUM = 4.0 / (1.0 + torch.arange(17.0, dtype=torch.float64) ** 2)
 """Of a ring of 32 sites."""

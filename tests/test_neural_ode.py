@@ -15,8 +15,8 @@ from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.dynamics.simulate import etdrk4_coefficients, three_eighths
 from emubench.emulator import Stepper, checked_forecast
-from emubench.networks import ProductMlp
-from emubench.training import Log
+from emubench.learning.models.networks import ProductMlp
+from emubench.learning.training.descent import Log
 
 module = jobs.baseline("neural_ode")
 TINY = {"steps": 6, "batch": 4, "width": 8, "checks": 2}

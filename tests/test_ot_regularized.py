@@ -12,7 +12,7 @@ from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
-from emubench.training import Log
+from emubench.learning.training.descent import Log
 
 module = jobs.baseline("ot_regularized")
 NAN = math.nan
@@ -157,8 +157,8 @@ def test_its_windows_fit_into_the_data(name):
 
 def test_without_weights_it_is_the_same_network_without_transport(data):
     """The draws of the transport come from the same generator, and are not made."""
-    from emubench.flows import rollout_loss
-    from emubench.training import Descent
+    from emubench.learning.models.flow import rollout_loss
+    from emubench.learning.training.descent import Descent
 
     task, flow, config = configured("lorenz63-noisy", field_weight=0.0, cloud_weight=0.0)
     observations = dataset.load(task, data)

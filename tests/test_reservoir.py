@@ -15,7 +15,7 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import dataset, tasks
 from emubench.emulator import load_weights, save_weights
-from emubench.training import Log
+from emubench.learning.training.descent import Log
 
 reservoir = jobs.baseline("reservoir")
 

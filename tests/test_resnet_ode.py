@@ -14,8 +14,8 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset, tasks
 from emubench.emulator import checked_forecast
-from emubench.networks import GrowthField, LipschitzField, neighbourhoods
-from emubench.training import Log
+from emubench.learning.models.networks import GrowthField, LipschitzField, neighbourhoods
+from emubench.learning.training.descent import Log
 
 module = jobs.baseline("resnet_ode")
 KINDS = ["lorenz63-clean", "lorenz63-partial", "lorenz96-noisy", "kuramoto_sivashinsky-clean", "kpz-noisy"]

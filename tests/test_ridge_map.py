@@ -15,10 +15,10 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import dataset, tasks
 from emubench.emulator import load_weights, save_weights
-from emubench.growth import MAX_ROWS
-from emubench.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
-from emubench.ridge_map import Window
-from emubench.training import Log
+from emubench.learning.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
+from emubench.learning.models.growth_map import MAX_ROWS
+from emubench.learning.models.ridge_map import Window
+from emubench.learning.training.descent import Log
 
 polynomial, random_features = jobs.baseline("polynomial"), jobs.baseline("random_features")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from emubench import shooting
 from emubench.core.random import stream
 from emubench.data import tasks
-from emubench.flows import FlowConfig, LearnedFlow
-from emubench.shooting import LAG, SPIN_UP, by_flow, by_wiener, segments
+from emubench.learning.models.flow import FlowConfig, LearnedFlow
+from emubench.learning.objectives import shooting
+from emubench.learning.objectives.shooting import LAG, SPIN_UP, by_flow, by_wiener, segments
 
 NOISE = 0.1
 TASK = tasks.get("lorenz63-noisy", "tiny")

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.transport import (
+from emubench.learning.objectives.transport import (
     MAX_RANGE,
     cloud_cost,
     cloud_divergence,

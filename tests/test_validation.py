@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emubench.data import dataset, tasks
-from emubench.validation import forecast_error
+from emubench.learning.training.validation import forecast_error
 
 
 class Constant:

@@ -11,7 +11,14 @@ import torch
 from torch import nn
 
 from emubench import jobs, systems
-from emubench.adversary import (
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
+from emubench.data import dataset, tasks
+from emubench.dynamics.simulate import simulate
+from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
+from emubench.learning.filters.climate_filter import ClimateFilter
+from emubench.learning.filters.wiener import lag_covariances, smoothed
+from emubench.learning.objectives.adversary import (
     Adversary,
     Game,
     bump_family,
@@ -20,14 +27,7 @@ from emubench.adversary import (
     normal_equations,
     residuals,
 )
-from emubench.climate_filter import ClimateFilter
-from emubench.core.errors import EmubenchError
-from emubench.core.random import stream
-from emubench.data import dataset, tasks
-from emubench.denoise import lag_covariances, smoothed
-from emubench.dynamics.simulate import simulate
-from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
-from emubench.training import Log
+from emubench.learning.training.descent import Log
 
 module = jobs.baseline("weak_adversarial")
 ONE = torch.ones(1)

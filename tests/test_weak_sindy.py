@@ -10,9 +10,8 @@ from emubench import jobs, systems
 from emubench.data import dataset, tasks
 from emubench.data.dataset import Observations
 from emubench.dynamics.simulate import simulate
-from emubench.networks import gaussian_fill, interpolate_ring
-from emubench.training import Log
-from emubench.weak_form import (
+from emubench.learning.models.networks import gaussian_fill, interpolate_ring
+from emubench.learning.objectives.weak_form import (
     bump,
     eliminate,
     evaluate,
@@ -24,6 +23,7 @@ from emubench.weak_form import (
     smooth,
     unbiased_powers,
 )
+from emubench.learning.training.descent import Log
 
 weak_sindy = jobs.baseline("weak_sindy")
 

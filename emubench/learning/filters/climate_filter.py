@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.assimilation import Advance, assimilate, ring_localisation
 from emubench.data.trajectories import FLAT_BLANK
-from emubench.training import last_observed
+from emubench.learning.filters.ensemble import Advance, assimilate, ring_localisation
+from emubench.learning.training.descent import last_observed
 
 SPIN_UP = 32
 """Samples after which a filter has forgotten its first states."""

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.checkpoint import Checkpoint, adam_memory, named, recall_adam
 from emubench.core.errors import EmubenchError
-from emubench.field_flow import FieldFlow
-from emubench.networks import GatedMlp
-from emubench.weak_form import bump
+from emubench.learning.models.field_flow import FieldFlow
+from emubench.learning.models.networks import GatedMlp
+from emubench.learning.objectives.weak_form import bump
+from emubench.learning.training.checkpoint import Checkpoint, adam_memory, named, recall_adam
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.climate_filter import ClimateFilter
 from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
-from emubench.flows import signal_band
-from emubench.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
-from emubench.networks import gaussian_fill, interpolate_ring, neighbourhoods
-from emubench.settings import check_least, check_localisation, check_positive
-from emubench.training import Best, Log
-from emubench.validation import forecast_error
+from emubench.learning.filters.climate_filter import ClimateFilter
+from emubench.learning.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
+from emubench.learning.models.flow import signal_band
+from emubench.learning.models.networks import gaussian_fill, interpolate_ring, neighbourhoods
+from emubench.learning.training.descent import Best, Log
+from emubench.learning.training.settings import check_least, check_localisation, check_positive
+from emubench.learning.training.validation import forecast_error
 
 SPLIT = 4096
 """Rows regressed on at a time."""

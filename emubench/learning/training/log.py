@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from emubench.checkpoint import Checkpoint, Checkpoints, State
 from emubench.core.errors import EmubenchError
+from emubench.learning.training.checkpoint import Checkpoint, Checkpoints, State
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.climate_filter import SPIN_UP, ClimateFilter
 from emubench.data.dataset import Observations
-from emubench.denoise import smoothed
-from emubench.field_flow import FieldFlow
-from emubench.networks import neighbourhoods
+from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
+from emubench.learning.filters.wiener import smoothed
+from emubench.learning.models.field_flow import FieldFlow
+from emubench.learning.models.networks import neighbourhoods
 
 
 @dataclass(frozen=True)

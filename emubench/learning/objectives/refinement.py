@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.assimilation import Advance
-from emubench.climate_filter import SPIN_UP, ClimateFilter
+from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
+from emubench.learning.filters.ensemble import Advance
 
 RELATIVE = 1e-4
 """By so much a coefficient is changed to see what it does."""

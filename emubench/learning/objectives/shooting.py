@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.climate_filter import SPIN_UP, ClimateFilter
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
-from emubench.denoise import smoothed
-from emubench.flows import LARGEST, POLISHED, LearnedFlow
-from emubench.training import Log, masked_mse, polish
+from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
+from emubench.learning.filters.wiener import smoothed
+from emubench.learning.models.flow import LARGEST, POLISHED, LearnedFlow
+from emubench.learning.training.descent import Log, masked_mse, polish
 
 LONGEST = 0.3
 """Lyapunov times that a segment may last: over longer ones gradients explode and minima are many."""

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.checkpoint import Checkpoint, adam_memory, named, recall_adam
 from emubench.core.errors import EmubenchError
-from emubench.logs import Log
+from emubench.learning.training.checkpoint import Checkpoint, adam_memory, named, recall_adam
+from emubench.learning.training.log import Log
 
 
 def last_observed(context: Float[Tensor, "B T *S"], fill: Tensor) -> Float[Tensor, " B *S"]:

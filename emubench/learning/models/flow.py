@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.assimilation import Filter, filtered_start
 from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
-from emubench.networks import GatedMlp, GrowthField, RingField, WindowEncoder, pair_spectrum
-from emubench.settings import check_least, check_localisation, check_positive
-from emubench.training import Log, masked_mse, polish
+from emubench.learning.filters.ensemble import Filter, filtered_start
+from emubench.learning.models.networks import GatedMlp, GrowthField, RingField, WindowEncoder, pair_spectrum
+from emubench.learning.training.descent import Log, masked_mse, polish
+from emubench.learning.training.settings import check_least, check_localisation, check_positive
 
 POLISHED = 4096
 """Windows that the last iterations see, all at once; on rings sites of windows, twice as many."""

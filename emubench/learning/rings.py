@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from emubench.training import fill_gaps
+from emubench.learning.training.descent import fill_gaps
 
 
 def pair_covariances(fields: Tensor, n_lags: int, smooth: Tensor, max_snapshots: int = 8192) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.dynamics.simulate import etdrk4, rk4
-from emubench.weak_form import Exponents, monomials
+from emubench.learning.objectives.weak_form import Exponents, monomials
 
 FASTEST = 1.0
 """Growth per sample at most of a mode: none grows faster than the fastest that the data resolve."""

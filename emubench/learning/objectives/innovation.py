@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.data.dataset import Observations
-from emubench.flows import LearnedFlow
-from emubench.networks import pair_spectrum
+from emubench.learning.models.flow import LearnedFlow
+from emubench.learning.models.networks import pair_spectrum
 
 APART = 8
 """Sites between heights whose differences are a random walk's; waves at least as long are calibrated."""

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from emubench.dynamics.kernels import _product_mlp as product_mlp
 from emubench.dynamics.kernels._simd import SINGLES, aligned
-from emubench.networks import ProductMlp
+from emubench.learning.models.networks import ProductMlp
 
 COLUMNS = 1024
 """States advanced together at most (on rings sites of states): more of them would leave the cache."""

@@ -1,6 +1,6 @@
 """A learned vector field as an emulator: delay coordinates, integrators, the filter that starts it from noisy data.
 
-Where :mod:`emubench.flows` leaves the step of a flow to its subclasses, here it is an integrator of ``tendency``: a
+Where :mod:`emubench.learning.models.flow` leaves the step of a flow to its subclasses, here it is an integrator of ``tendency``: a
 polynomial of degree 2 beside a network, on stiff rings with a linear term for every spatial mode.
 """
 
@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.climate_filter import ClimateFilter
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.dynamics.simulate import etdrk4, rk4
-from emubench.flows import LARGEST, FlowConfig, LearnedFlow, signal_band
-from emubench.networks import QuadraticMlp, RingQuadratic
-from emubench.settings import check_positive
+from emubench.learning.filters.climate_filter import ClimateFilter
+from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, signal_band
+from emubench.learning.models.networks import QuadraticMlp, RingQuadratic
+from emubench.learning.training.settings import check_positive
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Parts of emulators: networks, flows, ridge and growth maps, and how their gradients are computed."""

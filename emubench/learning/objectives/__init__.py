@@ -1,0 +1,1 @@
+"""What a training minimises: transport distances, weak forms, adversaries, shooting, calibrated innovations."""

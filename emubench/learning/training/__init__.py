@@ -1,0 +1,1 @@
+"""How a training runs: descent with checkpoints, its log, its settings, validation."""
