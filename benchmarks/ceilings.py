@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from emubench import ceilings
 from emubench.core.hardware import usable_cores
 from emubench.dynamics.kernels._normal import lane_seeds, normals
 from emubench.dynamics.kernels._simd import LANES, aligned, strict_jit
+from emubench.evaluation.throughput import ceilings
 
 
 @strict_jit(cache=False)

@@ -16,11 +16,12 @@ import time
 import pytest
 import torch
 
-from emubench import jobs, modes
+from emubench import jobs
 from emubench.core.hardware import check_device, synchronise
 from emubench.data import tasks
 from emubench.emulator import roll_out
-from emubench.modes import Mode
+from emubench.evaluation.throughput import modes
+from emubench.evaluation.throughput.modes import Mode
 
 TASK = tasks.get("lorenz96-clean")
 SAMPLES = {1: 64, 16: 32, 256: 8, 4096: 2}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench import __version__, evaluate, jobs, ladder, limits, modes, speedup, throughput
+from emubench import __version__, jobs
 from emubench.core.errors import EmubenchError
 from emubench.core.hardware import check_device, record
 from emubench.core.random import torch_stream
@@ -20,14 +20,17 @@ from emubench.data import dataset, reference
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import Run, headline, read_run
+from emubench.evaluation import scoring
+from emubench.evaluation.throughput import ladder, modes, roofline, speedup
+from emubench.evaluation.throughput import timing as throughput
+from emubench.evaluation.throughput.audit import check_caching, check_samples, check_scores, headline_cases
+from emubench.evaluation.throughput.modes import Mode
+from emubench.evaluation.throughput.timing import Sample, Subject
 from emubench.files import timing
 from emubench.files.schema import ScoreRow
 from emubench.files.timing import RANKED, Bench, Rung
 from emubench.metrics import Row, Summary
-from emubench.modes import Mode
 from emubench.submission.judge import JudgedEmulator, Limits
-from emubench.throughput import Sample, Subject
-from emubench.timed_equals_scored import check_caching, check_samples, check_scores, headline_cases
 
 Progress = Callable[[int, int], None]
 
@@ -108,10 +111,10 @@ class Session:
     def _rescored(self, subject: Subject) -> np.ndarray:
         """Headline score of every case in the mode at hand, forecast as the scorer does."""
         task = subject.task
-        truth, start, _ = evaluate.load_truth(task, self.data, "test")
+        truth, start, _ = scoring.load_truth(task, self.data, "test")
         found = []
-        for first in range(0, len(truth), evaluate.CHUNK):
-            cases = slice(first, first + evaluate.CHUNK)
+        for first in range(0, len(truth), scoring.CHUNK):
+            cases = slice(first, first + scoring.CHUNK)
             generator = torch_stream(subject.seed, "forecast", task.name, "test", first, device=str(self.device))
             context = subject.contexts[cases].to(self.device)
             forecast = checked_ensemble(subject.emulator, context, task.test_steps, subject.n_members, generator)
@@ -176,7 +179,7 @@ class Session:
         for name, scenario in scenarios.items():
             if name.endswith("end_to_end"):
                 work = forecast_work(subject, scenario.batch)
-                found[name] = limits.limit(work, scenario.seconds.median, self.options.threads, dtype)
+                found[name] = roofline.limit(work, scenario.seconds.median, self.options.threads, dtype)
         return found
 
 
@@ -188,7 +191,7 @@ def forecast_work(subject: Subject, batch: int) -> tuple[float, float]:
     def counted(n: int) -> np.ndarray:
         generator = subject.generator("counted")
         return np.array(
-            limits.count(lambda: checked_ensemble(subject.emulator, context, n, subject.n_members, generator))
+            roofline.count(lambda: checked_ensemble(subject.emulator, context, n, subject.n_members, generator))
         )
 
     first, second = counted(few), counted(more)
@@ -200,7 +203,7 @@ def accuracy(cases: np.ndarray, n_kinds: int) -> tuple[float, float, float]:
     """Mean of the cases' headline scores with its 95 % interval."""
     column = torch.from_numpy(np.asarray(cases, dtype=np.float64))[:, None]
     start = torch.arange(len(column)) % n_kinds
-    parts = evaluate.bootstrap(Summary(column, (Row("accuracy", None, "1"),)), evaluate.resample(start))
+    parts = scoring.bootstrap(Summary(column, (Row("accuracy", None, "1"),)), scoring.resample(start))
     value, low, high = (float(v) for v in parts)
     return value, low, high
 

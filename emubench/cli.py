@@ -185,8 +185,9 @@ def score(
 
     Example: emubench score runs/resnet_ode --data data --diagnostics
     """
-    from emubench import evaluate, jobs
+    from emubench import jobs
     from emubench.data import tasks
+    from emubench.evaluation import scoring
 
     if (forecast is None) == (not runs):
         raise EmubenchError("give either RUN folders, or --forecast FILE with --task TASK")
@@ -197,7 +198,7 @@ def score(
         if diagnostics:
             raise EmubenchError("--diagnostics needs RUN folders: a forecast file can't be asked for another forecast")
         with show_progress(name) as progress:
-            found = evaluate.score_forecast(forecast, tasks.resolve(name, size, data), data, progress)
+            found = scoring.score_forecast(forecast, tasks.resolve(name, size, data), data, progress)
             scored[forecast] = found.scores.rows
     for run in jobs.find_runs(runs) if runs else []:
         with show_progress(str(run)) as progress:
@@ -302,7 +303,8 @@ def bench(
     Example: emubench bench runs/resnet_ode --seconds 2
     """
     from emubench import bench as benches
-    from emubench import jobs, listing, modes
+    from emubench import jobs, listing
+    from emubench.evaluation.throughput import modes
 
     mode = modes.Mode(compile_, precision)
     session = benches.Session(data, benches.Options(mode, device, threads, seconds, int(memory * 2**30), ladder))

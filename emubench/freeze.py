@@ -16,10 +16,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from emubench import evaluate, floors, perfect_model
+from emubench import floors, perfect_model
 from emubench.core.errors import EmubenchError
 from emubench.data import reference, tasks, widths
 from emubench.data.tasks import SIZES, Task
+from emubench.evaluation import scoring
 from emubench.files import schema, store
 from emubench.metrics import Pool, Truth
 from emubench.metrics._ensemble import LEADS
@@ -102,7 +103,7 @@ def climate_reference(task: Task, data: Path) -> dict[str, Any]:
     floors_of_size, anchors = {}, {}
     for size in SIZES:
         sized = tasks.get(task.name, size)
-        values, start, _ = evaluate.load_truth(sized, data, "climate")
+        values, start, _ = scoring.load_truth(sized, data, "climate")
         found = floors.measure(Truth(sized, values, start, Pool(sized, values[start == 0])))
         floors_of_size[size] = found["d_floor"]
         if size == "standard":

@@ -22,12 +22,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from emubench import __version__, evaluate
+from emubench import __version__
 from emubench.core import registry
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data import dataset, recipes, tasks
 from emubench.data.tasks import Task
 from emubench.emulator import load_weights, n_parameters, save_weights
+from emubench.evaluation import scoring
 from emubench.files import schema, store
 from emubench.learning.training import log as logs
 from emubench.learning.training.checkpoint import Checkpoints
@@ -233,7 +234,7 @@ def stored_scores(run: Path, task: Task, data: Path) -> schema.ScoreFile | None:
     if not path.exists():
         return None
     stored = schema.read_json(schema.ScoreFile, path)
-    same = stored.truth_sha256 == evaluate.truth_digest(task, data) and stored.emubench_version == __version__
+    same = stored.truth_sha256 == scoring.truth_digest(task, data) and stored.emubench_version == __version__
     return stored if same else None
 
 
@@ -242,11 +243,11 @@ def score(run: Path, data: Path, progress: Progress | None = None, again: bool =
     emulator, task = load(run)
     path, card = run / "scores.json", read_card(run)
     if not again and (stored := stored_scores(run, task, data)) is not None:
-        if (current := evaluate.with_skill(stored, task)) != stored:  # the reference values were frozen since
+        if (current := scoring.with_skill(stored, task)) != stored:  # the reference values were frozen since
             store.write_text(path, current.model_dump_json(indent=1) + "\n")
         return current
     torch.set_num_threads(card.threads)
-    result, timing = evaluate.evaluate(emulator, task, data, card.seed, progress)  # type: ignore[arg-type]
+    result, timing = scoring.evaluate(emulator, task, data, card.seed, progress)  # type: ignore[arg-type]
     store.write_text(run / "figures.json", json.dumps(result.figures) + "\n")
     store.write_text(run / "timing.json", json.dumps(timing, indent=1) + "\n")
     store.write_text(path, result.scores.model_dump_json(indent=1) + "\n")
@@ -260,14 +261,14 @@ def read_diagnostics(run: Path) -> schema.DiagnosticsFile | None:
 
 
 def diagnose(run: Path, data: Path, progress: Progress | None = None, again: bool = False) -> schema.DiagnosticsFile:
-    """Write ``diagnostics.json`` (see :mod:`emubench.emulator_diagnostics`), one diagnostic after another.
+    """Write ``diagnostics.json`` (see :mod:`emubench.evaluation.diagnostics`), one diagnostic after another.
 
     What is there for these data and this version is kept, so that an interrupted run goes on where it was.
     """
-    from emubench import emulator_diagnostics as diagnostics  # scoring alone does not need it
+    from emubench.evaluation import diagnostics  # scoring alone does not need it
 
     emulator, task = load(run)
-    card, digest = read_card(run), evaluate.truth_digest(task, data)
+    card, digest = read_card(run), scoring.truth_digest(task, data)
     empty = schema.DiagnosticsFile(
         schema_version=schema.SCHEMA_VERSION,
         emubench_version=__version__,

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
-from emubench import evaluate, jobs, metrics, ranking
+from emubench import jobs, metrics, ranking
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset, reference
 from emubench.emulator import checked_ensemble
 from emubench.entries import Run, gain
+from emubench.evaluation import scoring
 from emubench.ranking import Cell
 
 TWINS = {
@@ -135,12 +136,12 @@ def crps_gained(runs: list[Run], floor: list[Run], data: Path, n_steps: int) -> 
 def crps_cases(run: Run, data: Path, n_steps: int) -> np.ndarray:
     """Mean CRPS over the leads up to ``n_steps`` of every test case, forecast as for the scores."""
     emulator, task = jobs.load(run.path)
-    values, start, _ = evaluate.load_truth(task, data, "test")
+    values, start, _ = scoring.load_truth(task, data, "test")
     contexts, parts = dataset.load(task, data).context("test"), []
-    for first in range(0, len(values), evaluate.CHUNK):
-        cases = slice(first, first + evaluate.CHUNK)
+    for first in range(0, len(values), scoring.CHUNK):
+        cases = slice(first, first + scoring.CHUNK)
         generator = torch_stream(run.card.seed, "forecast", task.name, "test", first)
-        members = evaluate.n_members(task, "test")
+        members = scoring.n_members(task, "test")
         forecast = checked_ensemble(emulator, contexts[cases], n_steps, members, generator)  # type: ignore[arg-type]
         truth = metrics.Truth(task, values[cases, :n_steps], start[cases])
         parts.append(metrics.get("crps").summarise(forecast, truth).cases[:, 0])

@@ -21,11 +21,12 @@ import torch
 import typer
 from torch import Tensor
 
-from emubench import evaluate, jobs
+from emubench import jobs
 from emubench.core.random import stream, torch_stream
 from emubench.data import reference, tasks, trajectories
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
+from emubench.evaluation import scoring
 from emubench.files import store
 from emubench.metrics import Truth, crps, valid_prediction_time
 
@@ -55,7 +56,7 @@ def headline_cases(emulator: Emulator, task: Task, seed: int, block: int) -> Ten
     """The headline accuracy score of each case of a block: valid prediction time, or CRPS of stochastic systems."""
     context, truth = fresh_cases(task, seed, block)
     generator = torch_stream(seed, "forecast", task.name, "test", block)
-    forecast = checked_ensemble(emulator, context, task.test_steps, evaluate.n_members(task, "test"), generator)
+    forecast = checked_ensemble(emulator, context, task.test_steps, scoring.n_members(task, "test"), generator)
     metric = crps if task.system.stochastic else valid_prediction_time
     return metric.summarise(forecast, truth).cases[:, 0]
 

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from emubench import evaluate, systems
+from emubench import systems
 from emubench.aggregates import MISSING, Z_SHOWN, geometric_mean, mean_over_tasks, rank_intervals, unpaired_ranks
 from emubench.core.random import stream
 from emubench.data import reference, tasks
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS, Task
 from emubench.entries import Run, gain, headline
+from emubench.evaluation import scoring
 
 N_RESAMPLES = 10_000
 DIFFERENCE = (0.005, 0.995)
@@ -105,7 +106,7 @@ def case_weights(system: str, n_kinds: int, n_cases: int) -> np.ndarray:
     import torch
 
     seed = int(stream(0, "ranking", system).integers(2**62))
-    return evaluate.resample(torch.arange(n_cases) % n_kinds, N_RESAMPLES, seed).numpy()
+    return scoring.resample(torch.arange(n_cases) % n_kinds, N_RESAMPLES, seed).numpy()
 
 
 def seed_weights(entry: str, task: str, n_seeds: int) -> np.ndarray:
@@ -124,7 +125,7 @@ def make_cell(runs: Sequence[Run]) -> Cell:
 
 def interval(sampled: np.ndarray) -> tuple[float, float]:
     """95 % interval of bootstrap samples."""
-    low, high = np.quantile(sampled, evaluate.INTERVAL)
+    low, high = np.quantile(sampled, scoring.INTERVAL)
     return float(low), float(high)
 
 

@@ -21,12 +21,13 @@ import numpy as np
 import torch
 import typer
 
-from emubench import __version__, evaluate, floors, jobs, systems
+from emubench import __version__, floors, jobs, systems
 from emubench.core.random import stream, torch_stream
 from emubench.data import dataset, tasks
 from emubench.data.tasks import Task
 from emubench.dynamics import kernels
 from emubench.dynamics.simulate import reference_rollout, simulate
+from emubench.evaluation import scoring
 from emubench.files.store import write_text
 from emubench.learning.training.descent import Log
 from emubench.metrics import Summary, Truth, crps, stability, valid_prediction_time
@@ -76,7 +77,7 @@ def wrong(name: str) -> Wrong:
 def bootstrapped(summary: Summary, metric: str, start: torch.Tensor) -> Score:
     """One whole-forecast score of a summary."""
     (index,) = (i for i, row in enumerate(summary.rows) if row == (metric, None, row.unit))
-    return Score(*(float(v[index]) for v in evaluate.bootstrap(summary, evaluate.resample(start))))
+    return Score(*(float(v[index]) for v in scoring.bootstrap(summary, scoring.resample(start))))
 
 
 # --- stability --------------------------------------------------------------------------------------------------------
@@ -186,8 +187,8 @@ class AccuracyTrial:
         self.task, self.data, self.seed = task, data, seed
         dataset.generate(task, data, seed)
         self.contexts = dataset.load(task, data).contexts["test"]
-        self.values, self.start, _ = evaluate.load_truth(task, data, "test")
-        self.n_members = evaluate.n_members(task, "test")
+        self.values, self.start, _ = scoring.load_truth(task, data, "test")
+        self.n_members = scoring.n_members(task, "test")
         rng = stream(seed, "scoring laws", task.name)
         analysis = trained("oracle", task, data, seed).start(self.contexts, rng)
         self.analysis = analysis[: self.n_members] if task.system.stochastic else analysis.mean(0, keepdim=True)

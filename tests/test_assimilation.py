@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import evaluate, jobs
+from emubench import jobs
 from emubench.data import dataset, tasks
+from emubench.evaluation import scoring
 from emubench.learning.filters.ensemble import (
     Filter,
     assimilate,
@@ -232,7 +233,7 @@ def test_the_oracle_s_analysis_is_far_better_than_its_last_observation(data):
     contexts = dataset.load(task, data).contexts["test"]
     module = jobs.baseline("oracle")
     analysis = module.build(task, module.Config()).start(contexts, np.random.default_rng(0)).mean(0)
-    values, _, _ = evaluate.load_truth(task, data, "test")
+    values, _, _ = scoring.load_truth(task, data, "test")
     with dataset.open_truth(task, data) as file:
         last = torch.from_numpy(file["test/truth"][:, 63])
     sigma = float(task.system.std[0])

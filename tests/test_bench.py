@@ -9,12 +9,14 @@ import shutil
 import pytest
 import torch
 
-from emubench import bench, entries, jobs, modes, throughput
+from emubench import bench, entries, jobs
 from emubench.bench import Options, Session
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
+from emubench.evaluation.throughput import modes
+from emubench.evaluation.throughput import timing as throughput
+from emubench.evaluation.throughput.modes import Mode
 from emubench.files import timing
-from emubench.modes import Mode
 
 QUICK = Options(seconds=0.05, ladder_seconds=1.0)
 METRICS = [

@@ -9,14 +9,14 @@ import pytest
 import torch
 from steppers import MapStepper, Noisy, normal, true_stepper
 
-from emubench import emulator_diagnostics as diagnostics
-from emubench import evaluate, jobs, systems
+from emubench import jobs, systems
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.dynamics import lyapunov
 from emubench.dynamics.climate import leading_exponent
 from emubench.dynamics.spectrum import Estimate, Spectrum
-from emubench.emulator_diagnostics import Subject, measure
+from emubench.evaluation import diagnostics, scoring
+from emubench.evaluation.diagnostics import Subject, measure
 from emubench.files import schema
 
 LORENZ63 = tasks.get("lorenz63-noisy", "tiny")
@@ -214,7 +214,7 @@ def test_the_truths_twins_start_from_the_truth(data, name):
     present = subject.true_context()[:, -1]
     scored = torch.from_numpy(task.observation.select(present.numpy()).copy())[:, None]
     forecast = diagnostics.TrueForecast(task, present).forecast(scored, 20, 1, torch.Generator())
-    values, _, _ = evaluate.load_truth(task, data, "test")
+    values, _, _ = scoring.load_truth(task, data, "test")
     assert forecast[0].numpy() == pytest.approx(values[:, :20].numpy(), abs=1e-9)
 
 
@@ -273,7 +273,7 @@ def test_a_start_from_the_last_noisy_sample_loses_a_logarithm(data):
 
 def test_the_score_before_is_the_score_of_the_run(data):
     emulator = true_stepper(LORENZ63.system, 0.05)
-    result, _ = evaluate.evaluate(emulator, LORENZ63, data)
+    result, _ = scoring.evaluate(emulator, LORENZ63, data)
     (row,) = [r for r in result.scores.rows if r.metric == "valid_prediction_time"]
     found = values(measure("noise_doubling", Subject(emulator, LORENZ63, data)))
     assert found["valid_prediction_time_at_noise"] == pytest.approx(row.value, rel=1e-12)
@@ -469,7 +469,7 @@ def test_a_run_is_diagnosed_once_and_goes_on_where_it_was(data, run, short, monk
 
 def test_diagnostics_of_other_data_are_made_anew(data, run, short, monkeypatch):
     jobs.diagnose(run, data)
-    monkeypatch.setattr(evaluate, "truth_digest", lambda task, data: "0" * 64)
+    monkeypatch.setattr(scoring, "truth_digest", lambda task, data: "0" * 64)
     monkeypatch.setattr(diagnostics, "measure", lambda name, subject: schema.Diagnostic(note="anew"))
     assert {d.note for d in jobs.diagnose(run, data).diagnostics.values()} == {"anew"}
 

@@ -10,8 +10,8 @@ import pytest
 import scoringrules
 import torch
 
-from emubench import evaluate
 from emubench.data import tasks
+from emubench.evaluation import scoring
 from emubench.metrics import Truth, crps, energy_score, rank_histogram, spread_skill
 from emubench.metrics._ensemble import LEADS, at_leads
 
@@ -22,7 +22,7 @@ NAN, INF = float("nan"), float("inf")
 def truth(data) -> Truth:
     """The test split of kpz-noisy, tiny."""
     task = tasks.get("kpz-noisy", "tiny")
-    values, start, _ = evaluate.load_truth(task, data, "test")
+    values, start, _ = scoring.load_truth(task, data, "test")
     return Truth(task, values, start)
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import evaluate, jobs, metrics
+from emubench import jobs, metrics
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, reference, tasks
 from emubench.emulator import check_forecast, checked_ensemble, checked_forecast
+from emubench.evaluation import scoring
 from emubench.metrics import Row, Summary
 
 NAN = float("nan")
@@ -37,7 +38,7 @@ class Wanderer:
         return wander(context, n_steps, n_members, generator)
 
 
-def rows_of(result: evaluate.Result) -> dict:
+def rows_of(result: scoring.Result) -> dict:
     return {(r.metric, r.lead_time): (r.value, r.low, r.high) for r in result.scores.rows}
 
 
@@ -106,7 +107,7 @@ def test_an_emulator_sees_contexts_alone(data):
     one, halves = [("test", 1), ("climate", 1)], [("test", 8), ("test", 8), ("climate", 1), ("widths", 1)]
     for name, calls in (("lorenz63-partial", one), ("kpz-noisy", halves)):
         task, emulator = tasks.get(name, "tiny"), Wanderer()
-        evaluate.evaluate(emulator, task, data)
+        scoring.evaluate(emulator, task, data)
         expected = [((task.cases(split), 64, *task.shape), task.steps(split), m) for split, m in calls]
         assert emulator.asked == expected
 
@@ -141,7 +142,7 @@ def test_a_deterministic_emulator_is_asked_once_and_one_that_changes_its_mind_is
 
 def test_weights_are_resamples_within_each_kind_of_start():
     start = torch.tensor([0, 1, 0, 0, 1, 0, 2])
-    weights = evaluate.resample(start, 500)
+    weights = scoring.resample(start, 500)
     assert weights.shape == (500, 7)
     assert torch.allclose(weights.sum(1), torch.ones(500, dtype=torch.float64))
     for kind, n in ((0, 4), (1, 2), (2, 1)):
@@ -149,8 +150,8 @@ def test_weights_are_resamples_within_each_kind_of_start():
     counts = 7 * weights
     assert torch.allclose(counts, counts.round())
     assert torch.allclose(weights.mean(0), torch.full((7,), 1 / 7, dtype=torch.float64), atol=0.03)
-    assert torch.equal(weights, evaluate.resample(start, 500))
-    assert not torch.equal(weights, evaluate.resample(start, 500, seed=1))
+    assert torch.equal(weights, scoring.resample(start, 500))
+    assert not torch.equal(weights, scoring.resample(start, 500, seed=1))
 
 
 def test_intervals_cover_the_mean_19_times_in_20():
@@ -158,7 +159,7 @@ def test_intervals_cover_the_mean_19_times_in_20():
     n_cases, n_data = 100, 2000
     cases = 3 + 2 * torch.randn(n_cases, n_data, generator=generator, dtype=torch.float64)
     summary = Summary(cases, (Row("x", None, "1"),) * n_data)
-    value, low, high = evaluate.bootstrap(summary, evaluate.resample(torch.zeros(n_cases, dtype=torch.long), 400))
+    value, low, high = scoring.bootstrap(summary, scoring.resample(torch.zeros(n_cases, dtype=torch.long), 400))
     assert torch.allclose(value, cases.mean(0))
     assert ((low <= value) & (value <= high)).all()
     covered = float(((low < 3) & (high > 3)).double().mean())
@@ -170,14 +171,14 @@ def test_intervals_cover_the_mean_19_times_in_20():
 def test_what_differs_between_kinds_of_start_alone_is_no_uncertainty():
     start = torch.tensor([0, 1] * 8)
     summary = Summary(start.double()[:, None], (Row("x", None, "1"),))
-    value, low, high = evaluate.bootstrap(summary, evaluate.resample(start))
+    value, low, high = scoring.bootstrap(summary, scoring.resample(start))
     assert float(value) == float(low) == float(high) == 0.5
 
 
 def test_a_score_is_finished_after_averaging():
     cases = torch.tensor([[1.0], [9.0], [25.0], [1.0]], dtype=torch.float64)
     summary = Summary(cases, (Row("root", None, "1"),), finish=lambda mean: mean.sqrt())
-    value, low, high = evaluate.bootstrap(summary, evaluate.resample(torch.zeros(4, dtype=torch.long)))
+    value, low, high = scoring.bootstrap(summary, scoring.resample(torch.zeros(4, dtype=torch.long)))
     assert float(value) == 3
     assert 1 <= float(low) < 3 < float(high) <= 5
 
@@ -190,13 +191,13 @@ def test_a_score_is_finished_after_averaging():
 )
 def test_scores_repeat_and_name_their_cases(data, name):
     task = tasks.get(name, "tiny")
-    first, timing = evaluate.evaluate(Wanderer(), task, data, seed=3)
-    again, _ = evaluate.evaluate(Wanderer(), task, data, seed=3)
-    other, _ = evaluate.evaluate(Wanderer(), task, data, seed=4)
+    first, timing = scoring.evaluate(Wanderer(), task, data, seed=3)
+    again, _ = scoring.evaluate(Wanderer(), task, data, seed=3)
+    other, _ = scoring.evaluate(Wanderer(), task, data, seed=4)
     assert first.scores == again.scores
     assert first.figures == again.figures
     assert rows_of(first) != rows_of(other)
-    assert first.scores.truth_sha256 == evaluate.truth_digest(task, data)
+    assert first.scores.truth_sha256 == scoring.truth_digest(task, data)
     for row in first.scores.rows:
         cases = 64 if WIDTH_ROWS.match(row.metric) else 8 if CLIMATE_ROWS.match(row.metric) else 16
         assert row.n_cases == cases, row
@@ -221,7 +222,7 @@ def test_an_emulator_that_always_fails_gets_the_worst_scores(data, name, value):
         def forecast(self, context, n_steps, n_members, generator):
             return torch.full((n_members, len(context), n_steps, *context.shape[2:]), value, dtype=torch.float64)
 
-    result, _ = evaluate.evaluate(Failing(), task, data)
+    result, _ = scoring.evaluate(Failing(), task, data)
     rows = rows_of(result)
     assert all(v is not None for row in rows.values() for v in row)
     assert rows["surviving_fraction", None] == (0, 0, 0)
@@ -240,7 +241,7 @@ def test_the_size_of_chunks_does_not_matter(data, monkeypatch, name, chunk):
     task = tasks.get(name, "tiny")
     contexts = dataset.load(task, data).contexts
     forecasts = {
-        split: wander(contexts[split], task.steps(split), evaluate.n_members(task, split), torch.manual_seed(1))
+        split: wander(contexts[split], task.steps(split), scoring.n_members(task, split), torch.manual_seed(1))
         for split in ("test", "climate")
     }
     if "widths" in task.splits:
@@ -249,9 +250,9 @@ def test_the_size_of_chunks_does_not_matter(data, monkeypatch, name, chunk):
     def forecaster(split: str, cases: slice) -> torch.Tensor:
         return forecasts[split][:, cases]
 
-    whole = evaluate.score(task, data, forecaster)
-    monkeypatch.setattr(evaluate, "CHUNK", chunk)
-    parts = evaluate.score(task, data, forecaster)
+    whole = scoring.score(task, data, forecaster)
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
+    parts = scoring.score(task, data, forecaster)
     for key, row in rows_of(whole).items():
         assert rows_of(parts)[key] == pytest.approx(row, rel=1e-9, abs=1e-12)
 
@@ -263,7 +264,7 @@ def test_the_size_of_chunks_does_not_matter(data, monkeypatch, name, chunk):
 def test_skill_is_zero_at_the_floor_and_one_at_the_oracle(data, monkeypatch, name, metric, floor, oracle):
     task = tasks.get(name, "tiny")
     monkeypatch.setattr(reference, "get", lambda _: {"floor": floor, "oracle": oracle})
-    rows = rows_of(evaluate.evaluate(Wanderer(), task, data)[0])
+    rows = rows_of(scoring.evaluate(Wanderer(), task, data)[0])
     value, skill = rows[metric, None], rows["skill_accuracy", None]
     assert skill[0] == pytest.approx((value[0] - floor) / (oracle - floor))
     ends = sorted((v - floor) / (oracle - floor) for v in value[1:])
@@ -273,7 +274,7 @@ def test_skill_is_zero_at_the_floor_and_one_at_the_oracle(data, monkeypatch, nam
 @pytest.mark.parametrize("name", ["lorenz63-clean", "lorenz96-clean"])
 def test_the_first_lead_is_the_sample_after_the_context(data, name):
     task, module = tasks.get(name, "tiny"), jobs.baseline("oracle")
-    rows = rows_of(evaluate.evaluate(module.build(task, module.Config()), task, data)[0])  # the true flow, exact start
+    rows = rows_of(scoring.evaluate(module.build(task, module.Config()), task, data)[0])  # the true flow, exact start
     errors = [row[0] for (metric, _), row in rows.items() if metric == "rms_error"]
     assert errors[0] < 1e-9
     assert max(errors) < 1e-2
@@ -288,9 +289,9 @@ def test_every_chunk_has_a_random_stream_of_its_own(data, monkeypatch):
             seeds.append(generator.initial_seed())
             return torch.zeros(1, len(context), n_steps, *context.shape[2:])
 
-    monkeypatch.setattr(evaluate, "CHUNK", 4)
+    monkeypatch.setattr(scoring, "CHUNK", 4)
     for name in ("lorenz63-partial", "lorenz63-scarce"):
-        evaluate.evaluate(Listener(), tasks.get(name, "tiny"), data)
+        scoring.evaluate(Listener(), tasks.get(name, "tiny"), data)
     assert len(set(seeds)) == len(seeds) == 2 * (4 + 2)
 
 
@@ -314,7 +315,7 @@ def test_a_forecast_file_scores_like_the_run_that_made_it(emubench, data, tmp_pa
     with torch.no_grad():
         forecasts = {
             s: emulator.forecast(
-                contexts.context(s), task.steps(s), evaluate.n_members(task, s), torch.Generator()
+                contexts.context(s), task.steps(s), scoring.n_members(task, s), torch.Generator()
             ).numpy()[:, :, np.array(task.leads(s)) - 1]
             for s in task.splits
         }

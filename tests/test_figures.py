@@ -10,9 +10,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from emubench import evaluate, tracy_widom
+from emubench import tracy_widom
 from emubench.data import tasks
-from emubench.figures import BINS, HEIGHT_LEADS, REACH, Collector, Comparison, Figures, growth_times
+from emubench.evaluation import scoring
+from emubench.evaluation.figures import BINS, HEIGHT_LEADS, REACH, Collector, Comparison, Figures, growth_times
 from emubench.metrics import Pool, Truth
 
 NAN = float("nan")
@@ -25,7 +26,7 @@ def truths(data):
     def get(name: str) -> dict[str, Truth]:
         task, found = tasks.get(name, "tiny"), {}
         for split in ("test", "climate"):
-            values, start, _ = evaluate.load_truth(task, data, split)
+            values, start, _ = scoring.load_truth(task, data, split)
             values = values[:, :600] if split == "climate" and task.system.stochastic else values
             pool = Pool(task, values[start == 0]) if split == "climate" else None
             found[split] = Truth(task, values, start, pool)
@@ -89,7 +90,7 @@ def test_a_sine_is_a_line_at_its_frequency(truths):
 
 def test_bands_shrink_as_the_root_of_the_number_of_cases_and_hold_another_sample(data):
     task = tasks.get("lorenz96-noisy", "tiny")
-    values, start, _ = evaluate.load_truth(task, data, "climate")
+    values, start, _ = scoring.load_truth(task, data, "climate")
     halves = [values[:4], values[4:]]
     figures = collect({s: Truth(task, halves[1], start[4:], Pool(task, halves[0])) for s in ("test", "climate")})
     spatial = figures.spatial_spectrum

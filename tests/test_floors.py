@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from emubench import evaluate, floors, freeze
+from emubench import floors, freeze
 from emubench.data import reference, tasks
+from emubench.evaluation import scoring
 from emubench.metrics import stability
 
 N_CASES, HORIZON = 8, 20.0
@@ -96,7 +97,7 @@ def test_every_task_has_frozen_floors_and_anchors_of_every_aspect(name):
 @pytest.mark.parametrize("name", ["lorenz63-partial", "lorenz96-noisy"])
 def test_the_frozen_floors_are_those_of_the_benchmarks_truth(data, name):
     task = tasks.get(name, "tiny")
-    values, start, _ = evaluate.load_truth(task, data, "climate")
+    values, start, _ = scoring.load_truth(task, data, "climate")
     truth = floors.pooled(task, values)
     found = floors.measure(truth, n_independent=128, seed=3)
     frozen = reference.get(name)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import jobs, ladder, speedup, systems
+from emubench import jobs, systems
 from emubench.core.random import stream
 from emubench.data import tasks
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.solvers import Setting, SettingSolver, TrueSolver, resample, settings
+from emubench.evaluation.throughput import ladder, speedup
+from emubench.evaluation.throughput.ladder import Cases
 from emubench.files.timing import Quantiles, Rung, Scenario
-from emubench.ladder import Cases
 
 SYSTEMS = ("lorenz63", "lorenz96", "kuramoto_sivashinsky", "kpz")
 

@@ -7,24 +7,25 @@ import pytest
 import torch
 from torch import nn
 
-from emubench import ceilings, limits, systems
+from emubench import systems
 from emubench.dynamics.kernels._simd import lanes
 from emubench.dynamics.simulate import EXPLICIT
+from emubench.evaluation.throughput import ceilings, roofline
 
 
 def test_products_count_by_their_formula_and_views_not_at_all():
     a, b = torch.ones(5, 7), torch.ones(7, 11)
-    flops, moved = limits.count(lambda: a @ b)
+    flops, moved = roofline.count(lambda: a @ b)
     assert flops == 2 * 5 * 7 * 11
     assert moved == 4 * (5 * 7 + 7 * 11 + 5 * 11)
-    assert limits.count(lambda: a.view(35).unbind()) == (0, 0)
-    flops, moved = limits.count(lambda: torch.tanh(a) + 1.0)
+    assert roofline.count(lambda: a.view(35).unbind()) == (0, 0)
+    flops, moved = roofline.count(lambda: torch.tanh(a) + 1.0)
     assert (flops, moved) == (2 * 35, 4 * 4 * 35)
 
 
 def test_a_layer_counts_its_product_and_its_bias():
     layer, x = nn.Linear(16, 32), torch.ones(8, 16)
-    flops, moved = limits.count(lambda: layer(x))
+    flops, moved = roofline.count(lambda: layer(x))
     assert 2 * 8 * 16 * 32 <= flops <= 2 * 8 * 16 * 32 + 8 * 32
     assert moved >= 4 * (8 * 16 + 16 * 32 + 8 * 32)
 
@@ -36,7 +37,7 @@ def test_a_solver_s_formula_is_what_the_reference_integrator_does(name, scheme):
     system = systems.get(name)
     state = torch.ones(1, *system.shape, dtype=torch.float64)
 
-    class Arithmetic(limits.Counter):
+    class Arithmetic(roofline.Counter):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             before = self.flops
             out = super().__torch_dispatch__(func, types, args, kwargs)
@@ -46,7 +47,7 @@ def test_a_solver_s_formula_is_what_the_reference_integrator_does(name, scheme):
 
     with Arithmetic() as counter:
         EXPLICIT[scheme](system.rhs, 0.01)(state, None)
-    work = limits.solver_work(system, scheme, steps=1)
+    work = roofline.solver_work(system, scheme, steps=1)
     assert work is not None
     assert work[0] == pytest.approx(counter.flops, rel=0.25)
     assert work[1] == 8 * state.numel()
@@ -54,22 +55,22 @@ def test_a_solver_s_formula_is_what_the_reference_integrator_does(name, scheme):
 
 def test_work_grows_with_steps_and_samples_and_is_unknown_of_others():
     system = systems.get("kuramoto_sivashinsky")
-    once, more = (limits.solver_work(system, "etdrk4", steps, samples) for steps, samples in ((1, 1), (4, 10)))
+    once, more = (roofline.solver_work(system, "etdrk4", steps, samples) for steps, samples in ((1, 1), (4, 10)))
     assert once is not None
     assert more is not None
     assert more[0] == 40 * once[0]
     assert more[1] == 10 * once[1]
     assert 9000 < once[0] < 10000  # eight transforms of 64 points are 7680 of them
-    assert limits.solver_work(systems.get("kpz"), "strang", 1) is None
+    assert roofline.solver_work(systems.get("kpz"), "strang", 1) is None
 
 
 def test_what_binds_is_what_is_used_most(monkeypatch):
     monkeypatch.setattr(ceilings, "flops_per_second", lambda threads, dtype: 100.0)
     monkeypatch.setattr(ceilings, "bytes_per_second", lambda threads: 1000.0)
-    assert limits.limit((50.0, 100.0), 1.0, 1, "float64").binds == "arithmetic"
-    assert limits.limit((50.0, 900.0), 1.0, 1, "float64").binds == "memory"
-    assert limits.limit((50.0, 900.0), 10.0, 1, "float64").binds == "overhead"
-    assert limits.limit((50.0, 900.0), 10.0, 1, "float64").flops_per_second == 5.0
+    assert roofline.limit((50.0, 100.0), 1.0, 1, "float64").binds == "arithmetic"
+    assert roofline.limit((50.0, 900.0), 1.0, 1, "float64").binds == "memory"
+    assert roofline.limit((50.0, 900.0), 10.0, 1, "float64").binds == "overhead"
+    assert roofline.limit((50.0, 900.0), 10.0, 1, "float64").flops_per_second == 5.0
 
 
 def test_the_ceilings_are_of_this_century():

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from emubench import evaluate
 from emubench.data import tasks
+from emubench.evaluation import scoring
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 PARTS = ("Formula", "Estimator", "Reference", "Range", "Can't see")
@@ -34,9 +34,9 @@ def emitted(data) -> set[str]:
 
         def forecaster(split: str, cases: slice, task=task) -> torch.Tensor:
             n = min(cases.stop, task.cases(split)) - cases.start
-            return torch.zeros(evaluate.n_members(task, split), n, len(task.leads(split)), *task.shape)
+            return torch.zeros(scoring.n_members(task, split), n, len(task.leads(split)), *task.shape)
 
-        found |= {row.metric for row in evaluate.score(task, data, forecaster).scores.rows}
+        found |= {row.metric for row in scoring.score(task, data, forecaster).scores.rows}
     return found
 
 

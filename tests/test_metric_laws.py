@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emubench import evaluate, metrics
+from emubench import metrics
 from emubench.data import tasks
+from emubench.evaluation import scoring
 from emubench.metrics import Pool, Truth
 
 NAN, INF = float("nan"), float("inf")
@@ -58,7 +59,7 @@ def truth_of(data):
     def get(name: str, split: str) -> Truth:
         if (name, split) not in made:
             task = tasks.get(name, "tiny")
-            values, start, _ = evaluate.load_truth(task, data, split)
+            values, start, _ = scoring.load_truth(task, data, split)
             n = 2 if task.system.stochastic else 8
             values, start = values[:n, : 80 if split == "climate" else 300], start[:n]
             pool = Pool(task, values[start == 0]) if split == "climate" else None
@@ -102,7 +103,7 @@ def scores(module, forecast, truth: Truth) -> dict[tuple[str, float | None], flo
 def test_failing_never_pays(truth_of, metric, name, kind, choice):
     module = metrics.get(metric)
     truth = truth_of(name, module.split)
-    m = evaluate.n_members(truth.task, module.split)
+    m = scoring.n_members(truth.task, module.split)
     forecast = make(kind, truth, m)
     before = scores(module, forecast, truth)
     cases = choice.draw(st.lists(st.integers(0, len(truth.values) - 1), min_size=1, max_size=4), label="cases")
@@ -123,7 +124,7 @@ def test_failing_never_pays(truth_of, metric, name, kind, choice):
 def test_a_forecast_that_fails_everywhere_scores_worst(truth_of, metric, name):
     module = metrics.get(metric)
     truth = truth_of(name, module.split)
-    m = evaluate.n_members(truth.task, module.split)
+    m = scoring.n_members(truth.task, module.split)
     failed = scores(module, torch.full((m, *truth.values.shape), NAN, dtype=torch.float64), truth)
     for kind in FORECASTS:
         for key, value in scores(module, make(kind, truth, m), truth).items():
@@ -135,7 +136,7 @@ def test_a_forecast_that_fails_everywhere_scores_worst(truth_of, metric, name):
 def test_cases_do_not_depend_on_their_order_nor_on_each_other(truth_of, metric, name):
     module = metrics.get(metric)
     truth = truth_of(name, module.split)
-    forecast = make("drifting", truth, evaluate.n_members(truth.task, module.split))
+    forecast = make("drifting", truth, scoring.n_members(truth.task, module.split))
     forecast[0, 1, 50:] = NAN
     whole = module.summarise(forecast, truth).cases
     order = torch.randperm(len(truth.values), generator=torch.Generator().manual_seed(0))
@@ -161,7 +162,7 @@ def test_members_do_not_depend_on_their_order(truth_of, metric, name):
 def test_images_of_forecast_and_truth_under_a_symmetry_score_the_same(truth_of, metric, name, symmetry):
     module = metrics.get(metric)
     truth = truth_of(name, module.split)
-    forecast = make("drifting", truth, evaluate.n_members(truth.task, module.split))
+    forecast = make("drifting", truth, scoring.n_members(truth.task, module.split))
     forecast[0, 1, 50:] = NAN
     act = truth.task.system.symmetries()[symmetry]
     mirrored = Truth(truth.task, act(truth.values), truth.start, truth.pool, truth.reference)
@@ -174,7 +175,7 @@ def test_images_of_forecast_and_truth_under_a_symmetry_score_the_same(truth_of, 
 def test_single_precision_scores_the_same(truth_of, metric, name):
     module = metrics.get(metric)
     truth = truth_of(name, module.split)
-    forecast = make("drifting", truth, evaluate.n_members(truth.task, module.split)).float()
+    forecast = make("drifting", truth, scoring.n_members(truth.task, module.split)).float()
     single, double = scores(module, forecast, truth), scores(module, forecast.double(), truth)
     assert single == pytest.approx(double, rel=1e-6)
 
@@ -183,7 +184,7 @@ def test_single_precision_scores_the_same(truth_of, metric, name):
 def test_nothing_is_changed_in_place(truth_of, metric, name):
     module = metrics.get(metric)
     truth = truth_of(name, module.split)
-    forecast = make("drifting", truth, evaluate.n_members(truth.task, module.split))
+    forecast = make("drifting", truth, scoring.n_members(truth.task, module.split))
     copies = forecast.clone(), truth.values.clone()
     module.summarise(forecast, truth)
     assert torch.equal(forecast, copies[0])

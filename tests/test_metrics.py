@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emubench import evaluate, metrics
+from emubench import metrics
 from emubench.data import tasks
+from emubench.evaluation import scoring
 from emubench.metrics import Truth, anomaly_correlation, error_curve, valid_prediction_time
 from emubench.metrics.valid_prediction_time import crossing
 
@@ -24,7 +25,7 @@ def truth_of(data):
     def get(name: str, split: str) -> Truth:
         if (name, split) not in made:
             task = tasks.get(name, "tiny")
-            values, start, _ = evaluate.load_truth(task, data, split)
+            values, start, _ = scoring.load_truth(task, data, split)
             values = values[:, :600] if task.system.stochastic else values
             made[name, split] = Truth(task, values, start)
         return made[name, split]

@@ -8,15 +8,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from emubench import evaluate, jobs, perfect_model
+from emubench import jobs, perfect_model
 from emubench.data import dataset, reference, tasks
+from emubench.evaluation import scoring
 
 
 @pytest.mark.parametrize("name", ["lorenz63-partial", "kpz-noisy", "lorenz96-partial"])
 def test_fresh_cases_of_the_benchmark_s_seed_are_the_benchmark_s(data, name):
     task = tasks.get(name, "tiny")
     context, truth = perfect_model.fresh_cases(task, 0, 0)
-    values, start, _ = evaluate.load_truth(task, data, "test")
+    values, start, _ = scoring.load_truth(task, data, "test")
     n = task.n_test
     assert n < perfect_model.BLOCK == len(context)
     assert torch.equal(context[:n].nan_to_num(7.0), dataset.load(task, data).contexts["test"].nan_to_num(7.0))

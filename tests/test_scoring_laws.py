@@ -7,8 +7,9 @@ import pytest
 import scoring_laws as laws
 import torch
 
-from emubench import evaluate, floors
+from emubench import floors
 from emubench.data import tasks
+from emubench.evaluation import scoring
 from emubench.metrics import Row, Summary
 
 SEEDS = range(3)
@@ -83,7 +84,7 @@ def test_twice_the_cases_give_intervals_narrower_by_the_root_of_two():
         widths = []
         for first in range(0, 256, n):
             part = Summary(summary.cases[first : first + n], summary.rows)
-            _, low, high = evaluate.bootstrap(part, evaluate.resample(torch.zeros(n, dtype=torch.long)))
+            _, low, high = scoring.bootstrap(part, scoring.resample(torch.zeros(n, dtype=torch.long)))
             widths.append(high - low)
         return torch.stack(widths).square().mean(0).sqrt()
 

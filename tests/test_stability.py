@@ -9,8 +9,9 @@ import pytest
 import torch
 from scipy import signal, stats
 
-from emubench import evaluate, metrics
+from emubench import metrics
 from emubench.data import tasks
+from emubench.evaluation import scoring
 from emubench.metrics import Pool, Truth, _features, _spectra, stability, survival
 
 NAN, INF = float("nan"), float("inf")
@@ -30,7 +31,7 @@ def truth_of(data):
     def get(name: str) -> Truth:
         if name not in made:
             task = tasks.get(name, "tiny")
-            values, start, _ = evaluate.load_truth(task, data, "climate")
+            values, start, _ = scoring.load_truth(task, data, "climate")
             values = values[:, :300] if task.system.ring else values
             made[name] = Truth(task, values, start, Pool(task, values[start == 0]), REFERENCE)
         return made[name]

@@ -18,9 +18,10 @@ import torch
 from conftest import contents
 from submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
 
-from emubench import evaluate, jobs
+from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
+from emubench.evaluation import scoring
 from emubench.files import schema
 from emubench.submission import child, judge, new, pipe
 from emubench.submission import entry as entries
@@ -314,7 +315,7 @@ def test_memory_processor_time_and_files_are_bounded(tmp_path):
 def test_a_remote_forecast_is_the_local_one(runs, data):  # noqa: F811
     (run,) = jobs.find_runs([runs / "linear"])
     emulator, task = jobs.load(run)
-    here, _ = evaluate.evaluate(emulator, task, data, 3)  # type: ignore[arg-type]
+    here, _ = scoring.evaluate(emulator, task, data, 3)  # type: ignore[arg-type]
     there = judge.judge_run(run, task, data, 3, LIMITS)
     assert there.reason == ""
     assert there.result.scores == here.scores

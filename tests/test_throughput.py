@@ -10,13 +10,14 @@ import pytest
 import torch
 from steppers import MapStepper
 
-from emubench import evaluate, throughput
 from emubench.core.errors import EmubenchError
 from emubench.core.hardware import check_device, peak_memory, record
 from emubench.data import dataset, tasks
 from emubench.emulator import step_forecast
-from emubench.throughput import EndToEnd, RolloutOnly, Subject, measure
-from emubench.timed_equals_scored import check_caching, check_equal, check_samples, check_scores, headline_cases
+from emubench.evaluation import scoring
+from emubench.evaluation.throughput import timing
+from emubench.evaluation.throughput.audit import check_caching, check_equal, check_samples, check_scores, headline_cases
+from emubench.evaluation.throughput.timing import EndToEnd, RolloutOnly, Subject, measure
 
 TASK = tasks.get("lorenz63-clean", "tiny")
 COST = 2e-3
@@ -125,7 +126,7 @@ def test_skipped_steps_are_caught():
 
 def test_the_timed_scores_are_the_scored_ones(data):
     """Skipped steps in forecasts of the scored contexts alone, which no replay would see, lower the score."""
-    truth, start, _ = evaluate.load_truth(TASK, data, "test")
+    truth, start, _ = scoring.load_truth(TASK, data, "test")
     contexts = dataset.load(TASK, data).context("test")
 
     class Perfect:
@@ -190,7 +191,7 @@ def test_one_forecast_in_ten_may_part_at_once_by_little(n_parted, by, caught):
 
 @pytest.mark.slow
 def test_rollouts_alone_leave_out_the_start(monkeypatch):
-    monkeypatch.setattr(throughput, "BATCHES", (1, 4))
+    monkeypatch.setattr(timing, "BATCHES", (1, 4))
 
     class SlowStart(Honest):
         def start(self, context, n_members, generator):
@@ -200,7 +201,7 @@ def test_rollouts_alone_leave_out_the_start(monkeypatch):
         def forecast(self, context, n_steps, n_members, generator):
             return step_forecast(self, context, n_steps, n_members, generator)
 
-    scenarios, samples = throughput.run(subject(SlowStart()))
+    scenarios, samples = timing.run(subject(SlowStart()))
     assert set(scenarios) == {
         f"{a}_{b}" for a, b in itertools.product(("single", "offline"), ("end_to_end", "rollout"))
     }
@@ -217,7 +218,7 @@ def test_without_a_step_there_is_no_rollout_alone():
         def forecast(self, context, n_steps, n_members, generator):
             return context[None, :, -1:].expand(-1, -1, n_steps, -1).clone()
 
-    scenarios, _ = throughput.run(subject(Opaque()))
+    scenarios, _ = timing.run(subject(Opaque()))
     assert set(scenarios) == {"single_end_to_end", "offline_end_to_end"}
 
 
@@ -236,7 +237,7 @@ class Clock:
 
 def test_the_sweep_takes_what_is_fastest_under_the_caps(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(throughput, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
 
     class Linear(MapStepper):
         """As long for sixteen cases as for one, for more much longer."""
@@ -245,7 +246,7 @@ def test_the_sweep_takes_what_is_fastest_under_the_caps(monkeypatch):
             clock.sleep(1e-3 if len(context) <= 16 else 3e-4 * len(context))
             return context[None, :, -1:].expand(-1, -1, n_steps, -1).clone()
 
-    assert throughput.best_batch(subject(Linear(tent)), EndToEnd()) == 16
+    assert timing.best_batch(subject(Linear(tent)), EndToEnd()) == 16
 
     class Greedy(MapStepper):
         """The faster the more cases there are."""
@@ -265,11 +266,11 @@ def test_the_sweep_takes_what_is_fastest_under_the_caps(monkeypatch):
             self.compiled = True
             return super().forecast(context, n_steps, n_members, generator)
 
-    assert throughput.best_batch(subject(Compiled(tent)), EndToEnd(), longest=0.3) == 16
+    assert timing.best_batch(subject(Compiled(tent)), EndToEnd(), longest=0.3) == 16
 
     greedy = Greedy(tent)
-    monkeypatch.setattr(throughput, "peak_memory", lambda call, device: (call(), greedy.asked * 2**22)[1])
-    assert throughput.best_batch(subject(greedy, memory_cap=40 * 2**20), EndToEnd()) == 4
+    monkeypatch.setattr(timing, "peak_memory", lambda call, device: (call(), greedy.asked * 2**22)[1])
+    assert timing.best_batch(subject(greedy, memory_cap=40 * 2**20), EndToEnd()) == 4
 
 
 def test_the_memory_of_a_call_is_that_of_its_arrays():

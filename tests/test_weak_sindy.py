@@ -260,7 +260,7 @@ def test_gaps_of_a_smooth_field_are_filled(data):
 @pytest.mark.parametrize(("name", "least"), [("lorenz96-noisy", 2.8), ("kuramoto_sivashinsky-noisy", 3.0)])
 def test_training_reaches_the_perfect_model(data, name, least):
     """Tiny data are enough for the equation: the valid prediction time is that of the true model within its error."""
-    from emubench import evaluate
+    from emubench.evaluation import scoring as evaluate
 
     task = tasks.get(name, "tiny")
     observations = dataset.load(task, data)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import evaluate, jobs, metrics, systems
+from emubench import jobs, metrics, systems
 from emubench.core.random import stream
 from emubench.data import reference, tasks, widths
 from emubench.dynamics.simulate import simulate
+from emubench.evaluation import scoring
 from emubench.metrics import Truth, growth, saturation
 from emubench.systems.kpz import KPZ
 
@@ -23,7 +24,7 @@ NAN = float("nan")
 
 def scored(module, forecast, truth: Truth) -> dict:
     summary = module.summarise(forecast, truth)
-    value, low, high = evaluate.bootstrap(summary, evaluate.resample(truth.start))
+    value, low, high = scoring.bootstrap(summary, scoring.resample(truth.start))
     return {(r.metric, r.lead_time): tuple(map(float, v)) for r, *v in zip(summary.rows, value, low, high, strict=True)}
 
 
@@ -248,7 +249,7 @@ def test_contexts_of_growth_have_a_third_group_that_asks_for_four_leads(emubench
 
 def test_a_forecast_file_of_growth_without_widths_is_refused(refused, data, tmp_path):
     task = tasks.get("kpz-noisy", "tiny")
-    shapes = evaluate.forecast_shapes(task)
+    shapes = scoring.forecast_shapes(task)
     assert shapes["widths"] == (1, 64, 4, 256)
     np.savez(tmp_path / "f.npz", **{s: np.zeros(shapes[s], "f4") for s in ("test", "climate")})
     line = refused("score", "--forecast", tmp_path / "f.npz", "--task", task.name, "--size", "tiny", "--data", data)
@@ -259,7 +260,7 @@ def test_a_forecast_file_of_growth_without_widths_is_refused(refused, data, tmp_
 def test_the_oracle_saturates(data):
     task = tasks.get("kpz-clean", "tiny")
     module = jobs.baseline("oracle")
-    result, timing = evaluate.evaluate(module.build(task, module.Config()), task, data)
+    result, timing = scoring.evaluate(module.build(task, module.Config()), task, data)
     rows = {(r.metric, r.lead_time): r for r in result.scores.rows}
     assert rows["width_ratio", None].n_cases == 64
     assert rows["width_ratio", None].low < 1.1
@@ -267,7 +268,7 @@ def test_the_oracle_saturates(data):
     assert rows["slope_spectrum_distance", None].value < 0.15
     assert rows["growth_ratio", 8.0].value == pytest.approx(1, abs=0.35)  # 8 flat cases
     assert timing["widths_seconds"] > 0
-    assert result.scores.truth_sha256 == evaluate.truth_digest(task, data)
+    assert result.scores.truth_sha256 == scoring.truth_digest(task, data)
     json.dumps(result.figures, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""Metrics, one file each: per-case summaries here, averaging and bootstrap in :mod:`emubench.evaluate` alone.
+"""Metrics, one file each: per-case summaries here, averaging and bootstrap in :mod:`emubench.evaluation.scoring` alone.
 
 ``emubench/metrics/<name>.py`` defines ``split`` ("test" or "climate"), ``applies(task) -> bool`` and
 ``summarise(forecast "M B T *S", truth) -> Summary`` for a chunk of cases.

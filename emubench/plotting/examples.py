@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.entries import Run
-from emubench.figures import CLAMP, Figures
+from emubench.evaluation.figures import CLAMP, Figures
 from emubench.files import schema
 from emubench.plotting.style import REFERENCES, TRUTH, Style, by_entry, lead_time_unit, title
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 from emubench import tracy_widom
 from emubench.data.tasks import Task
 from emubench.entries import Run
-from emubench.figures import Comparison, Figures
+from emubench.evaluation.figures import Comparison, Figures
 from emubench.metrics.stability import CAP
 from emubench.plotting.examples import read_figures
 from emubench.plotting.style import MAX_LINES, TRUTH, Style, by_entry, label_level, title

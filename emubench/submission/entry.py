@@ -151,9 +151,9 @@ def shapes() -> dict[str, dict[str, dict[str, tuple[int, ...]]]]:
 
 def shapes_json() -> str:
     """What :data:`SHAPES_FILE` has to hold, from the tasks themselves (imports torch)."""
-    from emubench import evaluate
     from emubench.data import tasks
+    from emubench.evaluation import scoring
 
     sizes = ("tiny", "standard")
-    table = {size: {n: evaluate.forecast_shapes(tasks.get(n, size)) for n in tasks.names()} for size in sizes}
+    table = {size: {n: scoring.forecast_shapes(tasks.get(n, size)) for n in tasks.names()} for size in sizes}
     return json.dumps(table, sort_keys=True) + "\n"

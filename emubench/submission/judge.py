@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 import emubench
-from emubench import evaluate, jobs
+from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
+from emubench.evaluation import scoring
 from emubench.files import schema
 from emubench.submission import check, pipe
 from emubench.submission.entry import FORECASTS, Entry
@@ -156,7 +157,7 @@ class Judgement:
 
     task: str
     seed: int
-    result: evaluate.Result
+    result: scoring.Result
     timing: dict[str, Any]
     reason: str = ""
 
@@ -166,7 +167,7 @@ def judge_run(
 ) -> Judgement:
     """Score the run in ``folder`` in a child process, on the truth below ``data``."""
     with JudgedEmulator.of_run(folder, limits) as judged:
-        result, timing = evaluate.evaluate(judged, task, data, seed, progress)
+        result, timing = scoring.evaluate(judged, task, data, seed, progress)
         return Judgement(task.name, seed, result, timing, judged.reason)
 
 
@@ -177,7 +178,7 @@ def judge_place(
     if entry.method != FORECASTS:
         return judge_run(place, task, data, seed, limits, progress)
     (path,) = (place / name for name in check.FORECAST_FILES if (place / name).exists())
-    return Judgement(task.name, seed, evaluate.score_forecast(path, task, data, progress), {})
+    return Judgement(task.name, seed, scoring.score_forecast(path, task, data, progress), {})
 
 
 @contextlib.contextmanager

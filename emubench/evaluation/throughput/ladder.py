@@ -16,16 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emubench import evaluate, jobs, limits
+from emubench import jobs
 from emubench.core.random import torch_stream
 from emubench.data import dataset
 from emubench.data.tasks import Task
 from emubench.dynamics.solvers import Setting, SettingSolver, settings
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import worst_case
+from emubench.evaluation import scoring
+from emubench.evaluation.throughput import roofline
+from emubench.evaluation.throughput.audit import headline_cases
+from emubench.evaluation.throughput.timing import EndToEnd, Subject, best_batch, scenario_of, timed
 from emubench.files.timing import Limit, Rung, Scenario
-from emubench.throughput import EndToEnd, Subject, best_batch, scenario_of, timed
-from emubench.timed_equals_scored import headline_cases
 
 CPU = torch.device("cpu")
 BUDGET = 60.0
@@ -50,7 +52,7 @@ class Cases:
     @classmethod
     def load(cls, task: Task, data: Path) -> Cases:
         """From the dataset below ``data``."""
-        truth, start, _ = evaluate.load_truth(task, data, "test")
+        truth, start, _ = scoring.load_truth(task, data, "test")
         return cls(task, dataset.load(task, data).context("test"), truth, start)
 
 
@@ -68,7 +70,7 @@ def forecaster(task: Task, setting: Setting, device: torch.device = CPU) -> tupl
 def _forecast(cases: Cases, emulator: Emulator, index: torch.Tensor, label: int) -> torch.Tensor:
     task = cases.task
     generator = torch_stream(0, "ladder", task.name, label)
-    members = evaluate.n_members(task, "test")
+    members = scoring.n_members(task, "test")
     return checked_ensemble(emulator, cases.contexts[index], task.test_steps, members, generator)
 
 
@@ -88,7 +90,7 @@ def _calls(cases: Cases, emulator: Emulator, batch: int, seconds: float, scores:
         late = time.perf_counter() - begun > seconds
         if (late and known >= min(n, CASES)) or (known == n and len(spent) >= REPETITIONS):
             break
-    members = evaluate.n_members(cases.task, "test")
+    members = scoring.n_members(cases.task, "test")
     return scenario_of(cases.task, batch, members, spent, spent, 0)
 
 
@@ -121,10 +123,10 @@ def _limit(task: Task, setting: Setting, path: str, offline: Scenario) -> Limit 
     """How near a kernel without a filter comes to the device's ceilings."""
     sites = {"n_sites": setting.sites} if setting.sites else {}
     system = dataclasses.replace(task.system, **sites)
-    work = limits.solver_work(system, setting.scheme, setting.steps, offline.batch * task.test_steps, setting.dtype)
+    work = roofline.solver_work(system, setting.scheme, setting.steps, offline.batch * task.test_steps, setting.dtype)
     if work is None or path != "kernel" or setting.start != "sample":
         return None
-    return limits.limit(work, offline.seconds.median, torch.get_num_threads(), setting.dtype)
+    return roofline.limit(work, offline.seconds.median, torch.get_num_threads(), setting.dtype)
 
 
 def measure(
@@ -135,7 +137,7 @@ def measure(
     Each kind of start has the batch of most cases per second at its coarse end. Behind a filter all settings cost
     nearly the same, so few of them fit: the fine end, which no noisy start is worth, is cut first.
     """
-    limits.limit((0.0, 0.0), 1.0, torch.get_num_threads(), "float64")  # measures the ceilings, once
+    roofline.limit((0.0, 0.0), 1.0, torch.get_num_threads(), "float64")  # measures the ceilings, once
     cases, wanted, begun = Cases.load(task, data), settings(task), time.perf_counter()
     found: list[Rung] = []
     batches: dict[str, int] = {}

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from emubench import ceilings
 from emubench.dynamics.system import System
+from emubench.evaluation.throughput import ceilings
 from emubench.files.timing import Limit
 
 USED = 0.1

@@ -2,7 +2,7 @@
 
 The clock is this process's, around a call and the device's end of work. Calls with fresh inputs (other cases, each
 with noise of 10⁻⁴ σ that is new every time) are interleaved with calls whose input was seen before; the figures are
-those of fresh ones. Some outputs are kept, for :mod:`emubench.timed_equals_scored`.
+those of fresh ones. Some outputs are kept, for :mod:`emubench.evaluation.throughput.audit`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench import evaluate
 from emubench.core.hardware import peak_memory, synchronise
 from emubench.core.random import stream, torch_stream
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, Stepper, checked_ensemble, roll_out
+from emubench.evaluation import scoring
 from emubench.files.timing import Quantiles, Scenario
 
 REPETITIONS = 20
@@ -56,7 +56,7 @@ class Subject:
     @property
     def n_members(self) -> int:
         """Ensemble size asked for, as when scored."""
-        return evaluate.n_members(self.task, "test")
+        return scoring.n_members(self.task, "test")
 
     def generator(self, *labels: str | int) -> torch.Generator:
         """Randomness of one call."""

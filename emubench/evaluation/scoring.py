@@ -19,7 +19,7 @@ from emubench.core.random import torch_stream
 from emubench.data import dataset, reference, widths
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, check_forecast, checked_ensemble
-from emubench.figures import Collector
+from emubench.evaluation.figures import Collector
 from emubench.files import hdf5, schema, store
 from emubench.metrics import Pool, Row, Summary, Truth
 

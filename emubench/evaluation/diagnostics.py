@@ -20,7 +20,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from emubench import evaluate, gain, metrics
+from emubench import metrics
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset
@@ -31,6 +31,7 @@ from emubench.dynamics.simulate import simulate
 from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.dynamics.system import System
 from emubench.emulator import checked_ensemble, checked_forecast
+from emubench.evaluation import jacobian_gain, scoring
 from emubench.files import hdf5
 from emubench.files.schema import Diagnostic, ScoreRow, finite_or_none
 from emubench.metrics import Summary, Truth
@@ -203,7 +204,7 @@ def as_many_as_resolved(measure: Callable[[int], Spectrum], n: int) -> Spectrum:
 @lru_cache(maxsize=8)
 def true_spectrum(system: System, n_replicas: int, duration: float, seed: int) -> Spectrum:
     """The true system's, over runs of the same number and length."""
-    state = gain.sample_states(system, n_replicas, seed)
+    state = jacobian_gain.sample_states(system, n_replicas, seed)
     n = min(lyapunov.n_perturbations(system), MAX_EXPONENTS)
     return as_many_as_resolved(lambda k: lyapunov.twin_spectrum(system, state, k, duration=duration, seed=seed), n)
 
@@ -258,23 +259,23 @@ def noise_doubling(subject: Subject) -> Diagnostic:
         return Diagnostic(note=f"not available: {task.name} has no noise")
     context = subject.context("test")
     exact = torch.from_numpy(task.observation.select(subject.true_context().numpy()).copy())
-    values, start, _ = evaluate.load_truth(task, subject.data, "test")
+    values, start, _ = scoring.load_truth(task, subject.data, "test")
     name = "crps" if task.system.stochastic else "valid_prediction_time"
     module = metrics.get(name)
     given, scores = (context, 2 * context - exact), []
     for k, contexts in enumerate(given):
         cases = []
-        for first in range(0, len(values), evaluate.CHUNK):
-            part = slice(first, min(first + evaluate.CHUNK, len(values)))
+        for first in range(0, len(values), scoring.CHUNK):
+            part = slice(first, min(first + scoring.CHUNK, len(values)))
             generator = torch_stream(subject.seed, "forecast", task.name, "test", first)
-            members = evaluate.n_members(task, "test")
+            members = scoring.n_members(task, "test")
             forecast = checked_ensemble(subject.emulator, contexts[part], task.steps("test"), members, generator)
             summary = module.summarise(forecast, Truth(task, values[part], start[part]))
             cases.append(summary.cases[:, summary.headline[name]])
             subject.progress(k * len(values) + part.stop, 2 * len(values))
         scores.append(torch.cat(cases))
     table = torch.stack([*scores, scores[1] - scores[0]], dim=1)
-    value, low, high = evaluate.bootstrap(Summary(table, ()), evaluate.resample(start))
+    value, low, high = scoring.bootstrap(Summary(table, ()), scoring.resample(start))
     unit = "height" if task.system.stochastic else task.system.lead_time_unit
     labels = (f"{name}_at_noise", f"{name}_at_double_noise", "noise_doubling_change")
     figures = zip(labels, zip(value.tolist(), low.tolist(), high.tolist(), strict=True), strict=True)
@@ -289,13 +290,15 @@ def one_sample_gain(subject: Subject) -> Diagnostic:
     system, n = subject.system, subject.n_states
     if system.stochastic:
         return Diagnostic(note=f"not available: {system.name} is stochastic")
-    advance = gain.physical_map(subject.emulator, subject.context("climate")[:2], system, subject.seed)
-    states, std, name = gain.sample_states(system, n, subject.seed), torch.from_numpy(system.std), "emulator"
+    advance = jacobian_gain.physical_map(subject.emulator, subject.context("climate")[:2], system, subject.seed)
+    states, std, name = jacobian_gain.sample_states(system, n, subject.seed), torch.from_numpy(system.std), "emulator"
     rows = []
     for k, (label, distance) in enumerate((("gain", 0.0), ("gain_outside", OUTSIDE))):
-        at = gain.outside(states, system, distance) if distance else states
-        own = gain.map_gains(advance, at, std, name, lambda done, total, k=k: subject.progress(k * n + done, 2 * n))
-        true = gain.system_gains(system, n, subject.seed, distance)
+        at = jacobian_gain.outside(states, system, distance) if distance else states
+        own = jacobian_gain.map_gains(
+            advance, at, std, name, lambda done, total, k=k: subject.progress(k * n + done, 2 * n)
+        )
+        true = jacobian_gain.system_gains(system, n, subject.seed, distance)
         for prefix, gains in (("", own), ("true_", true)):
             for statistic, q in QUANTILES.items():
                 value = float(gains.sort().values[max(0, math.ceil(q * n) - 1)])
@@ -312,7 +315,7 @@ def symmetry_violation(subject: Subject) -> Diagnostic:
     long = LONG_LEAD if task.system.stochastic else max(2, round(1 / task.lead_time_step))
     ahead = min(long, task.test_steps)
     std = torch.from_numpy(task.observation.select(task.system.std))
-    _, start, _ = evaluate.load_truth(task, subject.data, "test")
+    _, start, _ = scoring.load_truth(task, subject.data, "test")
     symmetries = task.system.symmetries()
     if not symmetries:
         return Diagnostic(note=f"not available: {task.system.name} declares no symmetry")
@@ -329,7 +332,7 @@ def symmetry_violation(subject: Subject) -> Diagnostic:
         act = observed_symmetry(symmetry, task)
         squares = squared_violation(run(act(context), f"symmetry {i}", MEMBERS), act(first), std)
         summary = Summary(squares, (), lambda mean: mean.sign() * mean.abs().sqrt())
-        value, low, high = (v.tolist() for v in evaluate.bootstrap(summary, evaluate.resample(start)))
+        value, low, high = (v.tolist() for v in scoring.bootstrap(summary, scoring.resample(start)))
         label = "symmetry_violation_" + "_".join(re.findall(r"[a-z0-9]+", name.lower()))
         for k, lead in enumerate((1, ahead)):
             figures = (value[k], low[k], high[k])

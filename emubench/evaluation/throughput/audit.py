@@ -17,14 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from emubench import evaluate, metrics
+from emubench import metrics
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.entries import gain, headline
+from emubench.evaluation import scoring
+from emubench.evaluation.throughput.timing import CACHED, Sample, Subject
 from emubench.files.timing import Scenario
 from emubench.metrics import Truth, crps, valid_prediction_time
-from emubench.throughput import CACHED, Sample, Subject
 
 HALF = 0.5
 """Units of lead time over which forecasts have to be equal (at least one sample)."""
@@ -112,7 +113,7 @@ def headline_cases(task: Task, forecast: Tensor, truth: Tensor, start: Tensor) -
 def check_scores(subject: Subject, samples: list[Sample], stored: list[float], data: Path) -> None:
     """Raise :class:`EmubenchError` where timed forecasts of scored contexts score otherwise than the run did."""
     task = subject.task
-    truth, start, _ = evaluate.load_truth(task, data, "test")
+    truth, start, _ = scoring.load_truth(task, data, "test")
     for sample in samples:
         if sample.fresh:
             continue

@@ -1,0 +1,1 @@
+"""Forecasts of an emulator, their scores and figures, and diagnostics beside them."""
