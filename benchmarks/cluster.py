@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emubench import cluster, runner, steps
-from emubench.executors import Place
-from emubench.grid import Grid, Plan
-from emubench.steps import Outcome, Step
+from emubench.runs.grid import cluster, runner, steps
+from emubench.runs.grid.executors import Place
+from emubench.runs.grid.plan import Grid, Plan
+from emubench.runs.grid.steps import Outcome, Step
 
 
 def nothing(step: Step, data: Path, out: Path, threads: int, debug: bool) -> Outcome:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset
 from emubench.emulator import Stepper
+from emubench.runs import folder as jobs
 
 ROUGHNESS, CASES, STEPS = (1.0, 2.0, 4.0), 128, 256
 STEEP = 8.0

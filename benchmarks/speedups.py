@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from emubench import jobs
 from emubench.data import tasks
 from emubench.files import timing
 from emubench.files.timing import RANKED, Bench, Speedup
+from emubench.runs import folder as jobs
 
 SINGLE = "single_end_to_end"
 HEAD = """# Speed-up at equal accuracy, baseline by baseline

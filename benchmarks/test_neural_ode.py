@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import jobs
 from emubench.data import tasks
 from emubench.dynamics.kernels import _product_mlp
 from emubench.dynamics.kernels._simd import SINGLES, aligned
 from emubench.learning.training.descent import Descent, Log
+from emubench.runs import folder
 
 ROUNDS, STEPS = 40, 10
-module = jobs.baseline("neural_ode")
+module = folder.baseline("neural_ode")
 
 
 class ByTorchdiffeq(module.NeuralOde):

@@ -144,8 +144,8 @@ def train(
 
     Example: emubench train resnet_ode lorenz96-noisy --size tiny --set steps=500
     """
-    from emubench import jobs
     from emubench.data import recipes, tasks
+    from emubench.runs import folder as jobs
 
     task = tasks.resolve(name, size, data)
     overrides = dict(map(_setting, settings or []))
@@ -185,9 +185,9 @@ def score(
 
     Example: emubench score runs/resnet_ode --data data --diagnostics
     """
-    from emubench import jobs
     from emubench.data import tasks
     from emubench.evaluation import scoring
+    from emubench.runs import folder as jobs
 
     if (forecast is None) == (not runs):
         raise EmubenchError("give either RUN folders, or --forecast FILE with --task TASK")
@@ -238,9 +238,9 @@ def run_(
 
     Example: emubench run grid.toml --workers 2
     """
-    from emubench import cluster as clusters
-    from emubench import executors, runner
-    from emubench import grid as grids
+    from emubench.runs.grid import cluster as clusters
+    from emubench.runs.grid import executors, runner
+    from emubench.runs.grid import plan as grids
 
     if (scheduler is not None) + (cluster is not None) + (workers > 1) > 1:
         raise EmubenchError("give one of --workers, --scheduler and --cluster")
@@ -274,8 +274,8 @@ def status(grid: GridFile, data: Data = DATA, out: Out = RUNS, threads: JobThrea
 
     Example: emubench status grid.toml
     """
-    from emubench import grid as grids
-    from emubench import runner
+    from emubench.runs.grid import plan as grids
+    from emubench.runs.grid import runner
 
     data, out = data.absolute(), out.absolute()
     run = runner.look(grids.expand(grid, data, threads), data, out)
@@ -302,9 +302,10 @@ def bench(
 
     Example: emubench bench runs/resnet_ode --seconds 2
     """
-    from emubench import bench as benches
-    from emubench import jobs, listing
+    from emubench import listing
     from emubench.evaluation.throughput import modes
+    from emubench.runs import bench as benches
+    from emubench.runs import folder as jobs
 
     mode = modes.Mode(compile_, precision)
     session = benches.Session(data, benches.Options(mode, device, threads, seconds, int(memory * 2**30), ladder))
@@ -338,7 +339,8 @@ def compare(
 
     Example: emubench compare runs --plot plots
     """
-    from emubench import jobs, report
+    from emubench import report
+    from emubench.runs import folder as jobs
 
     report.compare(jobs.find_runs(runs), plot, json)
 

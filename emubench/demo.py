@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from emubench import jobs, report, systems
+from emubench import report, systems
 from emubench.core.workers import worker_pool
 from emubench.data import dataset, tasks
+from emubench.runs import folder as jobs
 
 TRACKS = ("noisy",)
 BASELINES = ("persistence", "linear", "resnet_ode", "oracle")

@@ -21,11 +21,12 @@ from typing import Annotated, Any
 import typer
 
 import emubench.baselines
-from emubench import jobs, ranking
+from emubench import ranking
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
-from emubench.entries import read_runs
 from emubench.files import schema, store
+from emubench.runs import folder
+from emubench.runs.scored import read_runs
 
 FOLDER = Path(next(iter(emubench.baselines.__path__)))
 PATH, README, PLOT = FOLDER / "expected.toml", FOLDER / "README.md", FOLDER.parent / "docs" / "baselines.png"
@@ -45,7 +46,9 @@ def load(path: Path = PATH) -> Expected:
 
 def collect(folders: list[Path]) -> Expected:
     """Scores and costs of the scored standard runs with default settings below ``folders``."""
-    runs = [run for run in read_runs(jobs.find_runs(folders)) if run.card.size == "standard" and not run.card.overrides]
+    runs = [
+        run for run in read_runs(folder.find_runs(folders)) if run.card.size == "standard" and not run.card.overrides
+    ]
     if not runs:
         raise EmubenchError(f"{', '.join(map(str, folders))}: no scored runs of standard size and default settings")
     cards: dict[tuple[str, str], list[schema.Card]] = defaultdict(list)
@@ -78,7 +81,7 @@ def merged(old: Expected, new: Expected) -> Expected:
     rows = {(b, t): found for part in (old, new) for b, of in part.items() for t, found in of.items()}
     result: Expected = {}
     for baseline, task in sorted(rows):
-        if baseline in jobs.baseline_names():
+        if baseline in folder.baseline_names():
             result.setdefault(baseline, {})[task] = rows[baseline, task]
     return result
 

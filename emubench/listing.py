@@ -9,10 +9,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from emubench import jobs, systems
+from emubench import systems
 from emubench.core.errors import unknown
 from emubench.data import tasks
 from emubench.files.schema import ScoreRow
+from emubench.runs import folder
 
 
 def console() -> Console:
@@ -49,7 +50,7 @@ def _system_row(name: str) -> dict[str, Any]:
 
 
 def _baseline_row(name: str) -> dict[str, Any]:
-    module = jobs.baseline(name)
+    module = folder.baseline(name)
     idea = (module.__doc__ or "").split("\n\n")[0].partition(":")[2].replace("\n", " ").strip()
     return {"baseline": name, "knowledge": module.knowledge, "idea": idea}
 
@@ -59,7 +60,7 @@ def rows(what: str, size: str) -> list[dict[str, Any]]:
     makers = {
         "systems": lambda: [_system_row(n) for n in systems.names()],
         "tasks": lambda: [_task_row(n, size) for n in tasks.names()],
-        "baselines": lambda: [_baseline_row(n) for n in jobs.baseline_names()],
+        "baselines": lambda: [_baseline_row(n) for n in folder.baseline_names()],
     }
     if what not in makers:
         raise unknown("listing", what, makers)

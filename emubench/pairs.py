@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
-from emubench import jobs, metrics, ranking
+from emubench import metrics, ranking
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset, reference
 from emubench.emulator import checked_ensemble
-from emubench.entries import Run, gain
 from emubench.evaluation import scoring
 from emubench.ranking import Cell
+from emubench.runs import folder
+from emubench.runs.scored import Run, gain
 
 TWINS = {
     "ot_regularized": {"field_weight": 0.0, "cloud_weight": 0.0},
@@ -135,7 +136,7 @@ def crps_gained(runs: list[Run], floor: list[Run], data: Path, n_steps: int) -> 
 
 def crps_cases(run: Run, data: Path, n_steps: int) -> np.ndarray:
     """Mean CRPS over the leads up to ``n_steps`` of every test case, forecast as for the scores."""
-    emulator, task = jobs.load(run.path)
+    emulator, task = folder.load(run.path)
     values, start, _ = scoring.load_truth(task, data, "test")
     contexts, parts = dataset.load(task, data).context("test"), []
     for first in range(0, len(values), scoring.CHUNK):

@@ -21,7 +21,6 @@ import torch
 import typer
 from torch import Tensor
 
-from emubench import jobs
 from emubench.core.random import stream, torch_stream
 from emubench.data import reference, tasks, trajectories
 from emubench.data.tasks import Task
@@ -29,6 +28,7 @@ from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.files import store
 from emubench.metrics import Truth, crps, valid_prediction_time
+from emubench.runs import folder as jobs
 
 app = typer.Typer(help=__doc__)
 TUNE_SEED, MEASURE_SEED, N_CONTEXTS = 99, 4096, 4096

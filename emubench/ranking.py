@@ -22,8 +22,8 @@ from emubench.aggregates import MISSING, Z_SHOWN, geometric_mean, mean_over_task
 from emubench.core.random import stream
 from emubench.data import reference, tasks
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS, Task
-from emubench.entries import Run, gain, headline
 from emubench.evaluation import scoring
+from emubench.runs.scored import Run, gain, headline
 
 N_RESAMPLES = 10_000
 DIFFERENCE = (0.005, 0.995)

@@ -16,11 +16,12 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from emubench import diagnostics_report, jobs, listing, ranking
+from emubench import diagnostics_report, listing, ranking
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
-from emubench.entries import read_runs
 from emubench.files import store
+from emubench.runs import folder as jobs
+from emubench.runs.scored import read_runs
 
 WIDTH = 120
 UNKNOWN = "–"

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import typer
 
-from emubench import __version__, floors, jobs, systems
+from emubench import __version__, floors, systems
 from emubench.core.random import stream, torch_stream
 from emubench.data import dataset, tasks
 from emubench.data.tasks import Task
@@ -31,6 +31,7 @@ from emubench.evaluation import scoring
 from emubench.files.store import write_text
 from emubench.learning.training.descent import Log
 from emubench.metrics import Summary, Truth, crps, stability, valid_prediction_time
+from emubench.runs import folder as jobs
 
 STATIONARY_SEED, PERFECT_SEED, WRONG_SEED = 7000, 8000, 9000
 """Of the pooled truth, of independent runs, of runs of a wrong system: added to the seed of a trial."""

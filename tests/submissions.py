@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from emubench import jobs
+from emubench.runs import folder as jobs
 from emubench.submission import entry as entries
 from emubench.submission import new, season, verify
 

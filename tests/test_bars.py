@@ -12,9 +12,10 @@ import pytest
 from scipy import stats
 from scored_runs import normal, write_run
 
-from emubench import bars, jobs, pairs
+from emubench import bars, pairs
 from emubench.data import tasks
-from emubench.entries import read_runs
+from emubench.runs import folder as jobs
+from emubench.runs.scored import read_runs
 
 SOUND = {
     "surviving_fraction": (1.0, 1.0, 1.0),
@@ -218,10 +219,10 @@ def test_tiny_runs_alone_are_refused_in_one_line(tmp_path, report):
 
 def test_the_grids_make_what_the_bars_need():
     """Every baseline and task of the table, and the twins, by files that ``emubench run`` takes."""
-    from emubench import grid
+    from emubench.runs.grid import plan
 
     folder = Path(next(iter(bars.expected.emubench.baselines.__path__))) / "grids"
-    grids = {path.stem: grid.read(path) for path in folder.glob("*.toml")}
+    grids = {path.stem: plan.read(path) for path in folder.glob("*.toml")}
     whole = grids["table"]
     assert (whole.tasks, sorted(whole.baselines), whole.seeds) == (["all"], jobs.baseline_names(), [0, 1, 2])
     for name, baseline in (("no_transport", "ot_regularized"), ("one_step", "weak_adversarial")):

@@ -9,14 +9,16 @@ import shutil
 import pytest
 import torch
 
-from emubench import bench, entries, jobs
-from emubench.bench import Options, Session
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.evaluation.throughput import modes
 from emubench.evaluation.throughput import timing as throughput
 from emubench.evaluation.throughput.modes import Mode
 from emubench.files import timing
+from emubench.runs import bench
+from emubench.runs import folder as jobs
+from emubench.runs import scored as entries
+from emubench.runs.bench import Options, Session
 
 QUICK = Options(seconds=0.05, ladder_seconds=1.0)
 METRICS = [

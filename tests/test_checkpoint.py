@@ -15,14 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset
 from emubench.files import store
-from emubench.jobs import Job
 from emubench.learning.models.flow import FlowConfig
 from emubench.learning.training.checkpoint import STATE, Checkpoint, Checkpoints
 from emubench.learning.training.descent import Descent, Log, Polish, polish
+from emubench.runs import folder as jobs
+from emubench.runs.folder import Job
 
 SMALL = {"steps": 24, "checks": 8, "batch": 8, "width": 8}
 JOBS = {

@@ -17,9 +17,10 @@ import pytest
 from conftest import contents
 from test_grid import GRID, chain, loop, note, options, results, whole  # noqa: F401 - fixtures
 
-from emubench import cluster, grid, runner, steps
 from emubench.core.errors import EmubenchError
-from emubench.steps import Outcome, Step
+from emubench.runs.grid import cluster, runner, steps
+from emubench.runs.grid import plan as grid
+from emubench.runs.grid.steps import Outcome, Step
 
 pytest.importorskip("distributed", reason="the extra cluster is not installed")
 HERE = str(Path(__file__).parent)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from recipes import ROOT, blocks, checkout, follow
 
-from emubench import jobs
 from emubench.data import dataset, tasks
+from emubench.runs import folder
 
 
 def scores(runs: Path, baseline: str, task: str = "lorenz63-noisy") -> dict[str, dict]:
@@ -96,8 +96,8 @@ def test_a_plug_in_is_named_as_the_page_says(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, module, raising=False)
-    assert name in jobs.baseline_names()
-    assert jobs.baseline(name).knowledge == "none"
+    assert name in folder.baseline_names()
+    assert folder.baseline(name).knowledge == "none"
 
 
 @pytest.mark.slow

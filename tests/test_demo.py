@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from emubench import demo, jobs, report
+from emubench import demo, report
+from emubench.runs import folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,7 +23,7 @@ def test_demo_ranks_four_systems_and_its_table_can_be_rebuilt_from_disk(tmp_path
     assert {row["baseline"] for row in first} == set(demo.BASELINES)
     assert len({row["task"] for row in first if row["task"]}) == 4  # the other rows are the track's
     assert list((tmp_path / "plots").glob("*-error.png"))
-    report.compare(jobs.find_runs([tmp_path / "runs"]), None, True)
+    report.compare(folder.find_runs([tmp_path / "runs"]), None, True)
     assert json.loads(capsys.readouterr().out) == first
     # again: everything is there, nothing is made anew
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.suffix in (".h5", ".safetensors")}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from steppers import MapStepper, Noisy, normal, true_stepper
 
-from emubench import jobs, systems
+from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.dynamics import lyapunov
@@ -18,6 +18,7 @@ from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.evaluation import diagnostics, scoring
 from emubench.evaluation.diagnostics import Subject, measure
 from emubench.files import schema
+from emubench.runs import folder
 
 LORENZ63 = tasks.get("lorenz63-noisy", "tiny")
 
@@ -446,32 +447,32 @@ def test_an_interval_is_that_of_student():
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     """A trained run of the smallest learned kind."""
-    job = jobs.Job("resnet_ode", "lorenz63-noisy", "tiny", overrides={"steps": 20, "width": 8})
-    return jobs.train(job, data, tmp_path_factory.mktemp("runs"))
+    job = folder.Job("resnet_ode", "lorenz63-noisy", "tiny", overrides={"steps": 20, "width": 8})
+    return folder.train(job, data, tmp_path_factory.mktemp("runs"))
 
 
 def test_a_run_is_diagnosed_once_and_goes_on_where_it_was(data, run, short, monkeypatch):
-    first = jobs.diagnose(run, data)
+    first = folder.diagnose(run, data)
     assert list(first.diagnostics) == list(diagnostics.DIAGNOSTICS)
-    assert jobs.read_diagnostics(run) == first
+    assert folder.read_diagnostics(run) == first
     text = (run / "diagnostics.json").read_text()
     kept = json.loads(text)
     del kept["diagnostics"]["noise_doubling"]
     (run / "diagnostics.json").write_text(json.dumps(kept))
     calls = []
     monkeypatch.setattr(diagnostics, "measure", lambda name, subject: calls.append(name) or measure(name, subject))
-    again = jobs.diagnose(run, data)
+    again = folder.diagnose(run, data)
     assert calls == ["noise_doubling"]
     assert again.diagnostics == first.diagnostics  # deterministic
-    assert jobs.diagnose(run, data, again=True).diagnostics == first.diagnostics
+    assert folder.diagnose(run, data, again=True).diagnostics == first.diagnostics
     assert calls[1:] == list(diagnostics.DIAGNOSTICS)
 
 
 def test_diagnostics_of_other_data_are_made_anew(data, run, short, monkeypatch):
-    jobs.diagnose(run, data)
+    folder.diagnose(run, data)
     monkeypatch.setattr(scoring, "truth_digest", lambda task, data: "0" * 64)
     monkeypatch.setattr(diagnostics, "measure", lambda name, subject: schema.Diagnostic(note="anew"))
-    assert {d.note for d in jobs.diagnose(run, data).diagnostics.values()} == {"anew"}
+    assert {d.note for d in folder.diagnose(run, data).diagnostics.values()} == {"anew"}
 
 
 def test_the_command_prints_and_stores_them(data, run, short, emubench, refused):
@@ -491,12 +492,12 @@ def test_diagnostics_leave_the_ranking_alone(data, run, short, emubench):
     emubench("score", run, "--data", data)
     (run / "diagnostics.json").unlink(missing_ok=True)
     before = emubench("compare", run, "--json").out
-    jobs.diagnose(run, data)
+    folder.diagnose(run, data)
     assert emubench("compare", run, "--json").out == before
 
 
 def test_a_diagnostics_file_is_checked(data, run, short, refused):
-    jobs.diagnose(run, data)
+    folder.diagnose(run, data)
     path = run / "diagnostics.json"
     path.write_text(path.read_text().replace('"note"', '"remark"', 1))
     try:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from scored_runs import config, table, write_run
 
-from emubench import entries, jobs
 from emubench.core.errors import EmubenchError
+from emubench.runs import folder, scored
 
 
 def names(out: Path) -> set[str]:
-    return {run.entry for run in entries.read_runs(jobs.find_runs([out]))}
+    return {run.entry for run in scored.read_runs(folder.find_runs([out]))}
 
 
 def test_an_entry_is_a_baseline_where_it_has_one_configuration_per_task(tmp_path):
@@ -51,7 +51,7 @@ def test_a_long_label_is_cut_and_stays_its_own(tmp_path):
     for text in ("x" * 100, "x" * 99 + "\x1b[31m"):
         write_run(tmp_path, "elsewhere", "lorenz96-noisy", [1.0], config={"name": text}, name=str(len(text)))
     assert len(names(tmp_path)) == 2
-    assert all(len(name) <= entries.MAX_LABEL and name.isprintable() for name in names(tmp_path))
+    assert all(len(name) <= scored.MAX_LABEL and name.isprintable() for name in names(tmp_path))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

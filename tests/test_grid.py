@@ -16,13 +16,15 @@ import pytest
 import torch
 from conftest import contents
 
-from emubench import executors, grid, jobs, runner, steps
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, shards, tasks
 from emubench.data.shards import Target
 from emubench.files import schema, store
-from emubench.jobs import Job
-from emubench.steps import Outcome, Step
+from emubench.runs import folder as jobs
+from emubench.runs.folder import Job
+from emubench.runs.grid import executors, runner, steps
+from emubench.runs.grid import plan as grid
+from emubench.runs.grid.steps import Outcome, Step
 
 GRID = """
 tasks = ["lorenz63-noisy", "lorenz96-noisy"]

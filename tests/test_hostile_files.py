@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from submissions import TASK, edit_json, entry, runs, sign_again  # noqa: F401
 
-from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.files import hdf5, schema
 from emubench.leaderboard import build
 from emubench.leaderboard.board import read
+from emubench.runs import folder
 from emubench.submission import entry as entries
 from emubench.submission import verify
 
@@ -301,9 +301,9 @@ def test_the_largest_numbers_that_pass_can_be_drawn(entry):  # noqa: F811
 
 
 def test_settings_of_a_million_million_parameters_are_not_trained(tmp_path):
-    job = jobs.Job("resnet_ode", TASK, "tiny", overrides={"width": 10**6})
+    job = folder.Job("resnet_ode", TASK, "tiny", overrides={"width": 10**6})
     with pytest.raises(EmubenchError, match="entry.toml: overrides: weights of [0-9]{13,} bytes on lorenz63-noisy"):
         verify.check_size(tmp_path, job)
-    verify.check_size(tmp_path, jobs.Job("resnet_ode", TASK, "tiny"))
+    verify.check_size(tmp_path, folder.Job("resnet_ode", TASK, "tiny"))
     with pytest.raises(EmubenchError, match="unknown setting"):
-        verify.check_size(tmp_path, jobs.Job("resnet_ode", TASK, "tiny", overrides={"widht": 10**6}))
+        verify.check_size(tmp_path, folder.Job("resnet_ode", TASK, "tiny", overrides={"widht": 10**6}))

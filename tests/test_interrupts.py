@@ -13,11 +13,11 @@ import time
 import pytest
 from conftest import contents
 
-from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.core.workers import worker_pool
 from emubench.data import dataset, generation
 from emubench.files import netcdf, store
+from emubench.runs import folder as jobs
 
 GENERATE = ("generate", "lorenz63-noisy", "--size", "tiny", "--out")
 TRAIN = ("train", "persistence", "lorenz63-noisy", "--size", "tiny", "--data")

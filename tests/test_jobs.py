@@ -12,13 +12,14 @@ import pytest
 import torch
 from conftest import contents
 
-from emubench import jobs, systems
+from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.emulator import Emulator, check_forecast, load_weights, n_parameters, save_weights, step_forecast
 from emubench.files import schema
-from emubench.jobs import Job
 from emubench.learning.training.descent import Log
+from emubench.runs import folder as jobs
+from emubench.runs.folder import Job
 
 SMALL = {"steps": 3, "batch": 4, "checks": 1, "polish": 50, "max_lead": 8, "members": 8, "pool": 32}
 SMALL |= {"rounds": 1, "spin_up": 8, "half_widths": (4,), "twins": 2, "filtered": (2, 32)}

@@ -16,8 +16,9 @@ from conftest import contents
 from test_cluster import Dask, dask
 from test_grid import results
 
-from emubench import cluster, executors, grid, runner
 from emubench.data import tasks
+from emubench.runs.grid import cluster, executors, runner
+from emubench.runs.grid import plan as grid
 
 KILLS, WORKERS = 10, 2
 GRID = f"""

@@ -28,10 +28,10 @@ from submissions import (  # noqa: F401
     verified_row,
 )
 
-from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.leaderboard import build, charts, serve
 from emubench.leaderboard.board import read
+from emubench.runs import folder as jobs
 from emubench.submission import entry as entries
 from emubench.submission import new
 

@@ -12,11 +12,12 @@ import pytest
 from submissions import STATED, TASK, open_season, publish, runs, verified, verified_row  # noqa: F401
 from test_leaderboard import Page
 
-from emubench import aggregates, jobs, ranking
+from emubench import aggregates, ranking
 from emubench.core.errors import EmubenchError
 from emubench.leaderboard import build, ranks
 from emubench.leaderboard.board import read
 from emubench.leaderboard.tracks import NOBODY
+from emubench.runs import folder as jobs
 from emubench.submission import new, verify
 
 OTHER = "lorenz96-noisy"

@@ -11,10 +11,10 @@ import pytest
 import torch
 from conftest import contents
 
-from emubench import jobs
-from emubench.jobs import Job
 from emubench.learning.training.checkpoint import Checkpoints
 from emubench.learning.training.log import EVENTS, Log
+from emubench.runs import folder as jobs
+from emubench.runs.folder import Job
 
 pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from emubench import jobs, perfect_model
+from emubench import perfect_model
 from emubench.data import dataset, reference, tasks
 from emubench.evaluation import scoring
+from emubench.runs import folder as jobs
 
 
 @pytest.mark.parametrize("name", ["lorenz63-partial", "kpz-noisy", "lorenz96-partial"])

@@ -14,9 +14,10 @@ import pytest
 from recipes import blocks
 
 import emubench.baselines
-from emubench import jobs, systems
+from emubench import systems
 from emubench.core import registry
 from emubench.core.errors import EmubenchError
+from emubench.runs import folder as jobs
 
 
 def test_names_are_the_public_files():

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import dataset, tasks
@@ -19,8 +18,9 @@ from emubench.learning.least_squares import cubic_weights, local_cubic, solve_fa
 from emubench.learning.models.growth_map import MAX_ROWS
 from emubench.learning.models.ridge_map import Window
 from emubench.learning.training.descent import Log
+from emubench.runs import folder
 
-polynomial, random_features = jobs.baseline("polynomial"), jobs.baseline("random_features")
+polynomial, random_features = folder.baseline("polynomial"), folder.baseline("random_features")
 
 
 def normal(seed: int, *shape: int) -> Tensor:

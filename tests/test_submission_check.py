@@ -19,9 +19,10 @@ from safetensors.numpy import save_file
 from submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
 from test_forecast_files import Explosive
 
-from emubench import jobs, ranking
+from emubench import ranking
 from emubench.core.errors import EmubenchError
 from emubench.files import safetensors_header
+from emubench.runs import folder as jobs
 from emubench.submission import check, new
 from emubench.submission import entry as entries
 
@@ -104,11 +105,11 @@ def test_runs_that_do_not_belong_together_are_refused(refused, runs, tmp_path): 
 def test_the_published_schema_and_shapes_are_today_s():
     assert (ROOT / "leaderboard" / "entry.schema.json").read_text() == entries.json_schema()
     assert entries.SHAPES_FILE.read_text() == entries.shapes_json()
-    from emubench import entries as compared
     from emubench.data import tasks
+    from emubench.runs import scored
 
     for name in tasks.names():
-        assert check.headline(name) == compared.headline(tasks.get(name))
+        assert check.headline(name) == scored.headline(tasks.get(name))
 
 
 def test_what_is_written_as_toml_is_read_again(tmp_path):

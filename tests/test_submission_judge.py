@@ -18,13 +18,14 @@ import torch
 from conftest import contents
 from submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
 
-from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.evaluation import scoring
 from emubench.files import schema
-from emubench.submission import child, judge, new, pipe
+from emubench.runs import folder as jobs
+from emubench.runs.sandbox import child, pipe
 from emubench.submission import entry as entries
+from emubench.submission import judge, new
 
 SEED = f"{TASK}/seed-0"
 LIMITS = judge.Limits(start_seconds=60.0, call_seconds=60.0)
@@ -298,7 +299,7 @@ def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits on memory are Linux's")
 def test_memory_processor_time_and_files_are_bounded(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from emubench.submission.child import limit\n"
+        "import sys; from pathlib import Path; from emubench.runs.sandbox.child import limit\n"
         "limit(2**28, 2)\n"
         "try: bytearray(2**30)\nexcept MemoryError: print('memory')\n"
         "try:\n    with open(sys.argv[1], 'w') as f: f.write('x' * 100)\nexcept OSError: print('file', flush=True)\n"
@@ -337,7 +338,7 @@ def test_a_frame_is_read_as_it_was_sent():
 def test_torch_may_look_for_a_temporary_folder_within_the_bounds():
     """Its compiler does when it is imported, which building some emulators on the meta device makes it be."""
     code = (
-        "import sys; from emubench.submission import child;"
+        "import sys; from emubench.runs.sandbox import child;"
         "child.serve = lambda *_: __import__('torch._dynamo');"
         "sys.argv[1:] = ['.', str(2**33), '100', '1']; child.main()"
     )

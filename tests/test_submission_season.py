@@ -15,10 +15,10 @@ import pytest
 from conftest import contents
 from submissions import STATED, TASK, entry, runs, verified, verified_row  # noqa: F401
 
-from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.core.random import SealedSeed, stream, torch_stream
 from emubench.data import dataset, tasks
+from emubench.runs import folder as jobs
 from emubench.submission import new, season, verify
 
 OTHER = "lorenz63-scarce"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import jobs, systems
+from emubench import systems
 from emubench.data import dataset, tasks
 from emubench.data.dataset import Observations
 from emubench.dynamics.simulate import simulate
@@ -24,8 +24,9 @@ from emubench.learning.objectives.weak_form import (
     unbiased_powers,
 )
 from emubench.learning.training.descent import Log
+from emubench.runs import folder
 
-weak_sindy = jobs.baseline("weak_sindy")
+weak_sindy = folder.baseline("weak_sindy")
 
 
 def samples(name: str, n: int, length: int, seed: int = 0) -> torch.Tensor:

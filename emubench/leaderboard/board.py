@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from emubench import entries as compared
-from emubench import jobs, ranking
+from emubench import ranking
 from emubench.core.errors import EmubenchError
 from emubench.files import schema
 from emubench.leaderboard import ranks
+from emubench.runs import folder as jobs
+from emubench.runs import scored
 from emubench.submission import check, season, verify
 from emubench.submission.entry import ENTRY_FILE, FORECASTS, Entry
 
@@ -28,7 +29,7 @@ class Shown:
 
     entry: Entry
     folder: Path
-    runs: tuple[compared.Run, ...]
+    runs: tuple[scored.Run, ...]
     verified: tuple[verify.Verified, ...] = ()
 
     @cached_property
@@ -50,7 +51,7 @@ class Shown:
         """Whether it is a model that can be run, and not forecasts alone."""
         return self.entry.method != FORECASTS
 
-    def runs_of(self, task: str) -> list[compared.Run]:
+    def runs_of(self, task: str) -> list[scored.Run]:
         """Its seeds on one task."""
         return [run for run in self.runs if run.task.name == task]
 
@@ -116,7 +117,7 @@ def read(board: Path, size: str = "standard") -> Board:
     return Board(tuple(shown), {name: seasons[name] for name in newest})
 
 
-def _run(folder: Path, entry: Entry, task: str, seed: int) -> compared.Run:
+def _run(folder: Path, entry: Entry, task: str, seed: int) -> scored.Run:
     place = folder / task / f"seed-{seed}"
     scores = check.read_scores(place)
     if entry.method == FORECASTS:
@@ -135,10 +136,10 @@ def _run(folder: Path, entry: Entry, task: str, seed: int) -> compared.Run:
             "threads": 1,
             "device": entry.hardware,
         }
-        return compared.Run(place, schema.Card(**content), scores, None, entry.name)
+        return scored.Run(place, schema.Card(**content), scores, None, entry.name)
     timing = check.read_timing(place)
     speed, gained = (timing.lyapunov_times_per_second, timing.speedup) if timing else (None, None)
-    return compared.Run(place, jobs.read_card(place), scores, speed, entry.name, claimed_speedup=gained)
+    return scored.Run(place, jobs.read_card(place), scores, speed, entry.name, claimed_speedup=gained)
 
 
 def _one_version(shown: list[Shown]) -> None:

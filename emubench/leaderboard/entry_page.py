@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from emubench import entries as compared
 from emubench import ranking, report
 from emubench.data import tasks
 from emubench.leaderboard import charts
 from emubench.leaderboard.board import Board, Shown
 from emubench.leaderboard.tracks import gain, notes, rank, score_text
+from emubench.runs import scored
 from emubench.submission import check
 from emubench.submission.check import Figures, Timing
 
@@ -93,7 +93,7 @@ def _solvers(timing: Timing) -> list[tuple[str, str, str]]:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _pictures(runs: list[compared.Run], timing: Timing | None) -> list[Picture]:
+def _pictures(runs: list[scored.Run], timing: Timing | None) -> list[Picture]:
     """Scores over lead time, this entry among solvers, a forecast beside its truth, spectra: what there is of these."""
     made = [_over_lead_time(runs, metric) for metric in CURVES]
     if timing and timing.solvers:
@@ -109,7 +109,7 @@ def _pictures(runs: list[compared.Run], timing: Timing | None) -> list[Picture]:
     return [picture for picture in made if picture.chart or picture.image]
 
 
-def _over_lead_time(runs: list[compared.Run], metric: str) -> Picture:
+def _over_lead_time(runs: list[scored.Run], metric: str) -> Picture:
     series = []
     for run in runs:
         found = [row for row in run.scores.rows if row.metric == metric and row.lead_time is not None]
@@ -120,9 +120,9 @@ def _over_lead_time(runs: list[compared.Run], metric: str) -> Picture:
     return Picture(caption, charts.curves(f"{runs[0].task.name}: {caption}", f"lead time ({unit})", name, series))
 
 
-def _ladder(run: compared.Run, timing: Timing) -> Picture:
+def _ladder(run: scored.Run, timing: Timing) -> Picture:
     """Accuracy over throughput of this entry and of the solvers that were timed in the same run."""
-    sign, name = compared.gain(run.task), compared.headline(run.task).replace("_", " ")
+    sign, name = scored.gain(run.task), scored.headline(run.task).replace("_", " ")
     points = [("", s.lyapunov_times_per_second, sign * s.accuracy, False) for s in timing.solvers]
     points.append((run.entry, timing.lyapunov_times_per_second, sign * float(run.cases.mean()), True))
     label = name if sign > 0 else f"−{name}"
@@ -131,7 +131,7 @@ def _ladder(run: compared.Run, timing: Timing) -> Picture:
     return Picture("filled: this entry; hollow: solver settings on the same machine; up and right is better", chart)
 
 
-def _forecast(run: compared.Run, figures: Figures) -> list[Picture]:
+def _forecast(run: scored.Run, figures: Figures) -> list[Picture]:
     """A forecast beside its truth: space–time images on a ring, else a curve of the first component."""
     pair = {"truth": figures.truth, "forecast": figures.forecast}
     if run.task.system.ring:

@@ -19,7 +19,6 @@ from emubench import ranking
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.tasks import TRACKS
-from emubench.entries import Run
 from emubench.files import store
 from emubench.plotting.curves import error_plot, survival_plot
 from emubench.plotting.examples import forecast_plot
@@ -28,6 +27,7 @@ from emubench.plotting.ladder import ladder_plot
 from emubench.plotting.laws import density_plot, height_plot, rank_plot, spectrum_plot
 from emubench.plotting.style import styles
 from emubench.plotting.throughput import throughput_plot
+from emubench.runs.scored import Run
 
 DPI = 120
 OF_TASK = {

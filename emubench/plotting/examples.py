@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
-from emubench.entries import Run
 from emubench.evaluation.figures import CLAMP, Figures
 from emubench.files import schema
 from emubench.plotting.style import REFERENCES, TRUTH, Style, by_entry, lead_time_unit, title
+from emubench.runs.scored import Run
 
 MAX_ROWS = 4
 MAX_BYTES = 64 * 2**20

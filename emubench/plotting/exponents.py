@@ -9,17 +9,17 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from emubench import jobs
 from emubench.data.tasks import Task
-from emubench.entries import Run
 from emubench.plotting.style import MAX_LINES, TRUTH, Style, by_entry, title
+from emubench.runs import folder
+from emubench.runs.scored import Run
 
 Spectrum = tuple[np.ndarray, np.ndarray]
 
 
 def read_spectra(run: Run) -> tuple[Spectrum, Spectrum] | None:
     """Exponents and standard errors of a run's emulator and of the true system; ``None`` if they were not measured."""
-    stored = jobs.read_diagnostics(run.path)
+    stored = folder.read_diagnostics(run.path)
     found = stored.diagnostics.get("lyapunov_spectrum") if stored else None
     if found is None:
         return None

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from emubench.data.tasks import Task
-from emubench.entries import Run, gain, headline
 from emubench.evaluation.throughput.speedup import RANKED_SKILL, label
 from emubench.files.timing import RANKED, Bench, Rung
 from emubench.plotting.style import Style, by_entry, title
+from emubench.runs.scored import Run, gain, headline
 
 SOLVER = "0.35"
 MARKERS = {"sample": ".", "small": "1", "filter": "+"}

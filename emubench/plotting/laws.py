@@ -13,11 +13,11 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 from emubench import tracy_widom
 from emubench.data.tasks import Task
-from emubench.entries import Run
 from emubench.evaluation.figures import Comparison, Figures
 from emubench.metrics.stability import CAP
 from emubench.plotting.examples import read_figures
 from emubench.plotting.style import MAX_LINES, TRUTH, Style, by_entry, label_level, title
+from emubench.runs.scored import Run
 
 RANK_LEADS = (1.0, 8.0, 64.0)
 MAX_PANELS = 3

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 
 from emubench.data.tasks import Task
-from emubench.entries import Run
+from emubench.runs.scored import Run
 
 MAX_LINES = 12
 REFERENCES = ("oracle", "linear", "persistence", "climatology")

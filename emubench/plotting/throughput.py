@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 
 from emubench import ranking
 from emubench.data import tasks
-from emubench.entries import gain, headline
 from emubench.plotting.style import Style, label_corner, label_level
+from emubench.runs.scored import gain, headline
 
 
 def throughput_plot(frame: pd.DataFrame, track: str, style: dict[str, Style]) -> Figure:

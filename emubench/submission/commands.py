@@ -50,7 +50,7 @@ def new(
     given |= {"notes": notes, "knowledge": knowledge if forecasts else None, "authors": author}
     stated: dict[str, Any] = {key: value for key, value in given.items() if value}
     if runs:
-        from emubench import jobs
+        from emubench.runs import folder as jobs
 
         folder = making.from_runs(name, jobs.find_runs(runs), out, stated)
     else:

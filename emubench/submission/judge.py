@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 import emubench
-from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.evaluation import scoring
 from emubench.files import schema
-from emubench.submission import check, pipe
+from emubench.runs import folder as jobs
+from emubench.runs.sandbox import pipe
+from emubench.submission import check
 from emubench.submission.entry import FORECASTS, Entry
 
 Progress = Callable[[int, int], None]
@@ -81,7 +82,7 @@ class JudgedEmulator:
         """The emulator of a run's or an entry's folder with ``card.json`` and ``model.safetensors``."""
         seconds = int(limits.threads * (limits.start_seconds + 2 * limits.call_seconds))
         bounds = (limits.memory_bytes, seconds, limits.threads)
-        module = "emubench.submission.child"
+        module = "emubench.runs.sandbox.child"
         judged = cls([sys.executable, "-m", module, str(folder.resolve()), *map(str, bounds)], limits)
         judged.wait_until_ready()
         return judged

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emubench import bench as benches
 from emubench.data import tasks
 from emubench.files.schema import ScoreRow
 from emubench.files.timing import RANKED, Bench
+from emubench.runs import bench as benches
 from emubench.submission import check, judge
 from emubench.submission.entry import FORECASTS
 

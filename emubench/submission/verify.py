@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from emubench import __version__, jobs, ranking
-from emubench import entries as compared
+from emubench import __version__, ranking
 from emubench.core import hardware
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data import dataset, reference, tasks
 from emubench.data.tasks import Task
 from emubench.files import schema, store
 from emubench.files.schema import Model, Name
+from emubench.runs import folder as jobs
+from emubench.runs import scored
 from emubench.submission import check, judge, season
 from emubench.submission.entry import Digest, Entry
 
@@ -168,7 +169,7 @@ def _row(
             run = jobs.train(job, data, data.parent / "runs", progress)
         judged = judge.judge_run(run, task, data, seed, limits, progress)
         speed = float(judged.timing["lyapunov_times_per_second"])
-        runs.append(compared.Run(run, jobs.read_card(run), judged.result.scores, speed, entry.name))
+        runs.append(scored.Run(run, jobs.read_card(run), judged.result.scores, speed, entry.name))
         reasons += [judged.reason] if judged.reason else []
     cell = ranking.make_cell(runs)
     sampled = cell.pooled(cell.sampled)
@@ -176,7 +177,7 @@ def _row(
     low_99, high_99 = (float(v) for v in np.quantile(sampled, RANGE_99))
     return VerifiedRow(
         task=task.name,
-        metric=compared.headline(task),
+        metric=scored.headline(task),
         unit="height" if task.system.stochastic else task.system.lead_time_unit,
         value=cell.value,
         low=low,
@@ -212,7 +213,7 @@ def check_size(folder: Path, job: jobs.Job) -> None:
         raise EmubenchError(f"{folder}/entry.toml: overrides: {found}")
 
 
-def _skills(task: Task, score: tuple[float, float, float], runs: list[compared.Run]) -> dict[str, float | None]:
+def _skills(task: Task, score: tuple[float, float, float], runs: list[scored.Run]) -> dict[str, float | None]:
     """Skill by accuracy and by stability, each with its interval; null where it is not known."""
     frozen = reference.get(task.name)
     scale = ranking.Scale(frozen.get("floor"), frozen.get("oracle"), "frozen")
@@ -231,7 +232,7 @@ def _claimed(folder: Path, entry: Entry, task: Task) -> float | None:
     if entry.size != task.size:
         return None
     files = [check.read_scores(folder / task.name / f"seed-{seed}") for seed in entry.seeds]
-    return float(np.mean([np.mean(file.cases[compared.headline(task)]) for file in files]))
+    return float(np.mean([np.mean(file.cases[scored.headline(task)]) for file in files]))
 
 
 def _keep(found: Verified, path: Path, again: bool) -> Finding:

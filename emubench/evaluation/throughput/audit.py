@@ -21,11 +21,11 @@ from emubench import metrics
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
-from emubench.entries import gain, headline
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput.timing import CACHED, Sample, Subject
 from emubench.files.timing import Scenario
 from emubench.metrics import Truth, crps, valid_prediction_time
+from emubench.runs.scored import gain, headline
 
 HALF = 0.5
 """Units of lead time over which forecasts have to be equal (at least one sample)."""

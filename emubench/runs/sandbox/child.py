@@ -1,8 +1,8 @@
-"""The process of a judged emulator: ``python -m emubench.submission.child FOLDER BYTES SECONDS THREADS``.
+"""The process of a judged emulator: ``python -m emubench.runs.sandbox.child FOLDER BYTES SECONDS THREADS``.
 
 It holds neither truth nor metrics nor clock. It limits its own memory, processor time and files before it reads
 anything of the entry, checks the architecture's shapes on the meta device, loads the weights, and then answers
-contexts with forecasts over its standard input and output (:mod:`emubench.submission.pipe`) until these are closed.
+contexts with forecasts over its standard input and output (:mod:`emubench.runs.sandbox.pipe`) until these are closed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from emubench import jobs
 from emubench.core.errors import EmubenchError
 from emubench.files.safetensors_header import TensorInfo, read_header
-from emubench.submission import pipe
+from emubench.runs import folder as jobs
+from emubench.runs.sandbox import pipe
 
 HOUR = 3600.0
 MAX_CASES = 4096

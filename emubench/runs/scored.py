@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from emubench import jobs, metrics
+from emubench import metrics
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.tasks import Task
 from emubench.files import schema, timing
 from emubench.files.timing import RANKED, Speedup, Timing
+from emubench.runs import folder
 
 MAX_LABEL = 48
 
@@ -39,7 +40,7 @@ class Run:
     @cached_property
     def task(self) -> Task:
         """The task it was scored on."""
-        return jobs.task_of(self.path, self.card)
+        return folder.task_of(self.path, self.card)
 
     @property
     def speedup(self) -> Speedup | None:
@@ -87,7 +88,7 @@ def _again(path: Path) -> str:
 
 def read_run(path: Path) -> Run:
     """The run in folder ``path``, which must have been scored."""
-    card = jobs.read_card(path)
+    card = folder.read_card(path)
     if not (path / "scores.json").exists():
         raise EmubenchError(f"{path}: has no scores yet; make them with: emubench score {path}")
     scores = schema.read_json(schema.ScoreFile, path / "scores.json")
@@ -143,9 +144,9 @@ def _overrides(card: schema.Card, alone: bool) -> tuple[dict[str, Any], bool]:
     stated = getattr(card, "overrides", None)
     if stated is not None or alone:
         return stated or {}, True
-    if card.baseline not in jobs.baseline_names():
+    if card.baseline not in folder.baseline_names():
         return card.config, False
-    config = dataclasses.asdict(jobs.Job(card.baseline, card.task, card.size).config())
+    config = dataclasses.asdict(folder.Job(card.baseline, card.task, card.size).config())
     defaults = json.loads(json.dumps(config))
     return {k: v for k, v in card.config.items() if k not in defaults or defaults[k] != v}, True
 

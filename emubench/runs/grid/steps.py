@@ -23,13 +23,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from emubench import __version__, jobs
+from emubench import __version__
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, recipes, shards, tasks
 from emubench.data.shards import Target
 from emubench.data.tasks import Task
 from emubench.files import schema, store
-from emubench.jobs import Job
+from emubench.runs import folder
+from emubench.runs.folder import Job
 
 BEAT = 10.0
 """Seconds between two signs of life of a step."""
@@ -136,8 +137,8 @@ def is_done(step: Step, data: Path, out: Path) -> bool:
     run = job.folder(out)
     try:
         if step.kind == "train":
-            return jobs.finished(run, job.get_task(), data)
-        return jobs.stored_scores(run, job.get_task(), data) is not None
+            return folder.finished(run, job.get_task(), data)
+        return folder.stored_scores(run, job.get_task(), data) is not None
     except EmubenchError:  # unreadable scores are made anew; doing the step says what else may be wrong
         return False
 
@@ -167,9 +168,9 @@ def _make(step: Step, data: Path, out: Path) -> None:
     elif step.kind == "train":
         job = job_of(step)
         store.sweep(job.folder(out))
-        jobs.train(job, data, out)
+        folder.train(job, data, out)
     else:
-        jobs.score(job_of(step).folder(out), data, again=True)
+        folder.score(job_of(step).folder(out), data, again=True)
 
 
 # --- work -------------------------------------------------------------------------------------------------------------

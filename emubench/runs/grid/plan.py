@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from emubench import jobs, steps
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data import dataset, recipes, tasks
 from emubench.files import schema
 from emubench.files.schema import Name
-from emubench.jobs import Job
-from emubench.steps import Step
+from emubench.runs import folder as jobs
+from emubench.runs.folder import Job
+from emubench.runs.grid import steps
+from emubench.runs.grid.steps import Step
 
 MAX_JOBS = 10**5
 DATA_SEED = 0

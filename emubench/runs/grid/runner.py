@@ -12,11 +12,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from emubench import steps
 from emubench.core.errors import EmubenchError
-from emubench.executors import Place
-from emubench.grid import Plan
-from emubench.steps import Outcome, Step
+from emubench.runs.grid import steps
+from emubench.runs.grid.executors import Place
+from emubench.runs.grid.plan import Plan
+from emubench.runs.grid.steps import Outcome, Step
 
 MAX_DEATHS = 4
 """Workers that may die at a step before it counts as failed; as many as Dask allows."""

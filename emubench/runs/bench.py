@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench import __version__, jobs
+from emubench import __version__
 from emubench.core.errors import EmubenchError
 from emubench.core.hardware import check_device, record
 from emubench.core.random import torch_stream
 from emubench.data import dataset, reference
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
-from emubench.entries import Run, headline, read_run
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput import ladder, modes, roofline, speedup
 from emubench.evaluation.throughput import timing as throughput
@@ -30,6 +29,8 @@ from emubench.files import timing
 from emubench.files.schema import ScoreRow
 from emubench.files.timing import RANKED, Bench, Rung
 from emubench.metrics import Row, Summary
+from emubench.runs import folder
+from emubench.runs.scored import Run, headline, read_run
 from emubench.submission.judge import JudgedEmulator, Limits
 
 Progress = Callable[[int, int], None]
@@ -76,8 +77,8 @@ class Session:
         is written then. ``reference_emulator`` is the run loaded elsewhere: by default in a child process.
         """
         run = read_run(path)
-        emulator, task = jobs.load(path)
-        if jobs.stored_scores(path, task, self.data) is None:
+        emulator, task = folder.load(path)
+        if folder.stored_scores(path, task, self.data) is None:
             raise EmubenchError(f"{path}: was not scored on these data by this version; emubench score {path} --again")
         emulator.requires_grad_(False)
         subject = Subject(

@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from emubench.core.errors import EmubenchError
-from emubench.executors import Place
 from emubench.files import schema
+from emubench.runs.grid.executors import Place
 
 CONNECT = 20.0
 """Seconds to wait for a scheduler to answer."""

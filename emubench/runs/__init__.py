@@ -1,0 +1,1 @@
+"""Runs on disk: a job and its folder, training, scoring, timing."""

@@ -1,0 +1,1 @@
+"""Emulators of strangers, in a child process with limits."""
