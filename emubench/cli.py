@@ -12,9 +12,9 @@ import typer
 from emubench import __version__
 from emubench.core.errors import EmubenchError, one_line
 from emubench.leaderboard import commands as leaderboard
+from emubench.leaderboard.submission import commands as submission
 from emubench.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json, print_rows
 from emubench.options import progress as show_progress
-from emubench.submission import commands as submission
 
 app = typer.Typer(
     name="emubench",

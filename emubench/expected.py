@@ -21,10 +21,10 @@ from typing import Annotated, Any
 import typer
 
 import emubench.baselines
-from emubench import ranking
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.files import schema, store
+from emubench.leaderboard import ranking
 from emubench.runs import folder
 from emubench.runs.scored import read_runs
 

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
-from emubench import metrics, ranking
+from emubench import metrics
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset, reference
 from emubench.emulator import checked_ensemble
 from emubench.evaluation import scoring
-from emubench.ranking import Cell
+from emubench.leaderboard import ranking
+from emubench.leaderboard.ranking import Cell
 from emubench.runs import folder
 from emubench.runs.scored import Run, gain
 

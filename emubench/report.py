@@ -16,10 +16,11 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from emubench import diagnostics_report, listing, ranking
+from emubench import diagnostics_report, listing
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
 from emubench.files import store
+from emubench.leaderboard import ranking
 from emubench.runs import folder as jobs
 from emubench.runs.scored import read_runs
 
@@ -32,7 +33,7 @@ Progress = Callable[[int, int], None]
 def compare(
     runs: list[Path], plot_dir: Path | None = None, json: bool = False, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """Rank the runs at or below ``runs`` and print the tables (``json``: the rows of :func:`emubench.ranking.table`).
+    """Rank the runs at or below ``runs`` and print the tables (``json``: the rows of :func:`emubench.leaderboard.ranking.table`).
 
     With ``plot_dir`` the tables (``<track>.csv``, ``ranking.json``) and plots are written there. Everything is rebuilt
     from the runs on disk alone.
@@ -47,13 +48,13 @@ def compare(
             listing.console().print(diagnostics_report.summary(diagnosed))
     if plot_dir is not None:
         write(frame, plot_dir)
-        from emubench import plotting  # seaborn takes seconds to import
+        from emubench.leaderboard import plots  # seaborn takes seconds to import
 
         console = Console(stderr=True)
         with ProgressBar(console=console, disable=progress is not None or not console.is_terminal) as bar:
             job = bar.add_task("plots", total=None)
             show_progress = progress or (lambda done, total: bar.update(job, completed=done, total=total))
-            plotting.draw(read, frame, plot_dir, show_progress)
+            plots.draw(read, frame, plot_dir, show_progress)
     return frame
 
 

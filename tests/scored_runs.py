@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emubench import ranking
+from emubench.leaderboard import ranking
 from emubench.runs import folder, scored
 
 SYSTEMS = ("kpz", "kuramoto_sivashinsky", "lorenz63", "lorenz96")

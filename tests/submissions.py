@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
+from emubench.leaderboard.submission import entries, new, season, verify
 from emubench.runs import folder as jobs
-from emubench.submission import entry as entries
-from emubench.submission import new, season, verify
 
 TASK = "lorenz63-noisy"
 STATED = {"authors": ["A. Name"], "contact": "a@example.org", "licence": "MIT"}

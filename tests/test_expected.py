@@ -12,7 +12,7 @@ import pytest
 from emubench import expected
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
-from emubench.plotting import claims, style
+from emubench.leaderboard.plots import claims, style
 from emubench.plotting.overview import overview
 from emubench.runs import folder
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from emubench import tracy_widom
 from emubench.data import tasks
 from emubench.evaluation import scoring
 from emubench.evaluation.figures import BINS, HEIGHT_LEADS, REACH, Collector, Comparison, Figures, growth_times
+from emubench.leaderboard.plots import tracy_widom
 from emubench.metrics import Pool, Truth
 
 NAN = float("nan")

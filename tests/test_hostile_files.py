@@ -17,11 +17,10 @@ from submissions import TASK, edit_json, entry, runs, sign_again  # noqa: F401
 
 from emubench.core.errors import EmubenchError
 from emubench.files import hdf5, schema
-from emubench.leaderboard import build
-from emubench.leaderboard.board import read
+from emubench.leaderboard.page import build
+from emubench.leaderboard.page.board import read
+from emubench.leaderboard.submission import entries, verify
 from emubench.runs import folder
-from emubench.submission import entry as entries
-from emubench.submission import verify
 
 SEED = f"{TASK}/seed-0"
 SHAPES = {split: (1, *shape[1:]) for split, shape in entries.shapes()["tiny"][TASK].items()}

@@ -29,11 +29,10 @@ from submissions import (  # noqa: F401
 )
 
 from emubench.core.errors import EmubenchError
-from emubench.leaderboard import build, charts, serve
-from emubench.leaderboard.board import read
+from emubench.leaderboard.page import build, charts, serve
+from emubench.leaderboard.page.board import read
+from emubench.leaderboard.submission import entries, new
 from emubench.runs import folder as jobs
-from emubench.submission import entry as entries
-from emubench.submission import new
 
 ROOT = Path(__file__).parents[1]
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path", "polyline"}

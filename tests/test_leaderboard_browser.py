@@ -9,7 +9,7 @@ import pytest
 from submissions import runs  # noqa: F401
 from test_leaderboard import TASK, two_entries  # noqa: F401
 
-from emubench.leaderboard import build
+from emubench.leaderboard.page import build
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -12,13 +12,13 @@ import pytest
 from submissions import STATED, TASK, open_season, publish, runs, verified, verified_row  # noqa: F401
 from test_leaderboard import Page
 
-from emubench import aggregates, ranking
 from emubench.core.errors import EmubenchError
-from emubench.leaderboard import build, ranks
-from emubench.leaderboard.board import read
-from emubench.leaderboard.tracks import NOBODY
+from emubench.leaderboard import ranking, statistics
+from emubench.leaderboard.page import build, ranks
+from emubench.leaderboard.page.board import read
+from emubench.leaderboard.page.tracks import NOBODY
+from emubench.leaderboard.submission import new, verify
 from emubench.runs import folder as jobs
-from emubench.submission import new, verify
 
 OTHER = "lorenz96-noisy"
 KNOWS = {name: "none" for name in "abcd"}
@@ -118,7 +118,7 @@ def test_an_unknown_skill_leaves_its_table_without_ranks():
     found = table(scored("a", 0.9), unknown)
     assert found["a", TASK]["rank_low"] is None
     assert found["a", TASK]["stability_rank_low"] == 1
-    assert aggregates.unpaired_ranks([], "skill") == []
+    assert statistics.unpaired_ranks([], "skill") == []
 
 
 @pytest.fixture

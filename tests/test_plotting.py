@@ -15,12 +15,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from emubench import plotting, ranking
 from emubench.core.errors import EmubenchError
 from emubench.data import reference, tasks
 from emubench.files.timing import Rung
+from emubench.leaderboard import plots, ranking
+from emubench.leaderboard.plots import curves, examples, exponents, ladder, laws, style, throughput
 from emubench.metrics._ensemble import LEADS
-from emubench.plotting import curves, examples, exponents, ladder, laws, style, throughput
 from emubench.runs import folder as jobs
 from emubench.runs import scored
 
@@ -101,7 +101,7 @@ def frozen(monkeypatch):
 
 def draw(runs: Path, folder: Path) -> list[str]:
     read = scored.read_runs(jobs.find_runs([runs]))
-    return sorted(path.name for path in plotting.draw(read, ranking.table(read), folder))
+    return sorted(path.name for path in plots.draw(read, ranking.table(read), folder))
 
 
 def colours(path: Path) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scored_runs import config, everything, normal, row, table, write_run
 
-from emubench import metrics, ranking, report
+from emubench import metrics, report
+from emubench.leaderboard import ranking
 
 RANKS = ["rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "pareto_front"]
 

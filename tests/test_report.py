@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 from scored_runs import everything, table, write_run
 
-from emubench import plotting, ranking, report
+from emubench import report
 from emubench.core.errors import EmubenchError
+from emubench.leaderboard import plots, ranking
 
 
 def printed(frame: pd.DataFrame) -> str:
@@ -57,7 +58,7 @@ def test_compare_prints_json_alone_and_writes_the_same_rows(tmp_path, frozen, ca
     everything(tmp_path / "runs", "net", 2.0)
     write_run(tmp_path / "runs", "net", "lorenz96-clean", np.full(16, 2.0))
     drawn: list[Path] = []
-    monkeypatch.setattr(plotting, "draw", lambda runs, frame, folder, progress: drawn.append(folder))
+    monkeypatch.setattr(plots, "draw", lambda runs, frame, folder, progress: drawn.append(folder))
     report.compare([tmp_path / "runs"], tmp_path / "plots", json=True)
     rows = json.loads(capsys.readouterr().out)
     assert drawn == [tmp_path / "plots"]

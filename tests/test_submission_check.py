@@ -19,12 +19,11 @@ from safetensors.numpy import save_file
 from submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
 from test_forecast_files import Explosive
 
-from emubench import ranking
 from emubench.core.errors import EmubenchError
 from emubench.files import safetensors_header
+from emubench.leaderboard import ranking
+from emubench.leaderboard.submission import check, entries, new
 from emubench.runs import folder as jobs
-from emubench.submission import check, new
-from emubench.submission import entry as entries
 
 ROOT = Path(__file__).parents[1]
 SEED = f"{TASK}/seed-0"

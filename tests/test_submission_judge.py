@@ -22,10 +22,9 @@ from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.evaluation import scoring
 from emubench.files import schema
+from emubench.leaderboard.submission import entries, judge, new
 from emubench.runs import folder as jobs
 from emubench.runs.sandbox import child, pipe
-from emubench.submission import entry as entries
-from emubench.submission import judge, new
 
 SEED = f"{TASK}/seed-0"
 LIMITS = judge.Limits(start_seconds=60.0, call_seconds=60.0)

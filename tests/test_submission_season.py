@@ -18,8 +18,8 @@ from submissions import STATED, TASK, entry, runs, verified, verified_row  # noq
 from emubench.core.errors import EmubenchError
 from emubench.core.random import SealedSeed, stream, torch_stream
 from emubench.data import dataset, tasks
+from emubench.leaderboard.submission import new, season, verify
 from emubench.runs import folder as jobs
-from emubench.submission import new, season, verify
 
 OTHER = "lorenz63-scarce"
 TASKS = ("--task", TASK, "--task", OTHER, "--size", "tiny")

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from scipy.special import airy
 
-from emubench import tracy_widom
+from emubench.leaderboard.plots import tracy_widom
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ def build(board: Board = BOARD, out: Site = SITE, size: SizeOption = "standard",
 
     Example: emubench leaderboard build --out site
     """
-    from emubench.leaderboard import build as building
+    from emubench.leaderboard.page import build as building
 
     written = building.build(board, out, size)
     if json:
@@ -39,7 +39,7 @@ def serve(
 
     Example: emubench leaderboard serve --out site
     """
-    from emubench.leaderboard import serve as serving
+    from emubench.leaderboard.page import serve as serving
 
     with serving.server(out, port) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends it)", flush=True)

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 
 from emubench.data import tasks
 from emubench.data.tasks import TRACKS
+from emubench.leaderboard.plots.style import REFERENCES, Style, label_level, styles
 from emubench.plotting.labels import Label, label_points
-from emubench.plotting.style import REFERENCES, Style, label_level, styles
 
 Expected = dict[str, dict[str, dict[str, Any]]]
 ACCURACY = (-0.2, 1.2)

@@ -28,10 +28,10 @@ from emubench.evaluation.throughput.timing import Sample, Subject
 from emubench.files import timing
 from emubench.files.schema import ScoreRow
 from emubench.files.timing import RANKED, Bench, Rung
+from emubench.leaderboard.submission.judge import JudgedEmulator, Limits
 from emubench.metrics import Row, Summary
 from emubench.runs import folder
 from emubench.runs.scored import Run, headline, read_run
-from emubench.submission.judge import JudgedEmulator, Limits
 
 Progress = Callable[[int, int], None]
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from emubench.core.errors import EmubenchError, one_line
+from emubench.leaderboard.submission.entries import ENTRIES
 from emubench.options import DATA, Data, Json, SizeOption, print_json, progress
-from emubench.submission.entry import ENTRIES
 
 app = typer.Typer(help="Submit a model to the leaderboard: new, check, run, verify.", no_args_is_help=True)
 season_app = typer.Typer(help="Seasons on sealed data, by commit and reveal: new, close.", no_args_is_help=True)
@@ -42,7 +42,7 @@ def new(
 
     Example: emubench submit new my-model --from runs/resnet_ode --author "A. Name" --contact a@b.org --licence MIT
     """
-    from emubench.submission import new as making
+    from emubench.leaderboard.submission import new as making
 
     if bool(runs) == bool(forecasts):
         raise EmubenchError("give either --from RUN folders or --forecast TASK=FILE")
@@ -75,7 +75,7 @@ def check(folder: Folder, json: Json = False) -> None:
 
     Example: emubench submit check leaderboard/entries/my-model
     """
-    from emubench.submission import check as checks
+    from emubench.leaderboard.submission import check as checks
 
     items = checks.check(folder)
     found = checks.faults(items)
@@ -105,7 +105,7 @@ def run(
 
     Example: emubench submit run leaderboard/entries/my-model --data data
     """
-    from emubench.submission import judge, rescore
+    from emubench.leaderboard.submission import judge, rescore
 
     limits = judge.Limits(call_seconds=call_seconds, memory_bytes=int(memory_gb * 2**30), threads=threads)
     with progress(folder.name) as show:
@@ -136,8 +136,8 @@ def verify(
 
     Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench submit verify leaderboard/entries/linear --season 2026a
     """
-    from emubench.submission import judge
-    from emubench.submission import verify as verifying
+    from emubench.leaderboard.submission import judge
+    from emubench.leaderboard.submission import verify as verifying
 
     limits = judge.Limits(threads=threads, train_seconds=train_seconds)
     with progress(folder.name) as show:
@@ -161,9 +161,9 @@ def season_new(
 
     Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench season new 2026a
     """
-    from emubench.submission import season as seasons
+    from emubench.leaderboard.submission import season
 
-    made = seasons.open_season(board, name, size, only)
+    made = season.open_season(board, name, size, only)
     if json:
         print_json(made.model_dump())
     else:
@@ -180,9 +180,9 @@ def season_close(
 
     Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench season close 2026a
     """
-    from emubench.submission import season as seasons
+    from emubench.leaderboard.submission import season
 
-    closed = seasons.close_season(board, name)
+    closed = season.close_season(board, name)
     if json:
         print_json(closed.model_dump())
     else:

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import Markup
 
-from emubench import ranking, report
+from emubench import report
 from emubench.core.errors import clean
 from emubench.data.tasks import RANKED_TRACKS, TRACKS
-from emubench.leaderboard import charts
-from emubench.leaderboard.board import Board, Shown
-from emubench.leaderboard.ranks import most_common
-from emubench.submission.entry import SEEDS_OF_A_METHOD
+from emubench.leaderboard import ranking
+from emubench.leaderboard.page import charts
+from emubench.leaderboard.page.board import Board, Shown
+from emubench.leaderboard.page.ranks import most_common
+from emubench.leaderboard.submission.entries import SEEDS_OF_A_METHOD
 
 ALL = "all systems together"
 MEANING = {"crps": "CRPS, lower is better", "valid_prediction_time": "valid prediction time, higher is better"}

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from emubench import tracy_widom
 from emubench.data.tasks import Task
 from emubench.evaluation.figures import Comparison, Figures
+from emubench.leaderboard.plots import tracy_widom
+from emubench.leaderboard.plots.examples import read_figures
+from emubench.leaderboard.plots.style import MAX_LINES, TRUTH, Style, by_entry, label_level, title
 from emubench.metrics.stability import CAP
-from emubench.plotting.examples import read_figures
-from emubench.plotting.style import MAX_LINES, TRUTH, Style, by_entry, label_level, title
 from emubench.runs.scored import Run
 
 RANK_LEADS = (1.0, 8.0, 64.0)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from emubench.data.tasks import Task
 from emubench.evaluation.throughput.speedup import RANKED_SKILL, label
 from emubench.files.timing import RANKED, Bench, Rung
-from emubench.plotting.style import Style, by_entry, title
+from emubench.leaderboard.plots.style import Style, by_entry, title
 from emubench.runs.scored import Run, gain, headline
 
 SOLVER = "0.35"

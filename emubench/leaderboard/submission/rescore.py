@@ -11,9 +11,9 @@ from typing import Any
 from emubench.data import tasks
 from emubench.files.schema import ScoreRow
 from emubench.files.timing import RANKED, Bench
+from emubench.leaderboard.submission import check, judge
+from emubench.leaderboard.submission.entries import FORECASTS
 from emubench.runs import bench as benches
-from emubench.submission import check, judge
-from emubench.submission.entry import FORECASTS
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.evaluation import scoring
 from emubench.files import schema
+from emubench.leaderboard.submission import check
+from emubench.leaderboard.submission.entries import FORECASTS, Entry
 from emubench.runs import folder as jobs
 from emubench.runs.sandbox import pipe
-from emubench.submission import check
-from emubench.submission.entry import FORECASTS, Entry
 
 Progress = Callable[[int, int], None]
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")

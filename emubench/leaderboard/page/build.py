@@ -20,10 +20,10 @@ from markupsafe import Markup
 from emubench import __version__, report, systems
 from emubench.core.errors import clean
 from emubench.files import store
-from emubench.leaderboard import ranks
-from emubench.leaderboard.board import Board, read
-from emubench.leaderboard.entry_page import entry_context
-from emubench.leaderboard.tracks import ALL, CLAIMED, NOBODY, ORDER, SEALED, text_tables, track_context
+from emubench.leaderboard.page import ranks
+from emubench.leaderboard.page.board import Board, read
+from emubench.leaderboard.page.entry_page import entry_context
+from emubench.leaderboard.page.tracks import ALL, CLAIMED, NOBODY, ORDER, SEALED, text_tables, track_context
 
 OURS = "emubench leaderboard</title>"
 BEGIN, END = "<!-- tables: written by `emubench leaderboard build` -->", "<!-- end of tables -->"
@@ -32,7 +32,7 @@ BEGIN, END = "<!-- tables: written by `emubench leaderboard build` -->", "<!-- e
 def environment() -> Environment:
     """The templates, escaping everything that is not markup of ours."""
     made = Environment(
-        loader=PackageLoader("emubench.leaderboard"),
+        loader=PackageLoader("emubench.leaderboard.page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

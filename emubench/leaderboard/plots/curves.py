@@ -10,8 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emubench.data.tasks import Task
+from emubench.leaderboard.plots.style import (
+    MAX_LINES,
+    Style,
+    by_entry,
+    label_corner,
+    label_level,
+    lead_time_unit,
+    title,
+)
 from emubench.metrics.valid_prediction_time import THRESHOLD
-from emubench.plotting.style import MAX_LINES, Style, by_entry, label_corner, label_level, lead_time_unit, title
 from emubench.runs.scored import Run
 
 UNSKILLED = 2**0.5

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emubench import ranking
 from emubench.data import tasks
-from emubench.plotting.style import Style, label_corner, label_level
+from emubench.leaderboard import ranking
+from emubench.leaderboard.plots.style import Style, label_corner, label_level
 from emubench.runs.scored import gain, headline
 
 

@@ -18,11 +18,18 @@ import numpy as np
 import pandas as pd
 
 from emubench import systems
-from emubench.aggregates import MISSING, Z_SHOWN, geometric_mean, mean_over_tasks, rank_intervals, unpaired_ranks
 from emubench.core.random import stream
 from emubench.data import reference, tasks
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS, Task
 from emubench.evaluation import scoring
+from emubench.leaderboard.statistics import (
+    MISSING,
+    Z_SHOWN,
+    geometric_mean,
+    mean_over_tasks,
+    rank_intervals,
+    unpaired_ranks,
+)
 from emubench.runs.scored import Run, gain, headline
 
 N_RESAMPLES = 10_000

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from emubench import ranking, report
+from emubench import report
 from emubench.data import tasks
-from emubench.leaderboard import charts
-from emubench.leaderboard.board import Board, Shown
-from emubench.leaderboard.tracks import gain, notes, rank, score_text
+from emubench.leaderboard import ranking
+from emubench.leaderboard.page import charts
+from emubench.leaderboard.page.board import Board, Shown
+from emubench.leaderboard.page.tracks import gain, notes, rank, score_text
+from emubench.leaderboard.submission import check
+from emubench.leaderboard.submission.check import Figures, Timing
 from emubench.runs import scored
-from emubench.submission import check
-from emubench.submission.check import Figures, Timing
 
 CURVES = ("rms_error", "crps", "surviving_fraction", "anomaly_correlation")
 MAX_SETTINGS = 2000

@@ -27,7 +27,7 @@ from emubench.data import tasks
 from emubench.data.fingerprints import draws
 from emubench.files import schema, store
 from emubench.files.schema import Model, Name
-from emubench.submission.entry import Digest
+from emubench.leaderboard.submission.entries import Digest
 
 VARIABLE = "EMUBENCH_SEASON_SECRET"
 SECRET_BYTES = 32

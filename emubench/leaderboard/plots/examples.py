@@ -16,7 +16,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.evaluation.figures import CLAMP, Figures
 from emubench.files import schema
-from emubench.plotting.style import REFERENCES, TRUTH, Style, by_entry, lead_time_unit, title
+from emubench.leaderboard.plots.style import REFERENCES, TRUTH, Style, by_entry, lead_time_unit, title
 from emubench.runs.scored import Run
 
 MAX_ROWS = 4

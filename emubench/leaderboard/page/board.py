@@ -9,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from emubench import ranking
 from emubench.core.errors import EmubenchError
 from emubench.files import schema
-from emubench.leaderboard import ranks
+from emubench.leaderboard import ranking
+from emubench.leaderboard.page import ranks
+from emubench.leaderboard.submission import check, season, verify
+from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Entry
 from emubench.runs import folder as jobs
 from emubench.runs import scored
-from emubench.submission import check, season, verify
-from emubench.submission.entry import ENTRY_FILE, FORECASTS, Entry
 
 DIVISIONS = ("standard", "open")
 RANKS = ("rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "pareto_front")
@@ -65,7 +65,7 @@ class Board:
 
     @cached_property
     def verified(self) -> dict[str, pd.DataFrame]:
-        """What judges found, per season, with ranks: see :func:`emubench.leaderboard.ranks.table`."""
+        """What judges found, per season, with ranks: see :func:`emubench.leaderboard.page.ranks.table`."""
         knowledge = {one.entry.name: one.entry.knowledge for one in self.shown}
         found = {name: [v for one in self.shown for v in one.verified if v.season == name] for name in self.seasons}
         return {name: ranks.table(name, self.seasons[name], rows, knowledge) for name, rows in found.items() if rows}
@@ -77,7 +77,7 @@ class Board:
 
     @cached_property
     def self_reported(self) -> dict[str, pd.DataFrame]:
-        """What the entries say of the public contexts, per division: :func:`emubench.ranking.table`, without ranks."""
+        """What the entries say of the public contexts, per division: :func:`emubench.leaderboard.ranking.table`, without ranks."""
         return {
             division: ranking.table(
                 [run for one in self.shown if one.entry.division == division for run in one.runs]

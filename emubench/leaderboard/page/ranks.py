@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emubench import aggregates, ranking
 from emubench.data import reference, tasks
 from emubench.data.tasks import RANKED_TRACKS, TRACKS
-from emubench.submission.entry import SEEDS_OF_A_METHOD
-from emubench.submission.season import Season
-from emubench.submission.verify import Verified, VerifiedRow
+from emubench.leaderboard import ranking, statistics
+from emubench.leaderboard.submission.entries import SEEDS_OF_A_METHOD
+from emubench.leaderboard.submission.season import Season
+from emubench.leaderboard.submission.verify import Verified, VerifiedRow
 
 LEFT_OUT = ("dead_fraction", "speedup", "n_parameters")
-"""Columns of :func:`emubench.ranking.table`, by how they begin, that a judge does not publish."""
+"""Columns of :func:`emubench.leaderboard.ranking.table`, by how they begin, that a judge does not publish."""
 COLUMNS = {"season": "str", "judge": "str"} | {
     name: kind for name, kind in ranking.COLUMNS.items() if not name.startswith(LEFT_OUT)
 }
@@ -82,13 +82,13 @@ def _track_row(rows: list[Row], n_tasks: int) -> Row:
         "task": None,
         "seeds": min(row["seeds"] for row in rows),
         "missing_tasks": missing,
-        "lyapunov_times_per_second": np.nan if missing else aggregates.geometric_mean(speeds),
+        "lyapunov_times_per_second": np.nan if missing else statistics.geometric_mean(speeds),
         "train_seconds": sum(row["train_seconds"] for row in rows),
     }
     for score in ("skill_accuracy", "skill_stability"):
         ends = [f"{score}{end}" for end in ("", "_low", "_high")]
         skills = np.array([[row[end] for end in ends] for row in rows], dtype=np.float64).clip(-1, 1)
-        made |= dict(zip(ends, aggregates.mean_over_tasks(skills, n_tasks), strict=True))
+        made |= dict(zip(ends, statistics.mean_over_tasks(skills, n_tasks), strict=True))
     return made
 
 
@@ -98,7 +98,7 @@ def _place(rows: list[Row]) -> None:
     The front is that of the machine which judged the most rows: times are never compared across machines.
     """
     for score, name in (("skill_accuracy", "rank"), ("skill_stability", "stability_rank")):
-        for row, ends in zip(rows, aggregates.unpaired_ranks(rows, score), strict=True):
+        for row, ends in zip(rows, statistics.unpaired_ranks(rows, score), strict=True):
             row[f"{name}_low"], row[f"{name}_high"] = ends
     if machine := most_common(row["judge"] for row in rows):
         timed = [row for row in rows if row["judge"] == machine]

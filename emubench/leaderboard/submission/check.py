@@ -22,8 +22,8 @@ from emubench.core.errors import EmubenchError, unknown
 from emubench.files import hdf5, safetensors_header, schema
 from emubench.files.schema import Model, Name
 from emubench.files.timing import Speedup
-from emubench.submission import entry as entries
-from emubench.submission.entry import ENTRY_FILE, FORECASTS, Entry, Setting
+from emubench.leaderboard.submission import entries
+from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Entry, Setting
 
 MAX_BYTES = {
     "card.json": 2**20,

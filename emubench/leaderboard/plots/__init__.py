@@ -15,18 +15,18 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from emubench import ranking
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.tasks import TRACKS
 from emubench.files import store
-from emubench.plotting.curves import error_plot, survival_plot
-from emubench.plotting.examples import forecast_plot
-from emubench.plotting.exponents import exponent_plot
-from emubench.plotting.ladder import ladder_plot
-from emubench.plotting.laws import density_plot, height_plot, rank_plot, spectrum_plot
-from emubench.plotting.style import styles
-from emubench.plotting.throughput import throughput_plot
+from emubench.leaderboard import ranking
+from emubench.leaderboard.plots.curves import error_plot, survival_plot
+from emubench.leaderboard.plots.examples import forecast_plot
+from emubench.leaderboard.plots.exponents import exponent_plot
+from emubench.leaderboard.plots.ladder import ladder_plot
+from emubench.leaderboard.plots.laws import density_plot, height_plot, rank_plot, spectrum_plot
+from emubench.leaderboard.plots.style import styles
+from emubench.leaderboard.plots.throughput import throughput_plot
 from emubench.runs.scored import Run
 
 DPI = 120

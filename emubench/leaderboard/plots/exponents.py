@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from emubench.data.tasks import Task
-from emubench.plotting.style import MAX_LINES, TRUTH, Style, by_entry, title
+from emubench.leaderboard.plots.style import MAX_LINES, TRUTH, Style, by_entry, title
 from emubench.runs import folder
 from emubench.runs.scored import Run
 

@@ -12,10 +12,9 @@ from typing import Any
 
 from emubench.core.errors import EmubenchError
 from emubench.files import schema, store, timing
-from emubench.submission import check
-from emubench.submission import entry as entries
-from emubench.submission.check import FILL_IN
-from emubench.submission.entry import ENTRY_FILE, FORECASTS, Entry
+from emubench.leaderboard.submission import check, entries
+from emubench.leaderboard.submission.check import FILL_IN
+from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Entry
 
 MAX_TIMES = 96
 

@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from emubench import __version__, ranking
+from emubench import __version__
 from emubench.core import hardware
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data import dataset, reference, tasks
 from emubench.data.tasks import Task
 from emubench.files import schema, store
 from emubench.files.schema import Model, Name
+from emubench.leaderboard import ranking
+from emubench.leaderboard.submission import check, judge, season
+from emubench.leaderboard.submission.entries import Digest, Entry
 from emubench.runs import folder as jobs
 from emubench.runs import scored
-from emubench.submission import check, judge, season
-from emubench.submission.entry import Digest, Entry
 
 RANGE_99 = (0.005, 0.995)
 MAX_BYTES = 2**20
