@@ -2,7 +2,7 @@
 
 It knows the equation, its parameters and the noise; what it lacks is the exact state. On clean tasks it starts from
 the last sample. It is a reference for skill, not a bound. Settings per system were chosen on contexts of another seed
-(``python -m emubench.perfect_model tune``). Knowledge: equation.
+(``python -m benchmarks.maintain.perfect_model tune``). Knowledge: equation.
 
 Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.13 0.99 1.08 1.00; kuramoto_sivashinsky
 1.00 0.99 1.01 0.99; lorenz63 1.00 0.99 0.99 0.99; lorenz96 1.00 0.98 0.98 0.98; no training. Intervals:

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 import typer
 
-from emubench import __version__, floors, systems
+from benchmarks.maintain import floors
+from emubench import __version__, systems
 from emubench.core.random import stream, torch_stream
 from emubench.data import dataset, tasks
 from emubench.data.tasks import Task

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from scored_runs import normal, write_run
 
-from emubench import bars, pairs
+from benchmarks.maintain import bars, pairs
 from emubench.data import tasks
 from emubench.runs import folder as jobs
 from emubench.runs.scored import read_runs

@@ -9,11 +9,11 @@ import tomllib
 
 import pytest
 
-from emubench import expected
+from benchmarks.maintain import expected
+from benchmarks.maintain.plots.overview import overview
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.leaderboard.plots import claims, style
-from emubench.plotting.overview import overview
 from emubench.runs import folder
 
 SAMPLE = [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from emubench import floors, freeze
+from benchmarks.maintain import floors, freeze
 from emubench.data import reference, tasks
 from emubench.evaluation import scoring
 from emubench.metrics import stability

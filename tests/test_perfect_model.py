@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from emubench import perfect_model
+from benchmarks.maintain import perfect_model
 from emubench.data import dataset, reference, tasks
 from emubench.evaluation import scoring
 from emubench.runs import folder as jobs

@@ -7,7 +7,7 @@ import pytest
 import scoring_laws as laws
 import torch
 
-from emubench import floors
+from benchmarks.maintain import floors
 from emubench.data import tasks
 from emubench.evaluation import scoring
 from emubench.metrics import Row, Summary

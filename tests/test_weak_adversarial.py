@@ -500,8 +500,8 @@ def test_a_setting_out_of_range_is_refused_by_name(setting, answer):
 @pytest.mark.slow
 def test_under_noise_the_weak_form_beats_one_step_regression(data):
     """Tiny data of lorenz96, everything else equal: valid prediction times of 64 fresh contexts, paired."""
+    from benchmarks.maintain.perfect_model import fresh_cases
     from emubench.metrics import valid_prediction_time
-    from emubench.perfect_model import fresh_cases
 
     task = tasks.get("lorenz96-noisy", "tiny")
     context, truth = fresh_cases(task, 7, 0)

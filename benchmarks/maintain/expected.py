@@ -1,4 +1,4 @@
-"""What every baseline is expected to score: ``python -m emubench.expected RUNS…`` writes it from scored standard runs.
+"""What every baseline is expected to score: ``python -m benchmarks.maintain.expected RUNS…`` writes it from scored standard runs.
 
 Rows of which RUNS have nothing stay as they are, so that one baseline can be measured anew without all others.
 
@@ -30,7 +30,7 @@ from emubench.runs.scored import read_runs
 
 FOLDER = Path(next(iter(emubench.baselines.__path__)))
 PATH, README, PLOT = FOLDER / "expected.toml", FOLDER / "README.md", FOLDER.parent / "docs" / "baselines.png"
-MARK = "<!-- below: python -m emubench.expected -->\n"
+MARK = "<!-- below: python -m benchmarks.maintain.expected -->\n"
 SENTENCE = re.compile(r"(?<=\n\n)Expected skill \(.*?``baselines/expected\.toml``\.", re.DOTALL)
 """What :func:`sentence` wrote into a docstring."""
 SCORES = ("skill_accuracy", "skill_stability", "surviving_fraction", "dead_fraction")
@@ -98,7 +98,7 @@ def _rounded(value: float) -> float:
 
 def as_toml(expected: Expected) -> str:
     """The text of ``expected.toml``."""
-    lines = ["# Written by python -m emubench.expected; standard size, intervals of 95 %."]
+    lines = ["# Written by python -m benchmarks.maintain.expected; standard size, intervals of 95 %."]
     for baseline, of_tasks in expected.items():
         for task, scores in of_tasks.items():
             lines += ["", f"[{baseline}.{task}]"]
@@ -193,8 +193,8 @@ def main(runs: Annotated[list[Path], typer.Argument(help="Folders of scored runs
         raise SystemExit(str(error)) from None
     for path, text in (texts | {PATH: as_toml(expected)}).items():
         store.write_text(path, text)
-    from emubench.plotting.claims import cost_plot, stability_plot  # seaborn takes seconds to import
-    from emubench.plotting.overview import overview
+    from benchmarks.maintain.plots.claims import cost_plot, stability_plot  # seaborn takes seconds to import
+    from benchmarks.maintain.plots.overview import overview
 
     PLOT.parent.mkdir(exist_ok=True)
     for end, plot in {"": overview, "_cost": cost_plot, "_stability": stability_plot}.items():

@@ -1,4 +1,4 @@
-"""The perfect-model reference: ``python -m emubench.perfect_model tune TASK`` and ``… measure``.
+"""The perfect-model reference: ``python -m benchmarks.maintain.perfect_model tune TASK`` and ``… measure``.
 
 The oracle (the true system behind an ensemble Kalman filter) sets the upper end of ``skill_accuracy``. ``tune``
 compares its filter settings on contexts of one seed; ``measure`` scores it on 4096 contexts of another, neither of

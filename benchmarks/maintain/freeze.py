@@ -1,9 +1,9 @@
-"""Make the frozen reference values: ``python -m emubench.freeze`` ``climate``, ``growth`` and ``write``.
+"""Make the frozen reference values: ``python -m benchmarks.maintain.freeze`` ``climate``, ``growth`` and ``write``.
 
 Run once per benchmark version by a maintainer. ``climate`` measures noise floors and anchors of the climate distances
 on independent truth, ``growth`` the exact solver's growth from flat, and ``write`` takes the accuracy floor from
 standard runs of seed 0; all put them into ``reference.json`` and raise its ``version``. The oracle's values come from
-:mod:`emubench.perfect_model`, but for clean deterministic tasks, where they are the caps its run reaches, and
+:mod:`benchmarks.maintain.perfect_model`, but for clean deterministic tasks, where they are the caps its run reaches, and
 stochastic ones, where they are its run's.
 """
 
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from emubench import floors, perfect_model
+from benchmarks.maintain import floors, perfect_model
 from emubench.core.errors import EmubenchError
 from emubench.data import reference, tasks, widths
 from emubench.data.tasks import SIZES, Task

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from benchmarks.maintain.plots.labels import Label, label_points
 from emubench.data import tasks
 from emubench.data.tasks import TRACKS
 from emubench.leaderboard.plots.style import REFERENCES, Style, label_level, styles
-from emubench.plotting.labels import Label, label_points
 
 Expected = dict[str, dict[str, dict[str, Any]]]
 ACCURACY = (-0.2, 1.2)

@@ -1,7 +1,7 @@
-"""What the baselines must reach, line by line: ``python -m emubench.bars RUNS… --data DATA`` writes ``docs/bars.md``.
+"""What the baselines must reach, line by line: ``python -m benchmarks.maintain.bars RUNS… --data DATA`` writes ``docs/bars.md``.
 
 From scored runs of standard size with default settings (``baselines/grids/table.toml``) and of the twins of two
-baselines (the other grids there). How they are compared: :mod:`emubench.pairs`.
+baselines (the other grids there). How they are compared: :mod:`benchmarks.maintain.pairs`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Annotated, NamedTuple
 import torch
 import typer
 
-from emubench import expected
+from benchmarks.maintain import expected
+from benchmarks.maintain.pairs import Estimate, Missing, Runs, crps_gained, score
 from emubench.core import hardware
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.files import store
-from emubench.pairs import Estimate, Missing, Runs, crps_gained, score
 from emubench.runs import folder
 from emubench.runs.scored import read_runs
 
@@ -213,7 +213,7 @@ def kpz(runs: Runs, data: Path) -> list[Bar]:
 
 HEAD = """# What the baselines must reach
 
-`python -m emubench.bars RUNS --data DATA` writes this page from runs of standard size, made by
+`python -m benchmarks.maintain.bars RUNS --data DATA` writes this page from runs of standard size, made by
 
 ```bash
 for grid in baselines/grids/*.toml; do emubench run $grid --workers 2; done
