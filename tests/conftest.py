@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from emubench import cli
+from emubench.cli import main
 from emubench.data import dataset, reference, tasks
 from emubench.learning.objectives import innovation
 
@@ -81,7 +81,7 @@ def emubench(monkeypatch, capsys):
             patch.setattr(sys, "argv", ["emubench", *map(str, arguments)])
             status: object = 0
             try:
-                cli.main()
+                main.main()
             except SystemExit as leaving:
                 status = leaving.code or 0
         captured = capsys.readouterr()

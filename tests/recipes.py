@@ -72,7 +72,7 @@ def _follow(line: str) -> None:
         name, _, value = words[1].partition("=")
         os.environ[name] = os.path.expanduser(value)
     elif words[0] == "emubench":
-        from emubench.cli import main
+        from emubench.cli.main import main
 
         print(f"$ {line}", flush=True)
         sys.argv = words + next(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emubench import demo, report
+from emubench.cli import compare, demo
 from emubench.runs import folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +23,7 @@ def test_demo_ranks_four_systems_and_its_table_can_be_rebuilt_from_disk(tmp_path
     assert {row["baseline"] for row in first} == set(demo.BASELINES)
     assert len({row["task"] for row in first if row["task"]}) == 4  # the other rows are the track's
     assert list((tmp_path / "plots").glob("*-error.png"))
-    report.compare(folder.find_runs([tmp_path / "runs"]), None, True)
+    compare.compare(folder.find_runs([tmp_path / "runs"]), None, True)
     assert json.loads(capsys.readouterr().out) == first
     # again: everything is there, nothing is made anew
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.suffix in (".h5", ".safetensors")}
@@ -43,7 +43,7 @@ def test_a_wheel_installed_alone_works_in_an_empty_folder(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
 
     def emubench(*arguments: str) -> str:
-        code = "import emubench.cli as c, emubench.baselines as b; print(c.__file__, *b.__path__); c.main()"
+        code = "import emubench.cli.main as c, emubench.baselines as b; print(c.__file__, *b.__path__); c.main()"
         command = [sys.executable, "-c", code, *arguments]
         done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

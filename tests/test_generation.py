@@ -23,7 +23,7 @@ from emubench.dynamics.simulate import SimulationError
 from emubench.files import store
 
 TASK = tasks.get("lorenz63-partial", "tiny-40x120")
-CODE = "import sys; from emubench.cli import main; sys.argv[0] = 'emubench'; main()"
+CODE = "import sys; from emubench.cli.main import main; sys.argv[0] = 'emubench'; main()"
 
 
 def failing_after(n: int, error: BaseException):

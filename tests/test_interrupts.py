@@ -88,7 +88,7 @@ def test_a_disk_that_fills_up_under_hdf5_is_one_line(tmp_path):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
-    code = "import sys; from emubench.cli import main; sys.argv[0] = 'emubench'; main()"
+    code = "import sys; from emubench.cli.main import main; sys.argv[0] = 'emubench'; main()"
     finished = subprocess.run(
         [sys.executable, "-c", code, *GENERATE, tmp_path], preexec_fn=limit, capture_output=True, text=True
     )
@@ -196,7 +196,7 @@ def test_a_pool_hands_on_what_a_worker_raises():
 
 
 def test_ctrl_c_during_generation_by_two_workers_ends_all_at_once(tmp_path):
-    code = "import sys; from emubench.cli import main; sys.argv[0] = 'emubench'; main()"
+    code = "import sys; from emubench.cli.main import main; sys.argv[0] = 'emubench'; main()"
     command = ("generate", "kpz-noisy", "--size", "standard", "--workers", "2", "--out", str(tmp_path))
     process = subprocess.Popen(
         [sys.executable, "-c", code, *command],

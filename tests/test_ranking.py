@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scored_runs import config, everything, normal, row, table, write_run
 
-from emubench import metrics, report
+from emubench import metrics
+from emubench.cli import compare
 from emubench.leaderboard import ranking
 
 RANKS = ["rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "pareto_front"]
@@ -195,7 +196,7 @@ def test_a_new_entry_moves_no_old_score(tmp_path, frozen):
 def test_the_table_is_the_same_every_time(tmp_path, frozen):
     everything(tmp_path, "good", 3.0)
     everything(tmp_path, "bad", 1.0, speed=10.0)
-    one, two = report.as_json(table(tmp_path)), report.as_json(table(tmp_path))
+    one, two = compare.as_json(table(tmp_path)), compare.as_json(table(tmp_path))
     assert one == two
     assert json.loads(one)[0]["entry"] == "good"
 

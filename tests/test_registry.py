@@ -154,7 +154,7 @@ def test_an_added_system_is_generated_verified_trained_and_scored(tmp_path: Path
         import torch
         torch.set_num_threads(1)
         import emubench
-        from emubench.cli import main
+        from emubench.cli.main import main
         assert emubench.__file__.startswith({str(tmp_path)!r}), emubench.__file__
 
         def call(*arguments):

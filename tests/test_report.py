@@ -12,14 +12,14 @@ import pytest
 from rich.console import Console
 from scored_runs import everything, table, write_run
 
-from emubench import report
+from emubench.cli import compare
 from emubench.core.errors import EmubenchError
 from emubench.leaderboard import plots, ranking
 
 
 def printed(frame: pd.DataFrame) -> str:
-    console = Console(width=report.WIDTH, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    report.show(frame, console)
+    console = Console(width=compare.WIDTH, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    compare.show(frame, console)
     return console.export_text()
 
 
@@ -29,7 +29,7 @@ def test_tables_fit_120_columns_with_everything_in_them(tmp_path, frozen):
         for seed in (0, 1):
             everything(tmp_path, name, 12.0, rows=rows, seed=seed, speed=12345.0 * (1 + seed))
     text = printed(table(tmp_path))
-    assert max(map(len, text.splitlines())) <= report.WIDTH
+    assert max(map(len, text.splitlines())) <= compare.WIDTH
     for words in (
         "noisy track: RANKED",
         "net10",
@@ -59,7 +59,7 @@ def test_compare_prints_json_alone_and_writes_the_same_rows(tmp_path, frozen, ca
     write_run(tmp_path / "runs", "net", "lorenz96-clean", np.full(16, 2.0))
     drawn: list[Path] = []
     monkeypatch.setattr(plots, "draw", lambda runs, frame, folder, progress: drawn.append(folder))
-    report.compare([tmp_path / "runs"], tmp_path / "plots", json=True)
+    compare.compare([tmp_path / "runs"], tmp_path / "plots", json=True)
     rows = json.loads(capsys.readouterr().out)
     assert drawn == [tmp_path / "plots"]
     assert rows == json.loads((tmp_path / "plots" / "ranking.json").read_text())
@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, frozen):
     write_run(tmp_path / "runs", "net", "lorenz96-noisy", [1.0])
     (tmp_path / "file").write_text("")
     with pytest.raises(EmubenchError, match="tables cannot be written"):
-        report.compare([tmp_path / "runs"], tmp_path / "file", json=True)
+        compare.compare([tmp_path / "runs"], tmp_path / "file", json=True)
 
 
 def test_the_speed_up_is_shown_where_it_was_measured(tmp_path, frozen):
@@ -85,7 +85,7 @@ def test_the_speed_up_is_shown_where_it_was_measured(tmp_path, frozen):
     write_run(tmp_path, "net", "lorenz96-clean", np.full(16, 2.0))
     frame = table(tmp_path)
     text = printed(frame)
-    assert max(map(len, text.splitlines())) <= report.WIDTH
+    assert max(map(len, text.splitlines())) <= compare.WIDTH
     clean, noisy = text.split("noisy track, task by task")
     assert "/solver" not in clean
     for words in ("/solver", "0.071", "12.3k", "(3)"):

@@ -74,7 +74,7 @@ def test_an_entry_of_runs_passes_and_says_what_was_checked(emubench, runs, tmp_p
 
 def test_checking_imports_no_torch(entry):  # noqa: F811
     script = (
-        "import sys; from emubench.cli import main; sys.argv = ['emubench', 'submit', 'check', sys.argv[1]]\n"
+        "import sys; from emubench.cli.main import main; sys.argv = ['emubench', 'submit', 'check', sys.argv[1]]\n"
         "try: main()\nexcept SystemExit as leaving: assert not leaving.code, leaving.code\n"
         "bad = {'torch', 'safetensors', 'emubench.baselines.linear'} & set(sys.modules); assert not bad, bad"
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from emubench import report
+from emubench.cli import compare
 from emubench.data import tasks
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import charts
@@ -68,7 +68,7 @@ def _task_context(one: Shown, row: dict[str, Any]) -> dict[str, Any]:
         "skill by stability": score_text(
             row["skill_stability"], row["skill_stability_low"], row["skill_stability_high"]
         ),
-        "speed": "not timed" if speed is None else f"{report.si(speed)} {unit}s per second",
+        "speed": "not timed" if speed is None else f"{compare.si(speed)} {unit}s per second",
         "speed-up at equal accuracy": gained.text or gained.why,
         "parameters": f"{row['n_parameters']:,}" if one.has_weights else "not known: forecasts alone",
     }
@@ -88,7 +88,7 @@ def _task_context(one: Shown, row: dict[str, Any]) -> dict[str, Any]:
 def _solvers(timing: Timing) -> list[tuple[str, str, str]]:
     """Name, accuracy and speed of the solvers timed beside it, the fastest first."""
     found = sorted(timing.solvers, key=lambda s: -s.lyapunov_times_per_second)
-    return [(s.name, report.significant(s.accuracy), report.si(s.lyapunov_times_per_second)) for s in found]
+    return [(s.name, compare.significant(s.accuracy), compare.si(s.lyapunov_times_per_second)) for s in found]
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import Markup
 
-from emubench import report
+from emubench.cli import compare
 from emubench.core.errors import clean
 from emubench.data.tasks import RANKED_TRACKS, TRACKS
 from emubench.leaderboard import ranking
@@ -157,7 +157,7 @@ def _score(record: Record, key: str, start: float, end: float) -> Cell:
 def rank(record: Record, name: str) -> Cell:
     """A rank interval, or why there is none."""
     if record[f"{name}_low"] is not None:
-        return Cell(report.rank(record, name), record[f"{name}_low"])
+        return Cell(compare.rank(record, name), record[f"{name}_low"])
     if record["track"] not in RANKED_TRACKS:
         return Cell("", why="not a ranked track")
     return Cell("", why="a checkpoint" if record["seeds"] < SEEDS_OF_A_METHOD else "no skill is known")
@@ -165,7 +165,7 @@ def rank(record: Record, name: str) -> Cell:
 
 def _speed(record: Record, why: str) -> Cell:
     value = record["lyapunov_times_per_second"]
-    return Cell("", why=why) if value is None else Cell(report.si(value), value)
+    return Cell("", why=why) if value is None else Cell(compare.si(value), value)
 
 
 def _front(record: Record) -> Cell:
@@ -180,7 +180,7 @@ def gain(one: Shown, record: Record) -> Cell:
     if value is None:
         found = [run.speedup for run in one.runs_of(record["task"])]
         return Cell("", why="not benched" if None in found else "no solver as accurate")
-    shown = f"{report.significant(value)}×"
+    shown = f"{compare.significant(value)}×"
     return Cell(shown if record["speedup_ranked"] else f"({shown})", value)
 
 
@@ -211,7 +211,7 @@ def score_text(value: float | None, low: float | None = None, high: float | None
     """
     if value is None:
         return "unknown"
-    shown, *bounds = (report.significant(v).replace("-0.00", "0.00") for v in (value, low, high) if v is not None)
+    shown, *bounds = (compare.significant(v).replace("-0.00", "0.00") for v in (value, low, high) if v is not None)
     return f"{shown} [{', '.join(bounds)}]" if len(bounds) == 2 else shown
 
 

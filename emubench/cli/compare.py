@@ -16,7 +16,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from emubench import diagnostics_report, listing
+from emubench.cli import diagnostics_table, tables
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
 from emubench.files import store
@@ -45,7 +45,7 @@ def compare(
     else:
         show(frame)
         if diagnosed := [(run.entry, found) for run in read if (found := jobs.read_diagnostics(run.path))]:
-            listing.console().print(diagnostics_report.summary(diagnosed))
+            tables.console().print(diagnostics_table.summary(diagnosed))
     if plot_dir is not None:
         write(frame, plot_dir)
         from emubench.leaderboard import plots  # seaborn takes seconds to import

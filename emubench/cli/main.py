@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from emubench import __version__
+from emubench.cli import board
+from emubench.cli.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json, print_rows
+from emubench.cli.options import progress as show_progress
 from emubench.core.errors import EmubenchError, one_line
-from emubench.leaderboard import commands as leaderboard
 from emubench.leaderboard.submission import commands as submission
-from emubench.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json, print_rows
-from emubench.options import progress as show_progress
 
 app = typer.Typer(
     name="emubench",
@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(submission.app, name="submit")
 app.add_typer(submission.season_app, name="season")
-app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(board.app, name="leaderboard")
 
 
 @app.command("list")
@@ -38,13 +38,13 @@ def list_(
 
     Example: emubench list tasks --size tiny
     """
-    from emubench import listing
+    from emubench.cli import tables
 
-    rows = listing.rows(what, size)
+    rows = tables.rows(what, size)
     if json:
         print_json(rows)
     else:
-        listing.show(what, rows)
+        tables.show(what, rows)
 
 
 @app.command()
@@ -209,12 +209,12 @@ def score(
     if json:
         print_rows((run, (*rows, *(diagnosed[run].rows() if run in diagnosed else ()))) for run, rows in scored.items())
     else:
-        from emubench import diagnostics_report, listing
+        from emubench.cli import diagnostics_table, tables
 
         for run, rows in scored.items():
-            listing.show_scores(str(run), rows)
+            tables.show_scores(str(run), rows)
         for run, found in diagnosed.items():
-            diagnostics_report.show(run, found)
+            diagnostics_table.show(run, found)
 
 
 GridFile = Annotated[Path, typer.Argument(metavar="GRID.toml", help="Tasks × baselines × seeds.")]
@@ -302,7 +302,7 @@ def bench(
 
     Example: emubench bench runs/resnet_ode --seconds 2
     """
-    from emubench import listing
+    from emubench.cli import tables
     from emubench.evaluation.throughput import modes
     from emubench.runs import bench as benches
     from emubench.runs import folder as jobs
@@ -322,7 +322,7 @@ def bench(
         print_rows(timed.items())
     else:
         for run, rows in timed.items():
-            listing.show_scores(str(run), rows, "10th and 90th percentile of repeated calls")
+            tables.show_scores(str(run), rows, "10th and 90th percentile of repeated calls")
     for fault in faults:
         print(f"emubench: {fault}", file=sys.stderr)
     if faults:
@@ -339,7 +339,7 @@ def compare(
 
     Example: emubench compare runs --plot plots
     """
-    from emubench import report
+    from emubench.cli import compare as report
     from emubench.runs import folder as jobs
 
     report.compare(jobs.find_runs(runs), plot, json)
@@ -355,7 +355,7 @@ def demo(
 
     Example: emubench demo --out demo
     """
-    from emubench import demo as demos
+    from emubench.cli import demo as demos
 
     demos.run(folder, workers, json)
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from emubench.cli.options import DATA, Data, Json, SizeOption, print_json, progress
 from emubench.core.errors import EmubenchError, one_line
 from emubench.leaderboard.submission.entries import ENTRIES
-from emubench.options import DATA, Data, Json, SizeOption, print_json, progress
 
 app = typer.Typer(help="Submit a model to the leaderboard: new, check, run, verify.", no_args_is_help=True)
 season_app = typer.Typer(help="Seasons on sealed data, by commit and reveal: new, close.", no_args_is_help=True)

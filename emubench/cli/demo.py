@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from emubench import report, systems
+from emubench import systems
+from emubench.cli import compare
 from emubench.core.workers import worker_pool
 from emubench.data import dataset, tasks
 from emubench.runs import folder as jobs
@@ -54,5 +55,5 @@ def run(folder: Path, workers: int, json: bool) -> None:
             for future in as_completed(futures):
                 runs.append(future.result())
                 bar.advance(step)
-    report.compare(sorted(runs), plots, json)
+    compare.compare(sorted(runs), plots, json)
     console.print(f"data in {data}, runs in {out}, tables and plots in {plots}")

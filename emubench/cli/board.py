@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emubench.options import Json, SizeOption, print_json
+from emubench.cli.options import Json, SizeOption, print_json
 
 app = typer.Typer(help="The leaderboard's page: build, serve.", no_args_is_help=True)
 Board = Annotated[Path, typer.Option("--board", help="The folder with entries/, verified/ and seasons.toml.")]
