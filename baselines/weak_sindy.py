@@ -10,7 +10,8 @@ standard errors, not by size. With gaps, only fully observed places are regresse
 filled by its Gaussian conditional mean), then the coefficients that were kept are refined by Gauss–Newton steps on
 short forecasts from the filter's analyses. lorenz63 from x alone: v = x′ and w are eliminated by hand from the form
 x″ = −a v + b x + x w, w′ = −c x² + d x v − e w, which is refined likewise. kpz, where a sample interval is too long for
-any weak form in time: a conditional mean quadratic in local slopes, with coloured innovations (``emubench.learning.models.growth_map``).
+any weak form in time: a conditional mean quadratic in local slopes, with coloured innovations
+(``emubench.learning.models.growth_map``).
 
 Knowledge: the form of the equation: at most quadratic, on rings local and the same everywhere, lattice products or
 derivatives as the system has them.

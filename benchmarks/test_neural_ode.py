@@ -1,9 +1,9 @@
 """Training a neural ODE by its own Runge–Kutta steps and through torchdiffeq's, same model, same steps, in one run.
 
-``python -m pytest -s benchmarks/test_neural_ode.py``. A training step is what :class:`emubench.learning.training.descent.Descent` does:
-loss, back-propagation, clipping, Adam; a sample is one sample interval of one case. The two take turns of ten steps, so
-that what else the machine does falls on both and each has its own data in the cache, as in training; processor time is
-taken, of one thread; best and median are printed.
+``python -m pytest -s benchmarks/test_neural_ode.py``. A training step is what
+:class:`emubench.learning.training.descent.Descent` does: loss, back-propagation, clipping, Adam; a sample is one sample
+interval of one case. The two take turns of ten steps, so that what else the machine does falls on both and each has its
+own data in the cache, as in training; processor time is taken, of one thread; best and median are printed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from emubench.data import tasks
-from emubench.dynamics.kernels import _product_mlp
 from emubench.dynamics.kernels._simd import SINGLES, aligned
+from emubench.learning.models import _product_mlp
 from emubench.learning.training.descent import Descent, Log
 from emubench.runs import folder
 

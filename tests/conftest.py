@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +14,8 @@ from hypothesis import settings
 from emubench.cli import main
 from emubench.data import dataset, reference, tasks
 from emubench.learning.objectives import innovation
+
+pytest_plugins = ["tests.support.submissions"]
 
 torch.set_num_threads(1)  # the tensors here are small: more threads only wait for each other
 
@@ -104,9 +105,3 @@ def refused(emubench):
         return finished.err.strip()
 
     return run
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below ``folder``, hidden ones too: to see that nothing was touched or left behind."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from wrong_systems import (
+
+from emubench import systems, testing
+from emubench.dynamics.simulate import euler
+from emubench.dynamics.system import Climate, Fact
+from emubench.systems.kpz import KPZ
+from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
+from emubench.systems.lorenz63 import Lorenz63
+from emubench.systems.lorenz96 import Lorenz96
+from tests.support.wrong_systems import (
     CentralKPZ,
     CoupledLorenz63,
     DampedLorenz63,
@@ -20,14 +28,6 @@ from wrong_systems import (
     ViscousKPZ,
     ViscousKS,
 )
-
-from emubench import systems, testing
-from emubench.dynamics.simulate import euler
-from emubench.dynamics.system import Climate, Fact
-from emubench.systems.kpz import KPZ
-from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
-from emubench.systems.lorenz63 import Lorenz63
-from emubench.systems.lorenz96 import Lorenz96
 
 
 @pytest.mark.parametrize("name", systems.names())

@@ -1,4 +1,5 @@
-"""What the baselines must reach, line by line: ``python -m benchmarks.maintain.bars RUNS… --data DATA`` writes ``docs/bars.md``.
+"""What the baselines must reach, line by line: ``python -m benchmarks.maintain.bars RUNS… --data DATA`` writes
+``docs/bars.md``.
 
 From scored runs of standard size with default settings (``baselines/grids/table.toml``) and of the twins of two
 baselines (the other grids there). How they are compared: :mod:`benchmarks.maintain.pairs`.

@@ -1,4 +1,5 @@
-"""What every baseline is expected to score: ``python -m benchmarks.maintain.expected RUNS…`` writes it from scored standard runs.
+"""What every baseline is expected to score: ``python -m benchmarks.maintain.expected RUNS…`` writes it from scored
+standard runs.
 
 Rows of which RUNS have nothing stay as they are, so that one baseline can be measured anew without all others.
 

@@ -3,7 +3,7 @@
 The floor d_f of a distance is the 99 % quantile of its mean over n cases, all independent of the truth that they are
 compared with, with n and their length those of the task. The mean of n cases is resampled from 512 independent ones,
 for 200 independent samples would take 200 n of them: the quantiles agree within the sampling error of those
-(``tests/test_floors.py``). The anchor d₀ is the distance of a constant at the climatological mean.
+(``tests/maintain/test_floors.py``). The anchor d₀ is the distance of a constant at the climatological mean.
 """
 
 from __future__ import annotations

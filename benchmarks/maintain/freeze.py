@@ -3,8 +3,8 @@
 Run once per benchmark version by a maintainer. ``climate`` measures noise floors and anchors of the climate distances
 on independent truth, ``growth`` the exact solver's growth from flat, and ``write`` takes the accuracy floor from
 standard runs of seed 0; all put them into ``reference.json`` and raise its ``version``. The oracle's values come from
-:mod:`benchmarks.maintain.perfect_model`, but for clean deterministic tasks, where they are the caps its run reaches, and
-stochastic ones, where they are its run's.
+:mod:`benchmarks.maintain.perfect_model`, but for clean deterministic tasks, where they are the caps its run reaches,
+and stochastic ones, where they are its run's.
 """
 
 from __future__ import annotations

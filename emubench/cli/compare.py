@@ -33,7 +33,8 @@ Progress = Callable[[int, int], None]
 def compare(
     runs: list[Path], plot_dir: Path | None = None, json: bool = False, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """Rank the runs at or below ``runs`` and print the tables (``json``: the rows of :func:`emubench.leaderboard.ranking.table`).
+    """Rank the runs at or below ``runs`` and print the tables (``json``: the rows of
+    :func:`emubench.leaderboard.ranking.table`).
 
     With ``plot_dir`` the tables (``<track>.csv``, ``ranking.json``) and plots are written there. Everything is rebuilt
     from the runs on disk alone.

@@ -11,10 +11,10 @@ import typer
 
 from emubench import __version__
 from emubench.cli import board
+from emubench.cli import submit as submission
 from emubench.cli.options import DATA, RUNS, Data, Json, Out, Runs, Seed, SizeOption, Workers, print_json, print_rows
 from emubench.cli.options import progress as show_progress
 from emubench.core.errors import EmubenchError, one_line
-from emubench.leaderboard.submission import commands as submission
 
 app = typer.Typer(
     name="emubench",

@@ -36,7 +36,8 @@ MAX_SITES = 8
 N_ERRORS = 6.0
 """Statistics may differ by so many standard errors."""
 TEXT = """# Recipe and fingerprint of {name}. The recipe says what the task is made of; [fingerprint.<size>] is what
-# `emubench verify` compares a file of seed {seed} with. Made by `python -m emubench.data.fingerprints DATA`, not by hand.
+# `emubench verify` compares a file of seed {seed} with. Made by `python -m emubench.data.fingerprints DATA`, not by
+# hand.
 """
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Indices = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)]

@@ -1,1 +1,1 @@
-"""Systems and their solvers: integration schemes, simulation, Lyapunov spectra, climate. It knows no task and no file."""
+"""Systems and their solvers: schemes, simulation, Lyapunov spectra, climate. It knows no task and no file."""

@@ -4,8 +4,8 @@ A solver step of one trajectory gets its own 256-bit seed, four words of the tra
 generator is the only state and a rollout may be cut between samples. The seed is the state of a xoshiro256++ generator
 (Blackman & Vigna 2021, doi:10.1145/3460772), whose words 2j and 2j + 1 give the normals 2j and 2j + 1 of the step by
 the transform of Box & Muller 1958, doi:10.1214/aoms/1177706645. Logarithm, sine and cosine are polynomials evaluated
-with correctly rounded operations alone, no fused ones: this file and :mod:`emubench.dynamics.kernels._normal` agree bit by bit,
-whatever the CPU, the compiler and the mathematical library. |z| is at most √(2·52 ln 2) = 8.49.
+with correctly rounded operations alone, no fused ones: this file and :mod:`emubench.dynamics.kernels._normal` agree bit
+by bit, whatever the CPU, the compiler and the mathematical library. |z| is at most √(2·52 ln 2) = 8.49.
 """
 
 from __future__ import annotations

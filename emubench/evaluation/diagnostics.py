@@ -1,8 +1,8 @@
 """Diagnostics of an emulator on a task: reported beside the scores, never ranked. See ``docs/diagnostics.md``.
 
-Each is a function of a :class:`Subject` that returns a :class:`~emubench.files.schema.Diagnostic`. Rows called ``true_…``
-are the same figure of the true system by the same protocol. What an emulator lacks for one of them is no fault: the
-diagnostic then says in one line why it is not available.
+Each is a function of a :class:`Subject` that returns a :class:`~emubench.files.schema.Diagnostic`. Rows called
+``true_…`` are the same figure of the true system by the same protocol. What an emulator lacks for one of them is no
+fault: the diagnostic then says in one line why it is not available.
 """
 
 from __future__ import annotations

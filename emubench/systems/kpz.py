@@ -31,9 +31,9 @@ class KPZ(System):
     nonlinear part (RK4). Both parts keep that measure, so the time step does not bias it.
 
     What tells this scheme from a plausible wrong one are amplitudes. Measured at N = 1024 and 10 ≤ t ≤ 200 over 2048
-    runs (``tests/test_kpz.py``): from flat the variance of h is 0.97 to 1.00 of that of Tracy & Widom's orthogonal
-    law, skewness 0.29 to 0.32 (law: 0.293); from a narrow wedge 0.98 to 1.01 of the unitary one, skewness 0.20 to 0.25
-    (law: 0.224). The benchmark's own ring, N = 256, is too small: the width is 17 % under that at t = 64.
+    runs (``tests/systems/test_kpz.py``): from flat the variance of h is 0.97 to 1.00 of that of Tracy & Widom's
+    orthogonal law, skewness 0.29 to 0.32 (law: 0.293); from a narrow wedge 0.98 to 1.01 of the unitary one, skewness
+    0.20 to 0.25 (law: 0.224). The benchmark's own ring, N = 256, is too small: the width is 17 % under that at t = 64.
     """
 
     nu: float = 1.0

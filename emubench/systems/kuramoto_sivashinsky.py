@@ -151,9 +151,9 @@ class KuramotoSivashinsky(System):
         """Energy balance (exact), one-point statistics, exponents in the zero-mean subspace at L = 22.
 
         The standard deviation is that of 3 × 256 trajectories of 2000 samples; its standard error is 0.0003. Exponents
-        are those of :func:`emubench.dynamics.lyapunov.twin_spectrum` over 128 × 5000 time units after 1000, with the solver's
-        own step; their standard errors are 0.0002 to 0.0004. Cvitanović et al. give 0.048, 0, 0, −0.003, −0.189,
-        −0.256, −0.290, −0.310 and −1.963. The second and third vanish: shifts in time and in space.
+        are those of :func:`emubench.dynamics.lyapunov.twin_spectrum` over 128 × 5000 time units after 1000, with the
+        solver's own step; their standard errors are 0.0002 to 0.0004. Cvitanović et al. give 0.048, 0, 0, −0.003,
+        −0.189, −0.256, −0.290, −0.310 and −1.963. The second and third vanish: shifts in time and in space.
         """
         first = (0.0482, 0.0, 0.0, -0.0039, -0.1884, -0.2563, -0.2906, -0.3106, -1.9629)
         source = OWN + "; Cvitanovic et al. 2010, doi:10.1137/070705623, agrees"

@@ -77,7 +77,9 @@ class Board:
 
     @cached_property
     def self_reported(self) -> dict[str, pd.DataFrame]:
-        """What the entries say of the public contexts, per division: :func:`emubench.leaderboard.ranking.table`, without ranks."""
+        """What the entries say of the public contexts, per division: :func:`emubench.leaderboard.ranking.table`,
+        without ranks.
+        """
         return {
             division: ranking.table(
                 [run for one in self.shown if one.entry.division == division for run in one.runs]

@@ -1,4 +1,5 @@
-"""Runge–Kutta steps of a :class:`~emubench.learning.models.networks.ProductMlp` and their exact adjoint, for its training on a CPU.
+"""Runge–Kutta steps of a :class:`~emubench.learning.models.networks.ProductMlp` and their exact adjoint, for its
+training on a CPU.
 
 The network's matrices act as four, with a row of ones beside their inputs in place of biases: ``y = first x``, whose
 two halves multiply to the products p; ``z = hidden [p, 1]``; ``f = last [silu(z), p] + direct x``. States are columns,

@@ -1,7 +1,7 @@
 """A learned vector field as an emulator: delay coordinates, integrators, the filter that starts it from noisy data.
 
-Where :mod:`emubench.learning.models.flow` leaves the step of a flow to its subclasses, here it is an integrator of ``tendency``: a
-polynomial of degree 2 beside a network, on stiff rings with a linear term for every spatial mode.
+Where :mod:`emubench.learning.models.flow` leaves the step of a flow to its subclasses, here it is an integrator of
+``tendency``: a polynomial of degree 2 beside a network, on stiff rings with a linear term for every spatial mode.
 """
 
 from __future__ import annotations

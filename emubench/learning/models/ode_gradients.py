@@ -1,7 +1,8 @@
 """Segments of a neural ODE with the exact gradient of its Runge–Kutta steps, faster than autograd finds it.
 
 Discretise, then optimise: the gradient is that of the scheme (not of the adjoint equation), as back-propagation through
-the steps gives it. :mod:`emubench.dynamics.kernels._product_mlp` has the loops; here they become one operation of autograd.
+the steps gives it. :mod:`emubench.learning.models._product_mlp` has the loops; here they become one operation of
+autograd.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from emubench.dynamics.kernels import _product_mlp as product_mlp
 from emubench.dynamics.kernels._simd import SINGLES, aligned
+from emubench.learning.models import _product_mlp as product_mlp
 from emubench.learning.models.networks import ProductMlp
 
 COLUMNS = 1024

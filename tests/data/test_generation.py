@@ -1,0 +1,376 @@
+"""Generation by blocks: the same bytes however it is cut, resumed or shared out, in constant memory, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from emubench import systems
+from emubench.core.errors import EmubenchError
+from emubench.core.random import stream
+from emubench.data import dataset, fingerprints, generation, partial, tasks, trajectories
+from emubench.dynamics.simulate import SimulationError
+from emubench.files import store
+from tests.support.contents import contents
+
+TASK = tasks.get("lorenz63-partial", "tiny-40x120")
+CODE = "import sys; from emubench.cli.main import main; sys.argv[0] = 'emubench'; main()"
+
+
+def failing_after(n: int, error: BaseException):
+    """``generation.run_block``, which raises ``error`` when it is called once more than ``n`` times."""
+    calls = iter(range(n))
+
+    def run(block):
+        if next(calls, None) is None:
+            raise error
+        return generation_run_block(block)
+
+    return run
+
+
+generation_run_block = generation.run_block
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """TASK, generated in one go by one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    dataset.generate(TASK, folder)
+    return folder
+
+
+# --- the same bytes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_any_number_of_workers_writes_the_same_files(whole, tmp_path, workers):
+    dataset.generate(TASK, tmp_path, workers=workers)
+    assert contents(tmp_path) == contents(whole)
+
+
+@pytest.mark.parametrize("name", ["lorenz63", "lorenz96", "kpz", "kuramoto_sivashinsky"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_where_time_is_cut_makes_no_difference(monkeypatch, name, split):
+    system = systems.get(name)
+    at_once = trajectories.simulate_block(system, 0, split, 1, 200)
+    monkeypatch.setattr(trajectories, "STRETCH", 1)  # 64 samples at a time
+    pieces = list(trajectories.stretches(system, 0, split, 1, 200))
+    assert [p.shape[1] for p in pieces] == [64, 64, 64, 8]
+    np.testing.assert_array_equal(trajectories.simulate_block(system, 0, split, 1, 200), at_once)
+
+
+@pytest.mark.parametrize("name", ["kpz-partial", "lorenz96-noisy"])
+def test_files_do_not_depend_on_where_time_is_cut(data, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(trajectories, "STRETCH", 1)
+    monkeypatch.setattr(generation, "STRETCH", 1)
+    for path in dataset.generate(tasks.get(name, "tiny"), tmp_path):
+        assert path.read_bytes() == (data / "tiny" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("track", tasks.TRACKS)
+def test_a_trajectory_is_observed_the_same_way_piece_by_piece(track):
+    task = tasks.get(f"lorenz96-{track}", "tiny")
+    truth = stream(1).standard_normal((50, 40))
+    observe = task.observation.along(task.system, stream(0, track))
+    pieces = [observe(truth[a:b]) for a, b in ((0, 1), (1, 20), (20, 50))]
+    np.testing.assert_array_equal(np.concatenate(pieces), task.observation(task.system, truth, stream(0, track)))
+
+
+@pytest.mark.parametrize("array", ["train/truth", "climate/truth"])
+def test_rows_lie_whole_in_the_file(whole, array):
+    """So a window of a trajectory is one read, and a case of the climate split another."""
+    with h5py.File(whole / TASK.size / "lorenz63.truth.h5") as file:
+        stored = file[array]
+        assert stored.chunks is None
+        with open(file.filename, "rb") as raw:
+            row = stored[1]
+            raw.seek(stored.id.get_offset() + row.nbytes)
+            assert raw.read(row.nbytes) == row.tobytes()
+
+
+def test_other_amounts_replace_the_train_split_alone():
+    assert TASK.train == (40, 120)
+    assert TASK.validation == tasks.get("lorenz63-partial", "tiny").validation
+    assert tasks.get("lorenz63-scarce", "tiny-40x120").train == (40, 120)
+    assert tasks.size_with("standard", length=2048) == "standard-32x2048"
+    assert tasks.size_with("tiny-9x9", trajectories=7) == "tiny-7x9"
+    assert tasks.size_with("tiny") == "tiny"
+
+
+def test_the_command_line_takes_other_amounts(emubench, whole, tmp_path):
+    command = ("generate", "lorenz63-partial", "--size", "tiny", "--trajectories", 40, "--length", 120)
+    assert emubench(*command, "--out", tmp_path).status == 0
+    assert contents(tmp_path) == contents(whole)
+    assert emubench("train", "persistence", "lorenz63-partial", "--size", TASK.size, "--data", tmp_path).status == 0
+
+
+# --- resuming ---------------------------------------------------------------------------------------------------------
+
+
+def interrupt(folder: Path, monkeypatch, n: int, error: BaseException | None = None) -> None:
+    """Leave a run after ``n`` blocks as an interrupt does that came late."""
+    with monkeypatch.context() as patch:
+        patch.setattr(partial, "WORTH_KEEPING", 0.0)
+        patch.setattr(generation, "run_block", failing_after(n, error or KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt if error is None else EmubenchError):
+            dataset.generate(TASK, folder)
+
+
+@pytest.mark.parametrize("n", [1, 4, 8])
+def test_an_interrupted_run_goes_on_without_redoing_blocks(whole, tmp_path, monkeypatch, n):
+    interrupt(tmp_path, monkeypatch, n)
+    assert not list(tmp_path.rglob("*63*partial.h5"))
+    assert list(tmp_path.rglob(".*.partial"))
+    redone = []
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "run_block", lambda block: (redone.append(block), generation_run_block(block))[1])
+        dataset.generate(TASK, tmp_path)
+    total = generation.n_blocks(TASK, "truth") + generation.n_blocks(TASK, "observations")
+    assert len(redone) == total - n
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_progress_counts_resumed_blocks_and_ends_at_the_total(tmp_path, monkeypatch):
+    interrupt(tmp_path, monkeypatch, 3)
+    seen = []
+    dataset.generate(TASK, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    total = generation.n_blocks(TASK, "truth") + generation.n_blocks(TASK, "observations")
+    assert seen == [(i, total) for i in range(4, total + 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lorenz63-noisy", "kpz-partial"])
+def test_another_device_makes_the_same_data_up_to_rounding(data, tmp_path, name):
+    """The path of ``--device cuda``, on the processor: "cpu:0" is a device of torch like any other."""
+    task = tasks.get(name, "tiny")
+    dataset.generate(task, tmp_path, device="cpu:0")
+    for path in (dataset.truth_path(task, tmp_path), dataset.task_path(task, tmp_path)):
+        assert fingerprints.judge(path) in ("faithful rebuild", "identical bytes")
+    with h5py.File(dataset.truth_path(task, tmp_path)) as made, h5py.File(dataset.truth_path(task, data)) as kept:
+        for array in ("train/truth", "test/truth"):
+            np.testing.assert_allclose(made[array][:, :16], kept[array][:, :16], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_begun_on_the_processor_goes_on_on_another_device(tmp_path, monkeypatch):
+    interrupt(tmp_path, monkeypatch, 2)
+    seen = []
+    dataset.generate(TASK, tmp_path, progress=lambda *progress: seen.append(progress), device="cpu:0")
+    assert seen[-1][0] == seen[-1][1]
+    assert dataset.verify(dataset.truth_path(TASK, tmp_path))
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "tpu", ""])
+def test_a_device_that_cannot_be_used_is_one_line(tmp_path, device):
+    with pytest.raises(EmubenchError, match=f"--device {device}: cannot be used here.*; cpu always can") as caught:
+        dataset.generate(TASK, tmp_path, device=device)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def damage_block(file: Path, journal: Path) -> None:
+    with h5py.File(file, "r+") as opened:
+        opened["train/truth"][3, 5] = 7.0
+
+
+def damage_structure(file: Path, journal: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def lose_file(file: Path, journal: Path) -> None:
+    file.unlink()
+
+
+def other_title(file: Path, journal: Path) -> None:
+    lines = journal.read_text().splitlines()
+    title = json.loads(lines[0]) | {"header": "0" * 64}
+    journal.write_text("\n".join([json.dumps(title), *lines[1:]]))
+
+
+def cut_line(file: Path, journal: Path) -> None:
+    journal.write_text(journal.read_text()[:-40])
+
+
+@pytest.mark.parametrize("damage", [damage_block, damage_structure, lose_file, other_title, cut_line])
+def test_what_was_damaged_meanwhile_is_made_anew(whole, tmp_path, monkeypatch, damage):
+    interrupt(tmp_path, monkeypatch, 4)
+    truth = dataset.truth_path(TASK, tmp_path)
+    damage(store.partial_name(truth), store.journal_name(truth))
+    dataset.generate(TASK, tmp_path)
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_a_partial_file_of_another_seed_is_not_resumed(whole, tmp_path, monkeypatch):
+    interrupt(tmp_path, monkeypatch, 4)
+    dataset.generate(TASK, tmp_path, seed=1)
+    with h5py.File(dataset.truth_path(TASK, tmp_path)) as file:
+        assert file.attrs["seed"] == "1"
+        expected = trajectories.simulate_block(TASK.system, 1, "train", 0, 120)
+        np.testing.assert_array_equal(file["train/truth"][:16], expected)
+
+
+def test_a_fault_leaves_nothing(tmp_path, monkeypatch):
+    interrupt(tmp_path, monkeypatch, 4, OSError(28, "No space left on device"))
+    assert contents(tmp_path) == {}
+
+
+def test_a_killed_run_is_resumed(whole, tmp_path):
+    """Not even a signal that cannot be caught costs more than the blocks that were under way."""
+    code = (
+        "import os, sys\nfrom emubench.data import generation\nrun, calls = generation.run_block, []\n"
+        "def killed(block):\n    calls.append(block)\n"
+        "    return run(block) if len(calls) < 5 else os.kill(os.getpid(), 9)\n"
+        "generation.run_block = killed\n" + CODE
+    )
+    command = ["generate", "lorenz63-partial", "--size", TASK.size, "--out", str(tmp_path)]
+    killed = subprocess.run([sys.executable, "-c", code, *command], check=False)
+    assert killed.returncode == -9
+    left = {p.name for p in (tmp_path / TASK.size).iterdir()}
+    assert left == {".lorenz63.truth.h5.partial", ".lorenz63.truth.h5.journal"}
+    dataset.generate(TASK, tmp_path)
+    assert contents(tmp_path) == contents(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_file_in_peace(whole, tmp_path):
+    command = [sys.executable, "-c", CODE, "generate", "lorenz63-partial", "--size", TASK.size, "--out", str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [p.communicate()[1] for p in both] == ["", ""]
+    assert [p.returncode for p in both] == [0, 0]
+    assert contents(tmp_path) == contents(whole)
+
+
+# --- memory and disk --------------------------------------------------------------------------------------------------
+
+
+def peak(function) -> int:
+    """Peak resident bytes of a child process that calls ``function``, above those it starts with."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        function()
+        os.write(write, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        return 1024 * int(pipe.read())
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
+    """A file many times as large as what is held; what is held is set low, so that the file can be small."""
+    monkeypatch.setattr(trajectories, "STRETCH", 2**12)
+    monkeypatch.setattr(generation, "STRETCH", 2**12)
+    task = tasks.get("lorenz96-noisy", "tiny-64x16384")
+    size = generation.file_bytes(task, "truth")
+    assert size > 3 * 10**8
+    assert peak(lambda: dataset.generate(task, tmp_path)) < size / 4
+    assert len(dataset.verify(dataset.task_path(task, tmp_path))) == 10
+
+
+def test_the_announced_size_is_the_real_one(whole):
+    for kind, path in (("truth", dataset.truth_path(TASK, whole)), ("observations", dataset.task_path(TASK, whole))):
+        assert 0 <= path.stat().st_size - generation.file_bytes(TASK, kind) < 70_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (("--trajectories", 0), "train: 0 trajectories, where 1 to 100000000 belong"),
+        (("--length", -3), "train: trajectories of -3 samples, where 1 to"),
+        (("--trajectories", 10**9), "train: 1000000000 trajectories, where 1 to"),
+        (("--trajectories", 10**8, "--length", 10**6), "GB are needed and"),
+        (("--size", "tiny-0x5"), "size tiny-0x5: 0 trajectories"),
+        (("--size", "tiny-5"), "unknown size 'tiny-5': did you mean tiny?"),
+    ],
+)
+def test_impossible_amounts_are_one_line_and_write_nothing(refused, tmp_path, arguments, answer):
+    assert answer in refused("generate", "lorenz96-noisy", "--out", tmp_path, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- parameters that cannot be simulated ------------------------------------------------------------------------------
+
+CLIMATE = "climate = { mean = [0.0], std = [1.0], time_unit = 1.0 }"
+
+
+@pytest.mark.parametrize(
+    ("system", "parameters", "cause"),
+    [
+        ("lorenz96", "{ forcing = 1e6 }", "the solution blew up: solver_step 0.00125 is too long"),
+        ("lorenz96", "{ solver_step = 0.05, forcing = 40.0 }", "the solution blew up"),
+        ("kpz", "{ lam = 300.0 }", "kpz"),
+        ("kuramoto_sivashinsky", "{ length = 9.0 }", "laminar: the energy was steady"),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_solution_that_cannot_be_trusted_is_no_file(refused, tmp_path, system, parameters, cause, workers):
+    recipe = tmp_path / "wild.toml"
+    recipe.write_text(
+        f'track = "noisy"\n[system]\nname = "{system}"\nparameters = {parameters}\n{CLIMATE}\n'
+        "[amounts]\ntest_horizon = 200.0\nclimate_horizon = 200.0\ntrain = { trajectories = 2, length = 400 }\n"
+    )
+    line = refused("generate", recipe, "--size", "tiny", "--out", tmp_path / "data", "--workers", workers)
+    assert cause in line
+    assert f"{system}: " in line
+    assert " trajectory " in line
+    assert " at time " in line
+    assert contents(tmp_path / "data") == {}
+
+
+def test_the_fault_is_named_as_the_user_counts():
+    unstable = systems.get("lorenz96", solver_step=0.05, forcing=40.0, climate=systems.get("lorenz96").climate)
+    with pytest.raises(SimulationError, match=r"^lorenz96: train trajectory (3[2-9]|4[0-7]) at time ") as error:
+        list(trajectories.stretches(unstable, 0, "train", 2, 100))
+    assert error.value.split == "train"
+
+
+# --- all sixteen, elsewhere -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_all_recipes_regenerate_and_verify_from_another_process(tmp_path, workers):
+    recipes = sorted(map(str, fingerprints.folder().glob("*.toml")))
+    assert len(recipes) == 16
+    run = [sys.executable, "-c", CODE]
+    options = ["--size", "tiny", "--out", str(tmp_path), "--workers", str(workers)]
+    subprocess.run([*run, "generate", *recipes, *options], check=True, stdout=subprocess.DEVNULL)
+    files = sorted(map(str, (tmp_path / "tiny").iterdir()))
+    assert len(files) == 20
+    done = subprocess.run([*run, "verify", "--json", *files], check=True, capture_output=True, text=True)
+    verdicts = json.loads(done.stdout)
+    assert set(verdicts) == set(files)
+    assert set(verdicts.values()) <= {"identical bytes", "faithful rebuild"}
+
+
+def test_hashes_are_those_of_the_bytes_on_disk(whole):
+    with h5py.File(dataset.task_path(TASK, whole)) as file:
+        rows = file["train/observation"][()]
+        by_hand = hashlib.sha256(b"".join(hashlib.sha256(row.tobytes()).digest() for row in rows)).hexdigest()
+        assert file["train/observation"].attrs["sha256"] == by_hand
+
+
+def test_a_file_has_the_same_bytes_whoever_still_holds_what_made_it(tmp_path):
+    """A profiler in another thread keeps frames alive, and with them handles of HDF5."""
+    task, kept = tasks.get("lorenz63-noisy", "tiny-2x8"), []
+    generation.write_structure(task, "truth", 0, tmp_path / "plain.h5")
+    sys.setprofile(lambda frame, *_: kept.append(frame))
+    try:
+        generation.write_structure(task, "truth", 0, tmp_path / "held.h5")
+    finally:
+        sys.setprofile(None)
+    assert len(kept) > 100
+    assert (tmp_path / "held.h5").read_bytes() == (tmp_path / "plain.h5").read_bytes()

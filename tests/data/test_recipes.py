@@ -1,0 +1,382 @@
+"""Recipes: what they may say, custom tasks from start to end, and what a fingerprint tells apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from emubench import systems
+from emubench.core.errors import EmubenchError
+from emubench.data import dataset, fingerprints, recipes, tasks, trajectories
+from emubench.data.tasks import Amount
+from emubench.files import store
+from tests.support.contents import contents
+
+SMALL = """
+[amounts]
+train = { trajectories = 18, length = 40 }
+validation = { trajectories = 1, length = 30 }
+test = 3
+climate = 2
+context = 10
+test_horizon = 2.0
+climate_horizon = 30.0
+"""
+CUSTOM = f"""
+[system]
+name = "lorenz96"
+parameters = {{ forcing = 10.0, n_sites = 12 }}
+climate = {{ mean = [2.6], std = [4.3], time_unit = 0.43 }}
+[observation]
+fraction = 0.25
+noise = 0.2
+components = [0, 3, 6, 9]
+{SMALL}"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a recipe file and return its path."""
+
+    def written(text: str, name: str = "my-task.toml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return written
+
+
+# --- the published ones -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", list(tasks.SIZES))
+@pytest.mark.parametrize("name", tasks.names())
+def test_a_published_recipe_is_the_task_of_the_code(name, size):
+    path = fingerprints.folder() / f"{name}.toml"
+    assert tasks.resolve(path, size) == tasks.resolve(str(path), size) == tasks.resolve(name, size)
+    assert recipes.read(path).system.parameters == tasks.get(name, size).system.parameters()
+    known = fingerprints.published(name, size)
+    assert known is not None
+    assert known.draws_sha256 == fingerprints.draws(tasks.get(name, size), 0)
+    kinds = ("observations", "truth") if name.endswith("-clean") else ("observations",)
+    shapes = {k: v for kind in kinds for k, v in dataset.expected_shapes(tasks.get(name, size), kind).items()}
+    assert set(known.arrays) == set(shapes)
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_fresh_files_are_the_published_ones(data, name):
+    """Bit by bit on a machine like that of the fingerprints, and as a faithful rebuild on any other."""
+    task = tasks.get(name, "tiny")
+    for path in (dataset.task_path(task, data), dataset.truth_path(task, data)):
+        assert fingerprints.judge(path) in (fingerprints.IDENTICAL, fingerprints.FAITHFUL)
+
+
+def test_making_the_files_again_changes_nothing_but_the_machine(data, tmp_path):
+    fingerprints.write(data, tmp_path, ["lorenz63-partial"], ["tiny"])
+    made = recipes.read(tmp_path / "lorenz63-partial.toml")
+    kept = recipes.read(fingerprints.folder() / "lorenz63-partial.toml")
+    assert made.model_copy(update={"fingerprint": {}}) == kept.model_copy(update={"fingerprint": {}})
+    for name, array in made.fingerprint["tiny"]["arrays"].items():
+        again = kept.fingerprint["tiny"]["arrays"][name]
+        assert array["mask_sha256"] == again["mask_sha256"]
+        np.testing.assert_allclose(array["values"], again["values"], atol=1e-2)
+
+
+# --- what a recipe may say --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "answers"),
+    [
+        ('track = "loud"\n[system]\nname = "kpz"', ["track: ", "'clean', 'noisy', 'partial' or 'scarce'", "'loud'"]),
+        ('track = "noisy"', ["system: Field required"]),
+        ('[system]\nname = "kpz"', ["give either track or an [observation] table"]),
+        ('track = "noisy"\n[system]\nname = "kpz"\n[observation]', ["give either track or an [observation] table"]),
+        ('track = "noisy"\n[system]\nname = "lorenz69"', ["unknown system 'lorenz69': did you mean lorenz96"]),
+        ('track = "noisy"\ncolour = 3\n[system]\nname = "kpz"', ["colour: Extra inputs are not permitted (found 3)"]),
+        ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { nuu = 1.0 }', ["parameter of kpz 'nuu'", "mean nu?"]),
+        ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { nu = "a" }', ["system.parameters.nu", "'a'"]),
+        ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { nu = nan }', ["system.parameters.nu", "finite"]),
+        (
+            'track = "noisy"\n[system]\nname = "kpz"\nparameters = { dx = 0.0 }',
+            ["kpz: dx: 0.0, where a number above 0 belongs"],
+        ),
+        ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { noise = 0 }', ["kpz: nothing varies at the param"]),
+        (
+            'track = "noisy"\n[system]\nname = "lorenz96"\nparameters = { n_sites = 4000000 }',
+            ["system.parameters.n_sites: 4000000, where an integer from 1 to 1048576 belongs"],
+        ),
+        (
+            'track = "noisy"\n[system]\nname = "lorenz63"\nparameters = { solver_step = 0.03 }',
+            ["solver_step 0.03 does not divide sample_interval 0.05"],
+        ),
+        (
+            'track = "noisy"\n[system]\nname = "lorenz63"\n'
+            "climate = { mean = [0.0, 1.0], std = [1.0, 1.0], time_unit = 1.0 }",
+            ["system: lorenz63 can't be made of these values"],
+        ),
+        (
+            'track = "noisy"\n[system]\nname = "lorenz63"\nclimate = { mean = [0.0], std = [0.0], time_unit = 1.0 }',
+            ["system.climate.std.0: Input should be greater than 0 (found 0.0)"],
+        ),
+        (
+            '[system]\nname = "kpz"\n[observation]\nnoise = -0.1',
+            ["observation.noise: Input should be greater than or equal to 0 (found -0.1)"],
+        ),
+        (
+            '[system]\nname = "kpz"\n[observation]\nfraction = 0.0',
+            ["observation.fraction: Input should be greater than 0 (found 0.0)"],
+        ),
+        ('[system]\nname = "kpz"\n[observation]\ncomponents = []', ["observation.components: ", "at least 1 item"]),
+        (
+            '[system]\nname = "lorenz63"\n[observation]\ncomponents = [0, 3]',
+            ["observation.components: [0, 3], where different ones of 0 to 2 belong"],
+        ),
+        (
+            'track = "noisy"\n[system]\nname = "kpz"\n[amounts]\ntrain = { trajectories = 0, length = 5 }',
+            ["amounts.train.trajectories: Input should be greater than or equal to 1 (found 0)"],
+        ),
+        (
+            'track = "noisy"\n[system]\nname = "kpz"\n[amounts]\ntest = 5000000',
+            ["amounts.test: Input should be less than or equal to 1000000 (found 5000000)"],
+        ),
+        (
+            'track = "noisy"\n[system]\nname = "kpz"\n[amounts]\ncontext = 8',
+            ["amounts.context: 8: flat starts fix the context at 64"],
+        ),
+        ('name = "a b"\ntrack = "noisy"\n[system]\nname = "kpz"', ["name: String should match pattern"]),
+        ('name = "kpz"\ntrack = "noisy"\n[system]\nname = "kpz"', ["name: 'kpz' is a system; choose another name"]),
+        (
+            'name = "kpz-noisy"\ntrack = "partial"\n[system]\nname = "kpz"',
+            ["name: 'kpz-noisy' is a task of the benchmark, and not this one"],
+        ),
+        ("track = ", ["not valid TOML"]),
+    ],
+)
+def test_a_wrong_recipe_is_one_line_that_names_key_value_and_range(refused, write, tmp_path, text, answers):
+    path = write(text)
+    line = refused("generate", path, "--size", "tiny", "--out", tmp_path / "data")
+    assert str(path) in line
+    for answer in answers:
+        assert answer in line
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_recipe_that_is_not_there_or_not_one(refused, write, tmp_path):
+    assert "no such recipe" in refused("generate", tmp_path / "nothing.toml")
+    assert "not a recipe" in refused("generate", write("#" * (2**20 + 1)))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    assert "not valid TOML" in refused("generate", tmp_path / "binary.toml")
+
+
+def test_a_recipe_says_all_of_a_task(write):
+    task = tasks.resolve(write(CUSTOM), "tiny")
+    assert (task.name, task.custom, task.track) == ("my-task", True, "custom")
+    assert (task.system.parameters()["forcing"], task.system.shape, task.shape) == (10.0, (12,), (4,))
+    assert (task.observation.noise, task.observation.fraction, task.observation.components) == (0.2, 0.25, (0, 3, 6, 9))
+    assert (task.train, task.validation) == (Amount(18, 40), Amount(1, 30))
+    assert (task.n_test, task.n_climate, task.context) == (3, 2, 10)
+    assert (task.test_steps, task.climate_steps) == (18, 258)
+
+
+def test_what_a_recipe_leaves_out_is_the_size_s(write):
+    path = write('name = "short"\ntrack = "partial"\n[system]\nname = "lorenz96"\n')
+    for size in tasks.SIZES:
+        same = dataclasses.replace(tasks.get("lorenz96-partial", size), name="short", custom=True)
+        assert tasks.resolve(path, size) == same
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_every_task_survives_being_written_down(name):
+    task = dataclasses.replace(tasks.get(name, "tiny"), name="copy", custom=True)
+    assert recipes.from_json(recipes.to_json(task), "tiny", "here") == task
+    assert recipes.to_json(tasks.get(name)) == ""
+
+
+def test_toml_of_a_description_says_the_same():
+    described = recipes.describe(tasks.get("lorenz63-partial"))
+    import tomllib
+
+    assert tomllib.loads(fingerprints.to_toml(described)) == described
+
+
+# --- a custom task from start to end ----------------------------------------------------------------------------------
+
+
+def test_a_custom_task_is_generated_verified_trained_and_scored(emubench, write, tmp_path):
+    path, options = write(CUSTOM), ("--size", "tiny", "--data", tmp_path / "data")
+    assert emubench("generate", path, *options).out.count("wrote ") == 2
+    files = sorted((tmp_path / "data" / "tiny").iterdir())
+    assert [f.name for f in files] == ["my-task.h5", "my-task.truth.h5"]
+    assert set(json.loads(emubench("verify", "--json", *files).out).values()) == {"whole"}
+    for given in (path, "my-task"):
+        assert emubench("train", "persistence", given, *options, "--out", tmp_path / "runs").status == 0
+    assert len(list((tmp_path / "runs").rglob("card.json"))) == 1  # one and the same job
+    rows = json.loads(emubench("score", tmp_path / "runs", "--data", tmp_path / "data", "--json").out)
+    assert {"valid_prediction_time", "surviving_fraction"} <= {row["metric"] for row in rows}
+    assert all(row["task"] == "my-task" for row in rows)
+    assert emubench("train", "climatology", path, *options, "--out", tmp_path / "runs").status == 0
+    assert emubench("score", tmp_path / "runs", "--data", tmp_path / "data").status == 0
+    table = json.loads(emubench("compare", tmp_path / "runs", "--json", "--plot", tmp_path / "plots").out)
+    assert [(row["track"], row["task"], row["rank_low"]) for row in table] == [("custom", "my-task", 1)] * 2
+    assert {row["entry"] for row in table} == {"persistence", "climatology"}
+    assert "my-task" in emubench("compare", tmp_path / "runs").out
+    assert (tmp_path / "plots" / "my-task-error.png").stat().st_size > 10_000
+    contexts = tmp_path / "contexts.h5"
+    assert emubench("contexts", "my-task", *options, "--file", contexts).status == 0
+    assert dataset.verify(contexts)
+
+
+def test_the_task_is_rebuilt_from_its_files_alone(write, tmp_path):
+    path = write(CUSTOM)
+    task = tasks.resolve(path, "tiny")
+    dataset.generate(task, tmp_path)
+    path.unlink()
+    assert tasks.resolve("my-task", "tiny", tmp_path) == task
+    for kind in ("my-task.h5", "my-task.truth.h5"):
+        with h5py.File(tmp_path / "tiny" / kind) as file:
+            assert dataset.task_of(tmp_path, dataset.read_header(tmp_path, file)) == task
+    seen = dataset.load(task, tmp_path).train.numpy()
+    assert seen.shape == (18, 40, 4)
+    assert (np.isfinite(seen).sum(-1) == 1).all()
+
+
+def test_a_custom_task_and_its_namesake_do_not_share_files(write, tmp_path):
+    path = write(CUSTOM)
+    dataset.generate(tasks.resolve(path, "tiny"), tmp_path)
+    other = write(CUSTOM.replace("forcing = 10.0", "forcing = 9.0"))
+    with pytest.raises(EmubenchError, match="attribute parameters"):
+        dataset.generate(tasks.resolve(other, "tiny"), tmp_path)
+
+
+def test_a_climate_that_is_not_given_is_measured_once(write, tmp_path, monkeypatch):
+    calls = []
+
+    def measure(system):
+        calls.append(system)
+        return systems.get("lorenz96").climate
+
+    monkeypatch.setattr("emubench.dynamics.climate.measure_climate", measure)
+    path = write(CUSTOM.replace("climate = { mean = [2.6], std = [4.3], time_unit = 0.43 }", ""))
+    task = tasks.resolve(path, "tiny", tmp_path)
+    assert len(calls) == 1
+    assert task.system.climate == systems.get("lorenz96").climate
+    dataset.generate(task, tmp_path)
+    assert tasks.resolve(path, "tiny", tmp_path) == task
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("attribute", "answer"),
+    [
+        ("{", "attribute recipe: not valid JSON"),
+        ("[1]", "attribute recipe: "),
+        ('{"system": {"name": "kpz"}, "track": "noisy"}', "attribute recipe: name and system.climate belong in it"),
+        ("[" * 100_000, "attribute recipe: not valid JSON"),
+    ],
+)
+def test_a_recipe_attribute_is_checked(write, tmp_path, attribute, answer):
+    dataset.generate(tasks.resolve(write(CUSTOM), "tiny"), tmp_path)
+    path = tmp_path / "tiny" / "my-task.h5"
+    with h5py.File(path, "r+") as file:
+        file.attrs["recipe"] = attribute if len(attribute) < 60_000 else attribute[:60_000]
+    with pytest.raises(EmubenchError, match=answer):
+        dataset.verify(path)
+
+
+# --- fingerprints -----------------------------------------------------------------------------------------------------
+
+
+def rehash(path, change) -> None:
+    """Change arrays of a file and store the hashes of what it then holds, as a forger does."""
+    with h5py.File(path, "r+") as file:
+        change(file)
+        for group in file.values():
+            for array in (v for v in group.values() if "sha256" in v.attrs):
+                rows = [hashlib.sha256(row.tobytes()).digest() for row in array[()]]
+                array.attrs["sha256"] = hashlib.sha256(b"".join(rows)).hexdigest()
+    assert dataset.verify(path)
+
+
+def scaled(split: str, first: int, factor: float):
+    def change(file) -> None:
+        array = file[f"{split}/observation" if split in ("train", "validation") else f"{split}/context"]
+        array[:, first:] = array[:, first:] * factor
+
+    return change
+
+
+def unmasked(file) -> None:
+    array = file["train/observation"]
+    array[()] = np.nan_to_num(array[()])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "check"),
+    [
+        ("lorenz96-partial", unmasked, "array train/observation: draws: other samples are unobserved"),
+        ("lorenz96-partial", scaled("train", 0, 1.001), "array train/observation: sample 0: differs by"),
+        ("lorenz96-noisy", scaled("validation", 20, 1.01), "array validation/observation: early agreement, sample "),
+        ("lorenz63-clean", scaled("train", 180, 0.0), "array train/observation: statistics: std "),
+        ("lorenz63-clean", scaled("test", 0, 1.0001), "array test/context: sample 0"),
+    ],
+)
+def test_another_dataset_under_the_same_name_is_found_out(refused, data, tmp_path, name, change, check):
+    path = tmp_path / f"{name}.h5"
+    shutil.copy(data / "tiny" / path.name, path)
+    rehash(path, change)
+    line = refused("verify", path)
+    assert f"{path}: not this dataset: " in line
+    assert check in line
+
+
+def test_a_rounding_error_makes_a_faithful_rebuild(emubench, tmp_path, monkeypatch):
+    """As on a machine whose rounding differs: the draws are the same, and chaos does the rest."""
+    simulate = trajectories.simulate
+    monkeypatch.setattr(trajectories, "simulate", lambda s, u, *given, **k: simulate(s, u * (1 + 3e-16), *given, **k))
+    for name in ("lorenz63-clean", "lorenz96-partial"):
+        dataset.generate(tasks.get(name, "tiny"), tmp_path)
+    files = sorted((tmp_path / "tiny").iterdir())
+    assert len(files) == 4
+    assert set(json.loads(emubench("verify", "--json", *files).out).values()) == {"faithful rebuild"}
+
+
+def test_a_machine_that_draws_other_numbers_is_said(data, tmp_path, monkeypatch):
+    path = tmp_path / "lorenz63-clean.h5"
+    shutil.copy(data / "tiny" / path.name, path)
+    rehash(path, scaled("train", 0, 1 + 1e-15))
+    monkeypatch.setattr(fingerprints, "stream", lambda *labels: np.random.Generator(np.random.PCG64(1)))
+    with pytest.raises(EmubenchError, match="not this dataset: draws: this machine draws other random numbers"):
+        fingerprints.judge(path)
+
+
+def test_other_seeds_and_sizes_are_whole(tmp_path, emubench):
+    task = tasks.get("lorenz63-noisy", "tiny")
+    dataset.generate(task, tmp_path, seed=3)
+    assert fingerprints.judge(dataset.task_path(task, tmp_path)) == fingerprints.WHOLE
+    other = tasks.get("lorenz63-noisy", "tiny-3x70")
+    dataset.generate(other, tmp_path)
+    out = emubench("verify", dataset.task_path(other, tmp_path), dataset.truth_path(other, tmp_path)).out
+    assert out.count(": whole\n") == 2
+
+
+def test_recipes_are_found_beside_the_package_in_a_wheel(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprints, "__file__", str(tmp_path / "site" / "emubench" / "fingerprint.py"))
+    assert fingerprints.folder() == tmp_path / "site" / "emubench" / "recipes"
+    assert fingerprints.published("kpz-noisy", "tiny") is None
+
+
+def test_verifying_changes_nothing(own_data):
+    before = contents(own_data)
+    assert fingerprints.judge(own_data / "tiny" / "lorenz63.truth.h5") in (
+        fingerprints.IDENTICAL,
+        fingerprints.FAITHFUL,
+    )
+    assert contents(own_data) == before
+    assert store.DIGEST == "sha256"

@@ -1,0 +1,218 @@
+"""Ranks: verified rows of the standard division carry them, with three seeds, within one season; nobody else does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from math import sqrt
+
+import pytest
+
+from emubench.core.errors import EmubenchError
+from emubench.leaderboard import ranking, statistics
+from emubench.leaderboard.page import build, ranks
+from emubench.leaderboard.page.board import read
+from emubench.leaderboard.page.tracks import NOBODY
+from emubench.leaderboard.submission import new, verify
+from emubench.runs import folder as jobs
+from tests.leaderboard.test_page import Page
+from tests.support.submissions import STATED, TASK, open_season, publish, runs, verified, verified_row  # noqa: F401
+
+OTHER = "lorenz96-noisy"
+KNOWS = {name: "none" for name in "abcd"}
+
+
+def table(*found, names=(TASK,), **changed):
+    frame = ranks.table("s", open_season(names=names, **changed), found, KNOWS)
+    return {(r["entry"], r["task"]): r for r in ranking.records(frame)}
+
+
+def scored(entry: str, skill: float, half: float = 0.05, **changed) -> verify.Verified:
+    ends = {"skill": skill, "skill_low": skill - half, "skill_high": skill + half}
+    return verified(entry, [verified_row(**(ends | changed))])
+
+
+def placed(row: dict) -> tuple:
+    return row["rank_low"], row["rank_high"]
+
+
+# --- the statistics ---------------------------------------------------------------------------------------------------
+
+
+def test_a_rank_is_an_interval_of_those_who_differ():
+    found = table(scored("a", 0.9), scored("b", 0.5), scored("c", 0.52), scored("d", 0.1))
+    for task in (TASK, None):  # of one task, the track is that task
+        assert [placed(found[name, task]) for name in "abcd"] == [(1, 1), (2, 3), (2, 3), (4, 4)]
+        assert [entry for entry, shown in found if shown == task] == ["a", "c", "b", "d"]
+
+
+@pytest.mark.parametrize(("apart", "ranks_of_two"), [(0.9, [(1, 2), (1, 2)]), (1.1, [(1, 1), (2, 2)])])
+def test_two_differ_from_2_58_standard_errors_of_the_difference_on(apart, ranks_of_two):
+    error = 0.05 / 1.959964
+    skill = 0.3 + apart * 2.575829 * sqrt(2) * error
+    found = table(scored("a", skill), scored("b", 0.3))
+    assert [placed(found[name, TASK]) for name in "ab"] == ranks_of_two
+
+
+def test_a_track_is_the_mean_over_the_season_s_tasks_and_a_missing_one_counts_minus_1():
+    both = verified("a", [verified_row(skill=0.8, skill_low=0.5, skill_high=0.9), verified_row(OTHER)])
+    one = verified("b", [verified_row(skill=7.0, skill_low=6.0, skill_high=8.0)])  # clipped to 1
+    found = table(both, one, names=(TASK, OTHER))
+    a, b = found["a", None], found["b", None]
+    assert a["skill_accuracy"] == pytest.approx((0.8 + 0.5) / 2)
+    assert a["skill_accuracy_low"] == pytest.approx(0.65 - sqrt(0.3**2 + 0.1**2) / 2)
+    assert a["skill_accuracy_high"] == pytest.approx(0.65 + sqrt(0.1**2 + 0.1**2) / 2)
+    assert (b["skill_accuracy"], b["missing_tasks"], b["lyapunov_times_per_second"]) == (0.0, 1, None)
+    assert a["lyapunov_times_per_second"] == pytest.approx(1e4)
+    assert placed(a) == (1, 1)
+    assert (a["track"], a["knowledge"]) == ("noisy", "none")
+
+
+def test_stability_has_ranks_of_its_own():
+    steady = {"skill_stability": 0.9, "skill_stability_low": 0.88, "skill_stability_high": 0.92}
+    found = table(scored("a", 0.9), scored("b", 0.1, **steady))
+    assert (found["b", TASK]["stability_rank_low"], found["b", TASK]["rank_low"]) == (1, 2)
+    assert (found["a", TASK]["stability_rank_low"], found["a", TASK]["rank_low"]) == (2, 1)
+
+
+def test_where_less_is_better_the_skill_decides():
+    name = "kpz-noisy"
+    good = verified_row(name, value=1.0, skill=0.9, skill_low=0.85, skill_high=0.95)
+    bad = verified_row(name, value=3.0, skill=0.1, skill_low=0.05, skill_high=0.15)
+    found = table(verified("a", [bad]), verified("b", [good]), names=(name,))
+    assert placed(found["b", name]) == (1, 1)
+
+
+def test_times_of_different_machines_are_not_compared():
+    def timed(entry, skill, speed, judge):
+        row = verified_row(skill=skill, lyapunov_times_per_second=speed)
+        return verified(entry, [row], judge=judge)
+
+    found = table(
+        timed("a", 0.9, 10.0, "x"), timed("b", 0.5, 100.0, "x"), timed("c", 0.4, 50.0, "x"), timed("d", 0.95, 1e9, "y")
+    )
+    assert [found[name, TASK]["pareto_front"] for name in "abcd"] == [True, True, False, None]
+
+
+# --- who carries a rank -----------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_has_no_rank_and_moves_nobody_s():
+    alone = table(scored("a", 0.5), scored("b", 0.3))
+    few = scored("c", 0.9, seeds=[0, 1])
+    found = table(scored("a", 0.5), scored("b", 0.3), few)
+    assert found["c", TASK]["rank_low"] is found["c", None]["rank_low"] is found["c", TASK]["pareto_front"] is None
+    assert {key: row for key, row in found.items() if key[0] != "c"} == alone
+
+
+def test_the_clean_track_is_never_ranked():
+    name = "lorenz63-clean"
+    found = table(verified("a", [verified_row(name)]), verified("b", [verified_row(name)]), names=(name,))
+    assert all(row["rank_low"] is row["stability_rank_low"] is row["pareto_front"] is None for row in found.values())
+
+
+def test_an_unknown_skill_leaves_its_table_without_ranks():
+    unknown = verified("b", [verified_row(skill=None, skill_low=None, skill_high=None)])
+    found = table(scored("a", 0.9), unknown)
+    assert found["a", TASK]["rank_low"] is None
+    assert found["a", TASK]["stability_rank_low"] == 1
+    assert statistics.unpaired_ranks([], "skill") == []
+
+
+@pytest.fixture
+def board(runs, tmp_path):  # noqa: F811
+    folder = tmp_path / "leaderboard"
+    for baseline in ("linear", "persistence"):
+        new.from_runs(baseline, jobs.find_runs([runs / baseline]), folder / "entries", STATED)
+    return folder
+
+
+def test_without_a_verified_row_nobody_is_ranked_and_the_page_says_why(board):
+    content = read(board, "tiny")
+    pages = build.render(content)
+    assert NOBODY in Page(pages["index.html"]).text
+    assert "emubench submit verify" in Page(pages["methods.html"]).text
+    assert json.loads(pages["data/verified.json"]) == []
+    for name in ("standard", "open"):
+        (titles, *_) = csv.reader(io.StringIO(pages[f"data/self_reported_{name}.csv"]))
+        assert "skill_accuracy_low" in titles
+        assert not [title for title in titles if "rank_" in title or "front" in title]
+    assert not [a for a in Page(pages["index.html"]).all("circle") if a.get("class") == "front"]
+    text = build.with_tables(f"{build.BEGIN}\n{build.END}", content)
+    assert "Nobody is ranked yet" in text
+    assert "| rank |" not in text
+    assert text.count("`linear`") == 1  # the tiny board has the noisy track alone
+
+
+def test_verified_rows_alone_are_ranked_on_the_page(board):
+    rows = [scored("linear", 0.5), scored("persistence", 0.1)]
+    publish(board, {"2026a": open_season()}, *rows)
+    content = read(board, "tiny")
+    pages = build.render(content)
+    table_ = {(r["entry"], r["task"]): r for r in json.loads(pages["data/verified.json"])}
+    assert placed(table_["linear", TASK]) == placed(table_["linear", None]) == (1, 1)
+    assert placed(table_["persistence", TASK]) == (2, 2)
+    assert "Nobody is ranked" not in pages["index.html"]
+    text = build.with_tables(f"{build.BEGIN}\n{build.END}", content)
+    assert "Verified on the sealed data of season 2026a:" in text
+    assert "2026a" in Page(pages["entries/linear.html"]).text
+    claimed = json.loads(pages["data/self_reported_standard.json"])
+    assert {r["entry"] for r in claimed} == {"linear", "persistence"}  # still there, apart
+    assert not [key for r in claimed for key in r if "rank_" in key]
+
+
+def test_seasons_are_ranked_apart_and_the_newest_stands_first(board):
+    seasons = {"old": open_season(opened="2026-01-01"), "fresh": open_season(opened="2026-11-01")}
+    first, second = (verified("linear", [verified_row()], name=name) for name in seasons)
+    publish(board, seasons, first, second)
+    content = read(board, "tiny")
+    frames = content.verified
+    assert list(frames) == ["fresh", "old"]
+    assert [frame["rank_high"].tolist() for frame in frames.values()] == [[1, 1], [1, 1]]
+    index = build.render(content)["index.html"]
+    assert index.index("season fresh") < index.index("season old")
+
+
+def test_a_season_of_another_size_ranks_nobody_here(board):
+    publish(board, {"demo": open_season(size="standard")}, verified("linear", [verified_row()], name="demo"))
+    content = read(board, "tiny")
+    assert content.seasons == {}
+    assert content.verified == {}
+    assert content.ranks_nobody
+    assert [one.verified for one in content.shown] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"commitment": "1" * 64}, "commitment: '1111"),
+        ({"emubench_version": "9"}, "emubench_version: '9' where '0.1.0' belongs"),
+        ({"method": "oracle"}, "division standard and method linear, where season 2026a verified a standard oracle"),
+        ({"rows": [verified_row(), verified_row()]}, "rows: \\['lorenz63-noisy', 'lorenz63-noisy'\\] where"),
+        ({"rows": [verified_row("kpz-noisy")]}, "rows: \\['kpz-noisy'\\] where \\[\\] belongs"),
+        ({"season": "2026b"}, "unknown season '2026b'"),
+        ({"entry": "stranger"}, "rows of stranger, which is no entry of this board"),
+    ],
+)
+def test_verified_rows_that_their_season_does_not_bear_out_are_refused(board, changed, message):
+    found = verified("linear", [verified_row()]).model_copy(update=changed)
+    publish(board, {"2026a": open_season()}, found)
+    with pytest.raises(EmubenchError, match=message):
+        read(board, "tiny")
+
+
+def test_verified_rows_in_another_s_place_are_refused(board):
+    publish(board, {"2026a": open_season()}, verified("linear", [verified_row()]))
+    shutil.move(board / "verified/2026a/linear.json", board / "verified/2026a/persistence.json")
+    with pytest.raises(EmubenchError, match="season and entry: '2026a/linear' where '2026a/persistence' belongs"):
+        read(board, "tiny")
+
+
+def test_an_open_entry_cannot_have_verified_rows(board):
+    path = board / "entries/linear/entry.toml"
+    path.write_text(path.read_text().replace('division = "standard"', 'division = "open"'))
+    publish(board, {"2026a": open_season()}, verified("linear", [verified_row()]))
+    with pytest.raises(EmubenchError, match="division open and method linear"):
+        read(board, "tiny")

@@ -1,0 +1,432 @@
+"""``emubench submit new`` and ``check``: what is sound passes; the rest gets one line, and nothing is executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from emubench.core.errors import EmubenchError
+from emubench.files import safetensors_header
+from emubench.leaderboard import ranking
+from emubench.leaderboard.submission import check, entries, new
+from emubench.runs import folder as jobs
+from tests.files.test_forecast_files import Explosive
+from tests.support.contents import contents
+from tests.support.submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
+
+ROOT = Path(__file__).parents[2]
+SEED = f"{TASK}/seed-0"
+
+
+@pytest.fixture
+def faults(emubench):
+    """Check a folder that must be refused; return its lines, and see that nothing was touched."""
+
+    def run(folder: Path) -> list[str]:
+        before = contents(folder.parent)
+        finished = emubench("submit", "check", folder)
+        assert finished.status == 1, finished
+        lines = finished.err.splitlines()
+        assert lines, finished
+        assert all(line.startswith("emubench: ") for line in lines), lines
+        assert contents(folder.parent) == before
+        return lines
+
+    return run
+
+
+def edit_toml(folder: Path, old: str, new_text: str) -> None:
+    text = (folder / "entry.toml").read_text()
+    assert old in text
+    (folder / "entry.toml").write_text(text.replace(old, new_text, 1))
+
+
+# --- what is sound ----------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_of_runs_passes_and_says_what_was_checked(emubench, runs, tmp_path):  # noqa: F811
+    arguments = ("--author", "A", "--contact", "c", "--licence", "MIT", "--out", tmp_path)
+    assert emubench("submit", "new", "mine", "--from", runs / "linear", *arguments).status == 0
+    finished = emubench("submit", "check", tmp_path / "mine", "--json")
+    assert finished.status == 0
+    answer = json.loads(finished.out)
+    assert [c["faults"] for c in answer["checks"]] == [[]] * len(answer["checks"])
+    said = " ".join(c["what"] for c in answer["checks"])
+    for part in ("schema", "hashes", "card", "weights", "scores", "figures", "timing"):
+        assert part in said
+    content = tomllib.loads((tmp_path / "mine" / "entry.toml").read_text())
+    (run,) = jobs.find_runs([runs / "linear"])
+    assert (content["method"], content["knowledge"], content["size"]) == ("linear", "structure", "tiny")
+    for kind in ("card.json", "model.safetensors", "scores.json"):
+        assert (tmp_path / "mine" / SEED / kind).read_bytes() == (run / kind).read_bytes()
+
+
+def test_checking_imports_no_torch(entry):  # noqa: F811
+    script = (
+        "import sys; from emubench.cli.main import main; sys.argv = ['emubench', 'submit', 'check', sys.argv[1]]\n"
+        "try: main()\nexcept SystemExit as leaving: assert not leaving.code, leaving.code\n"
+        "bad = {'torch', 'safetensors', 'emubench.baselines.linear'} & set(sys.modules); assert not bad, bad"
+    )
+    found = subprocess.run([sys.executable, "-c", script, entry], capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("ok ") > 5
+
+
+def test_what_the_submitter_has_to_say_is_asked_for(emubench, runs, faults, tmp_path):  # noqa: F811
+    assert emubench("submit", "new", "mine", "--from", runs / "linear", "--out", tmp_path).status == 0
+    lines = faults(tmp_path / "mine")
+    for key in ("authors", "contact", "licence"):
+        assert any(f"{key}: still says FILL IN" in line for line in lines)
+
+
+def test_runs_that_do_not_belong_together_are_refused(refused, runs, tmp_path):  # noqa: F811
+    before = contents(tmp_path)
+    assert "differ in their baseline" in refused("submit", "new", "mine", "--from", runs, "--out", tmp_path)
+    line = refused("submit", "new", "../mine", "--from", runs / "linear", "--out", tmp_path)
+    assert "name: " in line
+    assert contents(tmp_path) == before
+    new.from_runs("mine", jobs.find_runs([runs / "linear"]), tmp_path, STATED)
+    line = refused("submit", "new", "mine", "--from", runs / "linear", "--out", tmp_path)
+    assert "is there already" in line
+
+
+def test_the_published_schema_and_shapes_are_today_s():
+    assert (ROOT / "leaderboard" / "entry.schema.json").read_text() == entries.json_schema()
+    assert entries.SHAPES_FILE.read_text() == entries.shapes_json()
+    from emubench.data import tasks
+    from emubench.runs import scored
+
+    for name in tasks.names():
+        assert check.headline(name) == scored.headline(tasks.get(name))
+
+
+def test_what_is_written_as_toml_is_read_again(tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    odd = 'quote " back \\ new\nline tab\t \x7f \u202e right-to-left 漢字 😀'
+    given = entries.Entry(
+        schema_version=1, name="odd", division="open", size="tiny", authors=[odd], contact=odd, licence=odd,
+        method="linear", knowledge="none", seeds=[0, 7], training_command=odd, data=odd, budget=odd, hardware=odd,
+        notes=odd * 100, overrides={TASK: {"a": 1, "b": 2.5e-7, "c": True, "d": [1, 2.0, "x"], "e": odd}},
+        files={f"{TASK}/seed-0/card.json": "0" * 64},
+    )  # fmt: skip
+    (folder / "entry.toml").write_text(entries.to_toml(given), encoding="utf-8")
+    assert entries.read(folder) == given
+
+
+# --- entry.toml -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new_text", "message"),
+    [
+        ('name = "mine"', 'name = "../mine"', "name: String should match pattern"),
+        ('name = "mine"', 'name = "yours"', "'yours' in a folder called 'mine'"),
+        ("schema_version = 1", "schema_version = 1\ncolour = 'red'", "colour: Extra inputs are not permitted"),
+        ("schema_version = 1", "schema_version = 2", "schema_version: Input should be 1"),
+        ('"standard"', '"gold"', "division: Input should be 'standard' or 'open'"),
+        ('"linear"', '"linaer"', "unknown baseline 'linaer': did you mean linear?"),
+        ('"linear"', '"os"', "unknown baseline 'os'"),
+        ('"linear"', '"forecasts"', "forecasts belong to the open division"),
+        ("seeds = [0]", "seeds = [0, 0]", "a seed stands twice"),
+        ("seeds = [0]", "seeds = [-1]", "seeds.0: Input should be greater than or equal to 0"),
+        ("seeds = [0]", "seeds = [0, 1]", "lorenz63-noisy/seed-1/card.json: missing"),
+        ('code = ""', 'code = "javascript:alert(1)"', "code: String should match pattern"),
+        ('authors = ["A. Name"]', "authors = []", "authors: List should have at least 1 item"),
+        ('authors = ["A. Name"]', f'authors = ["{"x" * 400}"]', "authors.0: String should have at most 300 characters"),
+        (
+            "schema_version = 1",
+            "schema_version = " + "[" * 100_000,
+            "not valid TOML",
+        ),
+        ("schema_version = 1", "schema_version = " + "9" * 5000, "not valid TOML|schema_version"),
+        ("schema_version = 1", "x = 1\nx = 2", "not valid TOML"),
+        ("[files]", '[files]\n"../../../etc/passwd" = "' + "0" * 64 + '"', "should match pattern"),
+        ("[files]", '[files]\n"/etc/passwd" = "' + "0" * 64 + '"', "should match pattern"),
+        ("[files]", f'[files]\n"{TASK}/seed-0/model.pt" = "' + "0" * 64 + '"', "should match pattern"),
+        ("[files]", '[files]\n"lorenz36-noisy/seed-0/card.json" = "' + "0" * 64 + '"', "unknown task 'lorenz36-noisy'"),
+        ("[files]", "[overrides.kpz-noisy]\ndelays = 3\n[files]", "overrides.kpz-noisy: the entry has no files"),
+        ("[files]", f"[overrides.{TASK}]\ndelays = 3\n[files]", "overrides: {} where {'delays': 3} belongs"),
+    ],
+)
+def test_a_wrong_entry_is_refused(faults, entry, old, new_text, message):  # noqa: F811
+    edit_toml(entry, old, new_text)
+    lines = faults(entry)
+    assert any(part in line for line in lines for part in message.split("|")), lines
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"name = '\xff\xfe'", "not valid TOML"), (b"#" * 2**21, "larger than"), (b"", "Field required")],
+)
+def test_an_entry_that_is_no_toml_is_refused(faults, entry, content, message):  # noqa: F811
+    (entry / "entry.toml").write_bytes(content)
+    (line,) = faults(entry)
+    assert message in line
+
+
+def test_two_entries_cannot_have_one_name(faults, entry):  # noqa: F811
+    entry.rename(entry.with_name("other"))
+    assert "'mine' in a folder called 'other'" in faults(entry.with_name("other"))[0]
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.pt", "model.pth", "model.pkl", "m.ckpt", "m.pt2", "a.zip", "a.tar.gz", "run.py", ".hidden", f"{SEED}/x.npy",
+     f"{SEED}/scores.json.bak", "a/b/c/d.json", "naïve\n\x1b[31m.json"],
+)  # fmt: skip
+def test_an_unexpected_file_is_refused(faults, entry, name):  # noqa: F811
+    path = entry / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"anything")
+    lines = faults(entry)
+    assert any("unexpected" in line or "a folder where none belongs" in line for line in lines), lines
+
+
+def test_a_link_is_refused_unread(faults, entry, tmp_path):  # noqa: F811
+    secret = tmp_path / "secret"
+    secret.write_text("do not show")
+    path = entry / SEED / "scores.json"
+    path.unlink()
+    path.symlink_to(secret)
+    (line,) = [line for line in faults(entry) if "a link" in line]
+    assert "do not show" not in line
+    path.unlink()
+    (entry / SEED / "more").symlink_to("/")
+    assert any("more: a link" in line for line in faults(entry))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(faults, entry):  # noqa: F811
+    os.mkfifo(entry / SEED / "more.json")
+    assert any("not a plain file" in line for line in faults(entry))
+
+
+def test_a_file_that_is_gone_changed_or_too_large_is_named(faults, entry):  # noqa: F811
+    with (entry / SEED / "card.json").open("a") as file:
+        file.write(" ")
+    assert any("card.json: sha256" in line and "changed since" in line for line in faults(entry))
+    with (entry / SEED / "card.json").open("ab") as file:
+        file.truncate(2**21)
+    assert any(f"card.json: {2**21} bytes, where at most" in line for line in faults(entry))
+    (entry / SEED / "card.json").unlink()
+    assert any("card.json: listed in entry.toml, and not there" in line for line in faults(entry))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("card.json", lambda c: c.update(baseline="oracle"), "baseline: 'oracle' where 'linear' belongs"),
+        ("card.json", lambda c: c.update(knowledge="none"), "knowledge: 'none' where 'structure' belongs"),
+        ("card.json", lambda c: c.update(seed=3), "seed: 3 where 0 belongs"),
+        ("card.json", lambda c: c.update(n_parameters=7), "where card.json says 7"),
+        ("card.json", lambda c: c.update(overrides={"delays": 9}), "overrides: {'delays': 9} where {} belongs"),
+        ("scores.json", lambda c: c.update(task="kpz-noisy"), "task: 'kpz-noisy' where"),
+        ("scores.json", lambda c: c["cases"]["valid_prediction_time"].append(9.0), "number of cases: 17 where 16"),
+        ("scores.json", lambda c: c["cases"]["valid_prediction_time"].__setitem__(0, 9.0), "it was edited"),
+        ("scores.json", lambda c: c["rows"][0].update(value=float("nan")), "a number that is not finite"),
+        ("figures.json", lambda c: c.update(script="<script>"), "script: Extra inputs"),
+        ("figures.json", lambda c: c["truth"].append([float("inf")]), "truth"),
+        ("timing.json", lambda c: c.update(lyapunov_times_per_second=-1.0), "lyapunov_times_per_second"),
+    ],
+)
+def test_an_edited_file_is_refused_whatever_its_hash(faults, entry, file, change, message):  # noqa: F811
+    edit_json(entry / SEED / file, change)
+    sign_again(entry)
+    lines = faults(entry)
+    assert any(message in line for line in lines), lines
+
+
+def test_a_deeply_nested_json_is_refused(faults, entry):  # noqa: F811
+    (entry / SEED / "card.json").write_text('{"config": ' + "[" * 200_000 + "]" * 200_000 + "}")
+    sign_again(entry)
+    assert any("card.json" in line for line in faults(entry))
+
+
+# --- safetensors ------------------------------------------------------------------------------------------------------
+
+
+def tensors(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def one(**changed: object) -> dict[str, object]:
+    return {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | changed}
+
+
+TWO = {"dtype": "F32", "shape": [2]}
+BAD_TENSORS = {
+    "2 GB header": (tensors({}, length=2**31), "header of 2147483648 bytes"),
+    "endless header": (tensors({}, length=2**64 - 1), "header of 18446744073709551615 bytes"),
+    "short": (b"abc", "not a whole safetensors file"),
+    "cut": (tensors(one(), length=900), "not a whole safetensors file"),
+    "not JSON": (tensors(b"{'w': 1}"), "not valid JSON"),
+    "not UTF-8": (tensors(b'{"\xff": 1}'), "not valid JSON"),
+    "nested": (tensors(b"[" * 100_000), "not valid JSON"),
+    "a list": (tensors([1]), "a table of"),
+    "twice": (tensors(b'{"w": {}, "w": {}}'), "a key stands twice"),
+    "path": (tensors({"../../w": one()["w"]}, bytes(8)), "a name of letters"),
+    "overlap": (
+        tensors({"a": TWO | {"data_offsets": [0, 8]}, "b": TWO | {"data_offsets": [4, 12]}}, bytes(12)),
+        "tensors a and b overlap",
+    ),
+    "gap": (tensors(one(data_offsets=[8, 16]), bytes(16)), "8 bytes before tensor w belong to none"),
+    "beyond": (tensors(one(), bytes(4)), "bytes, where the tensors end at"),
+    "more": (tensors(one(), bytes(12)), "bytes, where the tensors end at"),
+    "backwards": (tensors(one(data_offsets=[8, 0]), bytes(8)), "data_offsets [8, 0] of -8 bytes"),
+    "negative": (tensors(one(shape=[-2]), bytes(8)), "lists of integers from 0 on"),
+    "bool shape": (tensors(one(shape=[True, True]), bytes(8)), "lists of integers from 0 on"),
+    "huge shape": (tensors(one(shape=[10**12]), bytes(8)), "where shape [1000000000000] needs 4000000000000"),
+    "dtype": (tensors(one(dtype="PICKLE"), bytes(8)), "dtype 'PICKLE', where one of"),
+    "key": (tensors(one(code="x"), bytes(8)), "and nothing else"),
+    "NaN": (tensors(one(), struct.pack("<2f", 1, np.nan)), "tensor w: 1 of 2 values are not finite"),
+    "infinite": (tensors(one(), struct.pack("<2f", -np.inf, np.inf)), "tensor w: 2 of 2 values are not finite"),
+    "infinite half": (tensors(one(dtype="BF16", data_offsets=[0, 4]), b"\x80\x3f\x80\x7f"), "1 of 2 values"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TENSORS)
+def test_hostile_weights_are_refused(faults, entry, case):  # noqa: F811
+    content, message = BAD_TENSORS[case]
+    (entry / SEED / "model.safetensors").write_bytes(content)
+    sign_again(entry)
+    (line,) = faults(entry)
+    assert "model.safetensors: " in line
+    assert message in line
+
+
+def test_the_header_is_read_as_the_library_wrote_it(tmp_path):
+    path = tmp_path / "m.safetensors"
+    rng = np.random.default_rng(0)
+    arrays = {
+        "a.weight": rng.normal(size=(3, 4)).astype("f4"),
+        "b": rng.normal(size=(2, 0, 5)),
+        "c": np.arange(6, dtype="i8"),
+        "d": np.array([True, False]),
+        "e": np.array(2.0, dtype="f2"),
+    }
+    save_file(arrays, path, metadata={"format": "np"})
+    found = safetensors_header.read_header(path)
+    assert {name: t.shape for name, t in found.items()} == {name: a.shape for name, a in arrays.items()}
+    for name, t in found.items():
+        assert path.read_bytes()[t.begin : t.end] == arrays[name].tobytes()
+    assert safetensors_header.n_floats(found) == 12 + 0 + 1
+    safetensors_header.check_values(path, found)
+    arrays["e"] = np.array(np.nan, dtype="f2")
+    save_file(arrays, path)
+    with pytest.raises(EmubenchError, match="tensor e: 1 of 1"):
+        safetensors_header.check_values(path, safetensors_header.read_header(path))
+
+
+def test_weights_damaged_anywhere_never_crash_the_reader(entry):  # noqa: F811
+    path, rng = entry / SEED / "model.safetensors", np.random.default_rng(1)
+    whole = path.read_bytes()
+    n_header = int.from_bytes(whole[:8], "little")
+    for _ in range(200):
+        at, bit = int(rng.integers(8 + n_header)), 1 << int(rng.integers(8))
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+        try:
+            found = safetensors_header.read_header(path)
+        except EmubenchError:
+            continue
+        assert sum(t.end - t.begin for t in found.values()) == len(whole) - 8 - n_header
+
+
+# --- forecasts --------------------------------------------------------------------------------------------------------
+
+SHAPES = {split: (1, *shape[1:]) for split, shape in entries.shapes()["tiny"][TASK].items()}
+
+
+def zeros(path: Path) -> Path:
+    if path.suffix == ".npz":
+        np.savez_compressed(path, **{s: np.zeros(shape, "f4") for s, shape in SHAPES.items()})
+    else:
+        with h5py.File(path, "w") as file:
+            for split, shape in SHAPES.items():
+                file.create_dataset(f"{split}/forecast", data=np.zeros(shape, "f4"), compression="gzip")
+    return path
+
+
+def bomb(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file.create_dataset("test/more", (2**40,), "f8", chunks=(2**20,), compression="gzip")
+
+
+def link(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["test/forecast"]
+        file["test/forecast"] = h5py.ExternalLink("/etc/passwd", "/forecast")
+
+
+def virtual(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["test/forecast"]
+        layout = h5py.VirtualLayout(SHAPES["test"], "f4")
+        layout[...] = h5py.VirtualSource("other.h5", "forecast", shape=SHAPES["test"])
+        file.create_virtual_dataset("test/forecast", layout)
+
+
+def external(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["test/forecast"]
+        file.create_dataset("test/forecast", SHAPES["test"], "f4", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def npz_bomb(path: Path) -> None:
+    header = np.lib.format.header_data_from_array_1_0(np.zeros((2,), "f4")) | {"shape": (1, 10**7, 10**6, 3)}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("test.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        member.write(bytes(2**22))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+def test_a_sound_forecast_passes(emubench, entry, tmp_path, suffix):  # noqa: F811
+    folder = forecast_entry(tmp_path / "forecast-entry", entry, zeros(tmp_path / f"f{suffix}"))
+    assert emubench("submit", "check", folder).status == 0
+
+
+@pytest.mark.parametrize(
+    ("suffix", "spoil", "message"),
+    [
+        (".h5", bomb, "exceeds 64 GiB"),
+        (".h5", link, "links are refused"),
+        (".h5", virtual, "virtual and external arrays are refused"),
+        (".h5", external, "virtual and external arrays are refused"),
+        (".h5", lambda p: p.write_bytes(p.read_bytes()[:-500]), "not a whole HDF5 file"),
+        (".npz", npz_bomb, r"shape (1, 10000000, 1000000, 3) where"),
+        (".npz", lambda p: p.write_bytes(p.read_bytes()[:-500]), "not a whole npz file"),
+    ],
+)
+def test_a_hostile_forecast_is_refused(faults, entry, tmp_path, suffix, spoil, message):  # noqa: F811
+    path = zeros(tmp_path / f"f{suffix}")
+    spoil(path)
+    lines = faults(forecast_entry(tmp_path / "entries" / "hostile", entry, path))
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_a_pickle_in_a_forecast_is_never_opened(faults, entry, tmp_path):  # noqa: F811
+    mark, path = tmp_path / "mark", tmp_path / "f.npz"
+    np.savez(path, test=np.full(SHAPES["test"], Explosive(mark)), climate=np.zeros(SHAPES["climate"]))
+    lines = faults(forecast_entry(tmp_path / "entries" / "hostile", entry, path))
+    assert "type object" in lines[0]
+    assert not mark.exists()
+
+
+def test_the_names_of_tasks_here_are_the_ranking_s():
+    names = {name for track in ("clean", "noisy", "partial", "scarce") for name in ranking.names_of_track(track)}
+    assert set(entries.shapes()["standard"]) == names

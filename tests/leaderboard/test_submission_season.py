@@ -1,0 +1,243 @@
+"""Seasons: committed to, verified on sealed data, closed, verified again by anyone; the secret shows up nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import time
+import tomllib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from emubench.core.errors import EmubenchError
+from emubench.core.random import SealedSeed, stream, torch_stream
+from emubench.data import dataset, tasks
+from emubench.leaderboard.submission import new, season, verify
+from emubench.runs import folder as jobs
+from tests.support.contents import contents
+from tests.support.submissions import STATED, TASK, entry, runs, verified, verified_row  # noqa: F401
+
+OTHER = "lorenz63-scarce"
+TASKS = ("--task", TASK, "--task", OTHER, "--size", "tiny")
+SECRET = bytes(range(32))
+
+
+@pytest.fixture
+def secret_file(monkeypatch, tmp_path) -> Path:
+    path = tmp_path / "outside" / "secret.txt"
+    path.parent.mkdir()
+    monkeypatch.setenv(season.VARIABLE, str(path))
+    return path
+
+
+@pytest.fixture
+def board(tmp_path) -> Path:
+    (tmp_path / "board").mkdir()
+    return tmp_path / "board"
+
+
+@pytest.fixture(scope="session")
+def two_tasks(data, tmp_path_factory) -> Path:
+    """Scored runs of ``linear`` on two tiny tasks."""
+    out = tmp_path_factory.mktemp("two") / "runs"
+    for name in (TASK, OTHER):
+        jobs.score(jobs.train(jobs.Job("linear", name, "tiny"), data, out), data)
+    return out
+
+
+# --- the seed ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_sealed_seed_draws_by_its_secret_and_shows_its_commitment():
+    seed, other = SealedSeed(SECRET), SealedSeed(bytes(32))
+    shown = "sealed:" + hashlib.sha256(SECRET).hexdigest()
+    for text in (str(seed), repr(seed), f"{seed}", f"{seed!r}", repr([seed])):
+        assert shown in text
+    assert stream(seed, "a").normal() == stream(SealedSeed(SECRET), "a").normal()
+    assert stream(seed, "a").normal() != stream(other, "a").normal()
+    assert stream(seed, "a").normal() != stream(-1, "a").normal()
+    assert torch_stream(seed, "a").initial_seed() != torch_stream(other, "a").initial_seed()
+    assert seed == SealedSeed(SECRET)
+    assert seed not in (other, -1, 0)
+    with pytest.raises(TypeError, match="stays in its process") as caught:
+        pickle.dumps(seed)
+    assert SECRET.hex() not in str(caught.value)
+
+
+def test_sealed_files_carry_the_commitment_for_a_seed(tmp_path):
+    task = tasks.get(TASK, "tiny")
+    for path in dataset.generate(task, tmp_path / "sealed", SealedSeed(SECRET)):
+        with h5py.File(path) as file:
+            found = file.attrs["seed"]
+        assert found == "sealed:" + hashlib.sha256(SECRET).hexdigest()
+        assert SECRET.hex().encode() not in path.read_bytes()
+        assert SECRET not in path.read_bytes()
+        dataset.verify(path)
+    with h5py.File(dataset.truth_path(task, tmp_path / "sealed")) as file:
+        sealed = np.array(file["test/truth"])
+    dataset.generate(task, tmp_path / "other", SealedSeed(bytes(32)))
+    with h5py.File(dataset.truth_path(task, tmp_path / "other")) as file:
+        assert np.abs(sealed - np.array(file["test/truth"])).mean() > 1
+    with pytest.raises(EmubenchError, match="attribute seed: sealed:"):
+        dataset.generate(task, tmp_path / "sealed", SealedSeed(bytes(32)))
+
+
+# --- opening and closing ----------------------------------------------------------------------------------------------
+
+
+def test_a_season_commits_to_its_secret_and_reveals_it(emubench, refused, board, secret_file):
+    opened = emubench("season", "new", "2026a", "--board", board, *TASKS)
+    assert opened.status == 0, opened.err
+    secret = secret_file.read_text().strip()
+    assert len(bytes.fromhex(secret)) == 32
+    assert secret_file.stat().st_mode & 0o777 == 0o600
+    listed = tomllib.loads((board / "seasons.toml").read_text())["seasons"]["2026a"]
+    assert listed["commitment"] == hashlib.sha256(bytes.fromhex(secret)).hexdigest()
+    assert listed["tasks"] == [TASK, OTHER]
+    for text in (opened.out, opened.err, (board / "seasons.toml").read_text()):
+        assert secret not in text
+    assert "is there already" in refused("season", "new", "2026a", "--board", board, *TASKS)
+    assert f"{secret_file}: is there already" in refused("season", "new", "2026b", "--board", board, *TASKS)
+    assert secret_file.read_text().strip() == secret
+    closed = emubench("season", "close", "2026a", "--board", board)
+    assert closed.status == 0
+    assert season.get(board, "2026a").secret == secret  # now published
+    assert "is closed since" in refused("season", "close", "2026a", "--board", board)
+    assert "unknown season '2026b': did you mean 2026a" in refused("season", "close", "2026b", "--board", board)
+
+
+def test_the_secret_stays_out_of_git(refused, board, monkeypatch, tmp_path):
+    (tmp_path / "checkout" / ".git").mkdir(parents=True)
+    (tmp_path / "checkout" / "deep").mkdir()
+    monkeypatch.setenv(season.VARIABLE, str(tmp_path / "checkout" / "deep" / "secret.txt"))
+    before = contents(tmp_path)
+    assert "lies in the git checkout" in refused("season", "new", "2026a", "--board", board, *TASKS)
+    (tmp_path / "link").symlink_to(tmp_path / "checkout")
+    monkeypatch.setenv(season.VARIABLE, str(tmp_path / "link" / "secret.txt"))
+    assert "lies in the git checkout" in refused("season", "new", "2026a", "--board", board, *TASKS)
+    monkeypatch.delenv(season.VARIABLE)
+    line = refused("season", "new", "2026a", "--board", board, *TASKS)
+    assert "outside any git checkout" in line
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ab" * 32, "commitment: the secret is not the one that this season committed to"),
+        (b"ab" * 31, "64 hexadecimal digits belong here"),
+        (b"xy" * 32, "64 hexadecimal digits belong here"),
+        (b"\xff\xfe" * 40, "64 hexadecimal digits belong here"),
+        (b"", "64 hexadecimal digits belong here"),
+    ],
+)
+def test_a_secret_that_does_not_match_is_refused_and_not_shown(refused, emubench, board, secret_file, content, message):
+    assert emubench("season", "new", "2026a", "--board", board, *TASKS).status == 0
+    secret_file.write_bytes(content)
+    before = contents(board)
+    line = refused("season", "close", "2026a", "--board", board)
+    assert message in line
+    if content:
+        assert content.decode("latin-1") not in line
+    assert contents(board) == before
+
+
+def test_a_season_of_other_draws_is_refused(refused, emubench, board, secret_file):
+    assert emubench("season", "new", "2026a", "--board", board, *TASKS).status == 0
+    path = board / "seasons.toml"
+    digest = season.get(board, "2026a").draws_sha256
+    path.write_text(path.read_text().replace(digest, "0" * 64))
+    assert "draws_sha256: the secret is not the one" in refused("season", "close", "2026a", "--board", board)
+
+
+def test_without_a_terminal_the_secret_is_not_waited_for(refused, emubench, board, secret_file, monkeypatch):
+    assert emubench("season", "new", "2026a", "--board", board, *TASKS).status == 0
+    monkeypatch.delenv(season.VARIABLE)
+    assert f"in {season.VARIABLE}" in refused("season", "close", "2026a", "--board", board)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: secret_file.read_text().strip())
+    assert emubench("season", "close", "2026a", "--board", board).status == 0
+
+
+@pytest.mark.parametrize("text", ["[seasons.a]\nsecret = 3", "x = [", "[" * 100_000, "[other]\na = 1"])
+def test_seasons_that_are_none_are_refused(refused, board, secret_file, text):
+    (board / "seasons.toml").write_text(text)
+    assert "seasons.toml: " in refused("season", "close", "a", "--board", board)
+
+
+# --- verifying --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_season_from_its_opening_to_verification_by_anyone(
+    emubench, board, secret_file, two_tasks, tmp_path, monkeypatch
+):
+    folder = new.from_runs("mine", jobs.find_runs([two_tasks]), tmp_path / "entries", STATED)
+    assert emubench("season", "new", "2026a", "--board", board, *TASKS).status == 0
+    secret = secret_file.read_text().strip()
+    arguments = ("submit", "verify", folder, "--season", "2026a", "--board", board, "--seeds", "1")
+    before = contents(folder)
+    first = emubench(*arguments)
+    assert first.status == 0, first.err
+    path = board / "verified" / "2026a" / "mine.json"
+    stored = json.loads(path.read_text())
+    assert [row["task"] for row in stored["rows"]] == [TASK, OTHER]
+    assert contents(folder) == before
+    # while it is open: aggregates alone, and no trace of the secret
+    assert "cases" not in stored
+    assert not any(isinstance(v, list) and len(v) > 1 for row in stored["rows"] for v in row.values())
+    public = json.loads((folder / TASK / "seed-0" / "scores.json").read_text())
+    for row in stored["rows"]:
+        assert row["low_99"] <= row["low"] <= row["value"] <= row["high"] <= row["high_99"]
+        assert row["lyapunov_times_per_second"] > 0
+    assert stored["rows"][0]["claimed"] == pytest.approx(np.mean(public["cases"]["valid_prediction_time"]))
+    for place in (*board.rglob("*"), *folder.rglob("*")):
+        assert not place.is_file() or secret not in place.read_text(errors="replace"), place
+    assert secret not in first.out + first.err
+    # closed: anyone can do it again, without the file
+    assert emubench("season", "close", "2026a", "--board", board).status == 0
+    monkeypatch.delenv(season.VARIABLE)
+    again = emubench(*arguments, "--task", OTHER, "--json")
+    assert again.status == 0, again.err
+    answer = json.loads(again.out)
+    assert answer["written"] is False
+    keys = ("value", "low", "high", "low_99", "high_99", "skill_stability")
+    assert [answer["rows"][0][k] for k in keys] == [stored["rows"][1][k] for k in keys]
+
+
+def test_a_claim_outside_the_judge_s_interval_is_named(board, entry, secret_file, monkeypatch, tmp_path):  # noqa: F811
+    ends = {"value": 1.0, "low": 0.9, "high": 1.1, "low_99": 0.8, "high_99": 1.2}
+    row = verified_row(**ends, claimed=1.3)
+    assert row.claim_is_outside
+    assert not row.model_copy(update={"claimed": 1.19}).claim_is_outside
+    found = verified("mine", [row])
+    finding = verify._keep(found, tmp_path / "v.json", again=False)
+    assert any("1.3 is claimed" in line and "[0.8, 1.2]" in line for line in finding.lines())
+    lied = found.model_copy(update={"rows": [row.model_copy(update={"value": 2.0})]})
+    (fault,) = verify._keep(lied, tmp_path / "v.json", again=False).faults
+    assert "1 is published, 2 was found" in fault
+    assert verify.read(tmp_path.parent) == []
+
+
+def test_a_training_beyond_its_time_is_refused(refused, emubench, board, entry, secret_file, monkeypatch):  # noqa: F811
+    assert emubench("season", "new", "2026a", "--board", board, "--task", TASK, "--size", "tiny").status == 0
+    monkeypatch.setattr(jobs.baseline("linear"), "train", lambda *_: time.sleep(30))
+    line = refused("submit", "verify", entry, "--season", "2026a", "--board", board, "--train-seconds", "1")
+    assert f"{entry}: training on {TASK} takes more than 1 s (--train-seconds)" in line
+    assert not (board / "verified").exists()
+
+
+def test_what_cannot_be_verified_is_refused(refused, emubench, board, entry, secret_file):  # noqa: F811
+    assert emubench("season", "new", "2026a", "--board", board, "--task", OTHER, "--size", "tiny").status == 0
+    arguments = ("submit", "verify", entry, "--season", "2026a", "--board", board)
+    assert "none of its tasks is one of season 2026a" in refused(*arguments)
+    text = (entry / "entry.toml").read_text().replace('division = "standard"', 'division = "open"')
+    (entry / "entry.toml").write_text(text)
+    assert "only standard entries are verified" in refused(*arguments)
+    (entry / "x.pkl").write_bytes(b"")
+    assert "unexpected" in refused(*arguments)
+    assert not (board / "verified").exists()
