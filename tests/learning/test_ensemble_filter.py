@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.support.steppers import MapStepper, true_stepper
 
 from emubench.data import dataset, tasks
 from emubench.evaluation import scoring
@@ -21,6 +20,7 @@ from emubench.learning.filters.ensemble import (
     transform_update,
 )
 from emubench.runs import folder
+from tests.support.steppers import MapStepper, true_stepper
 
 NAN = float("nan")
 
