@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.dynamics.simulate import etdrk4_coefficients, etdrk4_step, three_eighths
+from emubench.dynamics.schemes import etdrk4_coefficients, etdrk4_step, three_eighths
 from emubench.learning.models.adaptive_steps import by_torchdiffeq
 from emubench.learning.models.flow import FlowConfig, LearnedFlow, check_polish, polish_one_step
 from emubench.learning.models.networks import ProductMlp, RingField

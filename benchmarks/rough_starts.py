@@ -15,7 +15,7 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset
 from emubench.emulator import Stepper
-from emubench.runs import folder as jobs
+from emubench.runs import folders
 
 ROUGHNESS, CASES, STEPS = (1.0, 2.0, 4.0), 128, 256
 STEEP = 8.0
@@ -25,7 +25,7 @@ STEEP = 8.0
 @torch.no_grad()
 def count_steep(run: Path, data: Path, roughness: float) -> int:
     """Rings with a difference above ``STEEP`` (NaN is one) after ``STEPS`` samples."""
-    emulator, task = jobs.load(run)
+    emulator, task = folders.load(run)
     if task.system.name != "kpz":
         raise EmubenchError(f"{run}: a run on {task.name}, where one on kpz belongs")
     if not isinstance(emulator, Stepper):
@@ -48,7 +48,7 @@ if __name__ == "__main__":
         raise SystemExit("python benchmarks/rough_starts.py DATA RUNS…")
     torch.set_num_threads(1)
     try:
-        for folder in jobs.find_runs([Path(argument) for argument in sys.argv[2:]]):
+        for folder in folders.find_runs([Path(argument) for argument in sys.argv[2:]]):
             counts = [count_steep(folder, Path(sys.argv[1]), roughness) for roughness in ROUGHNESS]
             print(f"{folder}: {', '.join(map(str, counts))} of {CASES}", flush=True)
     except EmubenchError as error:

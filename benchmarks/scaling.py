@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from emubench.data import tasks
-from emubench.runs import folder
+from emubench.runs import folders
 
 # Measured CPU seconds, one core, standard size: sums over the shards of a file, its merging, and metrics of one run.
 TRUTH = {"lorenz63": 1.0, "lorenz96": 0.5, "kuramoto_sivashinsky": 3.6, "kpz": 3.4}
@@ -47,8 +47,8 @@ def makespan(chains: list[list[float]], workers: int) -> float:
 def measured(runs: Path) -> dict[str, dict[str, list[float]]]:
     """Seconds of training and of scoring, by baseline and task; the mean over seeds."""
     found: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
-    for run in folder.find_runs([runs]):
-        card, timing = folder.read_card(run), json.loads((run / "timing.json").read_text())
+    for run in folders.find_runs([runs]):
+        card, timing = folders.read_card(run), json.loads((run / "timing.json").read_text())
         scoring = timing["test_seconds"] + timing["climate_seconds"] + METRICS[card.task.split("-")[0]]
         found[card.baseline][card.task].append([card.train_seconds, scoring])
     return {b: {task: mean(seeds) for task, seeds in by_task.items()} for b, by_task in found.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from emubench.data import tasks
 from emubench.files import timing
 from emubench.files.timing import RANKED, Bench, Speedup
-from emubench.runs import folder as jobs
+from emubench.runs import folders
 
 SINGLE = "single_end_to_end"
 HEAD = """# Speed-up at equal accuracy, baseline by baseline
@@ -70,8 +70,8 @@ def main(folder: Path) -> None:
     """Print the page."""
     found: dict[str, list[tuple[float, list[str]]]] = {}
     places: set[str] = set()
-    for run in jobs.find_runs([folder]):
-        card, timed = jobs.read_card(run), timing.read(run)
+    for run in folders.find_runs([folder]):
+        card, timed = folders.read_card(run), timing.read(run)
         bench = timed.benches.get("eager") if timed else None
         if bench is None or card.seed:
             continue

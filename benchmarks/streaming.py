@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emubench.data import dataset, generation, tasks
+from emubench.data import generation, tasks
 from emubench.data.trajectories import LANES, simulate_block
 
 
@@ -69,7 +69,7 @@ def main() -> None:
         total = sum(generation.file_bytes(task, kind) for kind in ("truth", "observations")) / 1e6
         for workers in given.workers:
             data = folder / str(workers)
-            taken = seconds(lambda data=data, workers=workers: dataset.generate(task, data, workers=workers))
+            taken = seconds(lambda data=data, workers=workers: generation.generate(task, data, workers=workers))
             print(f"  whole, {workers} worker(s)     {taken:7.2f} s  {total / taken:8.0f} MB/s, both files, all splits")
     for who, name in ((resource.RUSAGE_SELF, "this process"), (resource.RUSAGE_CHILDREN, "the largest worker")):
         print(f"  peak memory of {name}: {resource.getrusage(who).ru_maxrss / 1024:.0f} MiB")

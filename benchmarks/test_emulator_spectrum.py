@@ -17,6 +17,7 @@ from torch import nn
 from emubench import systems
 from emubench.core.random import stream
 from emubench.dynamics import lyapunov
+from emubench.evaluation.spectrum import emulator_spectrum
 
 LIMIT = 180.0
 SYSTEM = systems.get("lorenz96")
@@ -47,7 +48,7 @@ def run(share: float) -> lyapunov.Spectrum:
     """``share`` of the benchmark: settling of a quarter included."""
     context = 3.6 * torch.from_numpy(stream(0, "benchmark").standard_normal((N_REPLICAS, 1, 40)))
     duration = share * DURATION * SYSTEM.time_unit
-    return lyapunov.emulator_spectrum(Convolutions(), context, SYSTEM.sample_interval, duration=duration, n_blocks=2)
+    return emulator_spectrum(Convolutions(), context, SYSTEM.sample_interval, duration=duration, n_blocks=2)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

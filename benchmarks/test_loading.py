@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from emubench.data import dataset, tasks
+from emubench.data import dataset, generation, layout, tasks
 from emubench.data.loader import Windows
 
 CONTEXT, TARGET, BATCH, N = 16, 8, 64, 4096
@@ -21,7 +21,7 @@ CONTEXT, TARGET, BATCH, N = 16, 8, 64, 4096
 @pytest.fixture(scope="module")
 def task_and_folder(tmp_path_factory):
     folder, task = tmp_path_factory.mktemp("data"), tasks.get("lorenz96-noisy")
-    dataset.generate(task, folder)
+    generation.generate(task, folder)
     return task, folder
 
 
@@ -64,7 +64,7 @@ def test_an_epoch(benchmark, task_and_folder, way):
     rng = np.random.default_rng(0)
     length = task.train.length - CONTEXT - TARGET + 1
     starts = np.stack([rng.integers(task.train.trajectories, size=N), rng.integers(length, size=N)], axis=1)
-    path = dataset.task_path(task, folder)
+    path = layout.task_path(task, folder)
     epoch = way(path, starts)
     benchmark.group = f"{N} windows"
     batches = benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)

@@ -20,10 +20,10 @@ from emubench.data import tasks
 from emubench.dynamics.kernels._simd import SINGLES, aligned
 from emubench.learning.models import _product_mlp
 from emubench.learning.training.descent import Descent, Log
-from emubench.runs import folder
+from emubench.runs import jobs
 
 ROUNDS, STEPS = 40, 10
-module = folder.baseline("neural_ode")
+module = jobs.baseline("neural_ode")
 
 
 class ByTorchdiffeq(module.NeuralOde):

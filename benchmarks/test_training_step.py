@@ -15,7 +15,7 @@ import torch
 from emubench.data import tasks
 from emubench.learning.models.flow import rollout_loss
 from emubench.learning.training.descent import Descent, Log
-from emubench.runs import folder
+from emubench.runs import jobs
 
 
 @pytest.mark.parametrize("task", ["lorenz63-noisy", "lorenz96-noisy", "kuramoto_sivashinsky-noisy", "kpz-noisy"])
@@ -23,8 +23,8 @@ from emubench.runs import folder
 def test_a_step(benchmark, baseline, task):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    module, found = folder.baseline(baseline), tasks.get(task)
-    job = folder.Job(baseline, task)
+    module, found = jobs.baseline(baseline), tasks.get(task)
+    job = jobs.Job(baseline, task)
     config = dataclasses.replace(job.config(), steps=10**6, checks=1)
     flow = module.build(found, config)
     batch = torch.randn(config.batch, config.window + config.unroll, *found.shape)

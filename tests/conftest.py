@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 
 from emubench.cli import main
-from emubench.data import dataset, reference, tasks
+from emubench.data import generation, reference, tasks
 from emubench.learning.objectives import innovation
 
 pytest_plugins = ["tests.support.submissions"]
@@ -28,7 +28,7 @@ def data(tmp_path_factory) -> Path:
     """A data folder with the sixteen tasks at tiny size, seed 0: to be read only (see ``own_data``)."""
     folder = tmp_path_factory.mktemp("data")
     for name in tasks.names():
-        dataset.generate(tasks.get(name, "tiny"), folder)
+        generation.generate(tasks.get(name, "tiny"), folder)
     return folder
 
 

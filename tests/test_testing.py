@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from emubench import systems, testing
-from emubench.dynamics.simulate import euler
+from emubench.dynamics.schemes import euler
 from emubench.dynamics.system import Climate, Fact
 from emubench.systems.kpz import KPZ
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky

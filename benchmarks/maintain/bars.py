@@ -22,7 +22,6 @@ from emubench.core import hardware
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.files import store
-from emubench.runs import folder
 from emubench.runs.scored import read_runs
 
 PATH = expected.FOLDER.parent / "docs" / "bars.md"
@@ -250,7 +249,7 @@ def main(
     """Write ``docs/bars.md``; exit status 0 only if every bar is met."""
     torch.set_num_threads(1)
     try:
-        read = read_runs(folder.find_runs(folders))
+        read = read_runs(folders.find_runs(folders))
         runs = Runs(run for run in read if run.card.size == "standard" and run.task.name in tasks.names())
         if not runs.found:
             raise EmubenchError(f"{', '.join(map(str, folders))}: no scored runs of standard size and default settings")

@@ -24,9 +24,9 @@ import typer
 import emubench.baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
-from emubench.files import schema, store
+from emubench.files import run_files, store
 from emubench.leaderboard import ranking
-from emubench.runs import folder
+from emubench.runs import jobs
 from emubench.runs.scored import read_runs
 
 FOLDER = Path(next(iter(emubench.baselines.__path__)))
@@ -48,11 +48,11 @@ def load(path: Path = PATH) -> Expected:
 def collect(folders: list[Path]) -> Expected:
     """Scores and costs of the scored standard runs with default settings below ``folders``."""
     runs = [
-        run for run in read_runs(folder.find_runs(folders)) if run.card.size == "standard" and not run.card.overrides
+        run for run in read_runs(folders.find_runs(folders)) if run.card.size == "standard" and not run.card.overrides
     ]
     if not runs:
         raise EmubenchError(f"{', '.join(map(str, folders))}: no scored runs of standard size and default settings")
-    cards: dict[tuple[str, str], list[schema.Card]] = defaultdict(list)
+    cards: dict[tuple[str, str], list[run_files.Card]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.card.seed):
         cards[run.card.baseline, run.task.name].append(run.card)
     table = ranking.table(runs)
@@ -82,7 +82,7 @@ def merged(old: Expected, new: Expected) -> Expected:
     rows = {(b, t): found for part in (old, new) for b, of in part.items() for t, found in of.items()}
     result: Expected = {}
     for baseline, task in sorted(rows):
-        if baseline in folder.baseline_names():
+        if baseline in jobs.baseline_names():
             result.setdefault(baseline, {})[task] = rows[baseline, task]
     return result
 

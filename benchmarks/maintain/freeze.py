@@ -21,7 +21,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data import reference, tasks, widths
 from emubench.data.tasks import SIZES, Task
 from emubench.evaluation import scoring
-from emubench.files import schema, store
+from emubench.files import run_files, schema, store
 from emubench.metrics import Pool, Truth
 from emubench.metrics._ensemble import LEADS
 
@@ -81,11 +81,11 @@ def headline_reference(task: Task, runs: Path) -> dict[str, float]:
     return values
 
 
-def _scores(runs: Path, baseline: str, task: str) -> schema.ScoreFile:
+def _scores(runs: Path, baseline: str, task: str) -> run_files.ScoreFile:
     found = sorted((runs / baseline / task).glob("standard-seed-0-*/scores.json"))
     if len(found) != 1:
         raise EmubenchError(f"{runs}: one scored standard run of {baseline} on {task} is needed, {len(found)} found")
-    return schema.read_json(schema.ScoreFile, found[0])
+    return schema.read_json(run_files.ScoreFile, found[0])
 
 
 def _headline(runs: Path, baseline: str, task: str) -> float:

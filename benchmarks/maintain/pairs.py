@@ -25,7 +25,7 @@ from emubench.emulator import checked_ensemble
 from emubench.evaluation import scoring
 from emubench.leaderboard import ranking
 from emubench.leaderboard.ranking import Cell
-from emubench.runs import folder
+from emubench.runs import folders
 from emubench.runs.scored import Run, gain
 
 TWINS = {
@@ -137,7 +137,7 @@ def crps_gained(runs: list[Run], floor: list[Run], data: Path, n_steps: int) -> 
 
 def crps_cases(run: Run, data: Path, n_steps: int) -> np.ndarray:
     """Mean CRPS over the leads up to ``n_steps`` of every test case, forecast as for the scores."""
-    emulator, task = folder.load(run.path)
+    emulator, task = folders.load(run.path)
     values, start, _ = scoring.load_truth(task, data, "test")
     contexts, parts = dataset.load(task, data).context("test"), []
     for first in range(0, len(values), scoring.CHUNK):

@@ -28,7 +28,7 @@ from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.files import store
 from emubench.metrics import Truth, crps, valid_prediction_time
-from emubench.runs import folder as jobs
+from emubench.runs import jobs
 
 app = typer.Typer(help=__doc__)
 TUNE_SEED, MEASURE_SEED, N_CONTEXTS = 99, 4096, 4096

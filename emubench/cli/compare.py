@@ -21,7 +21,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
 from emubench.files import store
 from emubench.leaderboard import ranking
-from emubench.runs import folder as jobs
+from emubench.runs import folders, stages
 from emubench.runs.scored import read_runs
 
 WIDTH = 120
@@ -39,13 +39,13 @@ def compare(
     With ``plot_dir`` the tables (``<track>.csv``, ``ranking.json``) and plots are written there. Everything is rebuilt
     from the runs on disk alone.
     """
-    read = read_runs(jobs.find_runs(runs))
+    read = read_runs(folders.find_runs(runs))
     frame = ranking.table(read)
     if json:
         print(as_json(frame))
     else:
         show(frame)
-        if diagnosed := [(run.entry, found) for run in read if (found := jobs.read_diagnostics(run.path))]:
+        if diagnosed := [(run.entry, found) for run in read if (found := stages.read_diagnostics(run.path))]:
             tables.console().print(diagnostics_table.summary(diagnosed))
     if plot_dir is not None:
         write(frame, plot_dir)

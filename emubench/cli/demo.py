@@ -11,8 +11,8 @@ from rich.progress import Progress
 from emubench import systems
 from emubench.cli import compare
 from emubench.core.workers import worker_pool
-from emubench.data import dataset, tasks
-from emubench.runs import folder as jobs
+from emubench.data import generation, tasks
+from emubench.runs import jobs, stages
 
 TRACKS = ("noisy",)
 BASELINES = ("persistence", "linear", "resnet_ode", "oracle")
@@ -32,8 +32,8 @@ def demo_jobs() -> list[jobs.Job]:
 
 
 def _run(job: jobs.Job, data: Path, out: Path) -> Path:
-    folder = jobs.train(job, data, out)
-    jobs.score(folder, data)
+    folder = stages.train(job, data, out)
+    stages.score(folder, data)
     return folder
 
 
@@ -46,7 +46,7 @@ def run(folder: Path, workers: int, json: bool) -> None:
         names = sorted({job.task for job in todo})
         step = bar.add_task("generate", total=len(names))
         for name in names:
-            dataset.generate(tasks.get(name, "tiny"), data, seed=0, workers=workers)
+            generation.generate(tasks.get(name, "tiny"), data, seed=0, workers=workers)
             bar.advance(step)
         step = bar.add_task("train and score", total=len(todo))
         with worker_pool(workers) as pool:

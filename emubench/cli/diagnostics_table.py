@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from emubench.cli.tables import console
-from emubench.files.schema import DiagnosticsFile, ScoreRow
+from emubench.files.run_files import DiagnosticsFile, ScoreRow
 
 UNKNOWN = "–"
 TRUE = "true_"

@@ -67,16 +67,16 @@ def generate(
 
     Example: emubench generate lorenz96-noisy --trajectories 20000 --length 1024 --workers 2
     """
-    from emubench.data import dataset, tasks
+    from emubench.data import generation, recipes, tasks
 
     sized = tasks.size_with(size, trajectories, length)
     if sized != size and any(n.endswith(".toml") for n in names):
         raise EmubenchError("--trajectories and --length are for the benchmark's tasks; a recipe has [amounts] for it")
-    wanted = [tasks.resolve(n, sized, out) for n in (tasks.names() if names == ["all"] else names)]
+    wanted = [recipes.resolve(n, sized, out) for n in (tasks.names() if names == ["all"] else names)]
     files: list[str] = []
     for task in wanted:
         with show_progress(task.name) as progress:
-            files += map(str, dataset.generate(task, out, seed, workers, progress, device))
+            files += map(str, generation.generate(task, out, seed, workers, progress, device))
     if json:
         print_json(files)
     else:
@@ -117,10 +117,10 @@ def contexts(
 
     Example: emubench contexts lorenz96-noisy --size tiny --file contexts.h5
     """
-    from emubench.data import dataset, tasks
+    from emubench.data import dataset, recipes
 
     path = file or Path(f"{name}.contexts.h5")
-    dataset.write_context_file(tasks.resolve(name, size, data), data, path)
+    dataset.write_context_file(recipes.resolve(name, size, data), data, path)
     if json:
         print_json(str(path))
     else:
@@ -144,14 +144,14 @@ def train(
 
     Example: emubench train resnet_ode lorenz96-noisy --size tiny --set steps=500
     """
-    from emubench.data import recipes, tasks
-    from emubench.runs import folder as jobs
+    from emubench.data import recipes
+    from emubench.runs import jobs, stages
 
-    task = tasks.resolve(name, size, data)
+    task = recipes.resolve(name, size, data)
     overrides = dict(map(_setting, settings or []))
     job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipes.to_json(task))
     with show_progress(f"{baseline} {name}") as progress:
-        folder = jobs.train(job, data, out, progress, tensorboard)
+        folder = stages.train(job, data, out, progress, tensorboard)
     if json:
         print_json(str(folder))
     else:
@@ -185,9 +185,9 @@ def score(
 
     Example: emubench score runs/resnet_ode --data data --diagnostics
     """
-    from emubench.data import tasks
+    from emubench.data import recipes
     from emubench.evaluation import scoring
-    from emubench.runs import folder as jobs
+    from emubench.runs import folders, stages
 
     if (forecast is None) == (not runs):
         raise EmubenchError("give either RUN folders, or --forecast FILE with --task TASK")
@@ -198,14 +198,14 @@ def score(
         if diagnostics:
             raise EmubenchError("--diagnostics needs RUN folders: a forecast file can't be asked for another forecast")
         with show_progress(name) as progress:
-            found = scoring.score_forecast(forecast, tasks.resolve(name, size, data), data, progress)
+            found = scoring.score_forecast(forecast, recipes.resolve(name, size, data), data, progress)
             scored[forecast] = found.scores.rows
-    for run in jobs.find_runs(runs) if runs else []:
+    for run in folders.find_runs(runs) if runs else []:
         with show_progress(str(run)) as progress:
-            scored[run] = jobs.score(run, data, progress, again).rows
+            scored[run] = stages.score(run, data, progress, again).rows
         if diagnostics:
             with show_progress(f"{run} diagnostics") as progress:
-                diagnosed[run] = jobs.diagnose(run, data, progress, again)
+                diagnosed[run] = stages.diagnose(run, data, progress, again)
     if json:
         print_rows((run, (*rows, *(diagnosed[run].rows() if run in diagnosed else ()))) for run, rows in scored.items())
     else:
@@ -305,15 +305,15 @@ def bench(
     from emubench.cli import tables
     from emubench.evaluation.throughput import modes
     from emubench.runs import bench as benches
-    from emubench.runs import folder as jobs
+    from emubench.runs import folders
 
     mode = modes.Mode(compile_, precision)
     session = benches.Session(data, benches.Options(mode, device, threads, seconds, int(memory * 2**30), ladder))
     timed, faults = {}, []
-    for run in jobs.find_runs(runs):
+    for run in folders.find_runs(runs):
         try:
             with show_progress(str(run)) as progress:
-                timed[run] = benches.rows(jobs.task_of(run, jobs.read_card(run)), session.bench(run, progress))
+                timed[run] = benches.rows(folders.task_of(run, folders.read_card(run)), session.bench(run, progress))
         except EmubenchError as error:  # the others are measured all the same
             if "--debug" in sys.argv:
                 raise
@@ -340,9 +340,9 @@ def compare(
     Example: emubench compare runs --plot plots
     """
     from emubench.cli import compare as report
-    from emubench.runs import folder as jobs
+    from emubench.runs import folders
 
-    report.compare(jobs.find_runs(runs), plot, json)
+    report.compare(folders.find_runs(runs), plot, json)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from emubench.files.schema import ScoreRow
+    from emubench.files.run_files import ScoreRow
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the datasets.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]

@@ -50,9 +50,9 @@ def new(
     given |= {"notes": notes, "knowledge": knowledge if forecasts else None, "authors": author}
     stated: dict[str, Any] = {key: value for key, value in given.items() if value}
     if runs:
-        from emubench.runs import folder as jobs
+        from emubench.runs import folders
 
-        folder = making.from_runs(name, jobs.find_runs(runs), out, stated)
+        folder = making.from_runs(name, folders.find_runs(runs), out, stated)
     else:
         pairs = dict(_pair(text) for text in forecasts or [])
         folder = making.from_forecasts(name, pairs, data, size, out, stated)

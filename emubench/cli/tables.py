@@ -12,8 +12,8 @@ from rich.table import Table
 from emubench import systems
 from emubench.core.errors import unknown
 from emubench.data import tasks
-from emubench.files.schema import ScoreRow
-from emubench.runs import folder
+from emubench.files.run_files import ScoreRow
+from emubench.runs import jobs
 
 
 def console() -> Console:
@@ -50,7 +50,7 @@ def _system_row(name: str) -> dict[str, Any]:
 
 
 def _baseline_row(name: str) -> dict[str, Any]:
-    module = folder.baseline(name)
+    module = jobs.baseline(name)
     idea = (module.__doc__ or "").split("\n\n")[0].partition(":")[2].replace("\n", " ").strip()
     return {"baseline": name, "knowledge": module.knowledge, "idea": idea}
 
@@ -60,7 +60,7 @@ def rows(what: str, size: str) -> list[dict[str, Any]]:
     makers = {
         "systems": lambda: [_system_row(n) for n in systems.names()],
         "tasks": lambda: [_task_row(n, size) for n in tasks.names()],
-        "baselines": lambda: [_baseline_row(n) for n in folder.baseline_names()],
+        "baselines": lambda: [_baseline_row(n) for n in jobs.baseline_names()],
     }
     if what not in makers:
         raise unknown("listing", what, makers)

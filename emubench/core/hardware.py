@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import datetime
 import os
 import resource
 import sys
@@ -14,7 +13,6 @@ from pathlib import Path
 import torch
 
 from emubench.core.errors import EmubenchError
-from emubench.files.timing import Hardware
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -46,23 +44,6 @@ def processor() -> str:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0][:200] if names else sys.platform
-
-
-def record(device: torch.device, dtype: torch.dtype, compiled: bool) -> Hardware:
-    """What the figures of this process belong to."""
-    gpu = device.type == "cuda"
-    return Hardware(
-        device=str(device),
-        name=torch.cuda.get_device_name(device) if gpu else processor(),
-        driver=f"CUDA {torch.version.cuda}" if gpu else "",
-        cores=usable_cores(),
-        threads=torch.get_num_threads(),
-        dtype=str(dtype).removeprefix("torch."),
-        tf32=gpu and bool(torch.backends.cuda.matmul.allow_tf32),
-        compiled=compiled,
-        torch=torch.__version__,
-        date=datetime.date.today().isoformat(),
-    )
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:

@@ -6,118 +6,21 @@ groups ``test``, ``climate``: ``context``); ``<data>/<size>/<system>.truth.h5`` 
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench import __version__
 from emubench.core.errors import EmubenchError
-from emubench.data import recipes, tasks, widths
+from emubench.data import widths
+from emubench.data.layout import expected_shapes, header_of, task_path, time_axis, truth_path, write_lead_times
 from emubench.data.tasks import Task
-from emubench.data.trajectories import LANES, simulate_block
-from emubench.files import hdf5, netcdf, schema, store
-
-__all__ = ["LANES", "simulate_block"]  # for whoever needs truth without files
-
-SPLITS = ("train", "validation", "test", "climate")
-NETCDF_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates")
-"""Attributes of an array that belong to the file format."""
-Progress = Callable[[int, int], None]
-
-
-def truth_path(task: Task, data: Path) -> Path:
-    """Where the truth of the task's system lies; a custom task has one of its own."""
-    return data / task.size / f"{task.name if task.custom else task.system.name}.truth.h5"
-
-
-def task_path(task: Task, data: Path) -> Path:
-    """Where the task's observations lie."""
-    return data / task.size / f"{task.name}.h5"
-
-
-def layout(task: Task) -> dict[str, tuple[int, int]]:
-    """(trajectories, samples) of each group of the truth file: the largest that any of the four tracks needs."""
-    size = task if task.custom else tasks.size_of(task.size)
-    return {
-        "train": size.train,
-        "validation": size.validation,
-        "test": (task.n_test, task.context + task.test_steps),
-        "climate": (task.n_climate, task.context + task.climate_steps),
-    }
-
-
-def generate(
-    task: Task,
-    data: Path,
-    seed: int = 0,
-    workers: int | None = 1,
-    progress: Progress | None = None,
-    device: str = "cpu",
-) -> list[Path]:
-    """Make what is missing of the task's observations and truth: see :func:`emubench.data.generation.generate`."""
-    from emubench.data import generation  # which needs this file
-
-    return generation.generate(task, data, seed, workers, progress, device)
-
-
-# --- what a file is made of -------------------------------------------------------------------------------------------
-
-
-def header_of(task: Task, kind: str, seed: int) -> dict[str, Any]:
-    """Root attributes of a file."""
-    system = task.system
-    known = {
-        "schema_version": schema.SCHEMA_VERSION,
-        "emubench_version": __version__,
-        "kind": kind,
-        "system": system.name,
-        "task": "" if kind == "truth" else task.name,
-        "size": task.size,
-        "seed": str(seed),
-        "parameters": json.dumps(system.parameters(), sort_keys=True),
-        "equation": system.equation,
-        "sample_interval": float(system.sample_interval),
-        "time_unit": float(system.time_unit),
-        "lead_time_unit": system.lead_time_unit,
-    }
-    return known | ({"recipe": recipes.to_json(task)} if task.custom else {})
-
-
-def noise_attributes(task: Task) -> dict[str, Any]:
-    """Attributes of an observed array."""
-    return {
-        "noise_std": task.observation.noise_std(task.system),
-        "climatological_mean": task.observation.select(task.system.mean),
-        "climatological_std": task.observation.select(task.system.std),
-        "missing": "NaN = not observed",
-    }
-
-
-def stored_dtype(task: Task, array: str) -> str:
-    """Type of a data array: noisy training data are stored in single precision."""
-    return "f4" if array.endswith("/observation") and task.observation.noise else "f8"
-
-
-def time_axis(task: Task, split: str, samples: range) -> np.ndarray:
-    """Times of some samples of a split; in test and climate, 0 is the last context sample."""
-    first = 0 if split in ("train", "validation") else 1 - task.context
-    return (np.arange(samples.start, samples.stop) + first) * task.system.sample_interval
-
-
-def write_lead_times(group: Any, task: Task, split: str) -> None:
-    """Write the lead times asked for."""
-    lead = np.array(task.leads(split)) * task.system.sample_interval
-    units = {"units": "time units of the equation after the last context sample: forecast these"}
-    netcdf.Column(group, "lead_time", ("lead_time",), lead.shape, "f8", units).append(lead)
+from emubench.files import hdf5, netcdf, store
+from emubench.files.header import read_header
 
 
 def write_context_file(task: Task, data: Path, path: Path) -> None:
@@ -135,22 +38,6 @@ def write_context_file(task: Task, data: Path, path: Path) -> None:
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
-
-
-def read_header(path: Path, file: h5py.File) -> schema.FileHeader:
-    """The validated root attributes; another schema version is named together with ours."""
-    attributes = {k: _plain(v) for k, v in hdf5.read_attributes(path, file).items() if not k.startswith("_")}
-    version = attributes.get("schema_version")
-    if version is None:
-        raise EmubenchError(f"{path}: attribute schema_version is missing: not an emubench dataset")
-    if version != schema.SCHEMA_VERSION:
-        raise EmubenchError(f"{path}: schema_version {version}, but this emubench reads {schema.SCHEMA_VERSION}")
-    return schema.parse(schema.FileHeader, attributes, path)
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as a Python scalar: netCDF stores numbers as arrays of one."""
-    return value.reshape(-1)[0].item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
 
 
 def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) -> h5py.File:
@@ -188,18 +75,6 @@ def open_truth(task: Task, data: Path) -> h5py.File:
     with open_file(path, "observations", task) as file:
         seed = read_header(path, file).seed
     return open_file(truth_path(task, data), "truth", task, seed)
-
-
-def expected_shapes(task: Task, kind: str) -> dict[str, tuple[int, ...]]:
-    """Shape of every data array of a file of this kind."""
-    if kind == "truth":
-        return {f"{split}/truth": (n, t, *task.system.shape) for split, (n, t) in layout(task).items()}
-    splits = task.splits if kind == "contexts" else ("test", "climate")
-    contexts = {f"{s}/context": (task.cases(s), task.context, *task.shape) for s in splits}
-    if kind == "contexts":
-        return contexts
-    amounts = {"train": task.train, "validation": task.validation}
-    return contexts | {f"{s}/observation": (a.trajectories, a.length, *task.shape) for s, a in amounts.items()}
 
 
 @dataclass(frozen=True)
@@ -269,69 +144,3 @@ def windows(observation: Float[Tensor, "B T *S"], length: int, stride: int = 1) 
 
 
 # --- verifying --------------------------------------------------------------------------------------------------------
-
-
-def verify(path: Path) -> list[str]:
-    """Check a file against its own hashes and schema; return the arrays checked, raise on the first fault."""
-    with hdf5.open_plain(path) as file:
-        header = read_header(path, file)
-        task = task_of(path, header)
-        open_file(path, header.kind, task).close()
-        if store.attributes_hash(header.model_dump(exclude_unset=True)) != header.header_sha256:
-            raise EmubenchError(f"{path}: attribute header_sha256: the header was edited (seed or emubench_version)")
-        names = _array_names(path, file)
-        wanted = _all_names(header.kind, task)
-        for name in sorted({*names, *wanted}):
-            if name not in names or name not in wanted:
-                raise EmubenchError(f"{path}: array {name} {'does not belong here' if name in names else 'is missing'}")
-            _verify_array(path, name, file[name])  # type: ignore[arg-type]
-    return names
-
-
-def _verify_array(path: Path, name: str, dataset: h5py.Dataset) -> None:
-    attributes = hdf5.read_attributes(path, dataset)
-    own = {k: v for k, v in attributes.items() if k not in NETCDF_ATTRIBUTES}
-    for digest in (store.DIGEST, store.OWN_DIGEST):
-        if digest not in own:
-            raise EmubenchError(f"{path}: array {name}: attribute {digest} is missing: an unfinished file")
-    if store.attributes_hash(own) != own[store.OWN_DIGEST]:
-        raise EmubenchError(f"{path}: array {name}: an attribute was edited (one of {', '.join(sorted(own))})")
-    try:
-        found = store.file_hash(dataset)
-    except (OSError, RuntimeError) as error:
-        raise EmubenchError(f"{path}: array {name}: cannot be read ({str(error).splitlines()[0]})") from None
-    if found != own[store.DIGEST]:
-        raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")
-
-
-def _all_names(kind: str, task: Task) -> list[str]:
-    """Names of all arrays of a file of this kind."""
-    if kind == "truth":
-        return [f"{split}/{name}" for split in SPLITS for name in ("start", "time", "truth")]
-    splits = task.splits if kind == "contexts" else SPLITS[2:]
-    names = [f"{split}/{name}" for split in splits for name in ("context", "lead_time", "time")]
-    return names if kind == "contexts" else names + [f"{s}/{n}" for s in SPLITS[:2] for n in ("observation", "time")]
-
-
-def _array_names(path: Path, file: h5py.File) -> list[str]:
-    """Names of the arrays that are there, netCDF dimensions without values left out."""
-
-    def is_variable(dataset: h5py.Dataset) -> bool:
-        return "not a netCDF variable" not in str(hdf5.read_attributes(path, dataset).get("NAME", ""))
-
-    return [name.strip("/") for name, dataset in hdf5.walk(path, file) if is_variable(dataset)]
-
-
-def task_of(path: Path, header: schema.FileHeader) -> Task:
-    """The task of a file, from its header alone."""
-    try:
-        tasks.size_of(header.size)
-    except EmubenchError:
-        known = ", ".join(tasks.SIZES)
-        raise EmubenchError(f"{path}: attribute size: {header.size!r} where one of {known} belongs") from None
-    if header.recipe:
-        return recipes.from_json(header.recipe, header.size, path)
-    try:
-        return tasks.get(header.task or f"{header.system}-clean", header.size)
-    except EmubenchError as error:
-        raise EmubenchError(f"{path}: attribute {'task' if header.task else 'system'}: {error}") from None

@@ -19,9 +19,10 @@ from pydantic import Field
 
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.data import dataset, recipes, tasks
+from emubench.data import dataset, generation, layout, recipes, tasks, verification
 from emubench.data.tasks import Task
 from emubench.files import hdf5, schema, store
+from emubench.files.header import read_header
 from emubench.files.schema import Model
 
 IDENTICAL, FAITHFUL, WHOLE = "identical bytes", "faithful rebuild", "whole"
@@ -74,7 +75,7 @@ class Fingerprint(Model):
 def draws(task: Task, seed: int) -> str:
     """Hash of the first random numbers of every split, of initial states, masks and noise: the same on any machine."""
     digest, n_sites = hashlib.sha256(), task.shape[-1]
-    for split in dataset.SPLITS:
+    for split in layout.SPLITS:
         for i in range(2):
             digest.update(stream(seed, task.system.name, split, i).standard_normal(16).astype("<f8").tobytes())
             rng = stream(seed, task.name, split, i)
@@ -151,12 +152,12 @@ def of_array(task: Task, array: h5py.Dataset) -> ArrayPrint:
 def of_task(task: Task, data: Path) -> Fingerprint:
     """The fingerprint of a generated task; that of the clean track is the truth's as well."""
     arrays = {}
-    for kind, path in (("observations", dataset.task_path(task, data)), ("truth", dataset.truth_path(task, data))):
+    for kind, path in (("observations", layout.task_path(task, data)), ("truth", layout.truth_path(task, data))):
         if kind == "truth" and task.track != "clean":
             continue
-        dataset.verify(path)
+        verification.verify(path)
         with dataset.open_file(path, kind, task, SEED) as file:
-            for name in dataset.expected_shapes(task, kind):
+            for name in layout.expected_shapes(task, kind):
                 arrays[name] = of_array(task, file[name])  # type: ignore[arg-type]
     return Fingerprint(seed=SEED, draws_sha256=draws(task, SEED), arrays=arrays)
 
@@ -188,14 +189,14 @@ def judge(path: Path) -> str:
     Raises :class:`EmubenchError` for a damaged file, and for one that is not the dataset it says it is, with the check
     that failed.
     """
-    dataset.verify(path)
+    verification.verify(path)
     with hdf5.open_plain(path) as file:
-        header = dataset.read_header(path, file)
-        task = dataset.task_of(path, header)
+        header = read_header(path, file)
+        task = verification.task_of(path, header)
         expected = None if task.custom or header.kind == "contexts" else published(task.name, header.size)
         if expected is None or header.seed != str(expected.seed):
             return WHOLE
-        names = dataset.expected_shapes(task, header.kind)
+        names = layout.expected_shapes(task, header.kind)
         arrays: dict[str, Any] = {name: file[name] for name in names}
         if all(array.attrs[store.DIGEST] == expected.arrays[name].sha256 for name, array in arrays.items()):
             return IDENTICAL
@@ -281,7 +282,7 @@ def write(data: Path, target: Path, names: list[str], sizes: list[str]) -> None:
         prints = {}
         for size in sizes:
             task = tasks.get(name, size)
-            dataset.generate(task, data, SEED, workers=None)
+            generation.generate(task, data, SEED, workers=None)
             prints[size] = of_task(task, data)
         store.write_text(target / f"{name}.toml", recipe_text(tasks.get(name), prints))
 

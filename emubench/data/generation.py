@@ -25,7 +25,7 @@ import torch
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.core.workers import worker_pool
-from emubench.data import dataset
+from emubench.data import dataset, layout
 from emubench.data.partial import Partial
 from emubench.data.tasks import Task
 from emubench.data.trajectories import LANES, STRETCH, blank_samples, stretches
@@ -148,8 +148,8 @@ def blocks(
 ) -> Iterator[Block]:
     """The jobs of a file, in order."""
     at_once = rows_at_once(kind, device)
-    for array, shape in dataset.expected_shapes(task, kind).items():
-        split, dtype = array.split("/")[0], dataset.stored_dtype(task, array)
+    for array, shape in layout.expected_shapes(task, kind).items():
+        split, dtype = array.split("/")[0], layout.stored_dtype(task, array)
         for first in range(0, shape[0], at_once):
             n_rows = min(at_once, shape[0] - first)
             yield Block(task, seed, split, array, first, n_rows, shape[1], path, 0, dtype, truth, device)
@@ -158,14 +158,14 @@ def blocks(
 def n_blocks(task: Task, kind: str, device: str = "cpu") -> int:
     """How many jobs a file is."""
     at_once = rows_at_once(kind, device)
-    return sum(-(-shape[0] // at_once) for shape in dataset.expected_shapes(task, kind).values())
+    return sum(-(-shape[0] // at_once) for shape in layout.expected_shapes(task, kind).values())
 
 
 def file_bytes(task: Task, kind: str) -> int:
     """Size of a file, axes included, without its few kilobytes of structure."""
     total = 0
-    for array, shape in dataset.expected_shapes(task, kind).items():
-        total += int(np.prod(shape, dtype=object)) * np.dtype(dataset.stored_dtype(task, array)).itemsize
+    for array, shape in layout.expected_shapes(task, kind).items():
+        total += int(np.prod(shape, dtype=object)) * np.dtype(layout.stored_dtype(task, array)).itemsize
         total += 8 * shape[1] + (shape[0] if kind == "truth" else 0)
     if kind == "observations":
         total += sum(8 * task.steps(split) for split in CASES)
@@ -174,9 +174,9 @@ def file_bytes(task: Task, kind: str) -> int:
 
 def write_structure(task: Task, kind: str, seed: int, path: Path) -> None:
     """Write a file with all its axes and attributes, and with room for its arrays."""
-    system, shapes = task.system, dataset.expected_shapes(task, kind)
-    with netcdf.writer(path, dataset.header_of(task, kind, seed)) as file:
-        for split in dataset.SPLITS:
+    system, shapes = task.system, layout.expected_shapes(task, kind)
+    with netcdf.writer(path, layout.header_of(task, kind, seed)) as file:
+        for split in layout.SPLITS:
             (array,) = (name for name in shapes if name.startswith(f"{split}/"))
             shape, group = shapes[array], file.create_group(split, track_order=True)
             row = "case" if split in CASES else "trajectory"
@@ -184,15 +184,15 @@ def write_structure(task: Task, kind: str, seed: int, path: Path) -> None:
             attributes = {"units": "time units of the equation; 0 is the last context sample"}
             column = netcdf.Column(group, "time", ("time",), shape[1:2], "f8", attributes if kind == "truth" else None)
             for begun in range(0, shape[1], AXIS):
-                column.append(dataset.time_axis(task, split, range(begun, min(begun + AXIS, shape[1]))))
+                column.append(layout.time_axis(task, split, range(begun, min(begun + AXIS, shape[1]))))
             if kind == "truth":
                 codes = {"flag_meanings": " ".join(system.starts)}
                 starts = np.arange(shape[0]) % len(system.starts)
                 netcdf.Column(group, "start", (row,), shape[:1], "i1", codes).append(starts)
             elif split in CASES:
-                dataset.write_lead_times(group, task, split)
-            noise = {} if kind == "truth" else dataset.noise_attributes(task)
-            name, dtype = array.split("/")[1], dataset.stored_dtype(task, array)
+                layout.write_lead_times(group, task, split)
+            noise = {} if kind == "truth" else layout.noise_attributes(task)
+            name, dtype = array.split("/")[1], layout.stored_dtype(task, array)
             netcdf.Column(group, name, dims, shape, dtype, noise).allocate()
 
 
@@ -207,8 +207,8 @@ def write_file(
     device: str = "cpu",
 ) -> None:
     """Write the truth, or the observations of the file ``truth``, to ``path``; go on where a partial file ends."""
-    header, structure = dataset.header_of(task, kind, seed), lambda p: write_structure(task, kind, seed, p)
-    with Partial(path, header, dataset.expected_shapes(task, kind)) as partial:
+    header, structure = layout.header_of(task, kind, seed), lambda p: write_structure(task, kind, seed, p)
+    with Partial(path, header, layout.expected_shapes(task, kind)) as partial:
         if path.exists():  # another process was faster
             return
         offsets = partial.open(structure)
@@ -277,7 +277,7 @@ def generate(
     a file is a faithful rebuild, not identical bytes.
     """
     check_device(device)
-    truth, path = dataset.truth_path(task, data), dataset.task_path(task, data)
+    truth, path = layout.truth_path(task, data), layout.task_path(task, data)
     kinds = {"truth": truth, "observations": path}
     missing = {kind: file for kind, file in kinds.items() if not file.exists()}
     for kind in kinds.keys() - missing.keys():

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.data import dataset
+from emubench.data import layout, verification
 from emubench.files import hdf5
+from emubench.files.header import read_header
 
 if TYPE_CHECKING:
     import xarray
@@ -52,8 +53,8 @@ class Windows(torch.utils.data.Dataset[Window]):
             wrong = f"context {context}, target {target}, stride {stride}"
             raise EmubenchError(f"windows of {wrong}: context and stride are at least 1, target at least 0")
         with hdf5.open_plain(self.path) as file:
-            header = dataset.read_header(self.path, file)
-            shapes = dataset.expected_shapes(dataset.task_of(self.path, header), header.kind)
+            header = read_header(self.path, file)
+            shapes = layout.expected_shapes(verification.task_of(self.path, header), header.kind)
             if self.array not in shapes:
                 raise EmubenchError(f"{self.path}: holds {header.kind}, but no array {self.array}")
         self.n_trajectories, self.n_samples, *_ = shapes[self.array]
@@ -102,7 +103,7 @@ def to_xarray(path: Path | str, group: str) -> xarray.Dataset:
 
     path = Path(path)
     with hdf5.open_plain(path) as file:
-        header = dataset.read_header(path, file)
+        header = read_header(path, file)
         if group not in file:
             raise EmubenchError(f"{path}: no group {group!r}; there are {', '.join(sorted(file))}")
     opened = xarray.open_dataset(path, engine="h5netcdf", group=group)

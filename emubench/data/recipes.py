@@ -18,8 +18,9 @@ from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.observation import Observation
 from emubench.data.tasks import Amount, Task
+from emubench.dynamics import climate as climates
 from emubench.dynamics.system import Climate, System
-from emubench.files import schema
+from emubench.files import hdf5, header, schema
 from emubench.files.schema import Model, Name
 
 MAX_SITES = 2**20
@@ -157,9 +158,7 @@ def _system(table: SystemTable) -> System:
     except (ValueError, ArithmeticError) as error:
         raise EmubenchError(f"system: {table.name} can't be made of these values: {error}") from None
     if system.climate is None:
-        from emubench.dynamics import climate as diagnostics
-
-        system = dataclasses.replace(system, climate=diagnostics.measure_climate(system))
+        system = dataclasses.replace(system, climate=climates.measure_climate(system))
     return system
 
 
@@ -242,9 +241,16 @@ def stored(name: str, size: str, data: Path) -> Task | None:
     path = data / size / f"{name}.h5"
     if not path.is_file():
         return None
-    from emubench.data import dataset  # which read files, and need tasks
-    from emubench.files import hdf5  # which read files, and need tasks
-
     with hdf5.open_plain(path) as file:
-        text = dataset.read_header(path, file).recipe
+        text = header.read_header(path, file).recipe
     return from_json(text, size, path) if text else None
+
+
+def resolve(name_or_path: str | Path, size: str = "standard", data: Path | None = None) -> Task:
+    """The task called so, or that of a recipe file, or a custom one that was generated below the folder ``data``."""
+    text = str(name_or_path)
+    if text.endswith(".toml") or isinstance(name_or_path, Path):
+        return load(Path(text), size, data)
+    if text not in tasks.names() and data is not None and (custom := stored(text, size, data)) is not None:
+        return custom
+    return tasks.get(text, size)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from emubench.core.errors import EmubenchError
-from emubench.data import dataset, generation
+from emubench.data import generation, layout
 from emubench.data.generation import Block
 from emubench.data.partial import SLICE, Partial
 from emubench.data.tasks import Task
@@ -36,17 +36,17 @@ class Target:
     @property
     def path(self) -> Path:
         """Where the merged file lies."""
-        return (dataset.truth_path if self.kind == "truth" else dataset.task_path)(self.task, self.data)
+        return (layout.truth_path if self.kind == "truth" else layout.task_path)(self.task, self.data)
 
     @property
     def folder(self) -> Path:
         """Where its shards lie, until they are merged; those of other parameters or seeds lie elsewhere."""
-        header = store.attributes_hash(dataset.header_of(self.task, self.kind, self.seed))
+        header = store.attributes_hash(layout.header_of(self.task, self.kind, self.seed))
         return self.path.with_name(f".{self.path.name}.{header[:8]}.shards")
 
     def blocks(self) -> list[Block]:
         """The blocks of the file, in order."""
-        truth = None if self.kind == "truth" else dataset.truth_path(self.task, self.data)
+        truth = None if self.kind == "truth" else layout.truth_path(self.task, self.data)
         return list(generation.blocks(self.task, self.kind, self.seed, self.path, truth))
 
     def shard(self, array: str, first: int) -> Path:
@@ -55,8 +55,8 @@ class Target:
 
     def row_bytes(self, array: str) -> int:
         """Bytes of one stored row of ``array``."""
-        shape = dataset.expected_shapes(self.task, self.kind)[array]
-        return np.dtype(dataset.stored_dtype(self.task, array)).itemsize * int(np.prod(shape[1:]))
+        shape = layout.expected_shapes(self.task, self.kind)[array]
+        return np.dtype(layout.stored_dtype(self.task, array)).itemsize * int(np.prod(shape[1:]))
 
 
 def write(target: Target, array: str, first: int) -> None:
@@ -83,10 +83,10 @@ def merge(target: Target) -> None:
     A missing or damaged shard raises :class:`EmubenchError`; a damaged one is removed, to be made again.
     """
     task, kind, path = target.task, target.kind, target.path
-    header = dataset.header_of(task, kind, target.seed)
+    header = layout.header_of(task, kind, target.seed)
     if not path.exists():
         store.check_space(path.parent, generation.file_bytes(task, kind))
-        with Partial(path, header, dataset.expected_shapes(task, kind)) as partial:
+        with Partial(path, header, layout.expected_shapes(task, kind)) as partial:
             if not path.exists():  # else another client was faster
                 offsets = partial.open(lambda p: generation.write_structure(task, kind, target.seed, p))
                 for block in target.blocks():

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from emubench import systems
@@ -214,15 +213,3 @@ def get(name: str, size: str = "standard") -> Task:
         raise unknown("task", name, names())
     system, track = name.rsplit("-", 1)
     return make(systems.get(system), track, size)
-
-
-def resolve(name_or_path: str | Path, size: str = "standard", data: Path | None = None) -> Task:
-    """The task called so, or that of a recipe file, or a custom one that was generated below the folder ``data``."""
-    from emubench.data import recipes  # which knows systems and tasks, as this file knows no files
-
-    text = str(name_or_path)
-    if text.endswith(".toml") or isinstance(name_or_path, Path):
-        return recipes.load(Path(text), size, data)
-    if text not in names() and data is not None and (stored := recipes.stored(text, size, data)) is not None:
-        return stored
-    return get(text, size)

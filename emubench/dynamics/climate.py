@@ -1,62 +1,23 @@
-"""What one measures of a system or an emulator before believing it: exponents, agreement, growth of errors, climate.
-
-The Lyapunov spectra live in :mod:`emubench.dynamics.lyapunov` and can be had from here.
-"""
+"""What one measures of a system before believing it: agreement time of two solvers, leading exponent, climate."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.core.random import stream, torch_stream
+from emubench.core.random import stream
+from emubench.dynamics.first_passage import THRESHOLD, FirstPassage, crossing
 from emubench.dynamics.lyapunov import (
-    Estimate,
-    Spectrum,
-    emulator_spectrum,
-    kaplan_yorke_dimension,
-    lyapunov_spectrum,
     on_attractor,
-    tangent_spectrum,
 )
 from emubench.dynamics.simulate import simulate
+from emubench.dynamics.spectrum import Estimate
 from emubench.dynamics.system import Climate, System
-from emubench.emulator import Emulator, checked_forecast
-from emubench.metrics.valid_prediction_time import THRESHOLD, crossing
-
-__all__ = [
-    "Estimate",
-    "FirstPassage",
-    "Spectrum",
-    "agreement_time",
-    "emulator_spectrum",
-    "kaplan_yorke_dimension",
-    "leading_exponent",
-    "lyapunov_spectrum",
-    "measure_climate",
-    "tangent_spectrum",
-    "twin_growth",
-]
-
-
-@dataclass(frozen=True)
-class FirstPassage:
-    """Times at which a difference crossed a threshold; cases that never did count as the horizon."""
-
-    times: Float[Tensor, " B"]
-    never: float
-    """Fraction of the cases that never crossed: where it is not small, the mean is a lower bound."""
-
-    @property
-    def mean(self) -> Estimate:
-        """Mean over cases with its standard error."""
-        return Estimate(float(self.times.mean()), float(self.times.std() / math.sqrt(len(self.times))))
 
 
 def agreement_time(
@@ -87,55 +48,6 @@ def agreement_time(
     e = torch.from_numpy(squared).flatten(2).mean(-1).sqrt()
     times = crossing(e, threshold) * system.sample_interval / system.time_unit
     return FirstPassage(times.clamp(max=horizon), float((e <= threshold).all(1).double().mean()))
-
-
-def twin_growth(
-    emulator: Emulator,
-    context: Float[Tensor, "B C *S"],
-    std: Float[Tensor, " *S"],
-    n_steps: int,
-    *,
-    perturbation: float = 1e-3,
-    lower: float = 0.01,
-    upper: float = 0.1,
-    seed: int = 0,
-) -> FirstPassage:
-    """Time, in samples, that twin forecasts take to separate from ``lower`` to ``upper`` (in σ): finite-size growth.
-
-    Twin contexts differ by ``perturbation`` σ times one normal vector, the same at all their samples. With the
-    separation e(t) = √(mean over components of (difference/σ)²), its logarithm interpolated between samples, the time
-    is that from the first crossing of ``lower`` to that of ``upper``. ln(upper/lower) over the mean is the finite-size
-    Lyapunov exponent of Aurell et al. 1997, doi:10.1088/0305-4470/30/1/003; λ₁ times the mean should be about
-    ln(upper/lower) while the difference is small. A forecast that is lost is a crossing of both.
-    """
-    if not 0 < perturbation < lower < upper:
-        raise EmubenchError(
-            f"growth between twins: 0 < {perturbation} < {lower} < {upper} must hold (perturbation, lower, upper)"
-        )
-    name = type(emulator).__name__
-    noise = torch.randn(len(context), 1, *context.shape[2:], generator=torch_stream(seed), dtype=context.dtype)
-    scale = std.to(context.dtype)
-
-    def run(given: Tensor, draw: int) -> Tensor:
-        forecast = checked_forecast(emulator, given, n_steps, 1, torch_stream(seed, "twins", draw))
-        return forecast[0].double() / std
-
-    first, again = run(context, 0), run(context, 1)
-    if not torch.allclose(first, again, rtol=0, atol=0, equal_nan=True):
-        raise EmubenchError(f"{name}: growth between twins: not available, as it is stochastic")
-    difference = run(context + perturbation * scale * noise, 0) - first
-    e = difference.flatten(2).square().mean(-1).sqrt()
-    e = torch.where(e.isnan(), torch.inf, e).clamp(min=1e-300)
-    start = perturbation * noise.double().flatten(1).square().mean(-1, keepdim=True).sqrt()
-    log = (e / start).log()
-    passed = [_first_passage(log, (level / start[:, 0]).log()) for level in (lower, upper)]
-    never = (e <= upper).all(1)
-    return FirstPassage(torch.where(never, float(n_steps), passed[1] - passed[0]), float(never.double().mean()))
-
-
-def _first_passage(log: Float[Tensor, "B T"], level: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """First crossing of each case's own level, which may be under the start (then it is at time 0)."""
-    return torch.where(level > 0, crossing(log / level[:, None].clamp(min=1e-9), 1.0), 0.0)
 
 
 # --- climate ----------------------------------------------------------------------------------------------------------

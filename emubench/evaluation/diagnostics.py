@@ -1,6 +1,6 @@
 """Diagnostics of an emulator on a task: reported beside the scores, never ranked. See ``docs/diagnostics.md``.
 
-Each is a function of a :class:`Subject` that returns a :class:`~emubench.files.schema.Diagnostic`. Rows called
+Each is a function of a :class:`Subject` that returns a :class:`~emubench.files.run_files.Diagnostic`. Rows called
 ``true_…`` are the same figure of the true system by the same protocol. What an emulator lacks for one of them is no
 fault: the diagnostic then says in one line why it is not available.
 """
@@ -23,17 +23,18 @@ from torch import Tensor
 from emubench import metrics
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
-from emubench.data import dataset
+from emubench.data import dataset, layout
 from emubench.data.tasks import Task
 from emubench.dynamics import lyapunov
-from emubench.dynamics.climate import twin_growth
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.dynamics.system import System
 from emubench.emulator import checked_ensemble, checked_forecast
 from emubench.evaluation import jacobian_gain, scoring
+from emubench.evaluation.spectrum import autonomous, emulator_spectrum
+from emubench.evaluation.twins import twin_growth
 from emubench.files import hdf5
-from emubench.files.schema import Diagnostic, ScoreRow, finite_or_none
+from emubench.files.run_files import Diagnostic, ScoreRow, finite_or_none
 from emubench.metrics import Summary, Truth
 
 MAX_EXPONENTS = 64
@@ -69,7 +70,7 @@ class Subject:
 
     def true_context(self) -> Float[Tensor, "B C *S"]:
         """The whole true states behind the test contexts."""
-        path = dataset.truth_path(self.task, self.data)
+        path = layout.truth_path(self.task, self.data)
         with dataset.open_truth(self.task, self.data) as file:
             return torch.from_numpy(hdf5.read_array(path, file, "test/truth")[:, : self.task.context].copy())
 
@@ -129,13 +130,13 @@ def lyapunov_spectrum(subject: Subject) -> Diagnostic:
     if system.stochastic:
         return Diagnostic(note=f"not available: {system.name} is stochastic")
     context = subject.context("climate")[:n]
-    state, step = lyapunov.autonomous(subject.emulator, context, "Lyapunov exponents are", subject.seed)
+    state, step = autonomous(subject.emulator, context, "Lyapunov exponents are", subject.seed)
     project = conserved(system, state, step)
     true = true_spectrum(system, n, subject.duration, subject.seed)
     dimension = lyapunov.n_perturbations(system) if project else state[0].numel()
 
     def measure(n_exponents: int) -> Spectrum:
-        return lyapunov.emulator_spectrum(
+        return emulator_spectrum(
             subject.emulator,
             context,
             system.sample_interval,

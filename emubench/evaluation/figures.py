@@ -7,16 +7,16 @@ truth would lie; for stochastic systems the ranks of the truth among the members
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from emubench.data.tasks import Task
 from emubench.data.trajectories import FLAT_BLANK
+from emubench.files.run_files import Figures
 from emubench.metrics import Pool, Truth, _ensemble, deviation, rank_histogram
 from emubench.metrics._spectra import spatial_power, temporal_power
 from emubench.metrics.stability import lost_cases
@@ -32,62 +32,6 @@ HEIGHT_LEADS = (9, 57, 121)
 """Samples ahead at which a flat interface has grown for 16, 64 and 128 samples."""
 BAND = 2.576 * math.sqrt(2)
 """Standard errors between two samples of one law that 99 % of differences stay within."""
-
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Series = Annotated[list[Number], Field(max_length=4096)]
-
-
-class Comparison(BaseModel):
-    """A curve of a run beside the truth's, with the band in which another sample of the truth would lie (99 %)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    x: Series
-    run: Series | None = None
-    """Mean over the cases that are not lost; ``None`` if all are."""
-    truth: Series
-    low: Series
-    high: Series
-
-    @model_validator(mode="after")
-    def _same_lengths(self) -> Comparison:
-        if {len(s) for s in (self.run, self.truth, self.low, self.high) if s is not None} != {len(self.x)}:
-            raise ValueError("x, run, truth, low and high must have the same length")
-        return self
-
-
-class Ranks(BaseModel):
-    """Frequencies of the ranks 0 … M of the truth among the members, at one lead; failed cases are left out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    lead_time: Number
-    frequency: Annotated[list[Number], Field(min_length=2, max_length=4096)]
-
-
-class Heights(Comparison):
-    """Densities of (h − ⟨h⟩)/(Γt)^(1/3) after growth for ``time`` from flat; ⟨h⟩ is the truth's mean."""
-
-    time: Number
-
-
-class Figures(BaseModel):
-    """``figures.json``; what is empty does not apply."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    lead_time: Series
-    truth: Annotated[list[Series], Field(max_length=4096)]
-    forecast: Annotated[list[Series], Field(max_length=4096)]
-    lost: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the long runs that are lost, and not in the curves."""
-    density: Annotated[list[Comparison], Field(max_length=64)] = []
-    """Per component, or of all sites of a ring; in units of σ."""
-    spatial_spectrum: Comparison | None = None
-    temporal_spectrum: Annotated[list[Comparison], Field(max_length=64)] = []
-    """Per component, or the mean over a ring's sites; frequencies per unit of lead time."""
-    rank_histogram: Annotated[list[Ranks], Field(max_length=64)] = []
-    heights: Annotated[list[Heights], Field(max_length=16)] = []
 
 
 class Collector:

@@ -16,11 +16,11 @@ from torch import Tensor
 from emubench import __version__, metrics
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
-from emubench.data import dataset, reference, widths
+from emubench.data import dataset, layout, reference, widths
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, check_forecast, checked_ensemble
 from emubench.evaluation.figures import Collector
-from emubench.files import hdf5, schema, store
+from emubench.files import hdf5, run_files, schema, store
 from emubench.metrics import Pool, Row, Summary, Truth
 
 N_RESAMPLES = 1000
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 class Result:
     """Scores of one emulator on one task, with what the plots need."""
 
-    scores: schema.ScoreFile
+    scores: run_files.ScoreFile
     figures: dict[str, Any]
 
 
@@ -52,7 +52,7 @@ def load_truth(task: Task, data: Path, split: str) -> tuple[Tensor, Tensor, str]
     if split == widths.SPLIT:
         values = widths.truth(task, dataset.seed_of(task, data))
         return values, torch.zeros(len(values), dtype=torch.long), ""
-    path = dataset.truth_path(task, data)
+    path = layout.truth_path(task, data)
     with dataset.open_truth(task, data) as file:
         values = hdf5.read_array(path, file, f"{split}/truth")
         start = hdf5.read_array(path, file, f"{split}/start")
@@ -91,7 +91,7 @@ def bootstrap(summary: Summary, weights: Float[Tensor, "R B"]) -> tuple[Tensor, 
 def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | None = None) -> Result:
     """Score the forecasts that ``forecaster`` gives for every case of ``task.splits``, at the leads asked for."""
     frozen = reference.get(task.name)
-    rows: list[schema.ScoreRow] = []
+    rows: list[run_files.ScoreRow] = []
     headline: dict[str, list[float]] = {}
     figures = Collector(task)
     digests = []
@@ -117,7 +117,7 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
             rows += _rows(task, whole, weights)
             for name, column in whole.headline.items():
                 headline[name] = whole.cases[:, column].tolist()
-    scores = schema.ScoreFile(
+    scores = run_files.ScoreFile(
         schema_version=schema.SCHEMA_VERSION,
         emubench_version=__version__,
         task=task.name,
@@ -129,9 +129,9 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
     return Result(with_skill(scores, task), figures.content())
 
 
-def _score_row(task: Task, row: Row, value: Tensor, low: Tensor, high: Tensor, n_cases: int) -> schema.ScoreRow:
-    v, lo, hi = (schema.finite_or_none(float(x)) for x in (value, low, high))
-    return schema.ScoreRow(
+def _score_row(task: Task, row: Row, value: Tensor, low: Tensor, high: Tensor, n_cases: int) -> run_files.ScoreRow:
+    v, lo, hi = (run_files.finite_or_none(float(x)) for x in (value, low, high))
+    return run_files.ScoreRow(
         task=task.name,
         metric=row.metric,
         lead_time=row.lead_time,
@@ -143,13 +143,13 @@ def _score_row(task: Task, row: Row, value: Tensor, low: Tensor, high: Tensor, n
     )
 
 
-def _rows(task: Task, summary: Summary, weights: Tensor) -> list[schema.ScoreRow]:
+def _rows(task: Task, summary: Summary, weights: Tensor) -> list[run_files.ScoreRow]:
     value, low, high = bootstrap(summary, weights)
     n = len(summary.cases)
     return [_score_row(task, r, v, lo, hi, n) for r, v, lo, hi in zip(summary.rows, value, low, high, strict=True)]
 
 
-def with_skill(scores: schema.ScoreFile, task: Task) -> schema.ScoreFile:
+def with_skill(scores: run_files.ScoreFile, task: Task) -> run_files.ScoreFile:
     """``scores`` with ``skill_accuracy`` = (score − floor)/(oracle − floor) by today's frozen reference values.
 
     It follows from the per-case values kept in the file: 0 at the floor, 1 at the perfect-model reference.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,93 +26,6 @@ class Model(BaseModel):
     """Strict base: no unknown keys, no coercion, immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class FileHeader(Model):
-    """Root attributes of a dataset file."""
-
-    schema_version: int
-    emubench_version: Annotated[str, Field(max_length=40)]
-    kind: Literal["observations", "truth", "contexts"]
-    system: Name
-    task: Annotated[str, Field(max_length=80)]
-    size: Name
-    seed: Annotated[str, Field(max_length=80)]
-    parameters: Text
-    equation: Text
-    sample_interval: float
-    time_unit: float
-    lead_time_unit: Annotated[str, Field(max_length=40)]
-    recipe: Annotated[str, Field(max_length=2**20)] = ""
-    """Of a custom task, as JSON; the sixteen are known by name."""
-    header_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Card(Model):
-    """``card.json`` of a run: everything needed to rebuild the emulator beside its weights, and what it cost."""
-
-    schema_version: int
-    emubench_version: Annotated[str, Field(max_length=40)]
-    baseline: Name
-    task: Name
-    size: Name
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
-    data_sha256: Annotated[str, Field(max_length=64)]
-    knowledge: Literal["none", "structure", "equation form", "equation"]
-    config: dict[Name, Any]
-    overrides: dict[Name, Any] | None = None
-    n_parameters: Annotated[int, Field(ge=0, lt=2**63)]
-    train_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    threads: Annotated[int, Field(ge=1, le=4096)]
-    device: Annotated[str, Field(max_length=200)]
-
-
-class ScoreRow(Model):
-    """One row of ``scores.json``; a value that could not be scored is null."""
-
-    task: Name
-    metric: Name
-    lead_time: float | None
-    value: float | None
-    low: float | None
-    high: float | None
-    n_cases: Annotated[int, Field(ge=0, lt=2**63)]
-    unit: Annotated[str, Field(max_length=40)]
-
-
-class ScoreFile(Model):
-    """``scores.json``: rows, and per-case values of the headline metrics for paired comparisons."""
-
-    schema_version: int
-    emubench_version: Annotated[str, Field(max_length=40)]
-    task: Name
-    size: Name
-    truth_sha256: Annotated[str, Field(max_length=64)]
-    rows: Annotated[list[ScoreRow], Field(max_length=20000)]
-    cases: dict[Name, Annotated[list[float], Field(max_length=100000)]]
-
-
-class Diagnostic(Model):
-    """One diagnostic of an emulator: rows, arrays for plots, and a line where it is not (wholly) available."""
-
-    rows: Annotated[list[ScoreRow], Field(max_length=1000)] = []
-    series: dict[Name, Annotated[list[float], Field(max_length=10000)]] = {}
-    note: Text = ""
-
-
-class DiagnosticsFile(Model):
-    """``diagnostics.json`` of a run: reported, never ranked."""
-
-    schema_version: int
-    emubench_version: Annotated[str, Field(max_length=40)]
-    task: Name
-    size: Name
-    truth_sha256: Annotated[str, Field(max_length=64)]
-    diagnostics: dict[Name, Diagnostic]
-
-    def rows(self) -> list[ScoreRow]:
-        """All rows, in the order of the diagnostics."""
-        return [row for diagnostic in self.diagnostics.values() for row in diagnostic.rows]
 
 
 def parse(model: type[Any], data: Any, where: Path | str) -> Any:
@@ -162,8 +74,3 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise EmubenchError(f"{path}: not valid TOML (nested too deeply)") from None
     except ValueError as error:
         raise EmubenchError(f"{path}: not valid TOML ({str(error).splitlines()[0][:200]})") from None
-
-
-def finite_or_none(value: float) -> float | None:
-    """JSON has no NaN: a value that could not be scored is written as null."""
-    return float(value) if math.isfinite(value) else None

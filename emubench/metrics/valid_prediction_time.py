@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.data.tasks import Task
+from emubench.dynamics.first_passage import STRICT_THRESHOLD, THRESHOLD, crossing
 from emubench.metrics import LOST, Row, Summary, Truth
 
 split = "test"
-THRESHOLD, STRICT_THRESHOLD = 0.5, 0.3
 QUANTILES = {"valid_prediction_time_median": 0.5, "valid_prediction_time_10th_percentile": 0.1}
 RESOLUTION = 2000
 
@@ -34,26 +34,6 @@ def error(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Float[Tensor, "B
     e = difference.flatten(2).square().mean(-1).sqrt()
     failed = torch.cummax((~torch.isfinite(e)).to(torch.int8), dim=1).values.bool()
     return torch.where(failed, LOST, e).clamp(max=LOST)
-
-
-def crossing(e: Float[Tensor, "B T"], threshold: float, failed: Tensor | None = None) -> Float[Tensor, " B"]:
-    """First time at which ``e`` exceeds ``threshold``, in steps, with e = 0 at time 0; never: T.
-
-    Where ``failed``, the crossing is at the last sound sample.
-
-    >>> crossing(torch.tensor([[0.25, 0.75, 0.1], [0.1, 0.2, 0.3]]), 0.5).tolist()
-    [1.5, 3.0]
-    """
-    n = e.shape[1]
-    padded = torch.cat([torch.zeros_like(e[:, :1]), e], dim=1)
-    above = padded > threshold
-    first = torch.where(above.any(1), above.to(torch.int8).argmax(1), n)
-    after = padded.gather(1, first[:, None])[:, 0]
-    before = padded.gather(1, (first - 1).clamp(min=0)[:, None])[:, 0]
-    share = (threshold - before) / (after - before)
-    if failed is not None:
-        share = torch.where(failed.gather(1, (first - 1).clamp(min=0)[:, None])[:, 0], 0.0, share)
-    return torch.where(above.any(1), first - 1 + share, float(n))
 
 
 def quantile(cdf: Float[Tensor, "... K"], values: Float[Tensor, " K"], share: float) -> Tensor:

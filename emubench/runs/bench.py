@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emubench import __version__
 from emubench.core.errors import EmubenchError
-from emubench.core.hardware import check_device, record
+from emubench.core.hardware import check_device
 from emubench.core.random import torch_stream
 from emubench.data import dataset, reference
 from emubench.data.tasks import Task
@@ -24,13 +24,13 @@ from emubench.evaluation.throughput import ladder, modes, roofline, speedup
 from emubench.evaluation.throughput import timing as throughput
 from emubench.evaluation.throughput.audit import check_caching, check_samples, check_scores, headline_cases
 from emubench.evaluation.throughput.modes import Mode
-from emubench.evaluation.throughput.timing import Sample, Subject
+from emubench.evaluation.throughput.timing import Sample, Subject, record
 from emubench.files import timing
-from emubench.files.schema import ScoreRow
+from emubench.files.run_files import ScoreRow
 from emubench.files.timing import RANKED, Bench, Rung
 from emubench.leaderboard.submission.judge import JudgedEmulator, Limits
 from emubench.metrics import Row, Summary
-from emubench.runs import folder
+from emubench.runs import folders, stages
 from emubench.runs.scored import Run, headline, read_run
 
 Progress = Callable[[int, int], None]
@@ -77,8 +77,8 @@ class Session:
         is written then. ``reference_emulator`` is the run loaded elsewhere: by default in a child process.
         """
         run = read_run(path)
-        emulator, task = folder.load(path)
-        if folder.stored_scores(path, task, self.data) is None:
+        emulator, task = folders.load(path)
+        if stages.stored_scores(path, task, self.data) is None:
             raise EmubenchError(f"{path}: was not scored on these data by this version; emubench score {path} --again")
         emulator.requires_grad_(False)
         subject = Subject(

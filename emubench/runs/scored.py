@@ -17,9 +17,9 @@ from emubench import metrics
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.tasks import Task
-from emubench.files import schema, timing
+from emubench.files import run_files, schema, timing
 from emubench.files.timing import RANKED, Speedup, Timing
-from emubench.runs import folder
+from emubench.runs import folders, jobs
 
 MAX_LABEL = 48
 
@@ -29,8 +29,8 @@ class Run:
     """One scored run. ``entry`` is what it counts for: runs that differ in their seed alone share it."""
 
     path: Path
-    card: schema.Card
-    scores: schema.ScoreFile
+    card: run_files.Card
+    scores: run_files.ScoreFile
     throughput: float | None
     entry: str = ""
     timing: Timing | None = None
@@ -40,7 +40,7 @@ class Run:
     @cached_property
     def task(self) -> Task:
         """The task it was scored on."""
-        return folder.task_of(self.path, self.card)
+        return folders.task_of(self.path, self.card)
 
     @property
     def speedup(self) -> Speedup | None:
@@ -88,10 +88,10 @@ def _again(path: Path) -> str:
 
 def read_run(path: Path) -> Run:
     """The run in folder ``path``, which must have been scored."""
-    card = folder.read_card(path)
+    card = folders.read_card(path)
     if not (path / "scores.json").exists():
         raise EmubenchError(f"{path}: has no scores yet; make them with: emubench score {path}")
-    scores = schema.read_json(schema.ScoreFile, path / "scores.json")
+    scores = schema.read_json(run_files.ScoreFile, path / "scores.json")
     if (scores.task, scores.size) != (card.task, card.size):
         found, wanted = f"{scores.task} ({scores.size})", f"{card.task} ({card.size})"
         raise EmubenchError(f"{path / 'scores.json'}: scores of {found} in a run of {wanted}; {_again(path)}")
@@ -135,7 +135,7 @@ def check_footing(runs: list[Run]) -> None:
             )
 
 
-def _overrides(card: schema.Card, alone: bool) -> tuple[dict[str, Any], bool]:
+def _overrides(card: run_files.Card, alone: bool) -> tuple[dict[str, Any], bool]:
     """Settings in which a card differs from its baseline's defaults, and whether these are known (else: all settings).
 
     A card that does not state them is compared with today's defaults, but only where its baseline is not ``alone``:
@@ -144,9 +144,9 @@ def _overrides(card: schema.Card, alone: bool) -> tuple[dict[str, Any], bool]:
     stated = getattr(card, "overrides", None)
     if stated is not None or alone:
         return stated or {}, True
-    if card.baseline not in folder.baseline_names():
+    if card.baseline not in jobs.baseline_names():
         return card.config, False
-    config = dataclasses.asdict(folder.Job(card.baseline, card.task, card.size).config())
+    config = dataclasses.asdict(jobs.Job(card.baseline, card.task, card.size).config())
     defaults = json.loads(json.dumps(config))
     return {k: v for k, v in card.config.items() if k not in defaults or defaults[k] != v}, True
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.dynamics.simulate import euler, ornstein_uhlenbeck, rk4
+from emubench.dynamics.schemes import euler, ornstein_uhlenbeck, rk4
 from emubench.dynamics.system import Climate, Fact, Step, System
 
 MAX_SLOPE = 50.0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.dynamics.simulate import etd1, etdrk4
+from emubench.dynamics.schemes import etd1, etdrk4
 from emubench.dynamics.system import Climate, Fact, Step, System
 
 OWN = "emubench, float64 simulation"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench.dynamics.simulate import EXPLICIT
+from emubench.dynamics.schemes import EXPLICIT
 from emubench.dynamics.system import Climate, Fact, Step, System
 
 OWN = "emubench, float64 simulation"

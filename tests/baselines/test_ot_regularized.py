@@ -12,9 +12,9 @@ from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
 from emubench.learning.training.descent import Log
-from emubench.runs import folder
+from emubench.runs import jobs
 
-module = folder.baseline("ot_regularized")
+module = jobs.baseline("ot_regularized")
 NAN = math.nan
 
 

@@ -15,9 +15,9 @@ from emubench.core.random import stream
 from emubench.data import dataset, tasks
 from emubench.emulator import load_weights, save_weights
 from emubench.learning.training.descent import Log
-from emubench.runs import folder
+from emubench.runs import jobs
 
-reservoir = folder.baseline("reservoir")
+reservoir = jobs.baseline("reservoir")
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -15,9 +15,9 @@ from emubench.data import dataset, tasks
 from emubench.emulator import checked_forecast
 from emubench.learning.models.networks import GrowthField, LipschitzField, neighbourhoods
 from emubench.learning.training.descent import Log
-from emubench.runs import folder
+from emubench.runs import jobs
 
-module = folder.baseline("resnet_ode")
+module = jobs.baseline("resnet_ode")
 KINDS = ["lorenz63-clean", "lorenz63-partial", "lorenz96-noisy", "kuramoto_sivashinsky-clean", "kpz-noisy"]
 TINY = {"steps": 6, "batch": 4, "width": 8, "checks": 2}
 

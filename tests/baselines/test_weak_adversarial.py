@@ -28,9 +28,9 @@ from emubench.learning.objectives.adversary import (
     residuals,
 )
 from emubench.learning.training.descent import Log
-from emubench.runs import folder
+from emubench.runs import jobs
 
-module = folder.baseline("weak_adversarial")
+module = jobs.baseline("weak_adversarial")
 ONE = torch.ones(1)
 
 

@@ -24,9 +24,9 @@ from emubench.learning.objectives.weak_form import (
     unbiased_powers,
 )
 from emubench.learning.training.descent import Log
-from emubench.runs import folder
+from emubench.runs import jobs
 
-weak_sindy = folder.baseline("weak_sindy")
+weak_sindy = jobs.baseline("weak_sindy")
 
 
 def samples(name: str, n: int, length: int, seed: int = 0) -> torch.Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray
 
-from emubench.data import dataset, tasks
+from emubench.data import tasks, verification
 from tests.support.contents import contents
 
 NOISY = ("--size", "tiny", "--data")
@@ -174,7 +174,7 @@ def test_a_byte_that_flips_on_the_disk_is_answered_with_its_array(refused, own_d
     path = own_data / "tiny" / name
     whole, places = path.read_bytes(), []
     with h5py.File(path) as file:
-        for i, array in enumerate(dataset.verify(path)):
+        for i, array in enumerate(verification.verify(path)):
             size = file[array].id.get_storage_size()
             places.append((array, file[array].id.get_offset() + (0, size // 2, size - 1)[i % 3]))
     assert len(places) >= 10
@@ -184,7 +184,7 @@ def test_a_byte_that_flips_on_the_disk_is_answered_with_its_array(refused, own_d
         path.write_bytes(flipped)
         assert f"array {array}: bytes differ from their own hash" in refused("verify", path)
     path.write_bytes(whole)
-    assert dataset.verify(path)
+    assert verification.verify(path)
 
 
 def test_verify_notices_a_file_cut_anywhere(refused, own_data):

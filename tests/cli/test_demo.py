@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emubench.cli import compare, demo
-from emubench.runs import folder
+from emubench.runs import folders
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +23,7 @@ def test_demo_ranks_four_systems_and_its_table_can_be_rebuilt_from_disk(tmp_path
     assert {row["baseline"] for row in first} == set(demo.BASELINES)
     assert len({row["task"] for row in first if row["task"]}) == 4  # the other rows are the track's
     assert list((tmp_path / "plots").glob("*-error.png"))
-    compare.compare(folder.find_runs([tmp_path / "runs"]), None, True)
+    compare.compare(folders.find_runs([tmp_path / "runs"]), None, True)
     assert json.loads(capsys.readouterr().out) == first
     # again: everything is there, nothing is made anew
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.suffix in (".h5", ".safetensors")}

@@ -16,7 +16,7 @@ import emubench.baselines
 from emubench import systems
 from emubench.core import registry
 from emubench.core.errors import EmubenchError
-from emubench.runs import folder as jobs
+from emubench.runs import jobs
 from tests.support.recipes import blocks
 
 

@@ -13,7 +13,7 @@ import xarray
 
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.data import dataset, tasks
+from emubench.data import dataset, generation, layout, tasks, verification
 from emubench.data.tasks import Amount, Size
 from emubench.dynamics.simulate import simulate
 from tests.support.contents import contents
@@ -41,8 +41,8 @@ def truth_of(data, system: str, split: str) -> np.ndarray:
 @pytest.mark.parametrize("name", tasks.names())
 def test_every_fresh_file_verifies(data, name):
     task = tasks.get(name, "tiny")
-    assert len(dataset.verify(dataset.task_path(task, data))) == 10
-    assert len(dataset.verify(dataset.truth_path(task, data))) == 12
+    assert len(verification.verify(layout.task_path(task, data))) == 10
+    assert len(verification.verify(layout.truth_path(task, data))) == 12
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -129,7 +129,7 @@ def other_amounts(tmp_path_factory) -> dict:
         patch.setitem(tasks.SIZES, "other", size)
         for name in NAMES:
             for track in ("partial", "scarce"):
-                dataset.generate(tasks.get(f"{name}-{track}", "other"), folder)
+                generation.generate(tasks.get(f"{name}-{track}", "other"), folder)
     return {p.stem: p for p in (folder / "other").iterdir()}
 
 
@@ -183,7 +183,7 @@ def test_scarce_data_are_the_first_samples_of_the_first_trajectory(data, name):
 
 def test_another_seed_gives_other_data(data, tmp_path):
     task = tasks.get("lorenz63-noisy", "tiny")
-    dataset.generate(task, tmp_path, seed=1)
+    generation.generate(task, tmp_path, seed=1)
     for split in ("train", "test"):
         assert (truth_of(data, "lorenz63", split)[:, 0] != truth_of(tmp_path, "lorenz63", split)[:, 0]).all()
     same_split = [truth_of(data, "lorenz63", s)[0, 0] for s in ("train", "validation", "test", "climate")]
@@ -195,7 +195,7 @@ def test_another_seed_gives_other_data(data, tmp_path):
 
 @pytest.mark.parametrize("name", ["lorenz63-partial", "kpz-noisy"])
 def test_two_workers_write_the_same_bytes_as_one(data, tmp_path, name):
-    dataset.generate(tasks.get(name, "tiny"), tmp_path, workers=2)
+    generation.generate(tasks.get(name, "tiny"), tmp_path, workers=2)
     written = contents(tmp_path)
     assert len(written) == 2
     for path, digest in written.items():
@@ -218,13 +218,13 @@ def test_stored_hashes_are_those_of_the_rows(data, file):
 
 def test_generating_again_changes_nothing(own_data):
     task, before = tasks.get("lorenz63-noisy", "tiny"), contents(own_data)
-    assert dataset.generate(task, own_data) == []
+    assert generation.generate(task, own_data) == []
     assert contents(own_data) == before
 
 
 def test_another_track_reuses_the_truth(own_data):
     before = contents(own_data)
-    written = dataset.generate(tasks.get("lorenz63-scarce", "tiny"), own_data)
+    written = generation.generate(tasks.get("lorenz63-scarce", "tiny"), own_data)
     assert [p.name for p in written] == ["lorenz63-scarce.h5"]
     assert before.items() < contents(own_data).items()
 
@@ -235,7 +235,7 @@ def test_another_seed_in_the_same_folder_is_refused_and_writes_nothing(own_data,
         (own_data / "tiny" / lacking).unlink()
     before = contents(own_data)
     with pytest.raises(EmubenchError, match=r"attribute seed: 0 where 1 is asked for"):
-        dataset.generate(tasks.get("lorenz63-noisy", "tiny"), own_data, seed=1)
+        generation.generate(tasks.get("lorenz63-noisy", "tiny"), own_data, seed=1)
     assert contents(own_data) == before
 
 
@@ -285,7 +285,7 @@ def test_a_context_file_shows_contexts_and_lead_times_and_nothing_else(data, tmp
     finished = emubench("contexts", "lorenz96-noisy", "--size", "tiny", "--data", data, "--file", path)
     assert finished.status == 0
     assert "score --forecast FILE --task lorenz96-noisy --size tiny" in finished.out
-    assert len(dataset.verify(path)) == 6
+    assert len(verification.verify(path)) == 6
     with h5py.File(path) as file:
         assert set(file) == {"test", "climate"}
         for split in file:
@@ -298,7 +298,7 @@ def test_a_context_file_shows_contexts_and_lead_times_and_nothing_else(data, tmp
 
 def test_truth_of_another_seed_than_the_observations_is_refused(own_data, tmp_path):
     task = tasks.get("lorenz63-noisy", "tiny")
-    dataset.generate(task, tmp_path / "other", seed=1)
-    shutil.copy(dataset.truth_path(task, tmp_path / "other"), dataset.truth_path(task, own_data))
+    generation.generate(task, tmp_path / "other", seed=1)
+    shutil.copy(layout.truth_path(task, tmp_path / "other"), layout.truth_path(task, own_data))
     with pytest.raises(EmubenchError, match=r"lorenz63\.truth\.h5: attribute seed: 1 where 0 is asked for"):
         dataset.open_truth(task, own_data)

@@ -17,7 +17,7 @@ import pytest
 from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.data import dataset, fingerprints, generation, partial, tasks, trajectories
+from emubench.data import fingerprints, generation, layout, partial, tasks, trajectories, verification
 from emubench.dynamics.simulate import SimulationError
 from emubench.files import store
 from tests.support.contents import contents
@@ -45,7 +45,7 @@ generation_run_block = generation.run_block
 def whole(tmp_path_factory) -> Path:
     """TASK, generated in one go by one process."""
     folder = tmp_path_factory.mktemp("whole")
-    dataset.generate(TASK, folder)
+    generation.generate(TASK, folder)
     return folder
 
 
@@ -54,7 +54,7 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_any_number_of_workers_writes_the_same_files(whole, tmp_path, workers):
-    dataset.generate(TASK, tmp_path, workers=workers)
+    generation.generate(TASK, tmp_path, workers=workers)
     assert contents(tmp_path) == contents(whole)
 
 
@@ -73,7 +73,7 @@ def test_where_time_is_cut_makes_no_difference(monkeypatch, name, split):
 def test_files_do_not_depend_on_where_time_is_cut(data, tmp_path, monkeypatch, name):
     monkeypatch.setattr(trajectories, "STRETCH", 1)
     monkeypatch.setattr(generation, "STRETCH", 1)
-    for path in dataset.generate(tasks.get(name, "tiny"), tmp_path):
+    for path in generation.generate(tasks.get(name, "tiny"), tmp_path):
         assert path.read_bytes() == (data / "tiny" / path.name).read_bytes()
 
 
@@ -123,7 +123,7 @@ def interrupt(folder: Path, monkeypatch, n: int, error: BaseException | None = N
         patch.setattr(partial, "WORTH_KEEPING", 0.0)
         patch.setattr(generation, "run_block", failing_after(n, error or KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt if error is None else EmubenchError):
-            dataset.generate(TASK, folder)
+            generation.generate(TASK, folder)
 
 
 @pytest.mark.parametrize("n", [1, 4, 8])
@@ -134,7 +134,7 @@ def test_an_interrupted_run_goes_on_without_redoing_blocks(whole, tmp_path, monk
     redone = []
     with monkeypatch.context() as patch:
         patch.setattr(generation, "run_block", lambda block: (redone.append(block), generation_run_block(block))[1])
-        dataset.generate(TASK, tmp_path)
+        generation.generate(TASK, tmp_path)
     total = generation.n_blocks(TASK, "truth") + generation.n_blocks(TASK, "observations")
     assert len(redone) == total - n
     assert contents(tmp_path) == contents(whole)
@@ -143,7 +143,7 @@ def test_an_interrupted_run_goes_on_without_redoing_blocks(whole, tmp_path, monk
 def test_progress_counts_resumed_blocks_and_ends_at_the_total(tmp_path, monkeypatch):
     interrupt(tmp_path, monkeypatch, 3)
     seen = []
-    dataset.generate(TASK, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    generation.generate(TASK, tmp_path, progress=lambda done, total: seen.append((done, total)))
     total = generation.n_blocks(TASK, "truth") + generation.n_blocks(TASK, "observations")
     assert seen == [(i, total) for i in range(4, total + 1)]
 
@@ -153,10 +153,10 @@ def test_progress_counts_resumed_blocks_and_ends_at_the_total(tmp_path, monkeypa
 def test_another_device_makes_the_same_data_up_to_rounding(data, tmp_path, name):
     """The path of ``--device cuda``, on the processor: "cpu:0" is a device of torch like any other."""
     task = tasks.get(name, "tiny")
-    dataset.generate(task, tmp_path, device="cpu:0")
-    for path in (dataset.truth_path(task, tmp_path), dataset.task_path(task, tmp_path)):
+    generation.generate(task, tmp_path, device="cpu:0")
+    for path in (layout.truth_path(task, tmp_path), layout.task_path(task, tmp_path)):
         assert fingerprints.judge(path) in ("faithful rebuild", "identical bytes")
-    with h5py.File(dataset.truth_path(task, tmp_path)) as made, h5py.File(dataset.truth_path(task, data)) as kept:
+    with h5py.File(layout.truth_path(task, tmp_path)) as made, h5py.File(layout.truth_path(task, data)) as kept:
         for array in ("train/truth", "test/truth"):
             np.testing.assert_allclose(made[array][:, :16], kept[array][:, :16], rtol=0, atol=1e-5)
 
@@ -165,15 +165,15 @@ def test_another_device_makes_the_same_data_up_to_rounding(data, tmp_path, name)
 def test_a_run_begun_on_the_processor_goes_on_on_another_device(tmp_path, monkeypatch):
     interrupt(tmp_path, monkeypatch, 2)
     seen = []
-    dataset.generate(TASK, tmp_path, progress=lambda *progress: seen.append(progress), device="cpu:0")
+    generation.generate(TASK, tmp_path, progress=lambda *progress: seen.append(progress), device="cpu:0")
     assert seen[-1][0] == seen[-1][1]
-    assert dataset.verify(dataset.truth_path(TASK, tmp_path))
+    assert verification.verify(layout.truth_path(TASK, tmp_path))
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "tpu", ""])
 def test_a_device_that_cannot_be_used_is_one_line(tmp_path, device):
     with pytest.raises(EmubenchError, match=f"--device {device}: cannot be used here.*; cpu always can") as caught:
-        dataset.generate(TASK, tmp_path, device=device)
+        generation.generate(TASK, tmp_path, device=device)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -204,16 +204,16 @@ def cut_line(file: Path, journal: Path) -> None:
 @pytest.mark.parametrize("damage", [damage_block, damage_structure, lose_file, other_title, cut_line])
 def test_what_was_damaged_meanwhile_is_made_anew(whole, tmp_path, monkeypatch, damage):
     interrupt(tmp_path, monkeypatch, 4)
-    truth = dataset.truth_path(TASK, tmp_path)
+    truth = layout.truth_path(TASK, tmp_path)
     damage(store.partial_name(truth), store.journal_name(truth))
-    dataset.generate(TASK, tmp_path)
+    generation.generate(TASK, tmp_path)
     assert contents(tmp_path) == contents(whole)
 
 
 def test_a_partial_file_of_another_seed_is_not_resumed(whole, tmp_path, monkeypatch):
     interrupt(tmp_path, monkeypatch, 4)
-    dataset.generate(TASK, tmp_path, seed=1)
-    with h5py.File(dataset.truth_path(TASK, tmp_path)) as file:
+    generation.generate(TASK, tmp_path, seed=1)
+    with h5py.File(layout.truth_path(TASK, tmp_path)) as file:
         assert file.attrs["seed"] == "1"
         expected = trajectories.simulate_block(TASK.system, 1, "train", 0, 120)
         np.testing.assert_array_equal(file["train/truth"][:16], expected)
@@ -237,7 +237,7 @@ def test_a_killed_run_is_resumed(whole, tmp_path):
     assert killed.returncode == -9
     left = {p.name for p in (tmp_path / TASK.size).iterdir()}
     assert left == {".lorenz63.truth.h5.partial", ".lorenz63.truth.h5.journal"}
-    dataset.generate(TASK, tmp_path)
+    generation.generate(TASK, tmp_path)
     assert contents(tmp_path) == contents(whole)
 
 
@@ -276,12 +276,12 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
     task = tasks.get("lorenz96-noisy", "tiny-64x16384")
     size = generation.file_bytes(task, "truth")
     assert size > 3 * 10**8
-    assert peak(lambda: dataset.generate(task, tmp_path)) < size / 4
-    assert len(dataset.verify(dataset.task_path(task, tmp_path))) == 10
+    assert peak(lambda: generation.generate(task, tmp_path)) < size / 4
+    assert len(verification.verify(layout.task_path(task, tmp_path))) == 10
 
 
 def test_the_announced_size_is_the_real_one(whole):
-    for kind, path in (("truth", dataset.truth_path(TASK, whole)), ("observations", dataset.task_path(TASK, whole))):
+    for kind, path in (("truth", layout.truth_path(TASK, whole)), ("observations", layout.task_path(TASK, whole))):
         assert 0 <= path.stat().st_size - generation.file_bytes(TASK, kind) < 70_000
 
 
@@ -357,7 +357,7 @@ def test_all_recipes_regenerate_and_verify_from_another_process(tmp_path, worker
 
 
 def test_hashes_are_those_of_the_bytes_on_disk(whole):
-    with h5py.File(dataset.task_path(TASK, whole)) as file:
+    with h5py.File(layout.task_path(TASK, whole)) as file:
         rows = file["train/observation"][()]
         by_hand = hashlib.sha256(b"".join(hashlib.sha256(row.tobytes()).digest() for row in rows)).hexdigest()
         assert file["train/observation"].attrs["sha256"] == by_hand

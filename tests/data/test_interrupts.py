@@ -14,9 +14,9 @@ import pytest
 
 from emubench.core.errors import EmubenchError
 from emubench.core.workers import worker_pool
-from emubench.data import dataset, generation
+from emubench.data import generation, verification
 from emubench.files import netcdf, store
-from emubench.runs import folder as jobs
+from emubench.runs import folders, jobs
 from tests.support.contents import contents
 
 GENERATE = ("generate", "lorenz63-noisy", "--size", "tiny", "--out")
@@ -67,7 +67,7 @@ def test_generate_leaves_nothing_half_written(emubench, data, monkeypatch, tmp_p
     left = everything(tmp_path)
     assert left in ([], ["lorenz63.truth.h5"])
     for path in contents(tmp_path):
-        assert dataset.verify(tmp_path / path)
+        assert verification.verify(tmp_path / path)
     assert emubench(*GENERATE, tmp_path).status == 0
     assert contents(tmp_path).items() <= contents(data).items()
     assert len(contents(tmp_path)) == 2
@@ -101,7 +101,7 @@ def test_a_disk_that_fills_up_under_hdf5_is_one_line(tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), NO_SPACE], ids=["interrupt", "full disk"])
 @pytest.mark.parametrize("where", ["train", "save_weights", "_publish"])
 def test_train_leaves_nothing_half_written(emubench, own_data, monkeypatch, tmp_path, where, error):
-    owner = jobs.baseline("persistence") if where == "train" else jobs
+    owner = jobs.baseline("persistence") if where == "train" else folders
     command = (*TRAIN, own_data, "--out", tmp_path / "runs")
     with monkeypatch.context() as patch:
         patch.setattr(owner, where, failing(getattr(owner, where), error, 0))

@@ -13,9 +13,9 @@ import pytest
 
 from emubench import systems
 from emubench.core.errors import EmubenchError
-from emubench.data import dataset, fingerprints, recipes, tasks, trajectories
+from emubench.data import dataset, fingerprints, generation, layout, recipes, tasks, trajectories, verification
 from emubench.data.tasks import Amount
-from emubench.files import store
+from emubench.files import header, store
 from tests.support.contents import contents
 
 SMALL = """
@@ -59,13 +59,13 @@ def write(tmp_path):
 @pytest.mark.parametrize("name", tasks.names())
 def test_a_published_recipe_is_the_task_of_the_code(name, size):
     path = fingerprints.folder() / f"{name}.toml"
-    assert tasks.resolve(path, size) == tasks.resolve(str(path), size) == tasks.resolve(name, size)
+    assert recipes.resolve(path, size) == recipes.resolve(str(path), size) == recipes.resolve(name, size)
     assert recipes.read(path).system.parameters == tasks.get(name, size).system.parameters()
     known = fingerprints.published(name, size)
     assert known is not None
     assert known.draws_sha256 == fingerprints.draws(tasks.get(name, size), 0)
     kinds = ("observations", "truth") if name.endswith("-clean") else ("observations",)
-    shapes = {k: v for kind in kinds for k, v in dataset.expected_shapes(tasks.get(name, size), kind).items()}
+    shapes = {k: v for kind in kinds for k, v in layout.expected_shapes(tasks.get(name, size), kind).items()}
     assert set(known.arrays) == set(shapes)
 
 
@@ -73,7 +73,7 @@ def test_a_published_recipe_is_the_task_of_the_code(name, size):
 def test_fresh_files_are_the_published_ones(data, name):
     """Bit by bit on a machine like that of the fingerprints, and as a faithful rebuild on any other."""
     task = tasks.get(name, "tiny")
-    for path in (dataset.task_path(task, data), dataset.truth_path(task, data)):
+    for path in (layout.task_path(task, data), layout.truth_path(task, data)):
         assert fingerprints.judge(path) in (fingerprints.IDENTICAL, fingerprints.FAITHFUL)
 
 
@@ -176,7 +176,7 @@ def test_a_recipe_that_is_not_there_or_not_one(refused, write, tmp_path):
 
 
 def test_a_recipe_says_all_of_a_task(write):
-    task = tasks.resolve(write(CUSTOM), "tiny")
+    task = recipes.resolve(write(CUSTOM), "tiny")
     assert (task.name, task.custom, task.track) == ("my-task", True, "custom")
     assert (task.system.parameters()["forcing"], task.system.shape, task.shape) == (10.0, (12,), (4,))
     assert (task.observation.noise, task.observation.fraction, task.observation.components) == (0.2, 0.25, (0, 3, 6, 9))
@@ -189,7 +189,7 @@ def test_what_a_recipe_leaves_out_is_the_size_s(write):
     path = write('name = "short"\ntrack = "partial"\n[system]\nname = "lorenz96"\n')
     for size in tasks.SIZES:
         same = dataclasses.replace(tasks.get("lorenz96-partial", size), name="short", custom=True)
-        assert tasks.resolve(path, size) == same
+        assert recipes.resolve(path, size) == same
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -230,18 +230,18 @@ def test_a_custom_task_is_generated_verified_trained_and_scored(emubench, write,
     assert (tmp_path / "plots" / "my-task-error.png").stat().st_size > 10_000
     contexts = tmp_path / "contexts.h5"
     assert emubench("contexts", "my-task", *options, "--file", contexts).status == 0
-    assert dataset.verify(contexts)
+    assert verification.verify(contexts)
 
 
 def test_the_task_is_rebuilt_from_its_files_alone(write, tmp_path):
     path = write(CUSTOM)
-    task = tasks.resolve(path, "tiny")
-    dataset.generate(task, tmp_path)
+    task = recipes.resolve(path, "tiny")
+    generation.generate(task, tmp_path)
     path.unlink()
-    assert tasks.resolve("my-task", "tiny", tmp_path) == task
+    assert recipes.resolve("my-task", "tiny", tmp_path) == task
     for kind in ("my-task.h5", "my-task.truth.h5"):
         with h5py.File(tmp_path / "tiny" / kind) as file:
-            assert dataset.task_of(tmp_path, dataset.read_header(tmp_path, file)) == task
+            assert verification.task_of(tmp_path, header.read_header(tmp_path, file)) == task
     seen = dataset.load(task, tmp_path).train.numpy()
     assert seen.shape == (18, 40, 4)
     assert (np.isfinite(seen).sum(-1) == 1).all()
@@ -249,10 +249,10 @@ def test_the_task_is_rebuilt_from_its_files_alone(write, tmp_path):
 
 def test_a_custom_task_and_its_namesake_do_not_share_files(write, tmp_path):
     path = write(CUSTOM)
-    dataset.generate(tasks.resolve(path, "tiny"), tmp_path)
+    generation.generate(recipes.resolve(path, "tiny"), tmp_path)
     other = write(CUSTOM.replace("forcing = 10.0", "forcing = 9.0"))
     with pytest.raises(EmubenchError, match="attribute parameters"):
-        dataset.generate(tasks.resolve(other, "tiny"), tmp_path)
+        generation.generate(recipes.resolve(other, "tiny"), tmp_path)
 
 
 def test_a_climate_that_is_not_given_is_measured_once(write, tmp_path, monkeypatch):
@@ -264,11 +264,11 @@ def test_a_climate_that_is_not_given_is_measured_once(write, tmp_path, monkeypat
 
     monkeypatch.setattr("emubench.dynamics.climate.measure_climate", measure)
     path = write(CUSTOM.replace("climate = { mean = [2.6], std = [4.3], time_unit = 0.43 }", ""))
-    task = tasks.resolve(path, "tiny", tmp_path)
+    task = recipes.resolve(path, "tiny", tmp_path)
     assert len(calls) == 1
     assert task.system.climate == systems.get("lorenz96").climate
-    dataset.generate(task, tmp_path)
-    assert tasks.resolve(path, "tiny", tmp_path) == task
+    generation.generate(task, tmp_path)
+    assert recipes.resolve(path, "tiny", tmp_path) == task
     assert len(calls) == 1
 
 
@@ -282,12 +282,12 @@ def test_a_climate_that_is_not_given_is_measured_once(write, tmp_path, monkeypat
     ],
 )
 def test_a_recipe_attribute_is_checked(write, tmp_path, attribute, answer):
-    dataset.generate(tasks.resolve(write(CUSTOM), "tiny"), tmp_path)
+    generation.generate(recipes.resolve(write(CUSTOM), "tiny"), tmp_path)
     path = tmp_path / "tiny" / "my-task.h5"
     with h5py.File(path, "r+") as file:
         file.attrs["recipe"] = attribute if len(attribute) < 60_000 else attribute[:60_000]
     with pytest.raises(EmubenchError, match=answer):
-        dataset.verify(path)
+        verification.verify(path)
 
 
 # --- fingerprints -----------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def rehash(path, change) -> None:
             for array in (v for v in group.values() if "sha256" in v.attrs):
                 rows = [hashlib.sha256(row.tobytes()).digest() for row in array[()]]
                 array.attrs["sha256"] = hashlib.sha256(b"".join(rows)).hexdigest()
-    assert dataset.verify(path)
+    assert verification.verify(path)
 
 
 def scaled(split: str, first: int, factor: float):
@@ -341,7 +341,7 @@ def test_a_rounding_error_makes_a_faithful_rebuild(emubench, tmp_path, monkeypat
     simulate = trajectories.simulate
     monkeypatch.setattr(trajectories, "simulate", lambda s, u, *given, **k: simulate(s, u * (1 + 3e-16), *given, **k))
     for name in ("lorenz63-clean", "lorenz96-partial"):
-        dataset.generate(tasks.get(name, "tiny"), tmp_path)
+        generation.generate(tasks.get(name, "tiny"), tmp_path)
     files = sorted((tmp_path / "tiny").iterdir())
     assert len(files) == 4
     assert set(json.loads(emubench("verify", "--json", *files).out).values()) == {"faithful rebuild"}
@@ -358,11 +358,11 @@ def test_a_machine_that_draws_other_numbers_is_said(data, tmp_path, monkeypatch)
 
 def test_other_seeds_and_sizes_are_whole(tmp_path, emubench):
     task = tasks.get("lorenz63-noisy", "tiny")
-    dataset.generate(task, tmp_path, seed=3)
-    assert fingerprints.judge(dataset.task_path(task, tmp_path)) == fingerprints.WHOLE
+    generation.generate(task, tmp_path, seed=3)
+    assert fingerprints.judge(layout.task_path(task, tmp_path)) == fingerprints.WHOLE
     other = tasks.get("lorenz63-noisy", "tiny-3x70")
-    dataset.generate(other, tmp_path)
-    out = emubench("verify", dataset.task_path(other, tmp_path), dataset.truth_path(other, tmp_path)).out
+    generation.generate(other, tmp_path)
+    out = emubench("verify", layout.task_path(other, tmp_path), layout.truth_path(other, tmp_path)).out
     assert out.count(": whole\n") == 2
 
 

@@ -16,7 +16,7 @@ from emubench.data import reference, tasks, widths
 from emubench.dynamics.simulate import simulate
 from emubench.evaluation import scoring
 from emubench.metrics import Truth, growth, saturation
-from emubench.runs import folder
+from emubench.runs import jobs
 from emubench.systems.kpz import KPZ
 
 LEADS = tasks.WIDTH_LEADS
@@ -260,7 +260,7 @@ def test_a_forecast_file_of_growth_without_widths_is_refused(refused, data, tmp_
 @pytest.mark.slow
 def test_the_oracle_saturates(data):
     task = tasks.get("kpz-clean", "tiny")
-    module = folder.baseline("oracle")
+    module = jobs.baseline("oracle")
     result, timing = scoring.evaluate(module.build(task, module.Config()), task, data)
     rows = {(r.metric, r.lead_time): r for r in result.scores.rows}
     assert rows["width_ratio", None].n_cases == 64

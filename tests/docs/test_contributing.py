@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emubench.data import dataset, tasks
-from emubench.runs import folder
+from emubench.data import dataset, recipes, tasks
+from emubench.runs import jobs
 from tests.support.recipes import ROOT, blocks, checkout, follow
 
 
@@ -96,8 +96,8 @@ def test_a_plug_in_is_named_as_the_page_says(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, module, raising=False)
-    assert name in folder.baseline_names()
-    assert folder.baseline(name).knowledge == "none"
+    assert name in jobs.baseline_names()
+    assert jobs.baseline(name).knowledge == "none"
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_a_task_is_added(tmp_path):
     (tmp_path / "my-task.toml").write_text(description)
     follow(recipe, tmp_path)
     made = tomllib.loads(description)
-    task = tasks.resolve("my-task", "tiny", tmp_path / "data")
+    task = recipes.resolve("my-task", "tiny", tmp_path / "data")
     train, wanted = dataset.load(task, tmp_path / "data").train, made["amounts"]["train"]
     assert train.shape[:2] == (wanted["trajectories"], wanted["length"])
     assert task.system.parameters()["forcing"] == 10.0

@@ -12,8 +12,9 @@ import torch
 from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.dynamics import climate as diagnostics
-from emubench.dynamics.climate import agreement_time, measure_climate, twin_growth
+from emubench.dynamics.climate import agreement_time, measure_climate
 from emubench.dynamics.simulate import SimulationError, simulate
+from emubench.evaluation.twins import twin_growth
 from tests.support.steppers import MapStepper, Noisy, attractor, normal, true_stepper
 
 # --- agreement of solvers -------------------------------------------------------------------------------------------

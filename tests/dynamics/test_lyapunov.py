@@ -15,14 +15,14 @@ from emubench.dynamics.climate import agreement_time, leading_exponent
 from emubench.dynamics.lyapunov import (
     Estimate,
     Spectrum,
-    emulator_spectrum,
     kaplan_yorke_dimension,
     lyapunov_spectrum,
     on_attractor,
     twin_spectrum,
 )
-from emubench.dynamics.simulate import EXPLICIT
+from emubench.dynamics.schemes import EXPLICIT
 from emubench.dynamics.system import Climate, System
+from emubench.evaluation.spectrum import emulator_spectrum
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
 from tests.support.steppers import MapStepper, Noisy, attractor, normal, true_stepper
 

@@ -12,15 +12,8 @@ import torch
 from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.dynamics.simulate import (
-    EXPLICIT,
-    etd1,
-    etdrk4,
-    etdrk4_coefficients,
-    ornstein_uhlenbeck,
-    rollout,
-    simulate,
-)
+from emubench.dynamics.schemes import EXPLICIT, etd1, etdrk4, etdrk4_coefficients, ornstein_uhlenbeck
+from emubench.dynamics.simulate import rollout, simulate
 from emubench.systems.lorenz63 import Lorenz63
 
 ETD = {"etd1": etd1, "etdrk4": etdrk4}

@@ -16,19 +16,19 @@ from emubench.dynamics.climate import leading_exponent
 from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.evaluation import diagnostics, scoring
 from emubench.evaluation.diagnostics import Subject, measure
-from emubench.files import schema
-from emubench.runs import folder
+from emubench.files import run_files
+from emubench.runs import jobs, stages
 from tests.support.steppers import MapStepper, Noisy, normal, true_stepper
 
 LORENZ63 = tasks.get("lorenz63-noisy", "tiny")
 
 
-def values(diagnostic: schema.Diagnostic) -> dict[str, float | None]:
+def values(diagnostic: run_files.Diagnostic) -> dict[str, float | None]:
     """Value of every row; that of the longest lead where there are several."""
     return {row.metric: row.value for row in diagnostic.rows}
 
 
-def interval_of(diagnostic: schema.Diagnostic, metric: str) -> tuple[float, float]:
+def interval_of(diagnostic: run_files.Diagnostic, metric: str) -> tuple[float, float]:
     (row,) = [row for row in diagnostic.rows if row.metric == metric]
     assert row.low is not None
     assert row.high is not None
@@ -282,7 +282,7 @@ def test_the_score_before_is_the_score_of_the_run(data):
 
 def test_without_noise_there_is_nothing_to_double(data):
     found = measure("noise_doubling", Subject(Constant(), tasks.get("lorenz63-clean", "tiny"), data))
-    assert found == schema.Diagnostic(note="not available: lorenz63-clean has no noise")
+    assert found == run_files.Diagnostic(note="not available: lorenz63-clean has no noise")
 
 
 # --- one-sample gain --------------------------------------------------------------------------------------------------
@@ -387,7 +387,7 @@ def test_one_random_member_is_not_comparable(data):
             return super().forecast(context, n_steps, 1, generator)
 
     found = measure("symmetry_violation", Subject(Single(0.0), LORENZ63, data))
-    assert found == schema.Diagnostic(
+    assert found == run_files.Diagnostic(
         note="not available: the emulator draws random numbers, but gives a single member"
     )
 
@@ -447,32 +447,32 @@ def test_an_interval_is_that_of_student():
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     """A trained run of the smallest learned kind."""
-    job = folder.Job("resnet_ode", "lorenz63-noisy", "tiny", overrides={"steps": 20, "width": 8})
-    return folder.train(job, data, tmp_path_factory.mktemp("runs"))
+    job = jobs.Job("resnet_ode", "lorenz63-noisy", "tiny", overrides={"steps": 20, "width": 8})
+    return stages.train(job, data, tmp_path_factory.mktemp("runs"))
 
 
 def test_a_run_is_diagnosed_once_and_goes_on_where_it_was(data, run, short, monkeypatch):
-    first = folder.diagnose(run, data)
+    first = stages.diagnose(run, data)
     assert list(first.diagnostics) == list(diagnostics.DIAGNOSTICS)
-    assert folder.read_diagnostics(run) == first
+    assert stages.read_diagnostics(run) == first
     text = (run / "diagnostics.json").read_text()
     kept = json.loads(text)
     del kept["diagnostics"]["noise_doubling"]
     (run / "diagnostics.json").write_text(json.dumps(kept))
     calls = []
     monkeypatch.setattr(diagnostics, "measure", lambda name, subject: calls.append(name) or measure(name, subject))
-    again = folder.diagnose(run, data)
+    again = stages.diagnose(run, data)
     assert calls == ["noise_doubling"]
     assert again.diagnostics == first.diagnostics  # deterministic
-    assert folder.diagnose(run, data, again=True).diagnostics == first.diagnostics
+    assert stages.diagnose(run, data, again=True).diagnostics == first.diagnostics
     assert calls[1:] == list(diagnostics.DIAGNOSTICS)
 
 
 def test_diagnostics_of_other_data_are_made_anew(data, run, short, monkeypatch):
-    folder.diagnose(run, data)
+    stages.diagnose(run, data)
     monkeypatch.setattr(scoring, "truth_digest", lambda task, data: "0" * 64)
-    monkeypatch.setattr(diagnostics, "measure", lambda name, subject: schema.Diagnostic(note="anew"))
-    assert {d.note for d in folder.diagnose(run, data).diagnostics.values()} == {"anew"}
+    monkeypatch.setattr(diagnostics, "measure", lambda name, subject: run_files.Diagnostic(note="anew"))
+    assert {d.note for d in stages.diagnose(run, data).diagnostics.values()} == {"anew"}
 
 
 def test_the_command_prints_and_stores_them(data, run, short, emubench, refused):
@@ -492,12 +492,12 @@ def test_diagnostics_leave_the_ranking_alone(data, run, short, emubench):
     emubench("score", run, "--data", data)
     (run / "diagnostics.json").unlink(missing_ok=True)
     before = emubench("compare", run, "--json").out
-    folder.diagnose(run, data)
+    stages.diagnose(run, data)
     assert emubench("compare", run, "--json").out == before
 
 
 def test_a_diagnostics_file_is_checked(data, run, short, refused):
-    folder.diagnose(run, data)
+    stages.diagnose(run, data)
     path = run / "diagnostics.json"
     path.write_text(path.read_text().replace('"note"', '"remark"', 1))
     try:

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from emubench.data import tasks
 from emubench.evaluation import scoring
-from emubench.evaluation.figures import BINS, HEIGHT_LEADS, REACH, Collector, Comparison, Figures, growth_times
+from emubench.evaluation.figures import BINS, HEIGHT_LEADS, REACH, Collector, growth_times
+from emubench.files.run_files import Comparison, Figures
 from emubench.leaderboard.plots import tracy_widom
 from emubench.metrics import Pool, Truth
 

@@ -10,11 +10,11 @@ from emubench import systems
 from emubench.core.random import stream
 from emubench.data import tasks
 from emubench.dynamics.simulate import simulate
-from emubench.dynamics.solvers import Setting, SettingSolver, TrueSolver, resample, settings
+from emubench.dynamics.solvers import Setting, SettingSolver, TrueSolver, resample
 from emubench.evaluation.throughput import ladder, speedup
-from emubench.evaluation.throughput.ladder import Cases
+from emubench.evaluation.throughput.ladder import Cases, settings
 from emubench.files.timing import Quantiles, Rung, Scenario
-from emubench.runs import folder
+from emubench.runs import jobs
 
 SYSTEMS = ("lorenz63", "lorenz96", "kuramoto_sivashinsky", "kpz")
 
@@ -163,7 +163,7 @@ def test_filters_start_the_settings_on_noisy_contexts(data):
     assert coarse is not None
     assert fine is not None
     assert small is not None
-    module = folder.baseline("oracle")
+    module = jobs.baseline("oracle")
     oracle = module.build(task, module.Config())
     own = ladder.headline_cases(task, ladder._forecast(cases, oracle, torch.arange(16), 0), cases.truth, cases.start)
     assert fine.accuracy == pytest.approx(float(own.mean()), abs=0.5)

@@ -9,7 +9,7 @@ from torch import nn
 
 from emubench import systems
 from emubench.dynamics.kernels._simd import lanes
-from emubench.dynamics.simulate import EXPLICIT
+from emubench.dynamics.schemes import EXPLICIT
 from emubench.evaluation.throughput import ceilings, roofline
 
 

@@ -16,7 +16,7 @@ from emubench.data import dataset, reference, tasks
 from emubench.emulator import check_forecast, checked_ensemble, checked_forecast
 from emubench.evaluation import scoring
 from emubench.metrics import Row, Summary
-from emubench.runs import folder
+from emubench.runs import folders, jobs, stages
 
 NAN = float("nan")
 
@@ -274,7 +274,7 @@ def test_skill_is_zero_at_the_floor_and_one_at_the_oracle(data, monkeypatch, nam
 
 @pytest.mark.parametrize("name", ["lorenz63-clean", "lorenz96-clean"])
 def test_the_first_lead_is_the_sample_after_the_context(data, name):
-    task, module = tasks.get(name, "tiny"), folder.baseline("oracle")
+    task, module = tasks.get(name, "tiny"), jobs.baseline("oracle")
     rows = rows_of(scoring.evaluate(module.build(task, module.Config()), task, data)[0])  # the true flow, exact start
     errors = [row[0] for (metric, _), row in rows.items() if metric == "rms_error"]
     assert errors[0] < 1e-9
@@ -309,9 +309,9 @@ def test_every_chunk_has_a_random_stream_of_its_own(data, monkeypatch):
 )
 def test_a_forecast_file_scores_like_the_run_that_made_it(emubench, data, tmp_path, baseline, name):
     task = tasks.get(name, "tiny")
-    run = folder.train(folder.Job(baseline, name, "tiny"), data, tmp_path)
-    by_run = folder.score(run, data)
-    emulator, _ = folder.load(run)
+    run = stages.train(jobs.Job(baseline, name, "tiny"), data, tmp_path)
+    by_run = stages.score(run, data)
+    emulator, _ = folders.load(run)
     contexts = dataset.load(task, data)
     with torch.no_grad():
         forecasts = {

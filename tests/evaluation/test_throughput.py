@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from emubench.core.errors import EmubenchError
-from emubench.core.hardware import check_device, peak_memory, record
+from emubench.core.hardware import check_device, peak_memory
 from emubench.data import dataset, tasks
 from emubench.emulator import step_forecast
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput import timing
 from emubench.evaluation.throughput.audit import check_caching, check_equal, check_samples, check_scores, headline_cases
-from emubench.evaluation.throughput.timing import EndToEnd, RolloutOnly, Subject, measure
+from emubench.evaluation.throughput.timing import EndToEnd, RolloutOnly, Subject, measure, record
 from tests.support.steppers import MapStepper
 
 TASK = tasks.get("lorenz63-clean", "tiny")

@@ -19,7 +19,7 @@ from emubench.files import hdf5, schema
 from emubench.leaderboard.page import build
 from emubench.leaderboard.page.board import read
 from emubench.leaderboard.submission import entries, verify
-from emubench.runs import folder
+from emubench.runs import jobs
 from tests.support.submissions import TASK, edit_json, entry, runs, sign_again  # noqa: F401
 
 SEED = f"{TASK}/seed-0"
@@ -300,9 +300,9 @@ def test_the_largest_numbers_that_pass_can_be_drawn(entry):  # noqa: F811
 
 
 def test_settings_of_a_million_million_parameters_are_not_trained(tmp_path):
-    job = folder.Job("resnet_ode", TASK, "tiny", overrides={"width": 10**6})
+    job = jobs.Job("resnet_ode", TASK, "tiny", overrides={"width": 10**6})
     with pytest.raises(EmubenchError, match="entry.toml: overrides: weights of [0-9]{13,} bytes on lorenz63-noisy"):
         verify.check_size(tmp_path, job)
-    verify.check_size(tmp_path, folder.Job("resnet_ode", TASK, "tiny"))
+    verify.check_size(tmp_path, jobs.Job("resnet_ode", TASK, "tiny"))
     with pytest.raises(EmubenchError, match="unknown setting"):
-        verify.check_size(tmp_path, folder.Job("resnet_ode", TASK, "tiny", overrides={"widht": 10**6}))
+        verify.check_size(tmp_path, jobs.Job("resnet_ode", TASK, "tiny", overrides={"widht": 10**6}))

@@ -19,7 +19,7 @@ from emubench.core.errors import EmubenchError
 from emubench.leaderboard.page import build, charts, serve
 from emubench.leaderboard.page.board import read
 from emubench.leaderboard.submission import entries, new
-from emubench.runs import folder as jobs
+from emubench.runs import folders
 from tests.support import benched
 from tests.support.contents import contents
 from tests.support.submissions import (  # noqa: F401
@@ -84,7 +84,7 @@ def two_entries(runs, tmp_path_factory) -> Path:  # noqa: F811
     """A board of ``linear`` and ``persistence``, and of a forecast by hostile authors."""
     board = tmp_path_factory.mktemp("board") / "leaderboard"
     for baseline in ("linear", "persistence"):
-        new.from_runs(baseline, jobs.find_runs([runs / baseline]), board / "entries", STATED)
+        new.from_runs(baseline, folders.find_runs([runs / baseline]), board / "entries", STATED)
     path = board.parent / "f.npz"
     shapes = entries.shapes()["tiny"][TASK]
     np.savez_compressed(path, **{s: np.zeros((1, *shape[1:]), "f4") for s, shape in shapes.items()})
@@ -356,7 +356,7 @@ def test_a_field_is_drawn_with_time_upwards_and_both_signs():
 
 def test_a_benched_run_shows_its_speed_up_and_the_solvers_beside_it(runs, tmp_path):  # noqa: F811
     shutil.copytree(runs / "linear", tmp_path / "runs" / "linear")
-    (run,) = jobs.find_runs([tmp_path / "runs"])
+    (run,) = folders.find_runs([tmp_path / "runs"])
     before = json.loads((run / "timing.json").read_text())
     benched.write(run, 700.0, 1.2, speedup=2.5, skill=0.1)
     (run / "timing.json").write_text(json.dumps(before | json.loads((run / "timing.json").read_text())))

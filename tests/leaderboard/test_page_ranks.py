@@ -16,7 +16,7 @@ from emubench.leaderboard.page import build, ranks
 from emubench.leaderboard.page.board import read
 from emubench.leaderboard.page.tracks import NOBODY
 from emubench.leaderboard.submission import new, verify
-from emubench.runs import folder as jobs
+from emubench.runs import folders
 from tests.leaderboard.test_page import Page
 from tests.support.submissions import STATED, TASK, open_season, publish, runs, verified, verified_row  # noqa: F401
 
@@ -125,7 +125,7 @@ def test_an_unknown_skill_leaves_its_table_without_ranks():
 def board(runs, tmp_path):  # noqa: F811
     folder = tmp_path / "leaderboard"
     for baseline in ("linear", "persistence"):
-        new.from_runs(baseline, jobs.find_runs([runs / baseline]), folder / "entries", STATED)
+        new.from_runs(baseline, folders.find_runs([runs / baseline]), folder / "entries", STATED)
     return folder
 
 

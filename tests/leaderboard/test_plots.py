@@ -20,8 +20,7 @@ from emubench.files.timing import Rung
 from emubench.leaderboard import plots, ranking
 from emubench.leaderboard.plots import curves, examples, exponents, ladder, laws, style, throughput
 from emubench.metrics._ensemble import LEADS
-from emubench.runs import folder as jobs
-from emubench.runs import scored
+from emubench.runs import folders, scored
 from tests.support import benched
 
 VERSION = {"schema_version": 1, "emubench_version": "0.1.0"}
@@ -100,7 +99,7 @@ def frozen(monkeypatch):
 
 
 def draw(runs: Path, folder: Path) -> list[str]:
-    read = scored.read_runs(jobs.find_runs([runs]))
+    read = scored.read_runs(folders.find_runs([runs]))
     return sorted(path.name for path in plots.draw(read, ranking.table(read), folder))
 
 
@@ -157,7 +156,7 @@ def test_a_failed_forecast_does_not_stretch_the_axes(tmp_path):
     for name in ("lorenz63-noisy", "lorenz96-noisy", "kpz-noisy"):
         write_run(tmp_path, "net", name, 0.8)
         write_run(tmp_path, "diverging", name, 0.4, fails=True)
-    runs = scored.read_runs(jobs.find_runs([tmp_path]))
+    runs = scored.read_runs(folders.find_runs([tmp_path]))
     frame, look = ranking.table(runs), style.styles(["net", "diverging"])
     for name in ("lorenz63-noisy", "lorenz96-noisy", "kpz-noisy"):
         task, of_task = tasks.get(name, "tiny"), [run for run in runs if run.task.name == name]
@@ -185,10 +184,10 @@ def test_what_lies_between_floor_and_oracle_is_grey(tmp_path):
         write_run(tmp_path, name, "lorenz96-noisy", quality)
     task, look = tasks.get("lorenz96-noisy", "tiny"), style.styles(["net"])
     best = ["oracle", "net", "linear"]
-    runs = scored.read_runs(jobs.find_runs([tmp_path]))
+    runs = scored.read_runs(folders.find_runs([tmp_path]))
     assert "between floor\nand oracle" not in labels(curves.error_plot(task, runs, best, look))  # half a floor is none
     write_run(tmp_path, "persistence", "lorenz96-noisy", 0.4)
-    runs = scored.read_runs(jobs.find_runs([tmp_path]))
+    runs = scored.read_runs(folders.find_runs([tmp_path]))
     figure = curves.error_plot(task, runs, best, look)
     assert "between floor\nand oracle" in labels(figure)
     assert [run.entry for run in runs] == ["linear", "net", "oracle", "persistence"]
@@ -199,7 +198,7 @@ def test_what_lies_between_floor_and_oracle_is_grey(tmp_path):
 def test_survival_begins_whole_and_says_who_loses_none(tmp_path):
     write_run(tmp_path, "net", "kpz-noisy", 0.8)
     write_run(tmp_path, "diverging", "kpz-noisy", 0.4, fails=True)
-    runs = scored.read_runs(jobs.find_runs([tmp_path]))
+    runs = scored.read_runs(folders.find_runs([tmp_path]))
     figure = curves.survival_plot(
         tasks.get("kpz-noisy", "tiny"), runs, ["net", "diverging"], style.styles(["net", "diverging"])
     )
@@ -212,7 +211,7 @@ def test_survival_begins_whole_and_says_who_loses_none(tmp_path):
 def test_lost_runs_are_named_in_the_legend_of_laws(tmp_path):
     write_run(tmp_path, "net", "kpz-noisy", 0.8)
     write_run(tmp_path, "diverging", "kpz-noisy", 0.4, fails=True)
-    runs = scored.read_runs(jobs.find_runs([tmp_path]))
+    runs = scored.read_runs(folders.find_runs([tmp_path]))
     task, best, look = tasks.get("kpz-noisy", "tiny"), ["net", "diverging"], style.styles(["net", "diverging"])
     for plot, lines in ((laws.density_plot, 3), (laws.spectrum_plot, 3), (laws.rank_plot, 1), (laws.height_plot, 4)):
         figure = plot(task, runs, best, look)
@@ -236,7 +235,7 @@ def test_lyapunov_spectra_are_drawn_where_runs_were_diagnosed(tmp_path):
     task, best, look = tasks.get("lorenz63-noisy", "tiny"), ["net", "bare"], style.styles(["net", "bare"])
     run = write_run(tmp_path, "net", "lorenz63-noisy", 0.8)
     write_run(tmp_path, "bare", "lorenz63-noisy", 0.7)
-    runs = scored.read_runs(jobs.find_runs([tmp_path]))
+    runs = scored.read_runs(folders.find_runs([tmp_path]))
     assert exponents.exponent_plot(task, runs, best, look) is None
     diagnose(run, "lorenz63-noisy")  # not available: no series
     assert exponents.exponent_plot(task, runs, best, look) is None
@@ -252,7 +251,7 @@ def test_lyapunov_spectra_are_drawn_where_runs_were_diagnosed(tmp_path):
 
 def test_heights_are_shown_beside_the_tracy_widom_law(tmp_path):
     write_run(tmp_path, "net", "kpz-noisy", 0.8)
-    runs = scored.read_runs(jobs.find_runs([tmp_path]))
+    runs = scored.read_runs(folders.find_runs([tmp_path]))
     figure = laws.height_plot(tasks.get("kpz-noisy", "tiny"), runs, ["net"], style.styles(["net"]))
     assert figure is not None
     assert len(figure.axes) == 3
@@ -282,7 +281,7 @@ def test_the_law_of_heights_leans_to_where_the_interface_grows(tmp_path, lam):
     write_run(tmp_path, "net", "kpz-noisy", 0.8)
     task = tasks.get("kpz-noisy", "tiny")
     task = dataclasses.replace(task, system=dataclasses.replace(task.system, lam=lam))
-    figure = laws.height_plot(task, scored.read_runs(jobs.find_runs([tmp_path])), ["net"], style.styles(["net"]))
+    figure = laws.height_plot(task, scored.read_runs(folders.find_runs([tmp_path])), ["net"], style.styles(["net"]))
     assert figure is not None
     u, law = figure.axes[0].lines[1].get_data()
     third = float(np.sum(u**3 * law) * (u[1] - u[0]))

@@ -20,7 +20,7 @@ from emubench.core.errors import EmubenchError
 from emubench.files import safetensors_header
 from emubench.leaderboard import ranking
 from emubench.leaderboard.submission import check, entries, new
-from emubench.runs import folder as jobs
+from emubench.runs import folders
 from tests.files.test_forecast_files import Explosive
 from tests.support.contents import contents
 from tests.support.submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
@@ -66,7 +66,7 @@ def test_an_entry_of_runs_passes_and_says_what_was_checked(emubench, runs, tmp_p
     for part in ("schema", "hashes", "card", "weights", "scores", "figures", "timing"):
         assert part in said
     content = tomllib.loads((tmp_path / "mine" / "entry.toml").read_text())
-    (run,) = jobs.find_runs([runs / "linear"])
+    (run,) = folders.find_runs([runs / "linear"])
     assert (content["method"], content["knowledge"], content["size"]) == ("linear", "structure", "tiny")
     for kind in ("card.json", "model.safetensors", "scores.json"):
         assert (tmp_path / "mine" / SEED / kind).read_bytes() == (run / kind).read_bytes()
@@ -96,7 +96,7 @@ def test_runs_that_do_not_belong_together_are_refused(refused, runs, tmp_path): 
     line = refused("submit", "new", "../mine", "--from", runs / "linear", "--out", tmp_path)
     assert "name: " in line
     assert contents(tmp_path) == before
-    new.from_runs("mine", jobs.find_runs([runs / "linear"]), tmp_path, STATED)
+    new.from_runs("mine", folders.find_runs([runs / "linear"]), tmp_path, STATED)
     line = refused("submit", "new", "mine", "--from", runs / "linear", "--out", tmp_path)
     assert "is there already" in line
 

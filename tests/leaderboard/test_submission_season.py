@@ -15,9 +15,9 @@ import pytest
 
 from emubench.core.errors import EmubenchError
 from emubench.core.random import SealedSeed, stream, torch_stream
-from emubench.data import dataset, tasks
+from emubench.data import generation, layout, tasks, verification
 from emubench.leaderboard.submission import new, season, verify
-from emubench.runs import folder as jobs
+from emubench.runs import folders, jobs, stages
 from tests.support.contents import contents
 from tests.support.submissions import STATED, TASK, entry, runs, verified, verified_row  # noqa: F401
 
@@ -45,7 +45,7 @@ def two_tasks(data, tmp_path_factory) -> Path:
     """Scored runs of ``linear`` on two tiny tasks."""
     out = tmp_path_factory.mktemp("two") / "runs"
     for name in (TASK, OTHER):
-        jobs.score(jobs.train(jobs.Job("linear", name, "tiny"), data, out), data)
+        stages.score(stages.train(jobs.Job("linear", name, "tiny"), data, out), data)
     return out
 
 
@@ -70,20 +70,20 @@ def test_a_sealed_seed_draws_by_its_secret_and_shows_its_commitment():
 
 def test_sealed_files_carry_the_commitment_for_a_seed(tmp_path):
     task = tasks.get(TASK, "tiny")
-    for path in dataset.generate(task, tmp_path / "sealed", SealedSeed(SECRET)):
+    for path in generation.generate(task, tmp_path / "sealed", SealedSeed(SECRET)):
         with h5py.File(path) as file:
             found = file.attrs["seed"]
         assert found == "sealed:" + hashlib.sha256(SECRET).hexdigest()
         assert SECRET.hex().encode() not in path.read_bytes()
         assert SECRET not in path.read_bytes()
-        dataset.verify(path)
-    with h5py.File(dataset.truth_path(task, tmp_path / "sealed")) as file:
+        verification.verify(path)
+    with h5py.File(layout.truth_path(task, tmp_path / "sealed")) as file:
         sealed = np.array(file["test/truth"])
-    dataset.generate(task, tmp_path / "other", SealedSeed(bytes(32)))
-    with h5py.File(dataset.truth_path(task, tmp_path / "other")) as file:
+    generation.generate(task, tmp_path / "other", SealedSeed(bytes(32)))
+    with h5py.File(layout.truth_path(task, tmp_path / "other")) as file:
         assert np.abs(sealed - np.array(file["test/truth"])).mean() > 1
     with pytest.raises(EmubenchError, match="attribute seed: sealed:"):
-        dataset.generate(task, tmp_path / "sealed", SealedSeed(bytes(32)))
+        generation.generate(task, tmp_path / "sealed", SealedSeed(bytes(32)))
 
 
 # --- opening and closing ----------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_seasons_that_are_none_are_refused(refused, board, secret_file, text):
 def test_a_season_from_its_opening_to_verification_by_anyone(
     emubench, board, secret_file, two_tasks, tmp_path, monkeypatch
 ):
-    folder = new.from_runs("mine", jobs.find_runs([two_tasks]), tmp_path / "entries", STATED)
+    folder = new.from_runs("mine", folders.find_runs([two_tasks]), tmp_path / "entries", STATED)
     assert emubench("season", "new", "2026a", "--board", board, *TASKS).status == 0
     secret = secret_file.read_text().strip()
     arguments = ("submit", "verify", folder, "--season", "2026a", "--board", board, "--seeds", "1")

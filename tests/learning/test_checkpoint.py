@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from emubench.core.errors import EmubenchError
-from emubench.data import dataset
+from emubench.data import generation
 from emubench.files import store
 from emubench.learning.models.flow import FlowConfig
 from emubench.learning.training.checkpoint import STATE, Checkpoint, Checkpoints
 from emubench.learning.training.descent import Descent, Log, Polish, polish
-from emubench.runs import folder as jobs
-from emubench.runs.folder import Job
+from emubench.runs import folders, jobs, stages
+from emubench.runs.jobs import Job
 from tests.support.contents import contents
 
 SMALL = {"steps": 24, "checks": 8, "batch": 8, "width": 8}
@@ -68,7 +68,7 @@ def whole(data, tmp_path_factory):
 
     class Trained(dict):
         def __missing__(self, name):
-            self[name] = jobs.train(JOBS[name], data, out)
+            self[name] = stages.train(JOBS[name], data, out)
             return self[name]
 
     return Trained()
@@ -96,13 +96,13 @@ def test_an_interrupted_training_ends_with_the_same_bytes(data, tmp_path, whole,
     looked, job = 0, JOBS[name]
     for cut in cuts:
         with pytest.raises(KeyboardInterrupt):
-            jobs.train(job, data, tmp_path, interrupting(cut))
+            stages.train(job, data, tmp_path, interrupting(cut))
         looked += cut - 1
         assert not job.folder(tmp_path).exists()
         assert not list(tmp_path.rglob("card.json"))
         torch.randn(7)  # what else was drawn plays no part
     last = interrupting(0)
-    folder = jobs.train(job, data, tmp_path, last)
+    folder = stages.train(job, data, tmp_path, last)
     assert len(last.moved) == LOOKS[name] - looked
     assert weights(folder) == weights(whole[name])
     assert log(folder) == log(whole[name])
@@ -116,7 +116,7 @@ def die(job: Job, data, out) -> None:
         if done == 12:
             os._exit(9)
 
-    jobs.train(job, data, out, progress)
+    stages.train(job, data, out, progress)
 
 
 def test_a_killed_training_ends_with_the_same_bytes(data, tmp_path, whole):
@@ -127,7 +127,7 @@ def test_a_killed_training_ends_with_the_same_bytes(data, tmp_path, whole):
     assert process.exitcode == 9
     left = [p for p in contents(tmp_path) if p.endswith(".safetensors")]
     assert [p.rpartition("/")[2] for p in left] == ["stage-1.safetensors"]
-    assert weights(jobs.train(job, data, tmp_path)) == weights(whole["noisy"])
+    assert weights(stages.train(job, data, tmp_path)) == weights(whole["noisy"])
     store.sweep(job.folder(tmp_path))
     assert not [p for p in contents(tmp_path) if "partial" in p]
 
@@ -136,18 +136,18 @@ def test_seconds_add_up_over_interruptions(data, tmp_path, monkeypatch):
     now = iter(range(0, 10**6, 10))
     monkeypatch.setattr("emubench.learning.training.log.time.perf_counter", lambda: next(now))
     with pytest.raises(KeyboardInterrupt):
-        jobs.train(JOBS["noisy"], data, tmp_path, interrupting(4))
+        stages.train(JOBS["noisy"], data, tmp_path, interrupting(4))
     (path,) = tmp_path.rglob("stage-1.safetensors")
     before = json.loads(safe_open(path, "pt").metadata()[STATE])["seconds"]
     assert before > 30
-    assert jobs.read_card(jobs.train(JOBS["noisy"], data, tmp_path)).train_seconds > before + 50
+    assert folders.read_card(stages.train(JOBS["noisy"], data, tmp_path)).train_seconds > before + 50
 
 
 def test_other_settings_begin_anew(data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        jobs.train(JOBS["noisy"], data, tmp_path, interrupting(4))
+        stages.train(JOBS["noisy"], data, tmp_path, interrupting(4))
     other, seen = dataclasses.replace(JOBS["noisy"], seed=1), interrupting(0)
-    jobs.train(other, data, tmp_path, seen)
+    stages.train(other, data, tmp_path, seen)
     assert len(seen.moved) == 8
 
 
@@ -165,7 +165,7 @@ def test_a_diverging_training_keeps_and_names_its_last_good_checkpoint(data, tmp
     with monkeypatch.context() as patch:
         patch.setattr(module, "rollout_loss", broken)
         with pytest.raises(EmubenchError, match=r"diverged at step 14 \(learning rate .*: lower --set") as error:
-            jobs.train(job, data, tmp_path)
+            stages.train(job, data, tmp_path)
     (path,) = tmp_path.rglob("*.safetensors")
     assert f"(step 12 is kept in {path})" in str(error.value)
     assert "\n" not in str(error.value)
@@ -173,7 +173,7 @@ def test_a_diverging_training_keeps_and_names_its_last_good_checkpoint(data, tmp
     emulator = module.build(job.get_task(), job.config())
     emulator.load_state_dict(tensors)  # usable as it is
     assert all(torch.isfinite(t).all() for t in tensors.values())
-    assert weights(jobs.train(job, data, tmp_path)) == weights(whole["noisy"])  # the fault was not in the data
+    assert weights(stages.train(job, data, tmp_path)) == weights(whole["noisy"])  # the fault was not in the data
 
 
 def test_weights_that_are_not_finite_do_not_replace_good_ones(tmp_path):
@@ -223,27 +223,27 @@ FAULTS = {
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name(data, tmp_path, fault):
     change, state, message = FAULTS[fault]
     with pytest.raises(KeyboardInterrupt):
-        jobs.train(JOBS["noisy"], data, tmp_path, interrupting(3))
+        stages.train(JOBS["noisy"], data, tmp_path, interrupting(3))
     (path,) = tmp_path.rglob("stage-1.safetensors")
     rewritten(path, change, state)
     before = contents(tmp_path)
     with pytest.raises(EmubenchError, match=message) as error:
-        jobs.train(JOBS["noisy"], data, tmp_path)
+        stages.train(JOBS["noisy"], data, tmp_path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
     assert contents(tmp_path) == before
     path.unlink()
-    assert jobs.train(JOBS["noisy"], data, tmp_path).exists()
+    assert stages.train(JOBS["noisy"], data, tmp_path).exists()
 
 
 @pytest.mark.parametrize("cut_at", [0, 5, 500, -1])
 def test_a_damaged_checkpoint_is_refused(data, tmp_path, cut_at):
     with pytest.raises(KeyboardInterrupt):
-        jobs.train(JOBS["noisy"], data, tmp_path, interrupting(3))
+        stages.train(JOBS["noisy"], data, tmp_path, interrupting(3))
     (path,) = tmp_path.rglob("stage-1.safetensors")
     path.write_bytes(path.read_bytes()[:cut_at])
     with pytest.raises(EmubenchError, match="not a whole checkpoint .*; remove it to train anew"):
-        jobs.train(JOBS["noisy"], data, tmp_path)
+        stages.train(JOBS["noisy"], data, tmp_path)
 
 
 def test_a_full_disk_leaves_nothing_behind(data, tmp_path, monkeypatch):
@@ -252,7 +252,7 @@ def test_a_full_disk_leaves_nothing_behind(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr("emubench.learning.training.checkpoint.save_file", full)
     with pytest.raises(EmubenchError, match=r"cannot be written \(No space left on device\); nothing was left behind"):
-        jobs.train(JOBS["noisy"], data, tmp_path)
+        stages.train(JOBS["noisy"], data, tmp_path)
     assert contents(tmp_path) == {}
 
 
@@ -267,7 +267,7 @@ def test_another_process_may_finish_first_and_tidy_up(data, tmp_path, monkeypatc
             shutil.rmtree(path.parent)
 
     monkeypatch.setattr(name, tidied)
-    folder = jobs.train(JOBS["noisy"], data, tmp_path)
+    folder = stages.train(JOBS["noisy"], data, tmp_path)
     assert len(written) == 8
     assert weights(folder) == weights(whole["noisy"])
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
@@ -330,16 +330,18 @@ def test_stages_have_files_of_their_own(tmp_path):
 
 def test_the_data_of_a_job_are_its_checkpoints_key(data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        jobs.train(JOBS["noisy"], data, tmp_path / "runs", interrupting(3))
-    dataset.generate(JOBS["noisy"].get_task(), tmp_path / "other", seed=5)
+        stages.train(JOBS["noisy"], data, tmp_path / "runs", interrupting(3))
+    generation.generate(JOBS["noisy"].get_task(), tmp_path / "other", seed=5)
     with pytest.raises(EmubenchError, match=r"stage-1.safetensors: a checkpoint of other data"):
-        jobs.train(JOBS["noisy"], tmp_path / "other", tmp_path / "runs")
+        stages.train(JOBS["noisy"], tmp_path / "other", tmp_path / "runs")
 
 
 def test_before_the_first_look_nothing_is_kept_and_that_is_said(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs.baseline("resnet_ode"), "rollout_loss", lambda flow, *rest: torch.tensor(float("nan")))
+    monkeypatch.setattr(
+        jobs.baseline("resnet_ode"), "rollout_loss", lambda flow, *rest: torch.tensor(float("nan"))
+    )
     with pytest.raises(EmubenchError) as error:
-        jobs.train(JOBS["noisy"], data, tmp_path)
+        stages.train(JOBS["noisy"], data, tmp_path)
     wanted = "training diverged at step 1 (learning rate 3e-05): lower --set learning_rate (nothing is kept before"
     assert str(error.value).startswith(wanted)
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -355,7 +357,7 @@ def test_a_later_stage_that_diverges_names_what_the_one_before_it_kept(data, tmp
         return block(work, 50)
 
     with pytest.raises(EmubenchError) as error:
-        jobs.train(job, data, tmp_path)
+        stages.train(job, data, tmp_path)
     (path,) = tmp_path.rglob("stage-1.safetensors")
     wanted = f"training diverged at iteration 50 of L-BFGS: --set polish=0 leaves it out (step 24 is kept in {path})"
     assert str(error.value) == wanted

@@ -19,7 +19,7 @@ from emubench.learning.filters.ensemble import (
     ring_localisation,
     transform_update,
 )
-from emubench.runs import folder
+from emubench.runs import jobs, stages
 from tests.support.steppers import MapStepper, true_stepper
 
 NAN = float("nan")
@@ -221,8 +221,8 @@ def test_localisation_on_a_ring_is_a_covariance(n_sites, radius):
 def test_the_oracle_beats_persistence_by_more_than_the_intervals(data, tmp_path, name):
     rows = {}
     for baseline in ("oracle", "persistence"):
-        run = folder.train(folder.Job(baseline, name, "tiny"), data, tmp_path)
-        scores = folder.score(run, data)
+        run = stages.train(jobs.Job(baseline, name, "tiny"), data, tmp_path)
+        scores = stages.score(run, data)
         rows[baseline] = next(r for r in scores.rows if r.metric == "valid_prediction_time")
     assert rows["oracle"].low > rows["persistence"].high
     assert rows["oracle"].value > 1.5
@@ -231,7 +231,7 @@ def test_the_oracle_beats_persistence_by_more_than_the_intervals(data, tmp_path,
 def test_the_oracle_s_analysis_is_far_better_than_its_last_observation(data):
     task = tasks.get("lorenz96-noisy", "tiny")
     contexts = dataset.load(task, data).contexts["test"]
-    module = folder.baseline("oracle")
+    module = jobs.baseline("oracle")
     analysis = module.build(task, module.Config()).start(contexts, np.random.default_rng(0)).mean(0)
     values, _, _ = scoring.load_truth(task, data, "test")
     with dataset.open_truth(task, data) as file:
@@ -261,7 +261,7 @@ def test_a_stepper_that_is_the_true_system_starts_as_well_as_the_oracle(data, na
     noise = torch.from_numpy(task.observation.noise_std(task.system))
     generator = torch.Generator().manual_seed(0)
     analysis = filtered_start(true_stepper(task.system), contexts, noise, settings, generator)
-    module = folder.baseline("oracle")
+    module = jobs.baseline("oracle")
     oracle = module.build(task, module.Config()).start(contexts, np.random.default_rng(0))
     ours, reference = (last_error(e.mean(0), task, data) for e in (analysis, oracle))
     assert analysis.shape == (settings.members, *contexts[:, -1].shape)

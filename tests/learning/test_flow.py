@@ -14,7 +14,8 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import tasks
 from emubench.data.dataset import Observations
-from emubench.dynamics.simulate import etdrk4_coefficients, etdrk4_step, simulate
+from emubench.dynamics.schemes import etdrk4_coefficients, etdrk4_step
+from emubench.dynamics.simulate import simulate
 from emubench.emulator import checked_forecast
 from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
 from emubench.learning.models.networks import neighbourhoods

@@ -12,8 +12,8 @@ import torch
 
 from emubench.learning.training.checkpoint import Checkpoints
 from emubench.learning.training.log import EVENTS, Log
-from emubench.runs import folder as jobs
-from emubench.runs.folder import Job
+from emubench.runs import jobs, stages
+from emubench.runs.jobs import Job
 from tests.support.contents import contents
 
 pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
@@ -67,7 +67,7 @@ def interrupt_at(at: int):
 def test_events_are_off_unless_asked_for_and_change_nothing_else(emubench, data, tmp_path):
     command = ("train", "resnet_ode", "lorenz63-noisy", "--size", "tiny", "--data", data)
     command += tuple(word for key, value in SMALL.items() for word in ("--set", f"{key}={value}"))
-    plain, run = jobs.train(ONE, data, tmp_path / "plain"), ONE.folder(tmp_path / "runs")
+    plain, run = stages.train(ONE, data, tmp_path / "plain"), ONE.folder(tmp_path / "runs")
     finished = emubench(*command, "--out", tmp_path / "runs", "--tensorboard")
     assert finished.status == 0, finished.err
     assert [p.name for p in run.parent.iterdir()] == [plain.name], "the hash depends on it"
@@ -79,7 +79,7 @@ def test_events_are_off_unless_asked_for_and_change_nothing_else(emubench, data,
 
 
 def test_each_stage_has_its_own_curves(data, tmp_path):
-    run = jobs.train(TWO, data, tmp_path, tensorboard=True)
+    run = stages.train(TWO, data, tmp_path, tensorboard=True)
     found = points(run)
     assert found == curves(parsed(run), 4, 3)
     assert sorted(found) == ["stage-1/loss", "stage-1/validation", "stage-2/loss", "stage-2/validation"]
@@ -100,9 +100,9 @@ def test_rows_before_any_stage_have_no_prefix(tmp_path):
 @pytest.mark.parametrize("cut", [3, 6])
 def test_a_resumed_training_shows_every_point_once(data, tmp_path, cut):
     with pytest.raises(KeyboardInterrupt):
-        jobs.train(TWO, data, tmp_path, interrupt_at(cut), tensorboard=True)
+        stages.train(TWO, data, tmp_path, interrupt_at(cut), tensorboard=True)
     assert not list(tmp_path.rglob(EVENTS))
-    run = jobs.train(TWO, data, tmp_path, tensorboard=True)
+    run = stages.train(TWO, data, tmp_path, tensorboard=True)
     assert points(run) == curves(parsed(run), 4, 3)
 
 
@@ -115,7 +115,7 @@ def test_what_an_attempt_has_left_is_removed_when_the_log_is_opened(data, tmp_pa
     killed = ONE.folder(tmp_path).with_name(f".{ONE.folder(tmp_path).name}.{socket.gethostname()}-{2**30}.partial")
     killed.mkdir(parents=True)
     (killed / EVENTS.replace("*", "0")).touch()
-    assert jobs.train(ONE, data, tmp_path, tensorboard=True).is_dir()
+    assert stages.train(ONE, data, tmp_path, tensorboard=True).is_dir()
     assert not killed.exists()
 
 

@@ -18,9 +18,9 @@ from emubench.learning.least_squares import cubic_weights, local_cubic, solve_fa
 from emubench.learning.models.growth_map import MAX_ROWS
 from emubench.learning.models.ridge_map import Window
 from emubench.learning.training.descent import Log
-from emubench.runs import folder
+from emubench.runs import jobs
 
-polynomial, random_features = folder.baseline("polynomial"), folder.baseline("random_features")
+polynomial, random_features = jobs.baseline("polynomial"), jobs.baseline("random_features")
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -7,13 +7,13 @@ import pytest
 
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
-from emubench.runs import folder
+from emubench.runs import jobs
 
 EMPTY_IS_NONE = {("polynomial", "reach"), ("weak_adversarial", "space")}
 """Settings whose empty tuple means something."""
 OWN_SETTING = {("oracle", "radius")}
 """Settings whose −1 does."""
-BASELINES = [name for name in folder.baseline_names() if name != "persistence"]
+BASELINES = [name for name in jobs.baseline_names() if name != "persistence"]
 
 
 def wrong(value, baseline: str, name: str) -> list:
@@ -28,7 +28,7 @@ def wrong(value, baseline: str, name: str) -> list:
 @pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-clean", "kpz-partial"])
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_numbers_out_of_range_are_refused_by_name(baseline, name):
-    config = folder.Job(baseline, name, "tiny").config()
+    config = jobs.Job(baseline, name, "tiny").config()
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, bool | str):
@@ -52,9 +52,9 @@ def test_numbers_out_of_range_are_refused_by_name(baseline, name):
 )
 def test_settings_that_a_task_has_no_use_for_are_refused(baseline, name, setting, answer):
     task = tasks.get(name, "tiny")
-    module = folder.baseline(baseline)
+    module = jobs.baseline(baseline)
     with pytest.raises(EmubenchError) as error:
-        module.build(task, dataclasses.replace(folder.Job(baseline, name, "tiny").config(), **setting))
+        module.build(task, dataclasses.replace(jobs.Job(baseline, name, "tiny").config(), **setting))
     assert str(error.value).startswith(answer)
 
 
@@ -87,7 +87,7 @@ def test_settings_that_a_task_has_no_use_for_are_refused(baseline, name, setting
     ],
 )
 def test_settings_without_effect_are_refused_by_name(baseline, name, setting, answer):
-    job = folder.Job(baseline, name, "tiny", overrides=setting)
+    job = jobs.Job(baseline, name, "tiny", overrides=setting)
     with pytest.raises(EmubenchError) as error:
         job.build()
     assert str(error.value).startswith(answer)
@@ -103,9 +103,9 @@ def test_settings_without_effect_are_refused_by_name(baseline, name, setting, an
     ],
 )
 def test_the_weak_form_is_told_what_its_data_allow(name, setting, answer):
-    config = dataclasses.replace(folder.Job("weak_adversarial", name, "tiny").config(), **setting)
+    config = dataclasses.replace(jobs.Job("weak_adversarial", name, "tiny").config(), **setting)
     with pytest.raises(EmubenchError) as error:
-        folder.baseline("weak_adversarial").build(tasks.get(name, "tiny"), config)
+        jobs.baseline("weak_adversarial").build(tasks.get(name, "tiny"), config)
     assert str(error.value).startswith(answer)
 
 
@@ -115,6 +115,6 @@ def test_the_weak_form_is_told_what_its_data_allow(name, setting, answer):
 )
 def test_covariances_are_localised_on_rings_only(baseline, name):
     task = tasks.get("lorenz63-partial", "tiny")
-    config = dataclasses.replace(folder.Job(baseline, task.name, "tiny").config(), **{name: 2.0})
+    config = dataclasses.replace(jobs.Job(baseline, task.name, "tiny").config(), **{name: 2.0})
     with pytest.raises(EmubenchError, match=f"{name}: 2.0 on lorenz63-partial, which has no ring of sites"):
-        folder.baseline(baseline).build(task, config)
+        jobs.baseline(baseline).build(task, config)

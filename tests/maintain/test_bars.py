@@ -13,7 +13,7 @@ from scipy import stats
 
 from benchmarks.maintain import bars, pairs
 from emubench.data import tasks
-from emubench.runs import folder as jobs
+from emubench.runs import folders, jobs, stages
 from emubench.runs.scored import read_runs
 from tests.support.scored_runs import normal, write_run
 
@@ -36,7 +36,7 @@ def plant(out: Path, name: str, task: str, cases: Any, seed: int = 0, stability:
 
 
 def read(folder: Path) -> pairs.Runs:
-    return pairs.Runs(read_runs(jobs.find_runs([folder])))
+    return pairs.Runs(read_runs(folders.find_runs([folder])))
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------
@@ -104,8 +104,8 @@ def test_runs_of_other_settings_are_neither_the_baseline_nor_its_twin(tmp_path):
 
 def test_crps_up_to_a_lead_is_the_mean_of_its_scores(data, tmp_path):
     """Forecasts of fewer samples, scored case by case, against the stored rows of each lead."""
-    run = jobs.train(jobs.Job("persistence", "kpz-noisy", "tiny"), data, tmp_path)
-    rows = {row.lead_time: row.value for row in jobs.score(run, data).rows if row.metric == "crps"}
+    run = stages.train(jobs.Job("persistence", "kpz-noisy", "tiny"), data, tmp_path)
+    rows = {row.lead_time: row.value for row in stages.score(run, data).rows if row.metric == "crps"}
     (read_,) = read_runs([run])
     cases = pairs.crps_cases(read_, data, 32)
     assert cases.shape == (tasks.get("kpz-noisy", "tiny").n_test,)

@@ -13,9 +13,9 @@ from benchmarks.maintain import expected
 from benchmarks.maintain.plots import claims
 from benchmarks.maintain.plots.overview import overview
 from emubench.core.errors import EmubenchError
-from emubench.data import dataset, tasks
+from emubench.data import generation, tasks
 from emubench.leaderboard.plots import style
-from emubench.runs import folder
+from emubench.runs import jobs, stages
 
 SAMPLE = [
     ("persistence", "lorenz63-noisy"),
@@ -34,12 +34,12 @@ def test_the_tables_of_the_readme_are_those_of_the_file():
     assert expected.readme(text, expected.load()) == text
 
 
-@pytest.mark.parametrize("name", folder.baseline_names())
+@pytest.mark.parametrize("name", jobs.baseline_names())
 def test_every_docstring_says_what_the_file_does(name):
     path = expected.FOLDER / f"{name}.py"
     source, of_tasks = path.read_text(encoding="utf-8"), expected.load()[name]
     assert expected.documented(source, of_tasks, path) == source
-    assert expected.sentence(of_tasks) in (folder.baseline(name).__doc__ or "")
+    assert expected.sentence(of_tasks) in (jobs.baseline(name).__doc__ or "")
 
 
 def test_a_docstring_without_the_paragraph_is_refused(tmp_path):
@@ -67,7 +67,7 @@ def test_a_readme_without_the_mark_is_refused():
 
 def test_what_is_expected_is_plausible():
     for baseline, of_tasks in expected.load().items():
-        assert baseline in folder.baseline_names()
+        assert baseline in jobs.baseline_names()
         for name, found in of_tasks.items():
             metric = "crps" if tasks.get(name).system.stochastic else "valid_prediction_time"
             assert {metric, *expected.SCORES, "cost"} == set(found)
@@ -77,14 +77,14 @@ def test_what_is_expected_is_plausible():
             assert found["cost"]["command"].startswith(("emubench train", "for seed in 0 1"))
 
 
-@pytest.mark.parametrize("name", folder.baseline_names())
+@pytest.mark.parametrize("name", jobs.baseline_names())
 def test_the_entry_of_a_baseline_was_trained_with_the_settings_of_its_file(name):
     """A default that changes without its entry leaves the board with a model that no command makes."""
     cards = sorted((expected.FOLDER.parent / "leaderboard" / "entries" / name).glob("*/seed-*/card.json"))
     assert {path.parts[-3] for path in cards} == set(tasks.names())
     for path in cards:
         card = json.loads(path.read_text(encoding="utf-8"))
-        config = dataclasses.asdict(folder.Job(name, card["task"], card["size"], card["seed"]).config())
+        config = dataclasses.asdict(jobs.Job(name, card["task"], card["size"], card["seed"]).config())
         assert card["config"] == json.loads(json.dumps(config)), path
 
 
@@ -172,9 +172,7 @@ def test_costs_leave_out_a_baseline_that_lacks_a_system():
 
 
 def test_what_descends_in_gradients_is_drawn_so():
-    uses = {
-        name for name in folder.baseline_names() if "Descent(" in (expected.FOLDER / f"{name}.py").read_text("utf-8")
-    }
+    uses = {name for name in jobs.baseline_names() if "Descent(" in (expected.FOLDER / f"{name}.py").read_text("utf-8")}
     assert uses == {*claims.NETWORKS, *claims.MIXED}
 
 
@@ -182,9 +180,9 @@ def test_what_descends_in_gradients_is_drawn_so():
 @pytest.mark.parametrize(("baseline", "name"), SAMPLE)
 def test_what_is_expected_comes_out_again(tmp_path, baseline, name):
     """Within four standard errors; another machine trains a network to other weights."""
-    dataset.generate(tasks.get(name), tmp_path / "data")
-    run = folder.train(folder.Job(baseline, name), tmp_path / "data", tmp_path / "runs")
-    rows = {row.metric: row for row in folder.score(run, tmp_path / "data").rows if row.lead_time is None}
+    generation.generate(tasks.get(name), tmp_path / "data")
+    run = stages.train(jobs.Job(baseline, name), tmp_path / "data", tmp_path / "runs")
+    rows = {row.metric: row for row in stages.score(run, tmp_path / "data").rows if row.lead_time is None}
     for metric, wanted in expected.load()[baseline][name].items():
         if metric == "cost":
             continue

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from benchmarks.maintain import perfect_model
 from emubench.data import dataset, reference, tasks
 from emubench.evaluation import scoring
-from emubench.runs import folder as jobs
+from emubench.runs import jobs
 
 
 @pytest.mark.parametrize("name", ["lorenz63-partial", "kpz-noisy", "lorenz96-partial"])

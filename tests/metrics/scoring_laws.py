@@ -24,7 +24,7 @@ import typer
 from benchmarks.maintain import floors
 from emubench import __version__, systems
 from emubench.core.random import stream, torch_stream
-from emubench.data import dataset, tasks
+from emubench.data import dataset, generation, tasks
 from emubench.data.tasks import Task
 from emubench.dynamics import kernels
 from emubench.dynamics.simulate import reference_rollout, simulate
@@ -32,7 +32,7 @@ from emubench.evaluation import scoring
 from emubench.files.store import write_text
 from emubench.learning.training.descent import Log
 from emubench.metrics import Summary, Truth, crps, stability, valid_prediction_time
-from emubench.runs import folder as jobs
+from emubench.runs import jobs
 
 STATIONARY_SEED, PERFECT_SEED, WRONG_SEED = 7000, 8000, 9000
 """Of the pooled truth, of independent runs, of runs of a wrong system: added to the seed of a trial."""
@@ -187,7 +187,7 @@ class AccuracyTrial:
 
     def __init__(self, task: Task, data: Path, seed: int) -> None:
         self.task, self.data, self.seed = task, data, seed
-        dataset.generate(task, data, seed)
+        generation.generate(task, data, seed)
         self.contexts = dataset.load(task, data).contexts["test"]
         self.values, self.start, _ = scoring.load_truth(task, data, "test")
         self.n_members = scoring.n_members(task, "test")
@@ -294,7 +294,7 @@ def stability_campaign(
     """``skill_stability`` of every entry: mean, range, and how often its interval lies below the perfect one's."""
     for name in names or systems.names():
         full = tasks.get(f"{name}-noisy", size)
-        dataset.generate(full, data)
+        generation.generate(full, data)
         n = full.n_climate // len(full.system.starts)
         trial = StabilityTrial(name, n, fraction(full, 1.0), floors.N_INDEPENDENT)
         scores = [trial.entries(seed, data, size) for seed in range(seeds)]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from emubench import metrics
 from emubench.data import tasks
+from emubench.dynamics.first_passage import crossing
 from emubench.evaluation import scoring
 from emubench.metrics import Truth, anomaly_correlation, error_curve, valid_prediction_time
-from emubench.metrics.valid_prediction_time import crossing
 
 NAN, INF = float("nan"), float("inf")
 

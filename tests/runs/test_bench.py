@@ -15,8 +15,7 @@ from emubench.evaluation.throughput import modes
 from emubench.evaluation.throughput import timing as throughput
 from emubench.evaluation.throughput.modes import Mode
 from emubench.files import timing
-from emubench.runs import bench
-from emubench.runs import folder as jobs
+from emubench.runs import bench, folders, jobs, stages
 from emubench.runs import scored as entries
 from emubench.runs.bench import Options, Session
 
@@ -34,8 +33,8 @@ METRICS = [
 
 @pytest.fixture(scope="module")
 def scored(data, tmp_path_factory):
-    folder = jobs.train(jobs.Job("linear", "lorenz63-clean", "tiny"), data, tmp_path_factory.mktemp("runs"))
-    jobs.score(folder, data)
+    folder = stages.train(jobs.Job("linear", "lorenz63-clean", "tiny"), data, tmp_path_factory.mktemp("runs"))
+    stages.score(folder, data)
     return folder
 
 
@@ -45,7 +44,7 @@ def run(scored, tmp_path):
 
 
 def again(run):
-    return jobs.load(run)[0]
+    return folders.load(run)[0]
 
 
 @pytest.mark.slow
@@ -130,8 +129,8 @@ def test_a_run_without_scores_or_with_others_is_refused(run, data, refused):
 @pytest.mark.slow
 def test_growth_is_benched_in_samples_and_by_its_crps(data, tmp_path, monkeypatch):
     monkeypatch.setattr(throughput, "BATCHES", (1, 4))
-    folder = jobs.train(jobs.Job("climatology", "kpz-noisy", "tiny"), data, tmp_path)
-    jobs.score(folder, data)
+    folder = stages.train(jobs.Job("climatology", "kpz-noisy", "tiny"), data, tmp_path)
+    stages.score(folder, data)
     found = Session(data, Options(seconds=0.02, ladder_seconds=0.5)).bench(folder, reference_emulator=again(folder))
     rows = {row.metric: row for row in bench.rows(tasks.get("kpz-noisy", "tiny"), found)}
     assert rows["lyapunov_times_per_second"].unit == "sample interval/s"
@@ -146,8 +145,8 @@ def test_growth_is_benched_in_samples_and_by_its_crps(data, tmp_path, monkeypatc
 def test_a_lower_precision_is_scored_anew_and_kept_apart(data, tmp_path, monkeypatch):
     monkeypatch.setattr(throughput, "BATCHES", (1, 4))
     settings = {"steps": 20, "width": 16}
-    folder = jobs.train(jobs.Job("resnet_ode", "lorenz63-clean", "tiny", overrides=settings), data, tmp_path)
-    jobs.score(folder, data)
+    folder = stages.train(jobs.Job("resnet_ode", "lorenz63-clean", "tiny", overrides=settings), data, tmp_path)
+    stages.score(folder, data)
     plain = Session(data, Options(seconds=0.02, ladder_seconds=0)).bench(folder, reference_emulator=again(folder))
     mode = Mode(precision="bfloat16")
     low = Session(data, Options(mode, seconds=0.02, ladder_seconds=0)).bench(folder, reference_emulator=again(folder))

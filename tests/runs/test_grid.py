@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from emubench.core.errors import EmubenchError
-from emubench.data import dataset, shards, tasks
+from emubench.data import generation, shards, tasks
 from emubench.data.shards import Target
 from emubench.files import schema, store
-from emubench.runs import folder as jobs
-from emubench.runs.folder import Job
+from emubench.runs import folders, jobs, stages
 from emubench.runs.grid import executors, runner, steps
 from emubench.runs.grid import plan as grid
 from emubench.runs.grid.steps import Outcome, Step
+from emubench.runs.jobs import Job
 from tests.support.contents import contents
 
 GRID = """
@@ -181,14 +181,14 @@ def test_a_step_is_small_hashable_and_says_all(file, tmp_path):
 
 def test_the_data_have_the_bytes_that_generate_writes(whole, tmp_path):
     for name in ("lorenz63-noisy", "lorenz96-noisy"):
-        dataset.generate(tasks.get(name, "tiny"), tmp_path)
+        generation.generate(tasks.get(name, "tiny"), tmp_path)
     assert contents(whole / "data") == contents(tmp_path)  # and there are no shards left
 
 
 def test_the_runs_are_those_of_train_and_score(whole, tmp_path):
     for job in grid.expand(whole / "grid.toml", whole / "data").jobs:
         if job.seed == 1:
-            jobs.score(jobs.train(job, whole / "data", tmp_path), whole / "data")
+            stages.score(stages.train(job, whole / "data", tmp_path), whole / "data")
     alone = results(tmp_path)
     assert len(alone) == 4 * 3
     assert alone.items() <= results(whole / "runs").items()
@@ -270,7 +270,7 @@ def test_status_tells_who_is_at_work_and_shares_the_time_left_among_them(file, t
 
 def test_runs_of_other_data_are_refused_by_name(copy, emubench):
     shutil.rmtree(copy / "data")
-    dataset.generate(tasks.get("lorenz63-noisy", "tiny"), copy / "data", seed=5)
+    generation.generate(tasks.get("lorenz63-noisy", "tiny"), copy / "data", seed=5)
     finished = emubench("run", *options(copy))
     assert finished.status == 1
     assert "failed: train persistence lorenz63-noisy tiny seed 0: " in finished.err
@@ -323,8 +323,8 @@ def test_a_full_disk_is_a_failure_that_names_the_file(whole, tmp_path, monkeypat
             raise OSError(28, "No space left on device")
         original(emulator, path)
 
-    original = jobs.save_weights
-    monkeypatch.setattr(jobs, "save_weights", full)
+    original = folders.save_weights
+    monkeypatch.setattr(folders, "save_weights", full)
     finished = emubench("run", *options(tmp_path))
     assert finished.status == 1
     assert "cannot be written (No space left on device); nothing was left behind (on " in finished.err
@@ -394,7 +394,7 @@ def sharded(data: Path) -> list[Target]:
 
 
 def test_shards_merge_to_the_bytes_of_one_process(tmp_path):
-    dataset.generate(TASK, tmp_path / "one")
+    generation.generate(TASK, tmp_path / "one")
     truth, observations = sharded(tmp_path / "many")
     assert len(list(observations.folder.iterdir())) == len(observations.blocks()) == 3 + 3
     shards.merge(observations)

@@ -13,12 +13,12 @@ import torch
 
 from emubench import systems
 from emubench.core.errors import EmubenchError
-from emubench.data import dataset, tasks
+from emubench.data import dataset, generation, tasks
 from emubench.emulator import Emulator, check_forecast, load_weights, n_parameters, save_weights, step_forecast
-from emubench.files import schema
+from emubench.files import run_files, schema
 from emubench.learning.training.descent import Log
-from emubench.runs import folder as jobs
-from emubench.runs.folder import Job
+from emubench.runs import folders, jobs, stages
+from emubench.runs.jobs import Job
 from tests.support.contents import contents
 
 SMALL = {"steps": 3, "batch": 4, "checks": 1, "polish": 50, "max_lead": 8, "members": 8, "pool": 32}
@@ -101,12 +101,12 @@ def test_a_changed_default_gives_another_hash(monkeypatch):
 
 def test_a_finished_run_is_kept_as_it_is(data, tmp_path):
     job = small("linear", "lorenz63-noisy")
-    folder = jobs.train(job, data, tmp_path)
+    folder = stages.train(job, data, tmp_path)
     before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
-    assert jobs.train(job, data, tmp_path) == folder
+    assert stages.train(job, data, tmp_path) == folder
     assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
     shutil.rmtree(folder)
-    assert jobs.train(job, data, tmp_path / "none there") != folder
+    assert stages.train(job, data, tmp_path / "none there") != folder
 
 
 def test_a_fit_that_breaks_down_is_one_line_and_leaves_nothing(data, tmp_path, monkeypatch):
@@ -117,20 +117,20 @@ def test_a_fit_that_breaks_down_is_one_line_and_leaves_nothing(data, tmp_path, m
 
     monkeypatch.setattr(jobs.baseline("linear"), "train", singular)
     with pytest.raises(EmubenchError) as error:
-        jobs.train(job, data, tmp_path)
+        stages.train(job, data, tmp_path)
     assert str(error.value).startswith("linear on lorenz63-noisy: with these settings the fit breaks down: ")
     assert "\n" not in str(error.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_card_says_all_that_made_the_run(data, tmp_path):
-    folder = jobs.train(JOB, data, tmp_path)
-    card = jobs.read_card(folder)
+    folder = stages.train(JOB, data, tmp_path)
+    card = folders.read_card(folder)
     assert (card.baseline, card.task, card.size, card.seed) == ("resnet_ode", "lorenz63-noisy", "tiny", 0)
     assert card.config == json.loads(json.dumps(dataclasses.asdict(JOB.config())))
     assert card.config["steps"] == 20
     assert card.data_sha256 == dataset.load(JOB.get_task(), data).digest
-    emulator, task = jobs.load(folder)
+    emulator, task = folders.load(folder)
     assert card.n_parameters == n_parameters(emulator) > 1000
     assert task == JOB.get_task()
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -140,14 +140,14 @@ def test_a_card_says_all_that_made_the_run(data, tmp_path):
 
 def work(job: Job, data, out, barrier) -> None:
     torch.set_num_threads(1)
-    publish = jobs._publish
+    publish = stages._publish
 
     def together(partial, folder) -> None:
         barrier.wait(60)
         publish(partial, folder)
 
-    jobs._publish = together
-    jobs.train(job, data, out)
+    stages._publish = together
+    stages.train(job, data, out)
 
 
 def test_two_processes_at_the_same_job_leave_one_folder(data, tmp_path):
@@ -163,18 +163,18 @@ def test_two_processes_at_the_same_job_leave_one_folder(data, tmp_path):
     assert sorted(left) == sorted(
         str((job.folder(tmp_path) / f).relative_to(tmp_path)) for f in ("card.json", "log.jsonl", "model.safetensors")
     )
-    assert equal(jobs.load(job.folder(tmp_path))[0], trained(job, data))
+    assert equal(folders.load(job.folder(tmp_path))[0], trained(job, data))
 
 
 def test_runs_are_found_at_any_depth_and_half_made_ones_are_not(data, tmp_path):
-    folders = [jobs.train(small("persistence", n), data, tmp_path) for n in ("lorenz63-noisy", "lorenz96-noisy")]
+    folders = [stages.train(small("persistence", n), data, tmp_path) for n in ("lorenz63-noisy", "lorenz96-noisy")]
     hidden = folders[0].with_name(".tiny-seed-0-1234abcd.99.partial")
     shutil.copytree(folders[0], hidden)
-    assert jobs.find_runs([tmp_path]) == sorted(folders)
-    assert jobs.find_runs([folders[1], tmp_path, folders[1]]) == sorted(folders)
+    assert folders.find_runs([tmp_path]) == sorted(folders)
+    assert folders.find_runs([folders[1], tmp_path, folders[1]]) == sorted(folders)
     for path in (hidden, tmp_path / "nothing"):
         with pytest.raises(EmubenchError, match="no runs here"):
-            jobs.find_runs([path])
+            folders.find_runs([path])
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -182,28 +182,28 @@ def test_runs_are_found_at_any_depth_and_half_made_ones_are_not(data, tmp_path):
 
 @pytest.mark.parametrize("job", [small("linear", "lorenz63-noisy"), small("climatology", "kpz-noisy")])
 def test_scores_are_the_same_when_scored_again(data, tmp_path, job):
-    folder = jobs.train(job, data, tmp_path)
-    first = jobs.score(folder, data)
+    folder = stages.train(job, data, tmp_path)
+    first = stages.score(folder, data)
     stored = (folder / "scores.json").read_bytes()
     (folder / "scores.json").unlink()
-    assert jobs.score(folder, data) == first
+    assert stages.score(folder, data) == first
     assert (folder / "scores.json").read_bytes() == stored
-    assert schema.read_json(schema.ScoreFile, folder / "scores.json") == first
-    jobs.score(folder, data, again=True)
+    assert schema.read_json(run_files.ScoreFile, folder / "scores.json") == first
+    stages.score(folder, data, again=True)
     assert (folder / "scores.json").read_bytes() == stored
 
 
 def test_scores_are_kept_only_for_the_truth_they_belong_to(data, own_data, tmp_path):
-    folder = jobs.train(small("persistence", "lorenz63-noisy"), data, tmp_path / "runs")
-    first = jobs.score(folder, data)
+    folder = stages.train(small("persistence", "lorenz63-noisy"), data, tmp_path / "runs")
+    first = stages.score(folder, data)
     written = (folder / "scores.json").stat().st_mtime_ns
-    assert jobs.score(folder, own_data) == first  # a copy of the same truth
+    assert stages.score(folder, own_data) == first  # a copy of the same truth
     assert (folder / "scores.json").stat().st_mtime_ns == written
-    dataset.generate(tasks.get("lorenz63-noisy", "tiny"), tmp_path / "other", seed=5)
-    other = jobs.score(folder, tmp_path / "other")
+    generation.generate(tasks.get("lorenz63-noisy", "tiny"), tmp_path / "other", seed=5)
+    other = stages.score(folder, tmp_path / "other")
     assert other.truth_sha256 != first.truth_sha256
     assert other.rows != first.rows
-    assert jobs.score(folder, data) == first
+    assert stages.score(folder, data) == first
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_training_depends_on_the_seed_alone(data):
 def test_a_run_holds_what_training_with_its_seed_gives(data, tmp_path, seed):
     job = dataclasses.replace(JOB, seed=seed)
     torch.manual_seed(99)  # what came before plays no part
-    assert equal(jobs.load(jobs.train(job, data, tmp_path))[0], trained(job, data))
+    assert equal(folders.load(stages.train(job, data, tmp_path))[0], trained(job, data))
 
 
 @pytest.mark.parametrize("baseline", jobs.baseline_names())
@@ -333,7 +333,7 @@ def test_persistence_keeps_the_last_observation_and_knows_nothing_of_the_rest(da
 @pytest.mark.parametrize("name", ["lorenz63-noisy", pytest.param("lorenz96-partial", marks=pytest.mark.slow)])
 def test_every_baseline_trains_through_its_job(data, tmp_path, name):
     for baseline in jobs.baseline_names():
-        folder = jobs.train(small(baseline, name), data, tmp_path)
-        emulator, task = jobs.load(folder)
+        folder = stages.train(small(baseline, name), data, tmp_path)
+        emulator, task = folders.load(folder)
         assert task.name == name
         assert isinstance(emulator, Emulator)

@@ -19,9 +19,9 @@ import torch
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.evaluation import scoring
-from emubench.files import schema
+from emubench.files import run_files, schema
 from emubench.leaderboard.submission import entries, judge, new
-from emubench.runs import folder as jobs
+from emubench.runs import folders, jobs, stages
 from emubench.runs.sandbox import child, pipe
 from tests.support.contents import contents
 from tests.support.submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
@@ -127,8 +127,8 @@ def test_a_forecast_entry_is_scored_in_the_open_division(emubench, data, tmp_pat
 
 
 def test_false_claims_are_told_from_round_off(runs):  # noqa: F811
-    (run,) = jobs.find_runs([runs / "linear"])
-    found = schema.read_json(schema.ScoreFile, run / "scores.json")
+    (run,) = folders.find_runs([runs / "linear"])
+    found = schema.read_json(run_files.ScoreFile, run / "scores.json")
     (row,) = [r for r in found.rows if r.metric == "valid_prediction_time" and r.lead_time is None]
 
     def claim(**changed):
@@ -151,7 +151,7 @@ def test_shapes_are_checked_before_anything_is_allocated(data, tmp_path, baselin
     run.mkdir()
     job = jobs.Job(baseline, TASK, "tiny")
     emulator = jobs.baseline(baseline).build(job.get_task(), job.config())
-    jobs.save_weights(emulator, run / "model.safetensors")
+    folders.save_weights(emulator, run / "model.safetensors")
     card = {"schema_version": 1, "emubench_version": "0.1.0", "baseline": baseline, "task": TASK, "size": "tiny"}
     card |= {"seed": 0, "data_sha256": "", "knowledge": "none", "config": dataclasses.asdict(job.config())}
     card |= {"n_parameters": 0, "train_seconds": 0.0, "threads": 1, "device": "cpu"}
@@ -161,7 +161,7 @@ def test_shapes_are_checked_before_anything_is_allocated(data, tmp_path, baselin
 
 def test_a_config_of_a_million_million_parameters_is_refused_unallocated(data, tmp_path):
     job = jobs.Job("resnet_ode", TASK, "tiny", overrides={"steps": 1, "batch": 4})
-    run = jobs.train(job, data, tmp_path / "runs")
+    run = stages.train(job, data, tmp_path / "runs")
     edit_json(run / "card.json", lambda c: c["config"].update(width=10**6))
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     with pytest.raises(EmubenchError, match=r"card.json: config: tensor .*1000000.* in this architecture"):
@@ -291,7 +291,7 @@ def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
     score = {row["metric"]: row["value"] for row in found["scores"]}
     assert score["valid_prediction_time"] == 0.0
     assert score["surviving_fraction"] == 0.0
-    folder = new.from_runs("next", jobs.find_runs([runs / "persistence"]), tmp_path / "entries", STATED)
+    folder = new.from_runs("next", folders.find_runs([runs / "persistence"]), tmp_path / "entries", STATED)
     assert emubench("submit", "run", folder, "--data", data, "--bench-seconds", 0).status == 0
 
 
@@ -313,8 +313,8 @@ def test_memory_processor_time_and_files_are_bounded(tmp_path):
 
 
 def test_a_remote_forecast_is_the_local_one(runs, data):  # noqa: F811
-    (run,) = jobs.find_runs([runs / "linear"])
-    emulator, task = jobs.load(run)
+    (run,) = folders.find_runs([runs / "linear"])
+    emulator, task = folders.load(run)
     here, _ = scoring.evaluate(emulator, task, data, 3)  # type: ignore[arg-type]
     there = judge.judge_run(run, task, data, 3, LIMITS)
     assert there.reason == ""

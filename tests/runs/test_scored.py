@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from emubench.core.errors import EmubenchError
-from emubench.runs import folder, scored
+from emubench.runs import folders, scored
 from tests.support.scored_runs import config, table, write_run
 
 
 def names(out: Path) -> set[str]:
-    return {run.entry for run in scored.read_runs(folder.find_runs([out]))}
+    return {run.entry for run in scored.read_runs(folders.find_runs([out]))}
 
 
 def test_an_entry_is_a_baseline_where_it_has_one_configuration_per_task(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from emubench.leaderboard import ranking
-from emubench.runs import folder, scored
+from emubench.runs import jobs, scored
 
 SYSTEMS = ("kpz", "kuramoto_sivashinsky", "lorenz63", "lorenz96")
 
@@ -49,7 +49,7 @@ def write_run(
 
 
 def table(*folders: Path) -> pd.DataFrame:
-    return ranking.table(scored.read_runs(folder.find_runs(list(folders))))
+    return ranking.table(scored.read_runs(folders.find_runs(list(folders))))
 
 
 def row(frame: pd.DataFrame, entry: str, task: str | None, track: str = "noisy") -> dict[str, Any]:
@@ -72,5 +72,5 @@ def everything(out: Path, baseline: str, level: float, **more: Any) -> None:
 
 
 def config(task: str, **overrides: Any) -> dict[str, Any]:
-    job = folder.Job("linear", task, "tiny", overrides=overrides)
+    job = jobs.Job("linear", task, "tiny", overrides=overrides)
     return json.loads(json.dumps(job.config().__dict__))

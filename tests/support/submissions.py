@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emubench.leaderboard.submission import entries, new, season, verify
-from emubench.runs import folder as jobs
+from emubench.runs import folders, jobs, stages
 
 TASK = "lorenz63-noisy"
 STATED = {"authors": ["A. Name"], "contact": "a@example.org", "licence": "MIT"}
@@ -21,14 +21,14 @@ def runs(data, tmp_path_factory) -> Path:
     """Scored runs of ``linear`` and ``persistence`` on one tiny task."""
     out = tmp_path_factory.mktemp("submitted") / "runs"
     for baseline in ("linear", "persistence"):
-        jobs.score(jobs.train(jobs.Job(baseline, TASK, "tiny"), data, out), data)
+        stages.score(stages.train(jobs.Job(baseline, TASK, "tiny"), data, out), data)
     return out
 
 
 @pytest.fixture
 def entry(runs, tmp_path) -> Path:
     """The folder of a sound entry of ``linear``, to be spoilt at will."""
-    return new.from_runs("mine", jobs.find_runs([runs / "linear"]), tmp_path / "entries", STATED)
+    return new.from_runs("mine", folders.find_runs([runs / "linear"]), tmp_path / "entries", STATED)
 
 
 def sign_again(folder: Path) -> None:

@@ -12,7 +12,7 @@ from emubench.core.errors import unknown
 from emubench.dynamics.kernels._blocks import precision, rollout_blocks
 from emubench.dynamics.kernels._fft import forward, inverse, merge, positions, split, square, twiddles
 from emubench.dynamics.kernels._simd import aligned, jit, load, store
-from emubench.dynamics.simulate import etdrk4_coefficients
+from emubench.dynamics.schemes import etdrk4_coefficients
 from emubench.dynamics.system import System
 
 SCHEMES = ("etdrk4", "etd1")

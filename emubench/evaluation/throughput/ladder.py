@@ -19,14 +19,14 @@ import torch
 from emubench.core.random import torch_stream
 from emubench.data import dataset
 from emubench.data.tasks import Task
-from emubench.dynamics.solvers import Setting, SettingSolver, settings
+from emubench.dynamics.solvers import Setting, SettingSolver
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput import roofline
 from emubench.evaluation.throughput.audit import headline_cases
 from emubench.evaluation.throughput.timing import EndToEnd, Subject, best_batch, scenario_of, timed
 from emubench.files.timing import Limit, Rung, Scenario
-from emubench.runs import folder
+from emubench.runs import jobs
 from emubench.runs.scored import worst_case
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ class Cases:
 
 def forecaster(task: Task, setting: Setting, device: torch.device = CPU) -> tuple[Emulator, str]:
     """The setting as an emulator, and the path of its solver; a filter's analyses are computed on the CPU."""
-    module, solver = folder.baseline("oracle"), SettingSolver(task.system, setting, device)
+    module, solver = jobs.baseline("oracle"), SettingSolver(task.system, setting, device)
     if setting.start == "sample":  # taken as if it had no noise
         task = dataclasses.replace(task, observation=dataclasses.replace(task.observation, noise=0.0))
     oracle = module.Oracle(task, module.Config(), solver)
@@ -155,3 +155,52 @@ def measure(
         if progress is not None:
             progress(i + 1, len(wanted))
     return found
+
+
+def halvings(n: int) -> list[int]:
+    """n, n/2, … 1, rounded up.
+
+    >>> halvings(50)
+    [50, 25, 13, 7, 4, 2, 1]
+    """
+    found = [n]
+    while found[-1] > 1:
+        found.append(-(-found[-1] // 2))
+    return found
+
+
+def settings(task: Task) -> list[Setting]:
+    """The ladder of a task, the cheap end first.
+
+    The truth's scheme from its own step down to one step per sample; the cheaper schemes with up to 8 steps per sample;
+    on half the sites and fewer where these resolve the same equation, which a partial differential equation's do
+    (``length``; fewer sites of Lorenz-96 are another system, and kpz's lattice is its definition); of deterministic
+    systems all these with up to 8 steps also in single precision. Where observations are noisy, single precision ends
+    at 2 steps; there up to 4 steps of the truth's scheme, half the sites and Heun stand also behind a small and the
+    whole filter, whose cost is nearly all of theirs: the most accurate ones first. Where observations have gaps, these
+    alone.
+    """
+    system, observation = task.system, task.observation
+    own, *cheaper = system.schemes
+    steps = halvings(system.steps_per_sample)[::-1]
+    coarse = [n for n in steps if n <= 8]
+    found = [Setting(own, n) for n in steps]
+    if not system.stochastic:
+        found += [Setting(scheme, n) for scheme in cheaper for n in coarse]
+    if "length" in system.parameters():
+        for sites in halvings(system.shape[0])[1:]:
+            if sites % 2 == 0 and sites > 3 * getattr(system, "n_unstable", 1):
+                found += [Setting(own, n, sites=sites) for n in coarse]
+    if not system.stochastic:
+        found += [dataclasses.replace(s, dtype="float32") for s in found if s.steps <= 8]
+    found.sort(key=lambda s: s.steps)
+    if observation.noise == 0 and task.full_state:
+        return found
+    exact = [s for s in found if s.dtype == "float64" and s.scheme == own and s.steps <= 4]
+    whole = sorted((s for s in exact if not s.sites), key=lambda s: -s.steps)
+    fewer = [s for s in exact if s.sites == system.shape[0] // 2 and s.steps <= 2]
+    cheap = [s for s in found if s.scheme == "heun" and s.steps <= 2]
+    behind = [dataclasses.replace(s, start=start) for s in (*whole, *fewer, *cheap) for start in ("small", "filter")]
+    if observation.fraction < 1 or not task.full_state:
+        return behind
+    return [s for s in found if s.dtype == "float64" or s.steps <= 2] + behind

@@ -7,6 +7,7 @@ those of fresh ones. Some outputs are kept, for :mod:`emubench.evaluation.throug
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import time
 from collections.abc import Callable
@@ -17,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emubench.core.hardware import peak_memory, synchronise
+from emubench.core.hardware import peak_memory, processor, synchronise, usable_cores
 from emubench.core.random import stream, torch_stream
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, Stepper, checked_ensemble, roll_out
 from emubench.evaluation import scoring
-from emubench.files.timing import Quantiles, Scenario
+from emubench.files.timing import Hardware, Quantiles, Scenario
 
 REPETITIONS = 20
 SHORTEST = 0.5
@@ -280,3 +281,20 @@ def run(subject: Subject) -> tuple[dict[str, Scenario], list[Sample]]:
             scenarios[label], kept = measure(subject, work(), batch, label)
             samples += kept if kind == "end_to_end" else []
     return scenarios, samples
+
+
+def record(device: torch.device, dtype: torch.dtype, compiled: bool) -> Hardware:
+    """What the figures of this process belong to."""
+    gpu = device.type == "cuda"
+    return Hardware(
+        device=str(device),
+        name=torch.cuda.get_device_name(device) if gpu else processor(),
+        driver=f"CUDA {torch.version.cuda}" if gpu else "",
+        cores=usable_cores(),
+        threads=torch.get_num_threads(),
+        dtype=str(dtype).removeprefix("torch."),
+        tf32=gpu and bool(torch.backends.cuda.matmul.allow_tf32),
+        compiled=compiled,
+        torch=torch.__version__,
+        date=datetime.date.today().isoformat(),
+    )

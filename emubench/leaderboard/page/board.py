@@ -10,13 +10,12 @@ from typing import Any
 import pandas as pd
 
 from emubench.core.errors import EmubenchError
-from emubench.files import schema
+from emubench.files import run_files, schema
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
 from emubench.leaderboard.submission import check, season, verify
 from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Entry
-from emubench.runs import folder as jobs
-from emubench.runs import scored
+from emubench.runs import folders, scored
 
 DIVISIONS = ("standard", "open")
 RANKS = ("rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "pareto_front")
@@ -138,10 +137,10 @@ def _run(folder: Path, entry: Entry, task: str, seed: int) -> scored.Run:
             "threads": 1,
             "device": entry.hardware,
         }
-        return scored.Run(place, schema.Card(**content), scores, None, entry.name)
+        return scored.Run(place, run_files.Card(**content), scores, None, entry.name)
     timing = check.read_timing(place)
     speed, gained = (timing.lyapunov_times_per_second, timing.speedup) if timing else (None, None)
-    return scored.Run(place, jobs.read_card(place), scores, speed, entry.name, claimed_speedup=gained)
+    return scored.Run(place, folders.read_card(place), scores, speed, entry.name, claimed_speedup=gained)
 
 
 def _one_version(shown: list[Shown]) -> None:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emubench.data.tasks import Task
+from emubench.dynamics.first_passage import THRESHOLD
 from emubench.leaderboard.plots.style import (
     MAX_LINES,
     Style,
@@ -19,7 +20,6 @@ from emubench.leaderboard.plots.style import (
     lead_time_unit,
     title,
 )
-from emubench.metrics.valid_prediction_time import THRESHOLD
 from emubench.runs.scored import Run
 
 UNSKILLED = 2**0.5

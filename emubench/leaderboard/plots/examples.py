@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
-from emubench.evaluation.figures import CLAMP, Figures
+from emubench.evaluation.figures import CLAMP
 from emubench.files import schema
+from emubench.files.run_files import Figures
 from emubench.leaderboard.plots.style import REFERENCES, TRUTH, Style, by_entry, lead_time_unit, title
 from emubench.runs.scored import Run
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from emubench.data.tasks import Task
 from emubench.leaderboard.plots.style import MAX_LINES, TRUTH, Style, by_entry, title
-from emubench.runs import folder
+from emubench.runs import stages
 from emubench.runs.scored import Run
 
 Spectrum = tuple[np.ndarray, np.ndarray]
@@ -19,7 +19,7 @@ Spectrum = tuple[np.ndarray, np.ndarray]
 
 def read_spectra(run: Run) -> tuple[Spectrum, Spectrum] | None:
     """Exponents and standard errors of a run's emulator and of the true system; ``None`` if they were not measured."""
-    stored = folder.read_diagnostics(run.path)
+    stored = stages.read_diagnostics(run.path)
     found = stored.diagnostics.get("lyapunov_spectrum") if stored else None
     if found is None:
         return None

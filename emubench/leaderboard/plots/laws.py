@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from emubench.data.tasks import Task
-from emubench.evaluation.figures import Comparison, Figures
+from emubench.files.run_files import Comparison, Figures
 from emubench.leaderboard.plots import tracy_widom
 from emubench.leaderboard.plots.examples import read_figures
 from emubench.leaderboard.plots.style import MAX_LINES, TRUTH, Style, by_entry, label_level, title

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from emubench.core import registry
 from emubench.core.errors import EmubenchError, unknown
-from emubench.files import hdf5, safetensors_header, schema
+from emubench.files import hdf5, run_files, safetensors_header, schema
 from emubench.files.schema import Model, Name
 from emubench.files.timing import Speedup
 from emubench.leaderboard.submission import entries
@@ -270,7 +270,7 @@ def _same(path: Path, key: str, found: Any, wanted: Any) -> None:
 
 def _card(entry: Entry, place: Path, task: str, seed: int) -> None:
     path = place / "card.json"
-    card = schema.read_json(schema.Card, path, MAX_BYTES["card.json"])
+    card = schema.read_json(run_files.Card, path, MAX_BYTES["card.json"])
     schema.parse(Settings, {"config": card.config}, path)
     _same(path, "baseline", card.baseline, entry.method)
     for key, wanted in (("task", task), ("seed", seed), ("size", entry.size), ("knowledge", entry.knowledge)):
@@ -283,7 +283,7 @@ def _weights(place: Path) -> None:
     path = place / "model.safetensors"
     tensors = safetensors_header.read_header(path)
     safetensors_header.check_values(path, tensors)
-    card = schema.read_json(schema.Card, place / "card.json", MAX_BYTES["card.json"])
+    card = schema.read_json(run_files.Card, place / "card.json", MAX_BYTES["card.json"])
     n = safetensors_header.n_floats(tensors)
     if n != card.n_parameters:
         raise EmubenchError(f"{path}: {n} floating-point values, where card.json says {card.n_parameters}")
@@ -294,9 +294,9 @@ def _forecast(entry: Entry, place: Path, task: str) -> None:
     hdf5.read_forecast(path, entries.shapes()[entry.size][task])
 
 
-def read_scores(place: Path) -> schema.ScoreFile:
+def read_scores(place: Path) -> run_files.ScoreFile:
     """The scores of one task and seed."""
-    return schema.read_json(schema.ScoreFile, place / "scores.json", MAX_BYTES["scores.json"])
+    return schema.read_json(run_files.ScoreFile, place / "scores.json", MAX_BYTES["scores.json"])
 
 
 def read_figures(place: Path) -> Figures | None:
@@ -339,7 +339,7 @@ def _scores(entry: Entry, place: Path, task: str) -> None:
 
 def _one_footing(folder: Path, entry: Entry) -> Iterator[str]:
     for task in entry.tasks():
-        first: schema.ScoreFile | None = None
+        first: run_files.ScoreFile | None = None
         for seed in entry.seeds:
             place = folder / task / f"seed-{seed}"
             try:

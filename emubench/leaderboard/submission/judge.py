@@ -27,10 +27,10 @@ import emubench
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.evaluation import scoring
-from emubench.files import schema
+from emubench.files import run_files, schema
 from emubench.leaderboard.submission import check
 from emubench.leaderboard.submission.entries import FORECASTS, Entry
-from emubench.runs import folder as jobs
+from emubench.runs import jobs
 from emubench.runs.sandbox import pipe
 
 Progress = Callable[[int, int], None]
@@ -212,14 +212,14 @@ def check_method(folder: Path, entry: Entry) -> None:
         config = json.loads(json.dumps(dataclasses.asdict(job.config())))
         for seed in entry.seeds:
             path = folder / task / f"seed-{seed}" / "card.json"
-            stated = schema.read_json(schema.Card, path, check.MAX_BYTES["card.json"]).config
+            stated = schema.read_json(run_files.Card, path, check.MAX_BYTES["card.json"]).config
             for name in sorted(config.keys() | stated.keys()):
                 if (one := stated.get(name)) != (two := config.get(name)):
                     found = f"{one!r}, where {entry.method}'s defaults and entry.toml's overrides give {two!r}"
                     raise EmubenchError(f"{path}: config: {name}: {found[:200]}")
 
 
-def false_claims(path: Path, claimed: schema.ScoreFile, found: schema.ScoreFile) -> list[str]:
+def false_claims(path: Path, claimed: run_files.ScoreFile, found: run_files.ScoreFile) -> list[str]:
     """One line for every whole-forecast score that is claimed and was not found."""
     rows = {row.metric: row for row in found.rows if row.lead_time is None}
     faults = []
@@ -234,7 +234,7 @@ def false_claims(path: Path, claimed: schema.ScoreFile, found: schema.ScoreFile)
     return faults
 
 
-def _agree(value: float | None, judged: schema.ScoreRow) -> bool:
+def _agree(value: float | None, judged: run_files.ScoreRow) -> bool:
     if value is None or judged.value is None:
         return value == judged.value
     width = 0.0 if judged.low is None or judged.high is None else judged.high - judged.low

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emubench.core.errors import EmubenchError
-from emubench.files import schema, store, timing
+from emubench.files import run_files, schema, store, timing
 from emubench.leaderboard.submission import check, entries
 from emubench.leaderboard.submission.check import FILL_IN
 from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Entry
@@ -43,9 +43,9 @@ def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any]) ->
     ``stated`` holds what the submitter says of them: authors, contact, licence … Raises :class:`EmubenchError` for
     runs that do not belong together or were not scored.
     """
-    placed: dict[tuple[str, int], tuple[Path, schema.Card]] = {}
+    placed: dict[tuple[str, int], tuple[Path, run_files.Card]] = {}
     for run in runs:
-        card = schema.read_json(schema.Card, run / "card.json", 2**20)
+        card = schema.read_json(run_files.Card, run / "card.json", 2**20)
         if (run / "recipe.json").exists() or card.task not in entries.shapes().get(card.size, {}):
             raise EmubenchError(f"{run}: {card.task} at size {card.size} is none of the benchmark's tasks")
         if not (run / "scores.json").exists():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emubench.data import tasks
-from emubench.files.schema import ScoreRow
+from emubench.files.run_files import ScoreRow
 from emubench.files.timing import RANKED, Bench
 from emubench.leaderboard.submission import check, judge
 from emubench.leaderboard.submission.entries import FORECASTS

@@ -18,15 +18,14 @@ from pydantic import Field
 from emubench import __version__
 from emubench.core import hardware
 from emubench.core.errors import EmubenchError, unknown
-from emubench.data import dataset, reference, tasks
+from emubench.data import generation, reference, tasks
 from emubench.data.tasks import Task
-from emubench.files import schema, store
+from emubench.files import run_files, schema, store
 from emubench.files.schema import Model, Name
 from emubench.leaderboard import ranking
 from emubench.leaderboard.submission import check, judge, season
 from emubench.leaderboard.submission.entries import Digest, Entry
-from emubench.runs import folder as jobs
-from emubench.runs import scored
+from emubench.runs import folders, jobs, scored, stages
 
 RANGE_99 = (0.005, 0.995)
 MAX_BYTES = 2**20
@@ -136,7 +135,7 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="emubench-season-") as temporary:
         for task_name in wanted:
             task, data = tasks.get(task_name, opened.size), Path(temporary) / "data"
-            dataset.generate(task, data, seed, workers=1, progress=progress)
+            generation.generate(task, data, seed, workers=1, progress=progress)
             rows.append(_row(folder, entry, task, data, seeds, limits, progress))
     verified = Verified(
         schema_version=schema.SCHEMA_VERSION,
@@ -167,10 +166,10 @@ def _row(
         check_size(folder, job)
         refusal = f"{folder}: training on {task.name} takes more than {limits.train_seconds:g} s (--train-seconds)"
         with judge.time_limit(limits.train_seconds, refusal):
-            run = jobs.train(job, data, data.parent / "runs", progress)
+            run = stages.train(job, data, data.parent / "runs", progress)
         judged = judge.judge_run(run, task, data, seed, limits, progress)
         speed = float(judged.timing["lyapunov_times_per_second"])
-        runs.append(scored.Run(run, jobs.read_card(run), judged.result.scores, speed, entry.name))
+        runs.append(scored.Run(run, folders.read_card(run), judged.result.scores, speed, entry.name))
         reasons += [judged.reason] if judged.reason else []
     cell = ranking.make_cell(runs)
     sampled = cell.pooled(cell.sampled)
@@ -188,7 +187,7 @@ def _row(
         n_cases=len(runs[0].cases),
         seeds=seeds,
         **_skills(task, (cell.value, low, high), runs),
-        surviving_fraction=schema.finite_or_none(ranking.pooled_row(runs, "surviving_fraction", 0.0)[0]),
+        surviving_fraction=run_files.finite_or_none(ranking.pooled_row(runs, "surviving_fraction", 0.0)[0]),
         lyapunov_times_per_second=float(np.mean([run.throughput for run in runs])),
         train_seconds=float(np.mean([run.card.train_seconds for run in runs])),
         claimed=_claimed(folder, entry, task),
@@ -222,7 +221,7 @@ def _skills(task: Task, score: tuple[float, float, float], runs: list[scored.Run
     stability = ranking.pooled_row(runs, "skill_stability", 0.0)
     known = {"skill": (value, min(ends), max(ends)), "skill_stability": stability}
     return {
-        name + end: schema.finite_or_none(part)
+        name + end: run_files.finite_or_none(part)
         for name, parts in known.items()
         for end, part in zip(("", "_low", "_high"), parts, strict=True)
     }

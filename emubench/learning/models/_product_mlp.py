@@ -310,7 +310,7 @@ def _add_circulant(matrix, state, lanes, out):
 def forward_exponential(weights, matrices, state, lanes, counts, stages, samples, work):
     """The same by exponential steps (ETDRK4): ``matrices`` are those of e^{hL}, e^{hL/2}, and of q, f1, f2, f3.
 
-    All are symmetric and circulant; see :class:`emubench.dynamics.simulate.Etdrk4Coefficients`.
+    All are symmetric and circulant; see :class:`emubench.dynamics.schemes.Etdrk4Coefficients`.
     """
     e, half, q, f1, f2, f3 = matrices
     n_samples, n_steps = counts

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.dynamics.simulate import etdrk4, rk4
+from emubench.dynamics.schemes import etdrk4, rk4
 from emubench.learning.filters.climate_filter import ClimateFilter
 from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, signal_band
 from emubench.learning.models.networks import QuadraticMlp, RingQuadratic

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.dynamics.simulate import etdrk4, rk4
+from emubench.dynamics.schemes import etdrk4, rk4
 from emubench.learning.objectives.weak_form import Exponents, monomials
 
 FASTEST = 1.0

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from emubench.core.errors import EmubenchError, unknown
-from emubench.data import dataset, recipes, tasks
+from emubench.data import layout, recipes, tasks
 from emubench.files import schema
 from emubench.files.schema import Name
-from emubench.runs import folder as jobs
-from emubench.runs.folder import Job
+from emubench.runs import jobs
 from emubench.runs.grid import steps
 from emubench.runs.grid.steps import Step
+from emubench.runs.jobs import Job
 
 MAX_JOBS = 10**5
 DATA_SEED = 0
@@ -99,7 +99,7 @@ def expand(path: Path, data: Path, threads: int | None = None) -> Plan:
         raise EmubenchError(f"{path}: {n} jobs, where at most {MAX_JOBS} belong")
     try:
         names = tasks.names() if grid.tasks == ["all"] else grid.tasks
-        wanted = [tasks.resolve(path.parent / n if n.endswith(".toml") else n, grid.size, data) for n in names]
+        wanted = [recipes.resolve(path.parent / n if n.endswith(".toml") else n, grid.size, data) for n in names]
         todo = [
             _job(grid, baseline, task, seed, threads or grid.threads)
             for task in wanted
@@ -120,7 +120,7 @@ def expand(path: Path, data: Path, threads: int | None = None) -> Plan:
 def _generate(task: tasks.Task, data: Path, needs: dict[Step, tuple[Step, ...]]) -> Step:
     """Add the steps that make a task's files; the tracks of a system share its truth. Return the last one."""
     shared = task if task.custom else tasks.get(f"{task.system.name}-clean", task.size)
-    assert dataset.truth_path(shared, data) == dataset.truth_path(task, data)
+    assert layout.truth_path(shared, data) == layout.truth_path(task, data)
     *parts, truth = steps.file_steps(shared, "truth", DATA_SEED, data)
     needs.update({part: () for part in parts})
     needs[truth] = tuple(parts)

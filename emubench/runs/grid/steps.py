@@ -25,12 +25,12 @@ from pydantic import Field
 
 from emubench import __version__
 from emubench.core.errors import EmubenchError
-from emubench.data import dataset, recipes, shards, tasks
+from emubench.data import layout, recipes, shards, tasks
 from emubench.data.shards import Target
 from emubench.data.tasks import Task
 from emubench.files import schema, store
-from emubench.runs import folder
-from emubench.runs.folder import Job
+from emubench.runs import stages
+from emubench.runs.jobs import Job
 
 BEAT = 10.0
 """Seconds between two signs of life of a step."""
@@ -137,8 +137,8 @@ def is_done(step: Step, data: Path, out: Path) -> bool:
     run = job.folder(out)
     try:
         if step.kind == "train":
-            return folder.finished(run, job.get_task(), data)
-        return folder.stored_scores(run, job.get_task(), data) is not None
+            return stages.finished(run, job.get_task(), data)
+        return stages.stored_scores(run, job.get_task(), data) is not None
     except EmubenchError:  # unreadable scores are made anew; doing the step says what else may be wrong
         return False
 
@@ -150,12 +150,12 @@ def _inputs(step: Step, data: Path, out: Path) -> Iterator[Path]:
         if step.kind == "merge" and not target.path.exists():
             yield from (target.shard(block.array, block.first) for block in target.blocks())
         elif target.kind == "observations":
-            yield dataset.truth_path(target.task, data)
+            yield layout.truth_path(target.task, data)
         return
     job = job_of(step)
-    yield dataset.task_path(job.get_task(), data)
+    yield layout.task_path(job.get_task(), data)
     if step.kind == "score":
-        yield dataset.truth_path(job.get_task(), data)
+        yield layout.truth_path(job.get_task(), data)
         yield job.folder(out) / "card.json"
 
 
@@ -168,9 +168,9 @@ def _make(step: Step, data: Path, out: Path) -> None:
     elif step.kind == "train":
         job = job_of(step)
         store.sweep(job.folder(out))
-        folder.train(job, data, out)
+        stages.train(job, data, out)
     else:
-        folder.score(job_of(step).folder(out), data, again=True)
+        stages.score(job_of(step).folder(out), data, again=True)
 
 
 # --- work -------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import torch
 
 from emubench.core.errors import EmubenchError
 from emubench.files.safetensors_header import TensorInfo, read_header
-from emubench.runs import folder as jobs
+from emubench.runs import folders
 from emubench.runs.sandbox import pipe
 
 HOUR = 3600.0
@@ -36,7 +36,7 @@ def check_architecture(folder: Path) -> None:
     tensors = read_header(folder / "model.safetensors")
     try:
         with torch.device("meta"):
-            emulator, _ = jobs.build(folder)
+            emulator, _ = folders.build(folder)
         shapes = {name: tuple(tensor.shape) for name, tensor in emulator.state_dict().items()}
     except EmubenchError as error:
         if error.__cause__ is None:  # the settings themselves are wrong
@@ -86,7 +86,7 @@ def serve(folder: Path, source: int, sink: int) -> None:
 
     try:
         check_architecture(folder)
-        emulator, task = jobs.load(folder)
+        emulator, task = folders.load(folder)
         pipe.send(sink, pipe.READY, {}, None, forever())
         while True:
             most = max(task.n_test, task.n_climate, MAX_CASES)

@@ -1,0 +1,84 @@
+"""Verifying a dataset file against its own hashes and schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+from emubench.core.errors import EmubenchError
+from emubench.data import recipes, tasks
+from emubench.data.dataset import open_file
+from emubench.data.layout import SPLITS
+from emubench.data.tasks import Task
+from emubench.files import hdf5, store
+from emubench.files.header import FileHeader, read_header
+
+NETCDF_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates")
+"""Attributes of an array that belong to the file format."""
+
+
+def verify(path: Path) -> list[str]:
+    """Check a file against its own hashes and schema; return the arrays checked, raise on the first fault."""
+    with hdf5.open_plain(path) as file:
+        header = read_header(path, file)
+        task = task_of(path, header)
+        open_file(path, header.kind, task).close()
+        if store.attributes_hash(header.model_dump(exclude_unset=True)) != header.header_sha256:
+            raise EmubenchError(f"{path}: attribute header_sha256: the header was edited (seed or emubench_version)")
+        names = _array_names(path, file)
+        wanted = _all_names(header.kind, task)
+        for name in sorted({*names, *wanted}):
+            if name not in names or name not in wanted:
+                raise EmubenchError(f"{path}: array {name} {'does not belong here' if name in names else 'is missing'}")
+            _verify_array(path, name, file[name])  # type: ignore[arg-type]
+    return names
+
+
+def _verify_array(path: Path, name: str, dataset: h5py.Dataset) -> None:
+    attributes = hdf5.read_attributes(path, dataset)
+    own = {k: v for k, v in attributes.items() if k not in NETCDF_ATTRIBUTES}
+    for digest in (store.DIGEST, store.OWN_DIGEST):
+        if digest not in own:
+            raise EmubenchError(f"{path}: array {name}: attribute {digest} is missing: an unfinished file")
+    if store.attributes_hash(own) != own[store.OWN_DIGEST]:
+        raise EmubenchError(f"{path}: array {name}: an attribute was edited (one of {', '.join(sorted(own))})")
+    try:
+        found = store.file_hash(dataset)
+    except (OSError, RuntimeError) as error:
+        raise EmubenchError(f"{path}: array {name}: cannot be read ({str(error).splitlines()[0]})") from None
+    if found != own[store.DIGEST]:
+        raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")
+
+
+def _all_names(kind: str, task: Task) -> list[str]:
+    """Names of all arrays of a file of this kind."""
+    if kind == "truth":
+        return [f"{split}/{name}" for split in SPLITS for name in ("start", "time", "truth")]
+    splits = task.splits if kind == "contexts" else SPLITS[2:]
+    names = [f"{split}/{name}" for split in splits for name in ("context", "lead_time", "time")]
+    return names if kind == "contexts" else names + [f"{s}/{n}" for s in SPLITS[:2] for n in ("observation", "time")]
+
+
+def _array_names(path: Path, file: h5py.File) -> list[str]:
+    """Names of the arrays that are there, netCDF dimensions without values left out."""
+
+    def is_variable(dataset: h5py.Dataset) -> bool:
+        return "not a netCDF variable" not in str(hdf5.read_attributes(path, dataset).get("NAME", ""))
+
+    return [name.strip("/") for name, dataset in hdf5.walk(path, file) if is_variable(dataset)]
+
+
+def task_of(path: Path, header: FileHeader) -> Task:
+    """The task of a file, from its header alone."""
+    try:
+        tasks.size_of(header.size)
+    except EmubenchError:
+        known = ", ".join(tasks.SIZES)
+        raise EmubenchError(f"{path}: attribute size: {header.size!r} where one of {known} belongs") from None
+    if header.recipe:
+        return recipes.from_json(header.recipe, header.size, path)
+    try:
+        return tasks.get(header.task or f"{header.system}-clean", header.size)
+    except EmubenchError as error:
+        raise EmubenchError(f"{path}: attribute {'task' if header.task else 'system'}: {error}") from None

@@ -1,0 +1,141 @@
+"""The files of a run folder, one model each: ``card.json``, ``scores.json``, ``diagnostics.json``, ``figures.json``."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from emubench.files.schema import Model, Name, Text
+
+
+class Card(Model):
+    """``card.json`` of a run: everything needed to rebuild the emulator beside its weights, and what it cost."""
+
+    schema_version: int
+    emubench_version: Annotated[str, Field(max_length=40)]
+    baseline: Name
+    task: Name
+    size: Name
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    data_sha256: Annotated[str, Field(max_length=64)]
+    knowledge: Literal["none", "structure", "equation form", "equation"]
+    config: dict[Name, Any]
+    overrides: dict[Name, Any] | None = None
+    n_parameters: Annotated[int, Field(ge=0, lt=2**63)]
+    train_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    device: Annotated[str, Field(max_length=200)]
+
+
+class ScoreRow(Model):
+    """One row of ``scores.json``; a value that could not be scored is null."""
+
+    task: Name
+    metric: Name
+    lead_time: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+    n_cases: Annotated[int, Field(ge=0, lt=2**63)]
+    unit: Annotated[str, Field(max_length=40)]
+
+
+class ScoreFile(Model):
+    """``scores.json``: rows, and per-case values of the headline metrics for paired comparisons."""
+
+    schema_version: int
+    emubench_version: Annotated[str, Field(max_length=40)]
+    task: Name
+    size: Name
+    truth_sha256: Annotated[str, Field(max_length=64)]
+    rows: Annotated[list[ScoreRow], Field(max_length=20000)]
+    cases: dict[Name, Annotated[list[float], Field(max_length=100000)]]
+
+
+class Diagnostic(Model):
+    """One diagnostic of an emulator: rows, arrays for plots, and a line where it is not (wholly) available."""
+
+    rows: Annotated[list[ScoreRow], Field(max_length=1000)] = []
+    series: dict[Name, Annotated[list[float], Field(max_length=10000)]] = {}
+    note: Text = ""
+
+
+class DiagnosticsFile(Model):
+    """``diagnostics.json`` of a run: reported, never ranked."""
+
+    schema_version: int
+    emubench_version: Annotated[str, Field(max_length=40)]
+    task: Name
+    size: Name
+    truth_sha256: Annotated[str, Field(max_length=64)]
+    diagnostics: dict[Name, Diagnostic]
+
+    def rows(self) -> list[ScoreRow]:
+        """All rows, in the order of the diagnostics."""
+        return [row for diagnostic in self.diagnostics.values() for row in diagnostic.rows]
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN: a value that could not be scored is written as null."""
+    return float(value) if math.isfinite(value) else None
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+Series = Annotated[list[Number], Field(max_length=4096)]
+
+
+class Comparison(BaseModel):
+    """A curve of a run beside the truth's, with the band in which another sample of the truth would lie (99 %)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    x: Series
+    run: Series | None = None
+    """Mean over the cases that are not lost; ``None`` if all are."""
+    truth: Series
+    low: Series
+    high: Series
+
+    @model_validator(mode="after")
+    def _same_lengths(self) -> Comparison:
+        if {len(s) for s in (self.run, self.truth, self.low, self.high) if s is not None} != {len(self.x)}:
+            raise ValueError("x, run, truth, low and high must have the same length")
+        return self
+
+
+class Ranks(BaseModel):
+    """Frequencies of the ranks 0 … M of the truth among the members, at one lead; failed cases are left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lead_time: Number
+    frequency: Annotated[list[Number], Field(min_length=2, max_length=4096)]
+
+
+class Heights(Comparison):
+    """Densities of (h − ⟨h⟩)/(Γt)^(1/3) after growth for ``time`` from flat; ⟨h⟩ is the truth's mean."""
+
+    time: Number
+
+
+class Figures(BaseModel):
+    """``figures.json``; what is empty does not apply."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    lead_time: Series
+    truth: Annotated[list[Series], Field(max_length=4096)]
+    forecast: Annotated[list[Series], Field(max_length=4096)]
+    lost: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the long runs that are lost, and not in the curves."""
+    density: Annotated[list[Comparison], Field(max_length=64)] = []
+    """Per component, or of all sites of a ring; in units of σ."""
+    spatial_spectrum: Comparison | None = None
+    temporal_spectrum: Annotated[list[Comparison], Field(max_length=64)] = []
+    """Per component, or the mean over a ring's sites; frequencies per unit of lead time."""
+    rank_histogram: Annotated[list[Ranks], Field(max_length=64)] = []
+    heights: Annotated[list[Heights], Field(max_length=16)] = []

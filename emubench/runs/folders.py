@@ -1,0 +1,80 @@
+"""A job: one baseline trained on one task with one seed. Its folder carries its hash and holds all that it made.
+
+``<out>/<baseline>/<task>/<size>-seed-<n>-<hash8>/`` with ``card.json``, ``model.safetensors``, ``log.jsonl``, and once
+scored ``scores.json`` (deterministic), ``timing.json`` and ``figures.json``. A folder appears under its name only when
+its training has ended well; one that was interrupted, or has diverged, leaves its checkpoints in a hidden folder beside
+it, from which the same command goes on. TensorBoard's event files lie beside ``log.jsonl`` if they were asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from emubench.core.errors import EmubenchError
+from emubench.data import recipes, tasks
+from emubench.data.tasks import Task
+from emubench.emulator import load_weights, n_parameters
+from emubench.files import run_files, schema
+from emubench.runs.jobs import _build, _configured, baseline
+
+Progress = Callable[[int, int], None]
+
+
+RECIPE = "recipe.json"
+"""Beside the card of a run on a custom task."""
+
+
+def read_card(run: Path) -> run_files.Card:
+    """The validated card of a run."""
+    if not (run / "card.json").exists():
+        raise EmubenchError(f"{run}: not a run (no card.json); make one with: emubench train BASELINE TASK")
+    return schema.read_json(run_files.Card, run / "card.json", max_bytes=2**20)
+
+
+def task_of(run: Path, card: run_files.Card) -> Task:
+    """The task of a run: one of the sixteen, or that of the recipe beside its card."""
+    path = run / RECIPE
+    if not path.exists():
+        return tasks.get(card.task, card.size)
+    recipe = schema.read_json(recipes.Recipe, path, schema.MAX_TEXT_BYTES)
+    return recipes.from_json(recipe.model_dump_json(exclude_none=True), card.size, path)
+
+
+def build(run: Path) -> tuple[nn.Module, Task]:
+    """The emulator of a run before its weights are loaded, with its task."""
+    card = read_card(run)
+    try:
+        module, task = baseline(card.baseline), task_of(run, card)
+        defaults = module.Config()
+        for setting in dataclasses.fields(defaults):
+            if setting.name not in card.config:
+                raise EmubenchError(f"config: setting {setting.name} of {card.baseline} is missing")
+        return _build(card.baseline, task, _configured(defaults, card.config, card.baseline, "config.")), task
+    except EmubenchError as error:
+        raise EmubenchError(f"{run / 'card.json'}: {error}") from error.__cause__
+
+
+def load(run: Path) -> tuple[nn.Module, Task]:
+    """Rebuild the emulator of a run, with its task."""
+    (emulator, task), card = build(run), read_card(run)
+    load_weights(emulator, run / "model.safetensors")
+    if n_parameters(emulator) != card.n_parameters:
+        found = f"{card.n_parameters} where {n_parameters(emulator)} belongs"
+        raise EmubenchError(f"{run / 'card.json'}: n_parameters: {found}")
+    return emulator, task
+
+
+def find_runs(paths: list[Path]) -> list[Path]:
+    """The run folders at or below ``paths``, sorted."""
+    runs = []
+    for path in paths:
+        found = [path] if (path / "card.json").exists() else [p.parent for p in path.rglob("card.json")]
+        found = [run for run in found if not run.name.startswith(".")]
+        if not found:
+            raise EmubenchError(f"{path}: no runs here; make one with: emubench train BASELINE TASK --out {path}")
+        runs += found
+    return sorted(set(runs))

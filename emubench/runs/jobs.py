@@ -1,0 +1,94 @@
+"""A job: one baseline on one task with one seed, and the hash of all that determines its run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from emubench import __version__
+from emubench.core import registry
+from emubench.core.errors import EmubenchError, unknown
+from emubench.data import recipes, tasks
+from emubench.data.tasks import Task
+
+BASELINES = "emubench.baselines"
+
+
+def baseline_names() -> list[str]:
+    """Names of all baselines: the files of ``baselines/``."""
+    return registry.names(BASELINES)
+
+
+def baseline(name: str) -> ModuleType:
+    """The module of a baseline: ``knowledge``, ``Config``, ``build``, ``train``."""
+    return registry.load(BASELINES, name, "baseline")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What determines a run; equal jobs have equal folders."""
+
+    baseline: str
+    task: str
+    size: str = "standard"
+    seed: int = 0
+    threads: int = 1
+    overrides: dict[str, Any] = field(default_factory=dict)
+    recipe: str = ""
+    """Of a custom task, as JSON (see :mod:`emubench.data.recipes`)."""
+
+    def config(self) -> Any:
+        """The baseline's ``Config`` for this task with ``overrides`` applied; unknown keys and types are refused."""
+        module = baseline(self.baseline)
+        defaults = module.default_config(self.get_task()) if hasattr(module, "default_config") else module.Config()
+        return _configured(defaults, self.overrides, self.baseline, "--set ")
+
+    def get_task(self) -> Task:
+        """The task at the job's size."""
+        if self.recipe:
+            return recipes.from_json(self.recipe, self.size, self.task)
+        return tasks.get(self.task, self.size)
+
+    def build(self) -> nn.Module:
+        """The emulator before training."""
+        return _build(self.baseline, self.get_task(), self.config())
+
+    def hash8(self) -> str:
+        """First eight hex digits of the hash of everything that determines the run."""
+        content = {**dataclasses.asdict(self), "config": dataclasses.asdict(self.config()), "version": __version__}
+        if not self.recipe:
+            del content["recipe"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:8]
+
+    def folder(self, out: Path) -> Path:
+        """Where its run lies."""
+        return out / self.baseline / self.task / f"{self.size}-seed-{self.seed}-{self.hash8()}"
+
+
+def _configured(defaults: Any, settings: dict[str, Any], baseline_name: str, where: str) -> Any:
+    """The ``Config`` ``defaults`` with ``settings`` applied; unknown keys and values of another type are refused."""
+    known = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)}
+    values = {}
+    for key, given in settings.items():
+        if key not in known:
+            raise unknown(f"setting of {baseline_name}", key, known)
+        value, wanted = tuple(given) if isinstance(given, list) else given, type(known[key])
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise EmubenchError(f"{where}{key}: {given!r} where a value like {known[key]!r} belongs")
+        values[key] = value
+    return dataclasses.replace(defaults, **values)
+
+
+def _build(name: str, task: Task, config: Any) -> nn.Module:
+    try:
+        return baseline(name).build(task, config)
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EmubenchError(f"{name} can't be built with these settings: {reason}") from error

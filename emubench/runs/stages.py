@@ -1,0 +1,164 @@
+"""Training a job into its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from emubench import __version__
+from emubench.core.errors import EmubenchError
+from emubench.data import dataset, layout
+from emubench.data.tasks import Task
+from emubench.emulator import n_parameters, save_weights
+from emubench.evaluation import scoring
+from emubench.files import run_files, schema, store
+from emubench.learning.training import log as logs
+from emubench.learning.training.checkpoint import Checkpoints
+from emubench.runs.folders import RECIPE, Progress, load, read_card
+from emubench.runs.jobs import Job, baseline
+
+
+def train(job: Job, data: Path, out: Path, progress: Progress | None = None, tensorboard: bool = False) -> Path:
+    """Train the job's baseline unless its run is there; return the run's folder (``tensorboard``: see ``Log``)."""
+    if tensorboard:
+        logs.summary_writer()  # where it is missing nothing begins
+    folder, task, config = job.folder(out), job.get_task(), job.config()
+    if finished(folder, task, data):
+        return folder
+    if tensorboard:
+        store.sweep(folder)  # event files of an attempt that was killed would be shown as a run of their own
+    module, observations = baseline(job.baseline), dataset.load(task, data)
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.seed)
+    partial, kept = store.temporary_name(folder), store.partial_name(folder)
+    try:
+        partial.mkdir(parents=True)
+        emulator = job.build()
+        log = logs.Log(partial / "log.jsonl", progress, Checkpoints(kept, observations.digest), tensorboard)
+        try:
+            module.train(emulator, observations, config, job.seed, log)
+        finally:
+            log.close()
+        card = run_files.Card(
+            schema_version=schema.SCHEMA_VERSION,
+            emubench_version=__version__,
+            baseline=job.baseline,
+            task=job.task,
+            size=job.size,
+            seed=job.seed,
+            data_sha256=observations.digest,
+            knowledge=module.knowledge,
+            config=json.loads(json.dumps(dataclasses.asdict(config))),
+            overrides=job.overrides,
+            n_parameters=n_parameters(emulator),
+            train_seconds=round(log.seconds, 3),
+            threads=job.threads,
+            device="cpu",
+        )
+        save_weights(emulator, partial / "model.safetensors")
+        if job.recipe:
+            (partial / RECIPE).write_text(job.recipe + "\n", encoding="utf-8")
+        (partial / "card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _publish(partial, folder)
+        shutil.rmtree(kept, ignore_errors=True)
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]  # documented as public
+        what = f"{job.baseline} on {job.task}: with these settings the fit breaks down"
+        raise EmubenchError(f"{what}: {str(error).splitlines()[0]}") from error
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(kept, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise EmubenchError(f"{folder}: cannot be written ({reason}); nothing was left behind") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def finished(run: Path, task: Task, data: Path) -> bool:
+    """Whether the run is there; one that saw other data raises, and where there are none it is taken as it is."""
+    path = layout.task_path(task, data)
+    if not (run / "card.json").exists():
+        return False
+    if path.exists() and dataset.train_digest(task, data) != read_card(run).data_sha256:
+        raise EmubenchError(f"{run}: was trained on other data than {path}; choose another --out or remove it")
+    return True
+
+
+def _publish(partial: Path, folder: Path) -> None:
+    """Rename a finished folder into place; if another process was first, its result stands."""
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not (folder / "card.json").exists():
+            raise
+
+
+def stored_scores(run: Path, task: Task, data: Path) -> run_files.ScoreFile | None:
+    """The scores of a run if it was scored on these data by this version, else ``None``."""
+    path = run / "scores.json"
+    if not path.exists():
+        return None
+    stored = schema.read_json(run_files.ScoreFile, path)
+    same = stored.truth_sha256 == scoring.truth_digest(task, data) and stored.emubench_version == __version__
+    return stored if same else None
+
+
+def score(run: Path, data: Path, progress: Progress | None = None, again: bool = False) -> run_files.ScoreFile:
+    """Score a run and write ``scores.json``, ``timing.json``, ``figures.json``, unless it was scored on these data."""
+    emulator, task = load(run)
+    path, card = run / "scores.json", read_card(run)
+    if not again and (stored := stored_scores(run, task, data)) is not None:
+        if (current := scoring.with_skill(stored, task)) != stored:  # the reference values were frozen since
+            store.write_text(path, current.model_dump_json(indent=1) + "\n")
+        return current
+    torch.set_num_threads(card.threads)
+    result, timing = scoring.evaluate(emulator, task, data, card.seed, progress)  # type: ignore[arg-type]
+    store.write_text(run / "figures.json", json.dumps(result.figures) + "\n")
+    store.write_text(run / "timing.json", json.dumps(timing, indent=1) + "\n")
+    store.write_text(path, result.scores.model_dump_json(indent=1) + "\n")
+    return result.scores
+
+
+def read_diagnostics(run: Path) -> run_files.DiagnosticsFile | None:
+    """The diagnostics of a run, as far as they were made."""
+    path = run / "diagnostics.json"
+    return schema.read_json(run_files.DiagnosticsFile, path) if path.exists() else None
+
+
+def diagnose(run: Path, data: Path, progress: Progress | None = None, again: bool = False) -> run_files.DiagnosticsFile:
+    """Write ``diagnostics.json`` (see :mod:`emubench.evaluation.diagnostics`), one diagnostic after another.
+
+    What is there for these data and this version is kept, so that an interrupted run goes on where it was.
+    """
+    from emubench.evaluation import diagnostics  # scoring alone does not need it
+
+    emulator, task = load(run)
+    card, digest = read_card(run), scoring.truth_digest(task, data)
+    empty = run_files.DiagnosticsFile(
+        schema_version=schema.SCHEMA_VERSION,
+        emubench_version=__version__,
+        task=task.name,
+        size=task.size,
+        truth_sha256=digest,
+        diagnostics={},
+    )
+    stored = (None if again else read_diagnostics(run)) or empty
+    if (stored.truth_sha256, stored.emubench_version) != (digest, __version__):
+        stored = empty
+    torch.set_num_threads(card.threads)
+    for i, name in enumerate(diagnostics.DIAGNOSTICS):
+        if name in stored.diagnostics:
+            continue
+
+        def show(done: int, total: int, i: int = i) -> None:
+            if progress is not None:
+                progress(1000 * i + 1000 * done // total, 1000 * len(diagnostics.DIAGNOSTICS))
+
+        found = diagnostics.measure(name, diagnostics.Subject(emulator, task, data, card.seed, show))
+        stored = stored.model_copy(update={"diagnostics": {**stored.diagnostics, name: found}})
+        store.write_text(run / "diagnostics.json", stored.model_dump_json(indent=1) + "\n")
+    return stored
