@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.learning.models.networks import interpolate_ring
+from emubench.learning.rings import interpolate_ring
 from emubench.learning.training.descent import Log
 from emubench.learning.training.settings import check_positive
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
+from emubench.learning.gaps import fill_gaps, masked_mse
 from emubench.learning.rings import pair_covariances, regress, smoothing, stabilised, window_gram
-from emubench.learning.training.descent import Log, best_of, fill_gaps, masked_mse
+from emubench.learning.training.descent import Log, best_of
 from emubench.learning.training.settings import check_least
 
 knowledge = "structure"

@@ -35,13 +35,14 @@ from emubench.core.errors import EmubenchError, unknown
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4_coefficients, etdrk4_step, three_eighths
+from emubench.learning.gaps import masked_mse
 from emubench.learning.models.adaptive_steps import by_torchdiffeq
 from emubench.learning.models.flow import FlowConfig, LearnedFlow, check_polish, polish_one_step
 from emubench.learning.models.networks import ProductMlp, RingField
 from emubench.learning.models.ode_gradients import exponential_segments, segments, supports
 from emubench.learning.objectives.innovation import fit_innovation
 from emubench.learning.objectives.shooting import longest_segment, polish_segments
-from emubench.learning.training.descent import Descent, Log, masked_mse
+from emubench.learning.training.descent import Descent, Log
 from emubench.learning.training.settings import check_least, check_positive
 
 knowledge = "structure"

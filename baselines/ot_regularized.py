@@ -33,9 +33,9 @@ from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, rollout_loss
-from emubench.learning.models.networks import interpolate_ring
 from emubench.learning.objectives.innovation import fit_innovation
 from emubench.learning.objectives.transport import cloud_divergence, densities, heat_kernel, ring_divergence
+from emubench.learning.rings import interpolate_ring
 from emubench.learning.training.descent import Descent, Log
 from emubench.learning.training.settings import check_least, check_positive
 

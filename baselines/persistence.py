@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.learning.training.descent import Log, last_observed, ring_fill
+from emubench.learning.gaps import last_observed, ring_fill
+from emubench.learning.training.descent import Log
 
 knowledge = "none"
 

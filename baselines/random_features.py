@@ -29,8 +29,8 @@ from torch import Tensor
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.models.growth_map import BOUND, USED, GrowthMap, RingFeatures
-from emubench.learning.models.networks import neighbourhoods
 from emubench.learning.models.ridge_map import Features, MapConfig, RidgeMap
+from emubench.learning.rings import neighbourhoods
 from emubench.learning.training.descent import Log
 from emubench.learning.training.settings import check_only, check_positive
 

@@ -36,8 +36,8 @@ from emubench.emulator import step_forecast
 from emubench.learning.filters.nudging import missed_spectrum, nudged
 from emubench.learning.least_squares import local_cubic, solve_factor, triangular_factor
 from emubench.learning.models.growth_map import BOUND
-from emubench.learning.models.networks import coloured, gaussian_fill, interpolate_ring
 from emubench.learning.models.ridge_map import Window, take_scales
+from emubench.learning.rings import coloured, gaussian_fill, interpolate_ring
 from emubench.learning.training.descent import Best, Log
 from emubench.learning.training.settings import check_least, check_positive
 from emubench.learning.training.validation import forecast_error

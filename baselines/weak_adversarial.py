@@ -36,9 +36,9 @@ from emubench.core.errors import EmubenchError, unknown
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.filters.climate_filter import SPIN_UP
+from emubench.learning.gaps import fill_gaps
 from emubench.learning.models.field_flow import FieldConfig, FieldFlow
 from emubench.learning.models.flow import jittered, one_step_loss, rollout_loss
-from emubench.learning.models.networks import interpolate_ring, neighbourhoods
 from emubench.learning.objectives.adversary import (
     DIFFERENCE,
     Adversary,
@@ -51,7 +51,8 @@ from emubench.learning.objectives.adversary import (
 )
 from emubench.learning.objectives.estimates import Estimates, by_model, by_wiener
 from emubench.learning.objectives.innovation import fit_innovation
-from emubench.learning.training.descent import Best, Descent, Log, fill_gaps
+from emubench.learning.rings import interpolate_ring, neighbourhoods
+from emubench.learning.training.descent import Best, Descent, Log
 from emubench.learning.training.settings import check_least, check_positive, check_unused
 from emubench.learning.training.validation import forecast_error
 

@@ -35,10 +35,10 @@ from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.filters.climate_filter import ClimateFilter
 from emubench.learning.models.growth_map import USED, GrowthMap, LocalProducts
-from emubench.learning.models.networks import gaussian_fill, interpolate_ring, neighbourhoods
 from emubench.learning.objectives.refinement import gauss_newton
 from emubench.learning.objectives.term_library import TermLibrary
 from emubench.learning.objectives.weak_form import eliminate, hidden_equation, normal_equations, ring_filters
+from emubench.learning.rings import gaussian_fill, interpolate_ring, neighbourhoods
 from emubench.learning.training.descent import Best, Log, best_of
 from emubench.learning.training.settings import check_least, check_localisation, check_only, check_positive
 from emubench.learning.training.validation import forecast_error

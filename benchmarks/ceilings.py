@@ -7,7 +7,7 @@ import numpy as np
 from emubench.core.hardware import usable_cores
 from emubench.dynamics.kernels._normal import lane_seeds, normals
 from emubench.dynamics.kernels._simd import LANES, aligned, strict_jit
-from emubench.evaluation.throughput import ceilings
+from emubench.evaluation.throughput import roofline
 
 
 @strict_jit(cache=False)
@@ -18,7 +18,7 @@ def _normals(seeds, out, n, repeats):
 
 def flops_per_second() -> float:
     """Of a loop of independent vector FMAs, on all usable cores."""
-    return ceilings.flops_per_second(usable_cores())
+    return roofline.flops_per_second(usable_cores())
 
 
 def normals_per_second() -> float:
@@ -26,4 +26,4 @@ def normals_per_second() -> float:
     cores, n, repeats = usable_cores(), 256, 500
     seeds = lane_seeds([np.random.default_rng(0)], 1)
     work = [(seeds, aligned(n), n, repeats) for _ in range(cores)]
-    return cores * n * repeats * LANES / ceilings.least_seconds(_normals, work)
+    return cores * n * repeats * LANES / roofline.least_seconds(_normals, work)

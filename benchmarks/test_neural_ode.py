@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 
+from emubench import baselines
 from emubench.data import tasks
 from emubench.dynamics.kernels._simd import SINGLES, aligned
 from emubench.learning.models import _product_mlp
 from emubench.learning.training.descent import Descent, Log
-from emubench.runs import jobs
 
 ROUNDS, STEPS = 40, 10
-module = jobs.baseline("neural_ode")
+module = baselines.get("neural_ode")
 
 
 class ByTorchdiffeq(module.NeuralOde):

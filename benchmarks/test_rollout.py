@@ -16,12 +16,12 @@ import time
 import pytest
 import torch
 
+from emubench import baselines
 from emubench.core.hardware import check_device, synchronise
 from emubench.data import tasks
 from emubench.emulator import roll_out
 from emubench.evaluation.throughput import modes
 from emubench.evaluation.throughput.modes import Mode
-from emubench.runs import jobs
 
 TASK = tasks.get("lorenz96-clean")
 SAMPLES = {1: 64, 16: 32, 256: 8, 4096: 2}
@@ -33,7 +33,7 @@ GAINS: dict[int, float] = {}
 
 def flow(mode: Mode, device: torch.device):
     """The default network in a mode; ``steps(state, n)`` rolls it out."""
-    module = jobs.baseline("neural_ode")
+    module = baselines.get("neural_ode")
     torch.manual_seed(0)
     emulator = module.build(TASK, module.default_config(TASK)).to(device).requires_grad_(False)
     torch.nn.init.normal_(emulator.field.network.out.weight, std=0.02)

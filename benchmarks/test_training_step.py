@@ -12,6 +12,7 @@ import dataclasses
 import pytest
 import torch
 
+from emubench import baselines
 from emubench.data import tasks
 from emubench.learning.models.flow import rollout_loss
 from emubench.learning.training.descent import Descent, Log
@@ -23,7 +24,7 @@ from emubench.runs import jobs
 def test_a_step(benchmark, baseline, task):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    module, found = jobs.baseline(baseline), tasks.get(task)
+    module, found = baselines.get(baseline), tasks.get(task)
     job = jobs.Job(baseline, task)
     config = dataclasses.replace(job.config(), steps=10**6, checks=1)
     flow = module.build(found, config)

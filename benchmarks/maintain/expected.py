@@ -22,11 +22,11 @@ from typing import Annotated, Any
 import typer
 
 import emubench.baselines
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.files import run_files, store
 from emubench.leaderboard import ranking
-from emubench.runs import jobs
 from emubench.runs.scored import read_runs
 
 FOLDER = Path(next(iter(emubench.baselines.__path__)))
@@ -82,7 +82,7 @@ def merged(old: Expected, new: Expected) -> Expected:
     rows = {(b, t): found for part in (old, new) for b, of in part.items() for t, found in of.items()}
     result: Expected = {}
     for baseline, task in sorted(rows):
-        if baseline in jobs.baseline_names():
+        if baseline in baselines.names():
             result.setdefault(baseline, {})[task] = rows[baseline, task]
     return result
 

@@ -23,10 +23,11 @@ from emubench.core.random import torch_stream
 from emubench.data import dataset, reference
 from emubench.emulator import checked_ensemble
 from emubench.evaluation import scoring
-from emubench.leaderboard import ranking
+from emubench.leaderboard import ranking, statistics
 from emubench.leaderboard.ranking import Cell
+from emubench.metrics._headline import gain
 from emubench.runs import folders
-from emubench.runs.scored import Run, gain
+from emubench.runs.scored import Run
 
 TWINS = {
     "ot_regularized": {"field_weight": 0.0, "cloud_weight": 0.0},
@@ -75,7 +76,7 @@ class Runs:
     def accuracy(self, name: str, task: str) -> Estimate:
         """Mean headline score."""
         cell = self.cell(name, task)
-        return Estimate(cell.value, *ranking.interval(cell.pooled(cell.sampled)))
+        return Estimate(cell.value, *statistics.interval(cell.pooled(cell.sampled)))
 
     def skill(self, name: str, task: str) -> Estimate:
         """Mean ``skill_accuracy``."""
@@ -89,7 +90,7 @@ class Runs:
         one, two = self.cell(name, task), self.cell(other, task)
         sign = gain(one.task)
         sampled = sign * (one.pooled(one.sampled) - two.pooled(two.sampled))
-        return Estimate(sign * (one.value - two.value), *ranking.interval(sampled))
+        return Estimate(sign * (one.value - two.value), *statistics.interval(sampled))
 
     def calmer(self, name: str, other: str, task: str) -> Estimate:
         """How much higher ``skill_stability`` is than that of ``other``, seed by seed."""
@@ -127,12 +128,12 @@ def stability(run: Run) -> Estimate:
 def crps_gained(runs: list[Run], floor: list[Run], data: Path, n_steps: int) -> Estimate:
     """By how much the mean CRPS of the leads 1, 2, 4 … ``n_steps`` is below that of ``floor``, paired."""
     cells = [np.stack([crps_cases(run, data, n_steps) for run in group]) for group in (runs, floor)]
-    weights = ranking.case_weights("kpz", len(runs[0].task.system.starts), cells[0].shape[1])
+    weights = statistics.case_weights("kpz", len(runs[0].task.system.starts), cells[0].shape[1])
     sampled = [
-        (ranking.seed_weights(group[0].entry, group[0].task.name, len(group)) * (weights @ cases.T)).sum(1)
+        (statistics.seed_weights(group[0].entry, group[0].task.name, len(group)) * (weights @ cases.T)).sum(1)
         for group, cases in zip((runs, floor), cells, strict=True)
     ]
-    return Estimate(float(cells[1].mean() - cells[0].mean()), *ranking.interval(sampled[1] - sampled[0]))
+    return Estimate(float(cells[1].mean() - cells[0].mean()), *statistics.interval(sampled[1] - sampled[0]))
 
 
 def crps_cases(run: Run, data: Path, n_steps: int) -> np.ndarray:

@@ -21,6 +21,7 @@ import torch
 import typer
 from torch import Tensor
 
+from emubench import baselines
 from emubench.core.random import stream, torch_stream
 from emubench.data import reference, tasks, trajectories
 from emubench.data.tasks import Task
@@ -28,7 +29,6 @@ from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.files import store
 from emubench.metrics import Truth, crps, valid_prediction_time
-from emubench.runs import jobs
 
 app = typer.Typer(help=__doc__)
 TUNE_SEED, MEASURE_SEED, N_CONTEXTS = 99, 4096, 4096
@@ -64,7 +64,7 @@ def headline_cases(emulator: Emulator, task: Task, seed: int, block: int) -> Ten
 def measured(name: str, folder: Path, n: int = N_CONTEXTS) -> Tensor:
     """The oracle's score on ``n`` contexts of ``MEASURE_SEED``, kept by block in ``folder``, so that it resumes."""
     task = tasks.get(name)
-    oracle = jobs.baseline("oracle").build(task, jobs.baseline("oracle").Config())
+    oracle = baselines.get("oracle").build(task, baselines.get("oracle").Config())
     parts = []
     for block in range(-(-n // BLOCK)):
         path = folder / name / f"{block:04d}.json"
@@ -88,7 +88,7 @@ def judged_on_its_cases(task: Task) -> bool:
 @app.command()
 def tune(name: str, settings: list[str], blocks: int = 2) -> None:
     """Compare filter SETTINGS ("members,inflation,radius") on NAME by the score of contexts that serve nothing else."""
-    task, module = tasks.get(name), jobs.baseline("oracle")
+    task, module = tasks.get(name), baselines.get("oracle")
     for text in settings:
         members, inflation, radius = text.split(",")
         oracle = module.build(task, module.Config(int(members), float(inflation), float(radius)))

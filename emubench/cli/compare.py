@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +14,17 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from emubench.cli import diagnostics_table, tables
+from emubench.cli import tables
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
 from emubench.files import store
 from emubench.leaderboard import ranking
+from emubench.leaderboard.formats import UNKNOWN, fixed, percent, rank, si, significant
+from emubench.leaderboard.ranking import as_json
 from emubench.runs import folders, stages
 from emubench.runs.scored import read_runs
 
 WIDTH = 120
-UNKNOWN = "–"
 SPEEDUP = "/solver"
 Progress = Callable[[int, int], None]
 
@@ -46,7 +45,7 @@ def compare(
     else:
         show(frame)
         if diagnosed := [(run.entry, found) for run in read if (found := stages.read_diagnostics(run.path))]:
-            tables.console().print(diagnostics_table.summary(diagnosed))
+            tables.console().print(tables.summary(diagnosed))
     if plot_dir is not None:
         write(frame, plot_dir)
         from emubench.leaderboard import plots  # seaborn takes seconds to import
@@ -57,11 +56,6 @@ def compare(
             show_progress = progress or (lambda done, total: bar.update(job, completed=done, total=total))
             plots.draw(read, frame, plot_dir, show_progress)
     return frame
-
-
-def as_json(frame: pd.DataFrame) -> str:
-    """The rows of the table as a JSON list."""
-    return jsonlib.dumps(ranking.records(frame), indent=1, allow_nan=False)
 
 
 def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
@@ -123,8 +117,8 @@ def summary(frame: pd.DataFrame, track: str) -> Table:
         cells = (
             rank(row),
             row["entry"],
-            _interval(row, "skill_accuracy", _fixed),
-            _interval(row, "skill_stability", _fixed),
+            _interval(row, "skill_accuracy", fixed),
+            _interval(row, "skill_stability", fixed),
             si(row["lyapunov_times_per_second"]),
             _front(row),
             f"{row['missing_tasks']} of {n_tasks}" if row["missing_tasks"] else "",
@@ -161,10 +155,10 @@ def _detail(row: dict[str, Any], compared: bool) -> list[Text]:
         rank(row),
         row["entry"],
         _interval(row, "", significant),
-        _fixed(row["skill_accuracy"]),
-        _interval(row, "skill_stability", _fixed),
-        _percent(1 - row["surviving_fraction"]),
-        _percent(row["dead_fraction"]),
+        fixed(row["skill_accuracy"]),
+        _interval(row, "skill_stability", fixed),
+        percent(1 - row["surviving_fraction"]),
+        percent(row["dead_fraction"]),
         _speed(row),
         *([_speedup(row)] if compared else []),
         _front(row),
@@ -199,18 +193,6 @@ def _caption(frame: pd.DataFrame, track: str) -> str:
     return "\n".join(lines)
 
 
-def rank(row: dict[str, Any], name: str = "rank") -> str:
-    """A rank interval.
-
-    >>> rank({"rank_low": 2, "rank_high": 3}), rank({"rank_low": None, "rank_high": None})
-    ('2–3', '–')
-    """
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    if pd.isna(low):
-        return UNKNOWN
-    return f"{low}" if low == high else f"{low}–{high}"
-
-
 def _front(row: dict[str, Any]) -> str:
     front = row["pareto_front"]
     return "◆" if pd.notna(front) and front else ""
@@ -234,52 +216,3 @@ def _speedup(row: dict[str, Any]) -> str:
     value = row["speedup_at_equal_accuracy"]
     text = UNKNOWN if pd.isna(value) else f"{value:.2g}" if value < 100 else si(value)
     return text if pd.isna(value) or row["speedup_ranked"] else f"({text})"
-
-
-def _fixed(value: Any) -> str:
-    """Two decimals; a skill far below the floor is cut.
-
-    >>> _fixed(0.256), _fixed(float("nan")), _fixed(-12345.6)
-    ('0.26', '–', '<-99')
-    """
-    if pd.isna(value):
-        return UNKNOWN
-    return "<-99" if value < -99 else f"{value:.2f}".replace("-0.00", "0.00")
-
-
-def _percent(value: Any) -> str:
-    """Whole percents.
-
-    >>> _percent(0.996), _percent(1.0), _percent(0.004)
-    ('99%', '100%', '1%')
-    """
-    if pd.isna(value):
-        return UNKNOWN
-    percent = round(100 * value)
-    return f"{min(percent, 99) if value < 1 and percent == 100 else 1 if value > 0 and percent == 0 else percent}%"
-
-
-def significant(value: Any) -> str:
-    """Two decimals, one from 10 on.
-
-    >>> significant(20.018), significant(3.6287), significant(0.04256)
-    ('20.0', '3.63', '0.04')
-    """
-    return UNKNOWN if pd.isna(value) else f"{value:.{1 if abs(value) >= 10 else 2}f}"
-
-
-def si(value: Any, unit: str = "") -> str:
-    """Three significant digits with a prefix.
-
-    >>> si(25720.8), si(0.0), si(999.99), si(12, "s")
-    ('25.7k', '0', '1.00k', '12.0s')
-    """
-    if pd.isna(value):
-        return UNKNOWN
-    if value <= 0:
-        return f"0{unit}"
-    value = float(f"{value:.3g}")
-    power = min(max(int(math.floor(math.log10(value) / 3)), 0), 4)
-    scaled = value / 1000**power
-    digits = max(0, 2 - max(0, int(math.floor(math.log10(scaled))))) if scaled >= 0.01 else 3
-    return f"{scaled:.{digits}f}{' kMGT'[power].strip()}{unit}"

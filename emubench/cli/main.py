@@ -209,12 +209,12 @@ def score(
     if json:
         print_rows((run, (*rows, *(diagnosed[run].rows() if run in diagnosed else ()))) for run, rows in scored.items())
     else:
-        from emubench.cli import diagnostics_table, tables
+        from emubench.cli import tables
 
         for run, rows in scored.items():
             tables.show_scores(str(run), rows)
         for run, found in diagnosed.items():
-            diagnostics_table.show(run, found)
+            tables.show_diagnostics(run, found)
 
 
 GridFile = Annotated[Path, typer.Argument(metavar="GRID.toml", help="Tasks × baselines × seeds.")]

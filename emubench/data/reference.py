@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 PATH = Path(__file__).with_name("reference.json")
 
@@ -27,3 +29,22 @@ def version() -> int:
 def get(task: str) -> dict[str, Any]:
     """``floor``, ``oracle`` (values of the headline metric), ``d_zero`` and ``d_floor`` of a task, if frozen."""
     return _all().get(task, {})
+
+
+class Scale(NamedTuple):
+    """What skill is measured by; ``source`` is "frozen", or "runs" where it was taken from the runs at hand."""
+
+    floor: float | None
+    oracle: float | None
+    source: str
+
+    @property
+    def usable(self) -> bool:
+        """Whether a skill can be computed."""
+        return self.floor is not None and self.oracle is not None and self.floor != self.oracle
+
+    def skill(self, value: np.ndarray) -> np.ndarray:
+        """(value − floor)/(oracle − floor)."""
+        assert self.floor is not None
+        assert self.oracle is not None
+        return (value - self.floor) / (self.oracle - self.floor)

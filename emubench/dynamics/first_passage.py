@@ -26,7 +26,7 @@ class FirstPassage:
         return Estimate(float(self.times.mean()), float(self.times.std() / math.sqrt(len(self.times))))
 
 
-def _first_passage(log: Float[Tensor, "B T"], level: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+def level_crossing(log: Float[Tensor, "B T"], level: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """First crossing of each case's own level, which may be under the start (then it is at time 0)."""
     return torch.where(level > 0, crossing(log / level[:, None].clamp(min=1e-9), 1.0), 0.0)
 

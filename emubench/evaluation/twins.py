@@ -8,7 +8,7 @@ from torch import Tensor
 
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
-from emubench.dynamics.first_passage import FirstPassage, _first_passage
+from emubench.dynamics.first_passage import FirstPassage, level_crossing
 from emubench.emulator import Emulator, checked_forecast
 
 
@@ -51,6 +51,6 @@ def twin_growth(
     e = torch.where(e.isnan(), torch.inf, e).clamp(min=1e-300)
     start = perturbation * noise.double().flatten(1).square().mean(-1, keepdim=True).sqrt()
     log = (e / start).log()
-    passed = [_first_passage(log, (level / start[:, 0]).log()) for level in (lower, upper)]
+    passed = [level_crossing(log, (level / start[:, 0]).log()) for level in (lower, upper)]
     never = (e <= upper).all(1)
     return FirstPassage(torch.where(never, float(n_steps), passed[1] - passed[0]), float(never.double().mean()))

@@ -9,33 +9,36 @@ worse. Scales (floor and oracle) are frozen, so that a new entry moves no old sc
 
 from __future__ import annotations
 
+import json as jsonlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from emubench import systems
-from emubench.core.random import stream
 from emubench.data import reference, tasks
+from emubench.data.reference import Scale
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS, Task
-from emubench.evaluation import scoring
+from emubench.leaderboard import ranking
 from emubench.leaderboard.statistics import (
     MISSING,
+    N_RESAMPLES,
     Z_SHOWN,
+    case_weights,
     geometric_mean,
+    interval,
     mean_over_tasks,
+    pareto_front,
     rank_intervals,
+    seed_weights,
+    significantly_better,
     unpaired_ranks,
 )
-from emubench.runs.scored import Run, gain, headline
+from emubench.metrics._headline import gain, headline
+from emubench.runs.scored import Run
 
-N_RESAMPLES = 10_000
-DIFFERENCE = (0.005, 0.995)
-ROUNDING = 1e-9
-"""Equal scores summed in another order differ by less: that is no difference."""
 FLOORS = ("persistence", "linear")
 
 
@@ -59,25 +62,6 @@ COLUMNS = (
     | _columns("Int64", "n_parameters")
 )
 """Columns of :func:`table` and their pandas types. Null is what is not known, and ``task`` in rows of whole tracks."""
-
-
-class Scale(NamedTuple):
-    """What skill is measured by; ``source`` is "frozen", or "runs" where it was taken from the runs at hand."""
-
-    floor: float | None
-    oracle: float | None
-    source: str
-
-    @property
-    def usable(self) -> bool:
-        """Whether a skill can be computed."""
-        return self.floor is not None and self.oracle is not None and self.floor != self.oracle
-
-    def skill(self, value: np.ndarray) -> np.ndarray:
-        """(value − floor)/(oracle − floor)."""
-        assert self.floor is not None
-        assert self.oracle is not None
-        return (value - self.floor) / (self.oracle - self.floor)
 
 
 @dataclass(frozen=True)
@@ -107,51 +91,12 @@ class Cell:
 # --- the statistics ---------------------------------------------------------------------------------------------------
 
 
-@cache
-def case_weights(system: str, n_kinds: int, n_cases: int) -> np.ndarray:
-    """Bootstrap weights ``"R B"`` of a system's cases: one draw for all entries, and another for each system."""
-    import torch
-
-    seed = int(stream(0, "ranking", system).integers(2**62))
-    return scoring.resample(torch.arange(n_cases) % n_kinds, N_RESAMPLES, seed).numpy()
-
-
-def seed_weights(entry: str, task: str, n_seeds: int) -> np.ndarray:
-    """Bootstrap weights ``"R S"`` of an entry's seeds; they depend on nothing but the entry and the task."""
-    drawn = stream(0, "seeds", entry, task).integers(n_seeds, size=(N_RESAMPLES, n_seeds))
-    return (drawn[:, :, None] == np.arange(n_seeds)).mean(1)
-
-
 def make_cell(runs: Sequence[Run]) -> Cell:
     """Pool the seeds of one entry on one task."""
     task, entry = runs[0].task, runs[0].entry
     cases = np.stack([run.cases for run in runs])
     weights = case_weights(task.system.name, len(task.system.starts), cases.shape[1])
     return Cell(entry, task, tuple(runs), cases.mean(1), weights @ cases.T, seed_weights(entry, task.name, len(runs)))
-
-
-def interval(sampled: np.ndarray) -> tuple[float, float]:
-    """95 % interval of bootstrap samples."""
-    low, high = np.quantile(sampled, scoring.INTERVAL)
-    return float(low), float(high)
-
-
-def significantly_better(sampled: np.ndarray) -> np.ndarray:
-    """Entry (i, j): whether j beats i, from paired bootstrap samples ``"n R"`` of scores where more is better."""
-    low = np.stack([np.quantile(sampled - one, DIFFERENCE[0], axis=1) for one in sampled])
-    return low > ROUNDING
-
-
-def pareto_front(accuracy: np.ndarray, throughput: np.ndarray) -> np.ndarray:
-    """Which entries no other one beats in one without losing in the other; an unknown value is never on the front.
-
-    >>> pareto_front(np.array([3.0, 2.0, 1.0]), np.array([1.0, 0.5, 9.0])).tolist()
-    [True, False, True]
-    """
-    a, t = accuracy[:, None], throughput[:, None]
-    known = np.isfinite(accuracy) & np.isfinite(throughput)
-    dominated = known & (accuracy >= a) & (throughput >= t) & ((accuracy > a) | (throughput > t))
-    return known & ~dominated.any(1)
 
 
 def pooled_row(runs: Sequence[Run], metric: str, worst: float) -> tuple[float, float, float]:
@@ -379,3 +324,8 @@ def names_of_tasks(frame: pd.DataFrame, track: str) -> list[str]:
     """The tasks of a track that are in the table, in their usual order."""
     found = set(frame.loc[frame["track"] == track, "task"].dropna())
     return tasks.in_order(found)
+
+
+def as_json(frame: pd.DataFrame) -> str:
+    """The rows of the table as a JSON list."""
+    return jsonlib.dumps(ranking.records(frame), indent=1, allow_nan=False)

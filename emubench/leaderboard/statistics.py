@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+
+from emubench.core.random import stream
+from emubench.evaluation import scoring
 
 MISSING = -1.0
 """Skill of a task that an entry misses."""
@@ -59,3 +63,52 @@ def mean_over_tasks(scores: np.ndarray, n_tasks: int) -> tuple[float, float, flo
     mean = float(scores[:, 0].sum() + MISSING * missing) / n_tasks
     below, above = np.sqrt(((scores[:, 1:] - scores[:, :1]) ** 2).sum(0)) / n_tasks
     return mean, float(mean - below), float(mean + above)
+
+
+N_RESAMPLES = 10_000
+
+
+DIFFERENCE = (0.005, 0.995)
+
+
+ROUNDING = 1e-9
+"""Equal scores summed in another order differ by less: that is no difference."""
+
+
+@cache
+def case_weights(system: str, n_kinds: int, n_cases: int) -> np.ndarray:
+    """Bootstrap weights ``"R B"`` of a system's cases: one draw for all entries, and another for each system."""
+    import torch
+
+    seed = int(stream(0, "ranking", system).integers(2**62))
+    return scoring.resample(torch.arange(n_cases) % n_kinds, N_RESAMPLES, seed).numpy()
+
+
+def seed_weights(entry: str, task: str, n_seeds: int) -> np.ndarray:
+    """Bootstrap weights ``"R S"`` of an entry's seeds; they depend on nothing but the entry and the task."""
+    drawn = stream(0, "seeds", entry, task).integers(n_seeds, size=(N_RESAMPLES, n_seeds))
+    return (drawn[:, :, None] == np.arange(n_seeds)).mean(1)
+
+
+def interval(sampled: np.ndarray) -> tuple[float, float]:
+    """95 % interval of bootstrap samples."""
+    low, high = np.quantile(sampled, scoring.INTERVAL)
+    return float(low), float(high)
+
+
+def significantly_better(sampled: np.ndarray) -> np.ndarray:
+    """Entry (i, j): whether j beats i, from paired bootstrap samples ``"n R"`` of scores where more is better."""
+    low = np.stack([np.quantile(sampled - one, DIFFERENCE[0], axis=1) for one in sampled])
+    return low > ROUNDING
+
+
+def pareto_front(accuracy: np.ndarray, throughput: np.ndarray) -> np.ndarray:
+    """Which entries no other one beats in one without losing in the other; an unknown value is never on the front.
+
+    >>> pareto_front(np.array([3.0, 2.0, 1.0]), np.array([1.0, 0.5, 9.0])).tolist()
+    [True, False, True]
+    """
+    a, t = accuracy[:, None], throughput[:, None]
+    known = np.isfinite(accuracy) & np.isfinite(throughput)
+    dominated = known & (accuracy >= a) & (throughput >= t) & ((accuracy > a) | (throughput > t))
+    return known & ~dominated.any(1)

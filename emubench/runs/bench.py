@@ -22,16 +22,17 @@ from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput import ladder, modes, roofline, speedup
 from emubench.evaluation.throughput import timing as throughput
-from emubench.evaluation.throughput.audit import check_caching, check_samples, check_scores, headline_cases
+from emubench.evaluation.throughput.audit import check_caching, check_samples, check_scores
 from emubench.evaluation.throughput.modes import Mode
 from emubench.evaluation.throughput.timing import Sample, Subject, record
 from emubench.files import timing
 from emubench.files.run_files import ScoreRow
 from emubench.files.timing import RANKED, Bench, Rung
-from emubench.leaderboard.submission.judge import JudgedEmulator, Limits
 from emubench.metrics import Row, Summary
+from emubench.metrics._headline import headline, headline_cases
 from emubench.runs import folders, stages
-from emubench.runs.scored import Run, headline, read_run
+from emubench.runs.sandbox.judged import JudgedEmulator, Limits
+from emubench.runs.scored import Run, read_run
 
 Progress = Callable[[int, int], None]
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from torch import nn
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import recipes, tasks
 from emubench.data.tasks import Task
 from emubench.emulator import load_weights, n_parameters
 from emubench.files import run_files, schema
-from emubench.runs.jobs import _build, _configured, baseline
+from emubench.runs.jobs import build_emulator, configured
 
 Progress = Callable[[int, int], None]
 
@@ -48,12 +49,12 @@ def build(run: Path) -> tuple[nn.Module, Task]:
     """The emulator of a run before its weights are loaded, with its task."""
     card = read_card(run)
     try:
-        module, task = baseline(card.baseline), task_of(run, card)
+        module, task = baselines.get(card.baseline), task_of(run, card)
         defaults = module.Config()
         for setting in dataclasses.fields(defaults):
             if setting.name not in card.config:
                 raise EmubenchError(f"config: setting {setting.name} of {card.baseline} is missing")
-        return _build(card.baseline, task, _configured(defaults, card.config, card.baseline, "config.")), task
+        return build_emulator(card.baseline, task, configured(defaults, card.config, card.baseline, "config.")), task
     except EmubenchError as error:
         raise EmubenchError(f"{run / 'card.json'}: {error}") from error.__cause__
 

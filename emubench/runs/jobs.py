@@ -7,28 +7,14 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from emubench import __version__
-from emubench.core import registry
+from emubench import __version__, baselines
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data import recipes, tasks
 from emubench.data.tasks import Task
-
-BASELINES = "emubench.baselines"
-
-
-def baseline_names() -> list[str]:
-    """Names of all baselines: the files of ``baselines/``."""
-    return registry.names(BASELINES)
-
-
-def baseline(name: str) -> ModuleType:
-    """The module of a baseline: ``knowledge``, ``Config``, ``build``, ``train``."""
-    return registry.load(BASELINES, name, "baseline")
 
 
 @dataclass(frozen=True)
@@ -46,9 +32,9 @@ class Job:
 
     def config(self) -> Any:
         """The baseline's ``Config`` for this task with ``overrides`` applied; unknown keys and types are refused."""
-        module = baseline(self.baseline)
+        module = baselines.get(self.baseline)
         defaults = module.default_config(self.get_task()) if hasattr(module, "default_config") else module.Config()
-        return _configured(defaults, self.overrides, self.baseline, "--set ")
+        return configured(defaults, self.overrides, self.baseline, "--set ")
 
     def get_task(self) -> Task:
         """The task at the job's size."""
@@ -58,7 +44,7 @@ class Job:
 
     def build(self) -> nn.Module:
         """The emulator before training."""
-        return _build(self.baseline, self.get_task(), self.config())
+        return build_emulator(self.baseline, self.get_task(), self.config())
 
     def hash8(self) -> str:
         """First eight hex digits of the hash of everything that determines the run."""
@@ -72,7 +58,7 @@ class Job:
         return out / self.baseline / self.task / f"{self.size}-seed-{self.seed}-{self.hash8()}"
 
 
-def _configured(defaults: Any, settings: dict[str, Any], baseline_name: str, where: str) -> Any:
+def configured(defaults: Any, settings: dict[str, Any], baseline_name: str, where: str) -> Any:
     """The ``Config`` ``defaults`` with ``settings`` applied; unknown keys and values of another type are refused."""
     known = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)}
     values = {}
@@ -86,9 +72,9 @@ def _configured(defaults: Any, settings: dict[str, Any], baseline_name: str, whe
     return dataclasses.replace(defaults, **values)
 
 
-def _build(name: str, task: Task, config: Any) -> nn.Module:
+def build_emulator(name: str, task: Task, config: Any) -> nn.Module:
     try:
-        return baseline(name).build(task, config)
+        return baselines.get(name).build(task, config)
     except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EmubenchError(f"{name} can't be built with these settings: {reason}") from error

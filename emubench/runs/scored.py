@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from emubench import metrics
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.tasks import Task
 from emubench.files import run_files, schema, timing
 from emubench.files.timing import RANKED, Speedup, Timing
+from emubench.metrics._headline import headline, worst_case
 from emubench.runs import folders, jobs
 
 MAX_LABEL = 48
@@ -65,21 +66,6 @@ class Run:
                 low, high = (value if bound is None else bound for bound in (row.low, row.high))
                 return value, low, high
         return None
-
-
-def headline(task: Task) -> str:
-    """Name of the metric that says how accurate a forecast is."""
-    return "crps" if task.system.stochastic else "valid_prediction_time"
-
-
-def gain(task: Task) -> float:
-    """+1 where a higher headline score is better, −1 where a lower one is."""
-    return -1.0 if task.system.stochastic else 1.0
-
-
-def worst_case(task: Task) -> float:
-    """What a failed case scores: no valid time, or the cap of the CRPS."""
-    return metrics.LOST * float(task.system.std.mean()) if task.system.stochastic else 0.0
 
 
 def _again(path: Path) -> str:
@@ -144,7 +130,7 @@ def _overrides(card: run_files.Card, alone: bool) -> tuple[dict[str, Any], bool]
     stated = getattr(card, "overrides", None)
     if stated is not None or alone:
         return stated or {}, True
-    if card.baseline not in jobs.baseline_names():
+    if card.baseline not in baselines.names():
         return card.config, False
     config = dataclasses.asdict(jobs.Job(card.baseline, card.task, card.size).config())
     defaults = json.loads(json.dumps(config))

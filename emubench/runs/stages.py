@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from emubench import __version__
+from emubench import __version__, baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, layout
 from emubench.data.tasks import Task
 from emubench.emulator import n_parameters, save_weights
-from emubench.evaluation import scoring
+from emubench.evaluation import diagnostics, scoring
 from emubench.files import run_files, schema, store
 from emubench.learning.training import log as logs
 from emubench.learning.training.checkpoint import Checkpoints
 from emubench.runs.folders import RECIPE, Progress, load, read_card
-from emubench.runs.jobs import Job, baseline
+from emubench.runs.jobs import Job
 
 
 def train(job: Job, data: Path, out: Path, progress: Progress | None = None, tensorboard: bool = False) -> Path:
@@ -32,7 +32,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
         return folder
     if tensorboard:
         store.sweep(folder)  # event files of an attempt that was killed would be shown as a run of their own
-    module, observations = baseline(job.baseline), dataset.load(task, data)
+    module, observations = baselines.get(job.baseline), dataset.load(task, data)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
     partial, kept = store.temporary_name(folder), store.partial_name(folder)
@@ -134,8 +134,6 @@ def diagnose(run: Path, data: Path, progress: Progress | None = None, again: boo
 
     What is there for these data and this version is kept, so that an interrupted run goes on where it was.
     """
-    from emubench.evaluation import diagnostics  # scoring alone does not need it
-
     emulator, task = load(run)
     card, digest = read_card(run), scoring.truth_digest(task, data)
     empty = run_files.DiagnosticsFile(

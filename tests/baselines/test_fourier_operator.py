@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset, tasks
 from emubench.emulator import Stepper, checked_forecast
 from emubench.learning.training.descent import Log
-from emubench.runs import jobs
 
-module = jobs.baseline("fourier_operator")
+module = baselines.get("fourier_operator")
 TINY = {"steps": 6, "batch": 4, "width": 8, "checks": 2}
 RINGS = [f"{system}-{track}" for system in ("lorenz96", "kuramoto_sivashinsky", "kpz") for track in ("clean", "noisy")]
 

@@ -10,16 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from emubench import systems
+from emubench import baselines, systems
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.dynamics.schemes import etdrk4_coefficients, three_eighths
 from emubench.emulator import Stepper, checked_forecast
 from emubench.learning.models.networks import ProductMlp
 from emubench.learning.training.descent import Log
-from emubench.runs import jobs
 
-module = jobs.baseline("neural_ode")
+module = baselines.get("neural_ode")
 TINY = {"steps": 6, "batch": 4, "width": 8, "checks": 2}
 
 

@@ -8,13 +8,13 @@ import math
 import pytest
 import torch
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
 from emubench.learning.training.descent import Log
-from emubench.runs import jobs
 
-module = jobs.baseline("ot_regularized")
+module = baselines.get("ot_regularized")
 NAN = math.nan
 
 

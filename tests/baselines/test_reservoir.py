@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import dataset, tasks
 from emubench.emulator import load_weights, save_weights
 from emubench.learning.training.descent import Log
-from emubench.runs import jobs
 
-reservoir = jobs.baseline("reservoir")
+reservoir = baselines.get("reservoir")
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import nn
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset, tasks
 from emubench.emulator import checked_forecast
-from emubench.learning.models.networks import GrowthField, LipschitzField, neighbourhoods
+from emubench.learning.models.networks import GrowthField, LipschitzField
+from emubench.learning.rings import neighbourhoods
 from emubench.learning.training.descent import Log
-from emubench.runs import jobs
 
-module = jobs.baseline("resnet_ode")
+module = baselines.get("resnet_ode")
 KINDS = ["lorenz63-clean", "lorenz63-partial", "lorenz96-noisy", "kuramoto_sivashinsky-clean", "kpz-noisy"]
 TINY = {"steps": 6, "batch": 4, "width": 8, "checks": 2}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from emubench import systems
+from emubench import baselines, systems
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import dataset, tasks
@@ -28,9 +28,8 @@ from emubench.learning.objectives.adversary import (
     residuals,
 )
 from emubench.learning.training.descent import Log
-from emubench.runs import jobs
 
-module = jobs.baseline("weak_adversarial")
+module = baselines.get("weak_adversarial")
 ONE = torch.ones(1)
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import systems
+from emubench import baselines, systems
 from emubench.data import dataset, tasks
 from emubench.data.dataset import Observations
 from emubench.dynamics.simulate import simulate
-from emubench.learning.models.networks import gaussian_fill, interpolate_ring
 from emubench.learning.objectives.weak_form import (
     bump,
     eliminate,
@@ -23,10 +22,10 @@ from emubench.learning.objectives.weak_form import (
     smooth,
     unbiased_powers,
 )
+from emubench.learning.rings import gaussian_fill, interpolate_ring
 from emubench.learning.training.descent import Log
-from emubench.runs import jobs
 
-weak_sindy = jobs.baseline("weak_sindy")
+weak_sindy = baselines.get("weak_sindy")
 
 
 def samples(name: str, n: int, length: int, seed: int = 0) -> torch.Tensor:

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 import emubench.baselines
-from emubench import systems
+from emubench import baselines, systems
 from emubench.core import registry
 from emubench.core.errors import EmubenchError
-from emubench.runs import jobs
 from tests.support.recipes import blocks
 
 
@@ -74,8 +73,8 @@ def plug_in(tmp_path, monkeypatch):
 
 
 def test_a_plug_in_is_a_baseline_like_any_other(plug_in, emubench, data, tmp_path):
-    plug_in("last_value", (Path(jobs.baseline("persistence").__file__)).read_text())
-    assert "last_value" in jobs.baseline_names()
+    plug_in("last_value", (Path(baselines.get("persistence").__file__)).read_text())
+    assert "last_value" in baselines.names()
     assert "their_method" not in sys.modules  # listing runs nothing
     for name in ("last_value", "persistence"):
         emubench("train", name, "lorenz63-noisy", "--size", "tiny", "--data", data, "--out", tmp_path / "runs")
@@ -87,13 +86,13 @@ def test_a_plug_in_is_a_baseline_like_any_other(plug_in, emubench, data, tmp_pat
 def test_a_plug_in_with_the_name_of_a_file_is_refused(plug_in):
     plug_in("linear", "raise SystemError('never imported')")
     with pytest.raises(EmubenchError, match="baseline linear: both a file .* plug-in their_method of their-package"):
-        jobs.baseline("linear")
+        baselines.get("linear")
 
 
 def test_a_broken_plug_in_is_one_line(plug_in):
     plug_in("broken", "import no_such_module")
     with pytest.raises(EmubenchError, match="plug-in their_method of their-package can't be imported .No module named"):
-        jobs.baseline("broken")
+        baselines.get("broken")
 
 
 def rossler() -> str:

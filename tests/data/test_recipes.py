@@ -367,7 +367,7 @@ def test_other_seeds_and_sizes_are_whole(tmp_path, emubench):
 
 
 def test_recipes_are_found_beside_the_package_in_a_wheel(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprints, "__file__", str(tmp_path / "site" / "emubench" / "fingerprint.py"))
+    monkeypatch.setattr(fingerprints, "__file__", str(tmp_path / "site" / "emubench" / "data" / "fingerprints.py"))
     assert fingerprints.folder() == tmp_path / "site" / "emubench" / "recipes"
     assert fingerprints.published("kpz-noisy", "tiny") is None
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import metrics, systems
+from benchmarks.maintain import freeze
+from emubench import baselines, metrics, systems
 from emubench.core.random import stream
 from emubench.data import reference, tasks, widths
 from emubench.dynamics.simulate import simulate
 from emubench.evaluation import scoring
 from emubench.metrics import Truth, growth, saturation
-from emubench.runs import jobs
 from emubench.systems.kpz import KPZ
 
 LEADS = tasks.WIDTH_LEADS
@@ -228,7 +228,7 @@ def test_the_frozen_growth_is_that_of_tracy_and_widom_on_a_ring():
         assert error < 0.01 * variance
     assert frozen["skewness"] == pytest.approx([0.2935] * 8, abs=0.04)
     assert frozen["excess_kurtosis"] == pytest.approx([0.1652] * 8, abs=0.06)
-    again = widths.growth(tasks.get("kpz-noisy"), (1, 2, 4), 256, 4)
+    again = freeze.growth(tasks.get("kpz-noisy"), (1, 2, 4), 256, 4)
     assert again["variance"] == pytest.approx(frozen["variance"][:3], rel=0.06)
     assert again["mean"] == pytest.approx(frozen["mean"][:3], rel=0.02)
 
@@ -260,7 +260,7 @@ def test_a_forecast_file_of_growth_without_widths_is_refused(refused, data, tmp_
 @pytest.mark.slow
 def test_the_oracle_saturates(data):
     task = tasks.get("kpz-clean", "tiny")
-    module = jobs.baseline("oracle")
+    module = baselines.get("oracle")
     result, timing = scoring.evaluate(module.build(task, module.Config()), task, data)
     rows = {(r.metric, r.lead_time): r for r in result.scores.rows}
     assert rows["width_ratio", None].n_cases == 64

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emubench import baselines
 from emubench.data import dataset, recipes, tasks
-from emubench.runs import jobs
 from tests.support.recipes import ROOT, blocks, checkout, follow
 
 
@@ -96,8 +96,8 @@ def test_a_plug_in_is_named_as_the_page_says(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, module, raising=False)
-    assert name in jobs.baseline_names()
-    assert jobs.baseline(name).knowledge == "none"
+    assert name in baselines.names()
+    assert baselines.get(name).knowledge == "none"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from emubench.dynamics.graphs import replayed
+from emubench.dynamics.solvers import replayed
 
 SCRIPT = """
 import numpy as np

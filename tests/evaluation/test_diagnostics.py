@@ -14,7 +14,7 @@ from emubench.data import dataset, tasks
 from emubench.dynamics import lyapunov
 from emubench.dynamics.climate import leading_exponent
 from emubench.dynamics.spectrum import Estimate, Spectrum
-from emubench.evaluation import diagnostics, scoring
+from emubench.evaluation import diagnostics, jacobian_gain, scoring
 from emubench.evaluation.diagnostics import Subject, measure
 from emubench.files import run_files
 from emubench.runs import jobs, stages
@@ -134,7 +134,7 @@ def test_twins_give_the_exact_spectrum_on_a_field():
 
 def test_twins_resolve_no_more_than_they_can():
     system = systems.get("kuramoto_sivashinsky")
-    state = diagnostics.gain.sample_states(system, 2, 0)
+    state = jacobian_gain.sample_states(system, 2, 0)
     with pytest.raises(lyapunov.Unresolved, match="perturbations vanish"):
         lyapunov.twin_spectrum(system, state, 30, duration=4.0)
     found = diagnostics.as_many_as_resolved(
@@ -147,7 +147,7 @@ def test_twins_resolve_no_more_than_they_can():
 def test_a_mean_that_both_conserve_has_no_exponent(data):
     """KS conserves the mean; a stepper that does so has its 63 dimensions, one that damps it towards 1 all 64."""
     task = tasks.get("kuramoto_sivashinsky-noisy", "tiny")
-    system, state = task.system, diagnostics.gain.sample_states(task.system, 2, 0)
+    system, state = task.system, jacobian_gain.sample_states(task.system, 2, 0)
 
     def keeps(u):
         return u - 0.1 * (u.roll(1, -1) - u) ** 1

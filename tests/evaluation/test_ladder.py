@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import systems
+from emubench import baselines, systems
 from emubench.core.random import stream
 from emubench.data import tasks
 from emubench.dynamics.simulate import simulate
@@ -14,7 +14,6 @@ from emubench.dynamics.solvers import Setting, SettingSolver, TrueSolver, resamp
 from emubench.evaluation.throughput import ladder, speedup
 from emubench.evaluation.throughput.ladder import Cases, settings
 from emubench.files.timing import Quantiles, Rung, Scenario
-from emubench.runs import jobs
 
 SYSTEMS = ("lorenz63", "lorenz96", "kuramoto_sivashinsky", "kpz")
 
@@ -163,7 +162,7 @@ def test_filters_start_the_settings_on_noisy_contexts(data):
     assert coarse is not None
     assert fine is not None
     assert small is not None
-    module = jobs.baseline("oracle")
+    module = baselines.get("oracle")
     oracle = module.build(task, module.Config())
     own = ladder.headline_cases(task, ladder._forecast(cases, oracle, torch.arange(16), 0), cases.truth, cases.start)
     assert fine.accuracy == pytest.approx(float(own.mean()), abs=0.5)

@@ -10,7 +10,7 @@ from torch import nn
 from emubench import systems
 from emubench.dynamics.kernels._simd import lanes
 from emubench.dynamics.schemes import EXPLICIT
-from emubench.evaluation.throughput import ceilings, roofline
+from emubench.evaluation.throughput import roofline
 
 
 def test_products_count_by_their_formula_and_views_not_at_all():
@@ -65,8 +65,8 @@ def test_work_grows_with_steps_and_samples_and_is_unknown_of_others():
 
 
 def test_what_binds_is_what_is_used_most(monkeypatch):
-    monkeypatch.setattr(ceilings, "flops_per_second", lambda threads, dtype: 100.0)
-    monkeypatch.setattr(ceilings, "bytes_per_second", lambda threads: 1000.0)
+    monkeypatch.setattr(roofline, "flops_per_second", lambda threads, dtype: 100.0)
+    monkeypatch.setattr(roofline, "bytes_per_second", lambda threads: 1000.0)
     assert roofline.limit((50.0, 100.0), 1.0, 1, "float64").binds == "arithmetic"
     assert roofline.limit((50.0, 900.0), 1.0, 1, "float64").binds == "memory"
     assert roofline.limit((50.0, 900.0), 10.0, 1, "float64").binds == "overhead"
@@ -74,14 +74,14 @@ def test_what_binds_is_what_is_used_most(monkeypatch):
 
 
 def test_the_ceilings_are_of_this_century():
-    assert 1e8 < ceilings.flops_per_second(1) < 1e12
-    assert 1e8 < ceilings.flops_per_second(1, "float32") < 1e12
-    assert 1e8 < ceilings.bytes_per_second(1) < 1e12
+    assert 1e8 < roofline.flops_per_second(1) < 1e12
+    assert 1e8 < roofline.flops_per_second(1, "float32") < 1e12
+    assert 1e8 < roofline.bytes_per_second(1) < 1e12
 
 
 def test_a_multiply_add_of_half_the_precision_counts_twice_the_numbers(monkeypatch):
     """In equal time, as registers hold twice as many; by counts, since rates of a busy machine differ by any factor."""
-    monkeypatch.setattr(ceilings, "least_seconds", lambda function, arguments: 1.0)
-    counted = ceilings.flops_per_second.__wrapped__
+    monkeypatch.setattr(roofline, "least_seconds", lambda function, arguments: 1.0)
+    counted = roofline.flops_per_second.__wrapped__
     assert counted(1, "float32") == 2 * counted(1, "float64") == counted(2, "float64")
-    assert counted(1, "float64") == 2 * ceilings.FMAS * 8 * lanes(np.dtype("float64"))
+    assert counted(1, "float64") == 2 * roofline.FMAS * 8 * lanes(np.dtype("float64"))

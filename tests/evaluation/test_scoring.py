@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import metrics
+from emubench import baselines, metrics
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, reference, tasks
 from emubench.emulator import check_forecast, checked_ensemble, checked_forecast
@@ -274,7 +274,7 @@ def test_skill_is_zero_at_the_floor_and_one_at_the_oracle(data, monkeypatch, nam
 
 @pytest.mark.parametrize("name", ["lorenz63-clean", "lorenz96-clean"])
 def test_the_first_lead_is_the_sample_after_the_context(data, name):
-    task, module = tasks.get(name, "tiny"), jobs.baseline("oracle")
+    task, module = tasks.get(name, "tiny"), baselines.get("oracle")
     rows = rows_of(scoring.evaluate(module.build(task, module.Config()), task, data)[0])  # the true flow, exact start
     errors = [row[0] for (metric, _), row in rows.items() if metric == "rms_error"]
     assert errors[0] < 1e-9

@@ -15,8 +15,9 @@ from emubench.data import dataset, tasks
 from emubench.emulator import step_forecast
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput import timing
-from emubench.evaluation.throughput.audit import check_caching, check_equal, check_samples, check_scores, headline_cases
+from emubench.evaluation.throughput.audit import check_caching, check_equal, check_samples, check_scores
 from emubench.evaluation.throughput.timing import EndToEnd, RolloutOnly, Subject, measure, record
+from emubench.metrics._headline import headline_cases
 from tests.support.steppers import MapStepper
 
 TASK = tasks.get("lorenz63-clean", "tiny")

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from emubench import metrics
-from emubench.cli import compare
-from emubench.leaderboard import ranking
+from emubench.leaderboard import ranking, statistics
 from tests.support.scored_runs import config, everything, normal, row, table, write_run
 
 RANKS = ["rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "pareto_front"]
@@ -55,13 +54,13 @@ def test_differences_are_paired_by_case(tmp_path, unfrozen):
 @pytest.mark.parametrize(("shift", "differs"), [(2.2, False), (3.0, True)])
 def test_a_difference_counts_from_the_99_percent_interval_on(shift, differs):
     noise = normal(6, 4000, mean=0.0, std=1.0) * np.ones(4000)
-    better = ranking.significantly_better(np.stack([np.zeros(4000), noise + shift]))
+    better = statistics.significantly_better(np.stack([np.zeros(4000), noise + shift]))
     assert better.tolist() == [[False, differs], [False, False]]
 
 
 def test_equal_scores_summed_in_another_order_do_not_differ():
     one = np.full(1000, 0.3)
-    assert not ranking.significantly_better(np.stack([one, one + 1e-15])).any()
+    assert not statistics.significantly_better(np.stack([one, one + 1e-15])).any()
 
 
 def test_a_planted_order_gives_its_rank_intervals(tmp_path, unfrozen):
@@ -107,22 +106,22 @@ def test_seeds_are_pooled_and_their_spread_widens_the_interval(tmp_path, unfroze
 
 
 def test_resamples_of_systems_are_not_aligned():
-    one, two = (ranking.case_weights(system, 1, 16) for system in ("lorenz63", "lorenz96"))
-    assert one.shape == two.shape == (ranking.N_RESAMPLES, 16)
+    one, two = (statistics.case_weights(system, 1, 16) for system in ("lorenz63", "lorenz96"))
+    assert one.shape == two.shape == (statistics.N_RESAMPLES, 16)
     assert np.allclose(one.sum(1), 1)
     assert abs(np.corrcoef(one[:, 0], two[:, 0])[0, 1]) < 0.05
 
 
 def test_flat_and_stationary_starts_keep_their_shares():
-    weights = ranking.case_weights("kpz", 2, 16)
+    weights = statistics.case_weights("kpz", 2, 16)
     assert np.allclose(weights[:, ::2].sum(1), 0.5)
 
 
 def test_entries_that_are_equal_are_told_apart_once_in_a_hundred():
-    weights = ranking.case_weights("lorenz96", 1, 64)
+    weights = statistics.case_weights("lorenz96", 1, 64)
     differences = weights @ np.random.default_rng(0).standard_normal((64, 1000))
     zero = np.zeros(len(weights))
-    told = [ranking.significantly_better(np.stack([zero, one])).any() for one in differences.T]
+    told = [statistics.significantly_better(np.stack([zero, one])).any() for one in differences.T]
     assert 0.002 < np.mean(told) < 0.03
 
 
@@ -196,7 +195,7 @@ def test_a_new_entry_moves_no_old_score(tmp_path, frozen):
 def test_the_table_is_the_same_every_time(tmp_path, frozen):
     everything(tmp_path, "good", 3.0)
     everything(tmp_path, "bad", 1.0, speed=10.0)
-    one, two = compare.as_json(table(tmp_path)), compare.as_json(table(tmp_path))
+    one, two = ranking.as_json(table(tmp_path)), ranking.as_json(table(tmp_path))
     assert one == two
     assert json.loads(one)[0]["entry"] == "good"
 
@@ -272,7 +271,7 @@ def test_a_failed_seed_is_averaged_with_the_others(tmp_path, frozen):
 def test_the_pareto_front_of_a_planted_set():
     accuracy = np.array([5.0, 4.0, 4.0, 3.0, 1.0, 9.0, 5.0])
     throughput = np.array([1.0, 3.0, 2.0, 2.5, 9.0, np.nan, 1.0])
-    assert ranking.pareto_front(accuracy, throughput).tolist() == [True, True, False, False, True, False, True]
+    assert statistics.pareto_front(accuracy, throughput).tolist() == [True, True, False, False, True, False, True]
 
 
 def test_the_front_of_runs(tmp_path, frozen):

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from benchmarks.maintain import shapes
 from emubench.core.errors import EmubenchError
 from emubench.files import safetensors_header
 from emubench.leaderboard import ranking
 from emubench.leaderboard.submission import check, entries, new
+from emubench.metrics import _headline
 from emubench.runs import folders
 from tests.files.test_forecast_files import Explosive
 from tests.support.contents import contents
@@ -103,12 +105,11 @@ def test_runs_that_do_not_belong_together_are_refused(refused, runs, tmp_path): 
 
 def test_the_published_schema_and_shapes_are_today_s():
     assert (ROOT / "leaderboard" / "entry.schema.json").read_text() == entries.json_schema()
-    assert entries.SHAPES_FILE.read_text() == entries.shapes_json()
+    assert entries.SHAPES_FILE.read_text() == shapes.content()
     from emubench.data import tasks
-    from emubench.runs import scored
 
     for name in tasks.names():
-        assert check.headline(name) == scored.headline(tasks.get(name))
+        assert check.headline(name) == _headline.headline(tasks.get(name))
 
 
 def test_what_is_written_as_toml_is_read_again(tmp_path):

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.core.random import SealedSeed, stream, torch_stream
 from emubench.data import generation, layout, tasks, verification
@@ -225,7 +226,7 @@ def test_a_claim_outside_the_judge_s_interval_is_named(board, entry, secret_file
 
 def test_a_training_beyond_its_time_is_refused(refused, emubench, board, entry, secret_file, monkeypatch):  # noqa: F811
     assert emubench("season", "new", "2026a", "--board", board, "--task", TASK, "--size", "tiny").status == 0
-    monkeypatch.setattr(jobs.baseline("linear"), "train", lambda *_: time.sleep(30))
+    monkeypatch.setattr(baselines.get("linear"), "train", lambda *_: time.sleep(30))
     line = refused("submit", "verify", entry, "--season", "2026a", "--board", board, "--train-seconds", "1")
     assert f"{entry}: training on {TASK} takes more than 1 s (--train-seconds)" in line
     assert not (board / "verified").exists()

@@ -14,13 +14,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import generation
 from emubench.files import store
 from emubench.learning.models.flow import FlowConfig
 from emubench.learning.training.checkpoint import STATE, Checkpoint, Checkpoints
-from emubench.learning.training.descent import Descent, Log, Polish, polish
-from emubench.runs import folders, jobs, stages
+from emubench.learning.training.descent import Descent, Log
+from emubench.learning.training.polish import Polish, polish
+from emubench.runs import folders, stages
 from emubench.runs.jobs import Job
 from tests.support.contents import contents
 
@@ -155,7 +157,7 @@ def test_other_settings_begin_anew(data, tmp_path):
 
 
 def test_a_diverging_training_keeps_and_names_its_last_good_checkpoint(data, tmp_path, monkeypatch, whole):
-    job, module = JOBS["noisy"], jobs.baseline("resnet_ode")
+    job, module = JOBS["noisy"], baselines.get("resnet_ode")
     loss, calls = module.rollout_loss, []
 
     def broken(flow, *rest):
@@ -290,7 +292,7 @@ class Valley(nn.Module):
 
 def test_the_memory_of_lbfgs_survives(tmp_path, monkeypatch):
     """Without it the second block would begin with steepest descent, and end elsewhere."""
-    monkeypatch.setattr("emubench.learning.training.descent.BLOCK", 5)
+    monkeypatch.setattr("emubench.learning.training.polish.BLOCK", 5)
     ends = []
     for cut in (False, True):
         module, folder = Valley(), tmp_path / str(cut)
@@ -337,9 +339,7 @@ def test_the_data_of_a_job_are_its_checkpoints_key(data, tmp_path):
 
 
 def test_before_the_first_look_nothing_is_kept_and_that_is_said(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        jobs.baseline("resnet_ode"), "rollout_loss", lambda flow, *rest: torch.tensor(float("nan"))
-    )
+    monkeypatch.setattr(baselines.get("resnet_ode"), "rollout_loss", lambda flow, *rest: torch.tensor(float("nan")))
     with pytest.raises(EmubenchError) as error:
         stages.train(JOBS["noisy"], data, tmp_path)
     wanted = "training diverged at step 1 (learning rate 3e-05): lower --set learning_rate (nothing is kept before"

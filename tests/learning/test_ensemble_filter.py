@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from emubench import baselines
 from emubench.data import dataset, tasks
 from emubench.evaluation import scoring
 from emubench.learning.filters.ensemble import (
@@ -231,7 +232,7 @@ def test_the_oracle_beats_persistence_by_more_than_the_intervals(data, tmp_path,
 def test_the_oracle_s_analysis_is_far_better_than_its_last_observation(data):
     task = tasks.get("lorenz96-noisy", "tiny")
     contexts = dataset.load(task, data).contexts["test"]
-    module = jobs.baseline("oracle")
+    module = baselines.get("oracle")
     analysis = module.build(task, module.Config()).start(contexts, np.random.default_rng(0)).mean(0)
     values, _, _ = scoring.load_truth(task, data, "test")
     with dataset.open_truth(task, data) as file:
@@ -261,7 +262,7 @@ def test_a_stepper_that_is_the_true_system_starts_as_well_as_the_oracle(data, na
     noise = torch.from_numpy(task.observation.noise_std(task.system))
     generator = torch.Generator().manual_seed(0)
     analysis = filtered_start(true_stepper(task.system), contexts, noise, settings, generator)
-    module = jobs.baseline("oracle")
+    module = baselines.get("oracle")
     oracle = module.build(task, module.Config()).start(contexts, np.random.default_rng(0))
     ours, reference = (last_error(e.mean(0), task, data) for e in (analysis, oracle))
     assert analysis.shape == (settings.members, *contexts[:, -1].shape)

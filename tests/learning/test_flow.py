@@ -17,10 +17,11 @@ from emubench.data.dataset import Observations
 from emubench.dynamics.schemes import etdrk4_coefficients, etdrk4_step
 from emubench.dynamics.simulate import simulate
 from emubench.emulator import checked_forecast
-from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, rollout_loss, signal_band
-from emubench.learning.models.networks import neighbourhoods
+from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, rollout_loss
 from emubench.learning.objectives.shooting import polish_segments
-from emubench.learning.training.descent import Descent, Log, polish
+from emubench.learning.rings import neighbourhoods, signal_band
+from emubench.learning.training.descent import Descent, Log
+from emubench.learning.training.polish import polish
 
 NOISY, SETTINGS = tasks.get("lorenz63-noisy", "tiny"), FlowConfig(width=8, steps=10, window=4, checks=5)
 

@@ -10,9 +10,10 @@ import sys
 import pytest
 import torch
 
+from emubench import baselines
 from emubench.learning.training.checkpoint import Checkpoints
 from emubench.learning.training.log import EVENTS, Log
-from emubench.runs import jobs, stages
+from emubench.runs import stages
 from emubench.runs.jobs import Job
 from tests.support.contents import contents
 
@@ -122,7 +123,7 @@ def test_what_an_attempt_has_left_is_removed_when_the_log_is_opened(data, tmp_pa
 def test_a_missing_package_is_one_line_before_anything_begins(refused, data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
-    monkeypatch.setattr(jobs.baseline("linear"), "train", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr(baselines.get("linear"), "train", lambda *_: pytest.fail("it was trained"))
     command = ("train", "linear", "lorenz63-noisy", "--size", "tiny", "--data", data, "--out", tmp_path / "runs")
     line = refused(*command, "--tensorboard")
     assert line == "emubench: tensorboard is not installed; install it with: pip install 'emubench[tensorboard]'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from emubench.learning.filters.nudging import missed_spectrum
-from emubench.learning.models.networks import coloured, pair_spectrum
+from emubench.learning.rings import coloured, pair_spectrum
 
 SPECTRUM = 4.0 / (1.0 + torch.arange(17.0, dtype=torch.float64) ** 2)
 """Of a ring of 32 sites."""

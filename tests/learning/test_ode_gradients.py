@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from emubench import baselines
 from emubench.data import tasks
 from emubench.dynamics.schemes import three_eighths
 from emubench.learning.models.networks import ProductMlp, RingField
 from emubench.learning.models.ode_gradients import COLUMNS, segments, supports
-from emubench.runs import jobs
 
-neural_ode = jobs.baseline("neural_ode")
+neural_ode = baselines.get("neural_ode")
 
 
 def made(ring: bool, width: int = 16) -> ProductMlp:

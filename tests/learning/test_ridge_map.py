@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import dataset, tasks
@@ -18,9 +19,8 @@ from emubench.learning.least_squares import cubic_weights, local_cubic, solve_fa
 from emubench.learning.models.growth_map import MAX_ROWS
 from emubench.learning.models.ridge_map import Window
 from emubench.learning.training.descent import Log
-from emubench.runs import jobs
 
-polynomial, random_features = jobs.baseline("polynomial"), jobs.baseline("random_features")
+polynomial, random_features = baselines.get("polynomial"), baselines.get("random_features")
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.runs import jobs
@@ -13,7 +14,7 @@ EMPTY_IS_NONE = {("polynomial", "reach"), ("weak_adversarial", "space")}
 """Settings whose empty tuple means something."""
 OWN_SETTING = {("oracle", "radius")}
 """Settings whose −1 does."""
-BASELINES = [name for name in jobs.baseline_names() if name != "persistence"]
+BASELINES = [name for name in baselines.names() if name != "persistence"]
 
 
 def wrong(value, baseline: str, name: str) -> list:
@@ -52,7 +53,7 @@ def test_numbers_out_of_range_are_refused_by_name(baseline, name):
 )
 def test_settings_that_a_task_has_no_use_for_are_refused(baseline, name, setting, answer):
     task = tasks.get(name, "tiny")
-    module = jobs.baseline(baseline)
+    module = baselines.get(baseline)
     with pytest.raises(EmubenchError) as error:
         module.build(task, dataclasses.replace(jobs.Job(baseline, name, "tiny").config(), **setting))
     assert str(error.value).startswith(answer)
@@ -105,7 +106,7 @@ def test_settings_without_effect_are_refused_by_name(baseline, name, setting, an
 def test_the_weak_form_is_told_what_its_data_allow(name, setting, answer):
     config = dataclasses.replace(jobs.Job("weak_adversarial", name, "tiny").config(), **setting)
     with pytest.raises(EmubenchError) as error:
-        jobs.baseline("weak_adversarial").build(tasks.get(name, "tiny"), config)
+        baselines.get("weak_adversarial").build(tasks.get(name, "tiny"), config)
     assert str(error.value).startswith(answer)
 
 
@@ -117,4 +118,4 @@ def test_covariances_are_localised_on_rings_only(baseline, name):
     task = tasks.get("lorenz63-partial", "tiny")
     config = dataclasses.replace(jobs.Job(baseline, task.name, "tiny").config(), **{name: 2.0})
     with pytest.raises(EmubenchError, match=f"{name}: 2.0 on lorenz63-partial, which has no ring of sites"):
-        jobs.baseline(baseline).build(task, config)
+        baselines.get(baseline).build(task, config)

@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.maintain import bars, pairs
+from emubench import baselines
 from emubench.data import tasks
 from emubench.runs import folders, jobs, stages
 from emubench.runs.scored import read_runs
@@ -224,7 +225,7 @@ def test_the_grids_make_what_the_bars_need():
     folder = Path(next(iter(bars.expected.emubench.baselines.__path__))) / "grids"
     grids = {path.stem: plan.read(path) for path in folder.glob("*.toml")}
     whole = grids["table"]
-    assert (whole.tasks, sorted(whole.baselines), whole.seeds) == (["all"], jobs.baseline_names(), [0, 1, 2])
+    assert (whole.tasks, sorted(whole.baselines), whole.seeds) == (["all"], baselines.names(), [0, 1, 2])
     for name, baseline in (("no_transport", "ot_regularized"), ("one_step", "weak_adversarial")):
         assert grids[name].baselines == [baseline]
         assert grids[name].overrides == {baseline: pairs.TWINS[baseline]}

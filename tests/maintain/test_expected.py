@@ -12,6 +12,7 @@ import pytest
 from benchmarks.maintain import expected
 from benchmarks.maintain.plots import claims
 from benchmarks.maintain.plots.overview import overview
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import generation, tasks
 from emubench.leaderboard.plots import style
@@ -34,12 +35,12 @@ def test_the_tables_of_the_readme_are_those_of_the_file():
     assert expected.readme(text, expected.load()) == text
 
 
-@pytest.mark.parametrize("name", jobs.baseline_names())
+@pytest.mark.parametrize("name", baselines.names())
 def test_every_docstring_says_what_the_file_does(name):
     path = expected.FOLDER / f"{name}.py"
     source, of_tasks = path.read_text(encoding="utf-8"), expected.load()[name]
     assert expected.documented(source, of_tasks, path) == source
-    assert expected.sentence(of_tasks) in (jobs.baseline(name).__doc__ or "")
+    assert expected.sentence(of_tasks) in (baselines.get(name).__doc__ or "")
 
 
 def test_a_docstring_without_the_paragraph_is_refused(tmp_path):
@@ -67,7 +68,7 @@ def test_a_readme_without_the_mark_is_refused():
 
 def test_what_is_expected_is_plausible():
     for baseline, of_tasks in expected.load().items():
-        assert baseline in jobs.baseline_names()
+        assert baseline in baselines.names()
         for name, found in of_tasks.items():
             metric = "crps" if tasks.get(name).system.stochastic else "valid_prediction_time"
             assert {metric, *expected.SCORES, "cost"} == set(found)
@@ -77,7 +78,7 @@ def test_what_is_expected_is_plausible():
             assert found["cost"]["command"].startswith(("emubench train", "for seed in 0 1"))
 
 
-@pytest.mark.parametrize("name", jobs.baseline_names())
+@pytest.mark.parametrize("name", baselines.names())
 def test_the_entry_of_a_baseline_was_trained_with_the_settings_of_its_file(name):
     """A default that changes without its entry leaves the board with a model that no command makes."""
     cards = sorted((expected.FOLDER.parent / "leaderboard" / "entries" / name).glob("*/seed-*/card.json"))
@@ -172,7 +173,7 @@ def test_costs_leave_out_a_baseline_that_lacks_a_system():
 
 
 def test_what_descends_in_gradients_is_drawn_so():
-    uses = {name for name in jobs.baseline_names() if "Descent(" in (expected.FOLDER / f"{name}.py").read_text("utf-8")}
+    uses = {name for name in baselines.names() if "Descent(" in (expected.FOLDER / f"{name}.py").read_text("utf-8")}
     assert uses == {*claims.NETWORKS, *claims.MIXED}
 
 

@@ -9,9 +9,9 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks.maintain import perfect_model
+from emubench import baselines
 from emubench.data import dataset, reference, tasks
 from emubench.evaluation import scoring
-from emubench.runs import jobs
 
 
 @pytest.mark.parametrize("name", ["lorenz63-partial", "kpz-noisy", "lorenz96-partial"])
@@ -61,7 +61,7 @@ def test_measure_freezes_value_error_and_number_and_keeps_the_rest(tmp_path, mon
 def test_on_clean_tasks_the_oracle_is_the_solver():
     assert perfect_model.solved_by_the_oracle(tasks.get("lorenz96-clean"))
     assert not perfect_model.solved_by_the_oracle(tasks.get("kpz-clean"))
-    module = jobs.baseline("oracle")
+    module = baselines.get("oracle")
     task = tasks.get("lorenz96-clean", "tiny")
     context, truth = perfect_model.fresh_cases(task, 5, 0)
     forecast = module.build(task, module.Config()).forecast(context, 20, 1, torch.Generator())

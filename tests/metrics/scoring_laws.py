@@ -22,7 +22,7 @@ import torch
 import typer
 
 from benchmarks.maintain import floors
-from emubench import __version__, systems
+from emubench import __version__, baselines, systems
 from emubench.core.random import stream, torch_stream
 from emubench.data import dataset, generation, tasks
 from emubench.data.tasks import Task
@@ -32,7 +32,6 @@ from emubench.evaluation import scoring
 from emubench.files.store import write_text
 from emubench.learning.training.descent import Log
 from emubench.metrics import Summary, Truth, crps, stability, valid_prediction_time
-from emubench.runs import jobs
 
 STATIONARY_SEED, PERFECT_SEED, WRONG_SEED = 7000, 8000, 9000
 """Of the pooled truth, of independent runs, of runs of a wrong system: added to the seed of a trial."""
@@ -172,7 +171,7 @@ WORSE = ("damped 0.7×", "amplified 1.4×", "shuffled in time", "NaN after half"
 
 def trained(baseline: str, task: Task, data: Path, seed: int):
     """A baseline, trained."""
-    module = jobs.baseline(baseline)
+    module = baselines.get(baseline)
     config = module.default_config(task) if hasattr(module, "default_config") else module.Config()
     emulator = module.build(task, config)
     with tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.evaluation.throughput import modes
@@ -196,7 +197,7 @@ def test_a_compiled_flow_forecasts_the_same(monkeypatch, tmp_path):
     if modes.compiler() is None:
         pytest.skip("no C++ compiler")
     monkeypatch.setattr(modes, "WARM_UP_BATCHES", (1, 2))
-    task, module, cpu = tasks.get("lorenz96-clean", "tiny"), jobs.baseline("neural_ode"), torch.device("cpu")
+    task, module, cpu = tasks.get("lorenz96-clean", "tiny"), baselines.get("neural_ode"), torch.device("cpu")
     torch.manual_seed(0)
     flow = module.build(task, dataclasses.replace(module.default_config(task), width=8)).requires_grad_(False)
     torch.nn.init.normal_(flow.field.network.out.weight, std=0.1)

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import generation, shards, tasks
 from emubench.data.shards import Target
 from emubench.files import schema, store
-from emubench.runs import folders, jobs, stages
+from emubench.runs import folders, stages
 from emubench.runs.grid import executors, runner, steps
 from emubench.runs.grid import plan as grid
 from emubench.runs.grid.steps import Outcome, Step
@@ -280,7 +281,7 @@ def test_runs_of_other_data_are_refused_by_name(copy, emubench):
 def test_a_job_that_fails_is_named_with_its_log_and_the_others_go_on(whole, tmp_path, monkeypatch, emubench):
     shutil.copytree(whole / "data", tmp_path / "data")
     shutil.copy(whole / "grid.toml", tmp_path)
-    module, calls = jobs.baseline("climatology"), []
+    module, calls = baselines.get("climatology"), []
 
     def fail(emulator, data, config, seed, log) -> None:
         calls.append(seed)

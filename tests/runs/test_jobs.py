@@ -11,13 +11,13 @@ from functools import cache
 import pytest
 import torch
 
-from emubench import systems
+from emubench import baselines, systems
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, generation, tasks
 from emubench.emulator import Emulator, check_forecast, load_weights, n_parameters, save_weights, step_forecast
 from emubench.files import run_files, schema
 from emubench.learning.training.descent import Log
-from emubench.runs import folders, jobs, stages
+from emubench.runs import folders, stages
 from emubench.runs.jobs import Job
 from tests.support.contents import contents
 
@@ -48,7 +48,7 @@ def has_effect(baseline: str, name: str, key: str) -> bool:
 
 def trained(job: Job, data) -> torch.nn.Module:
     """What the job's training gives, without any folder."""
-    module, observations = jobs.baseline(job.baseline), dataset.load(job.get_task(), data)
+    module, observations = baselines.get(job.baseline), dataset.load(job.get_task(), data)
     torch.manual_seed(job.seed)
     emulator = module.build(job.get_task(), job.config())
     module.train(emulator, observations, job.config(), job.seed, Log())
@@ -93,7 +93,7 @@ def test_another_job_has_another_folder(tmp_path, change):
 
 
 def test_a_changed_default_gives_another_hash(monkeypatch):
-    module, before = jobs.baseline("resnet_ode"), JOB.hash8()
+    module, before = baselines.get("resnet_ode"), JOB.hash8()
     original = module.default_config
     monkeypatch.setattr(module, "default_config", lambda task: dataclasses.replace(original(task), width=7))
     assert JOB.hash8() != before
@@ -115,7 +115,7 @@ def test_a_fit_that_breaks_down_is_one_line_and_leaves_nothing(data, tmp_path, m
     def singular(*_):
         torch.linalg.cholesky(-torch.eye(2))
 
-    monkeypatch.setattr(jobs.baseline("linear"), "train", singular)
+    monkeypatch.setattr(baselines.get("linear"), "train", singular)
     with pytest.raises(EmubenchError) as error:
         stages.train(job, data, tmp_path)
     assert str(error.value).startswith("linear on lorenz63-noisy: with these settings the fit breaks down: ")
@@ -222,13 +222,13 @@ def test_a_run_holds_what_training_with_its_seed_gives(data, tmp_path, seed):
     assert equal(folders.load(stages.train(job, data, tmp_path))[0], trained(job, data))
 
 
-@pytest.mark.parametrize("baseline", jobs.baseline_names())
+@pytest.mark.parametrize("baseline", baselines.names())
 @pytest.mark.parametrize("name", ["lorenz63-partial", "kpz-noisy"])
 def test_a_loaded_run_forecasts_like_the_emulator_that_was_saved(data, tmp_path, emulator_of, baseline, name):
     emulator = emulator_of(baseline, name)
     job = small(baseline, name)
     save_weights(emulator, tmp_path / "model.safetensors")
-    fresh = jobs.baseline(baseline).build(job.get_task(), job.config())
+    fresh = baselines.get(baseline).build(job.get_task(), job.config())
     load_weights(fresh, tmp_path / "model.safetensors")
     assert equal(emulator, fresh)
     context = dataset.load(job.get_task(), data).contexts["test"][:2]
@@ -258,7 +258,7 @@ QUICK = ("lorenz63-partial", "kpz-noisy")
 EVERY = [
     pytest.param(b, name, marks=() if name in QUICK else pytest.mark.slow)
     for name in (f"{s}-{t}" for s in systems.names() for t in ("noisy", "partial"))
-    for b in jobs.baseline_names()
+    for b in baselines.names()
 ]
 N_STEPS, N_MEMBERS = 5, 3
 
@@ -272,7 +272,7 @@ def forecast(emulator, context: torch.Tensor, n_steps: int = N_STEPS, seed: int 
 def test_every_baseline_keeps_the_contract_of_an_emulator(data, emulator_of, baseline, name):
     emulator, task = emulator_of(baseline, name), tasks.get(name, "tiny")
     assert isinstance(emulator, Emulator)
-    assert jobs.baseline(baseline).knowledge in ("none", "structure", "equation form", "equation")
+    assert baselines.get(baseline).knowledge in ("none", "structure", "equation form", "equation")
     contexts = dataset.load(task, data).contexts["test"]
     context = contexts[:2]
     before = context.clone()
@@ -300,7 +300,7 @@ def test_every_baseline_keeps_the_contract_of_an_emulator(data, emulator_of, bas
 
 
 @pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-partial", "kpz-partial"])
-@pytest.mark.parametrize("baseline", jobs.baseline_names())
+@pytest.mark.parametrize("baseline", baselines.names())
 def test_every_baseline_takes_a_context_that_shows_next_to_nothing(data, emulator_of, baseline, name):
     task = tasks.get(name, "tiny")
     context = dataset.load(task, data).contexts["test"][:2].clone()
@@ -332,7 +332,7 @@ def test_persistence_keeps_the_last_observation_and_knows_nothing_of_the_rest(da
 
 @pytest.mark.parametrize("name", ["lorenz63-noisy", pytest.param("lorenz96-partial", marks=pytest.mark.slow)])
 def test_every_baseline_trains_through_its_job(data, tmp_path, name):
-    for baseline in jobs.baseline_names():
+    for baseline in baselines.names():
         folder = stages.train(small(baseline, name), data, tmp_path)
         emulator, task = folders.load(folder)
         assert task.name == name

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.evaluation import scoring
@@ -23,11 +24,12 @@ from emubench.files import run_files, schema
 from emubench.leaderboard.submission import entries, judge, new
 from emubench.runs import folders, jobs, stages
 from emubench.runs.sandbox import child, pipe
+from emubench.runs.sandbox.judged import JudgedEmulator, Limits
 from tests.support.contents import contents
 from tests.support.submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
 
 SEED = f"{TASK}/seed-0"
-LIMITS = judge.Limits(start_seconds=60.0, call_seconds=60.0)
+LIMITS = Limits(start_seconds=60.0, call_seconds=60.0)
 
 
 # --- the same scores as at home ---------------------------------------------------------------------------------------
@@ -145,12 +147,12 @@ def test_false_claims_are_told_from_round_off(runs):  # noqa: F811
 # --- the architecture -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("baseline", jobs.baseline_names())
+@pytest.mark.parametrize("baseline", baselines.names())
 def test_shapes_are_checked_before_anything_is_allocated(data, tmp_path, baseline):
     run = tmp_path / "run"
     run.mkdir()
     job = jobs.Job(baseline, TASK, "tiny")
-    emulator = jobs.baseline(baseline).build(job.get_task(), job.config())
+    emulator = baselines.get(baseline).build(job.get_task(), job.config())
     folders.save_weights(emulator, run / "model.safetensors")
     card = {"schema_version": 1, "emubench_version": "0.1.0", "baseline": baseline, "task": TASK, "size": "tiny"}
     card |= {"seed": 0, "data_sha256": "", "knowledge": "none", "config": dataclasses.asdict(job.config())}
@@ -167,7 +169,7 @@ def test_a_config_of_a_million_million_parameters_is_refused_unallocated(data, t
     with pytest.raises(EmubenchError, match=r"card.json: config: tensor .*1000000.* in this architecture"):
         child.check_architecture(run)
     assert int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") - before < 2**28
-    with judge.JudgedEmulator.of_run(run, LIMITS) as judged:
+    with JudgedEmulator.of_run(run, LIMITS) as judged:
         assert "1000000" in judged.reason
         assert "while loading" in judged.reason
 
@@ -213,9 +215,9 @@ CHILDREN = {
 }  # fmt: skip
 
 
-def attempt(script: str, limits: judge.Limits) -> tuple[torch.Tensor, str]:
+def attempt(script: str, limits: Limits) -> tuple[torch.Tensor, str]:
     command = [sys.executable, "-S", "-c", READY + FRAME + script]
-    with judge.JudgedEmulator(command, limits) as judged:
+    with JudgedEmulator(command, limits) as judged:
         judged.wait_until_ready()
         forecast = judged.forecast(torch.zeros(4, 8, 3).double(), 5, 1, torch.Generator().manual_seed(1))
     return forecast, judged.reason
@@ -227,7 +229,7 @@ def test_a_child_that_misbehaves_fails_its_cases_with_a_reason(case):
     hangs = "time.sleep" in script
     begun = time.monotonic()
     seconds = 3.0 if hangs else 30.0
-    forecast, found = attempt(script, judge.Limits(start_seconds=seconds, call_seconds=1.0 if hangs else 30.0))
+    forecast, found = attempt(script, Limits(start_seconds=seconds, call_seconds=1.0 if hangs else 30.0))
     assert forecast.shape == (1, 4, 5, 3)
     assert torch.isnan(forecast).all()
     assert re.search(reason, found), found
@@ -249,7 +251,7 @@ def test_a_child_that_answers_is_believed_to_the_bit():
 def test_what_a_child_started_ends_with_it(tmp_path):
     mark = tmp_path / "mark"
     script = f"import subprocess\nsubprocess.Popen(['sh', '-c', 'sleep 2; touch {mark}'])\ntime.sleep(600)"
-    attempt(script, judge.Limits(start_seconds=1.0))
+    attempt(script, Limits(start_seconds=1.0))
     time.sleep(2.5)
     assert not mark.exists()
 

@@ -24,8 +24,7 @@ from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput.timing import CACHED, Sample, Subject
 from emubench.files.timing import Scenario
-from emubench.metrics import Truth, crps, valid_prediction_time
-from emubench.runs.scored import gain, headline
+from emubench.metrics._headline import gain, headline, headline_cases
 
 HALF = 0.5
 """Units of lead time over which forecasts have to be equal (at least one sample)."""
@@ -102,12 +101,6 @@ def check_equal(where: str, task: Task, found: Tensor, wanted: Tensor, tolerance
 def quarter_variances(forecast: Tensor, task: Task, chosen: Tensor) -> list[float]:
     """Mean temporal variance of each quarter of the ``chosen`` forecasts."""
     return [float(v.var(dim=2)[chosen].mean()) for v in metrics.deviation(forecast, task).tensor_split(4, dim=2)]
-
-
-def headline_cases(task: Task, forecast: Tensor, truth: Tensor, start: Tensor) -> Tensor:
-    """The headline score of each case: valid prediction time, or CRPS of stochastic systems."""
-    metric = crps if task.system.stochastic else valid_prediction_time
-    return metric.summarise(forecast, Truth(task, truth, start)).cases[:, 0]
 
 
 def check_scores(subject: Subject, samples: list[Sample], stored: list[float], data: Path) -> None:

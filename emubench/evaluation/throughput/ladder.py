@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from emubench import baselines
 from emubench.core.random import torch_stream
 from emubench.data import dataset
 from emubench.data.tasks import Task
@@ -23,11 +24,9 @@ from emubench.dynamics.solvers import Setting, SettingSolver
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput import roofline
-from emubench.evaluation.throughput.audit import headline_cases
 from emubench.evaluation.throughput.timing import EndToEnd, Subject, best_batch, scenario_of, timed
 from emubench.files.timing import Limit, Rung, Scenario
-from emubench.runs import jobs
-from emubench.runs.scored import worst_case
+from emubench.metrics._headline import headline_cases, worst_case
 
 CPU = torch.device("cpu")
 BUDGET = 60.0
@@ -58,7 +57,7 @@ class Cases:
 
 def forecaster(task: Task, setting: Setting, device: torch.device = CPU) -> tuple[Emulator, str]:
     """The setting as an emulator, and the path of its solver; a filter's analyses are computed on the CPU."""
-    module, solver = jobs.baseline("oracle"), SettingSolver(task.system, setting, device)
+    module, solver = baselines.get("oracle"), SettingSolver(task.system, setting, device)
     if setting.start == "sample":  # taken as if it had no noise
         task = dataclasses.replace(task, observation=dataclasses.replace(task.observation, noise=0.0))
     oracle = module.Oracle(task, module.Config(), solver)

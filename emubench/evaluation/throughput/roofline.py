@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from emubench.dynamics.kernels._simd import jit, lanes, load, store
 from emubench.dynamics.system import System
-from emubench.evaluation.throughput import ceilings
 from emubench.files.timing import Limit
 
 USED = 0.1
@@ -94,7 +97,7 @@ def solver_work(
 def limit(work: tuple[float, float], seconds: float, threads: int, dtype: str) -> Limit:
     """Rates of ``work`` done in ``seconds`` beside the ceilings of ``threads`` threads, and which of them binds."""
     flops, moved = work[0] / seconds, work[1] / seconds
-    peak, memory = ceilings.flops_per_second(threads, dtype), ceilings.bytes_per_second(threads)
+    peak, memory = flops_per_second(threads, dtype), bytes_per_second(threads)
     shares = {"arithmetic": flops / peak, "memory": moved / memory}
     binds = max(shares, key=shares.__getitem__)
     return Limit(
@@ -104,3 +107,45 @@ def limit(work: tuple[float, float], seconds: float, threads: int, dtype: str) -
         bytes_ceiling=memory,
         binds=binds if shares[binds] >= USED else "overhead",
     )
+
+
+FMAS = 1_000_000
+
+
+COPY = 2**26
+"""Bytes of the array that is copied: beyond what the caches of a core hold."""
+
+
+@jit(cache=False)
+def _fma(w, n):
+    a, b, c, d = load(w, 0), load(w, 1), load(w, 2), load(w, 3)
+    e, f, g, h = load(w, 4), load(w, 5), load(w, 6), load(w, 7)
+    for _ in range(n):
+        a, b, c, d = 0.999 * a + 0.001, 0.999 * b + 0.001, 0.999 * c + 0.001, 0.999 * d + 0.001
+        e, f, g, h = 0.999 * e + 0.001, 0.999 * f + 0.001, 0.999 * g + 0.001, 0.999 * h + 0.001
+    store(w, 0, a + b + c + d + e + f + g + h)
+
+
+def least_seconds(function: Callable[..., object], arguments: list[tuple], rounds: int = 20) -> float:
+    """Least of ``rounds`` times, on as many threads as there are sets of arguments."""
+    times = []
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        for _ in range(rounds):
+            start = time.perf_counter()
+            list(pool.map(lambda a: function(*a), arguments))
+            times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@cache
+def flops_per_second(threads: int, dtype: str = "float64") -> float:
+    """Of a loop of independent vector multiply-adds, on ``threads`` threads."""
+    numbers = 8 * lanes(np.dtype(dtype))
+    return threads * FMAS * numbers * 2 / least_seconds(_fma, [(np.ones(numbers, dtype), FMAS) for _ in range(threads)])
+
+
+@cache
+def bytes_per_second(threads: int) -> float:
+    """Read and written by copies of a large array each on ``threads`` threads."""
+    arrays = [(np.empty(COPY // 8), np.ones(COPY // 8)) for _ in range(threads)]
+    return threads * 2 * COPY / least_seconds(np.copyto, arrays, rounds=8)

@@ -8,7 +8,7 @@ from emubench.data import reference
 from emubench.data.tasks import Task
 from emubench.dynamics.solvers import Setting
 from emubench.files.timing import Quantiles, Rung, Scenario, Speedup
-from emubench.runs.scored import gain
+from emubench.metrics._headline import gain
 
 TOLERANCE = 0.1
 """Lyapunov times by which a setting may fall short of the emulator."""

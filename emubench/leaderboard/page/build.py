@@ -18,9 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from emubench import __version__, systems
-from emubench.cli import compare
 from emubench.core.errors import clean
 from emubench.files import store
+from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
 from emubench.leaderboard.page.board import Board, read
 from emubench.leaderboard.page.entry_page import entry_context
@@ -113,7 +113,7 @@ def downloads(board: Board) -> dict[str, str]:
     frames = {f"self_reported_{name}": frame for name, frame in board.self_reported.items()}
     frames["verified"] = pd.concat(verified[1:] or verified)
     for name, frame in frames.items():
-        files[f"data/{name}.json"] = compare.as_json(frame) + "\n"
+        files[f"data/{name}.json"] = ranking.as_json(frame) + "\n"
         files[f"data/{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
     said = [one.entry.model_dump(exclude={"files"}) for one in board.shown]
     judged = [v.model_dump() for one in board.shown for v in one.verified]

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from emubench.cli import compare
 from emubench.data import tasks
-from emubench.leaderboard import ranking
+from emubench.leaderboard import formats, ranking
 from emubench.leaderboard.page import charts
 from emubench.leaderboard.page.board import Board, Shown
 from emubench.leaderboard.page.tracks import gain, notes, rank, score_text
 from emubench.leaderboard.submission import check
 from emubench.leaderboard.submission.check import Figures, Timing
+from emubench.metrics import _headline
 from emubench.runs import scored
 
 CURVES = ("rms_error", "crps", "surviving_fraction", "anomaly_correlation")
@@ -68,7 +68,7 @@ def _task_context(one: Shown, row: dict[str, Any]) -> dict[str, Any]:
         "skill by stability": score_text(
             row["skill_stability"], row["skill_stability_low"], row["skill_stability_high"]
         ),
-        "speed": "not timed" if speed is None else f"{compare.si(speed)} {unit}s per second",
+        "speed": "not timed" if speed is None else f"{formats.si(speed)} {unit}s per second",
         "speed-up at equal accuracy": gained.text or gained.why,
         "parameters": f"{row['n_parameters']:,}" if one.has_weights else "not known: forecasts alone",
     }
@@ -88,7 +88,7 @@ def _task_context(one: Shown, row: dict[str, Any]) -> dict[str, Any]:
 def _solvers(timing: Timing) -> list[tuple[str, str, str]]:
     """Name, accuracy and speed of the solvers timed beside it, the fastest first."""
     found = sorted(timing.solvers, key=lambda s: -s.lyapunov_times_per_second)
-    return [(s.name, compare.significant(s.accuracy), compare.si(s.lyapunov_times_per_second)) for s in found]
+    return [(s.name, formats.significant(s.accuracy), formats.si(s.lyapunov_times_per_second)) for s in found]
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def _over_lead_time(runs: list[scored.Run], metric: str) -> Picture:
 
 def _ladder(run: scored.Run, timing: Timing) -> Picture:
     """Accuracy over throughput of this entry and of the solvers that were timed in the same run."""
-    sign, name = scored.gain(run.task), scored.headline(run.task).replace("_", " ")
+    sign, name = _headline.gain(run.task), _headline.headline(run.task).replace("_", " ")
     points = [("", s.lyapunov_times_per_second, sign * s.accuracy, False) for s in timing.solvers]
     points.append((run.entry, timing.lyapunov_times_per_second, sign * float(run.cases.mean()), True))
     label = name if sign > 0 else f"−{name}"

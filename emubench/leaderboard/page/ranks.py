@@ -104,7 +104,7 @@ def _place(rows: list[Row]) -> None:
         timed = [row for row in rows if row["judge"] == machine]
         keys = ("skill_accuracy", "lyapunov_times_per_second")
         skill, speed = (np.array([row[key] for row in timed], dtype=np.float64) for key in keys)
-        for row, on_front in zip(timed, ranking.pareto_front(skill, speed), strict=True):
+        for row, on_front in zip(timed, statistics.pareto_front(skill, speed), strict=True):
             row["pareto_front"] = bool(on_front)
 
 

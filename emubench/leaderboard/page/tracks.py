@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import Markup
 
-from emubench.cli import compare
 from emubench.core.errors import clean
 from emubench.data.tasks import RANKED_TRACKS, TRACKS
-from emubench.leaderboard import ranking
+from emubench.leaderboard import formats, ranking
 from emubench.leaderboard.page import charts
 from emubench.leaderboard.page.board import Board, Shown
 from emubench.leaderboard.page.ranks import most_common
@@ -157,7 +156,7 @@ def _score(record: Record, key: str, start: float, end: float) -> Cell:
 def rank(record: Record, name: str) -> Cell:
     """A rank interval, or why there is none."""
     if record[f"{name}_low"] is not None:
-        return Cell(compare.rank(record, name), record[f"{name}_low"])
+        return Cell(formats.rank(record, name), record[f"{name}_low"])
     if record["track"] not in RANKED_TRACKS:
         return Cell("", why="not a ranked track")
     return Cell("", why="a checkpoint" if record["seeds"] < SEEDS_OF_A_METHOD else "no skill is known")
@@ -165,7 +164,7 @@ def rank(record: Record, name: str) -> Cell:
 
 def _speed(record: Record, why: str) -> Cell:
     value = record["lyapunov_times_per_second"]
-    return Cell("", why=why) if value is None else Cell(compare.si(value), value)
+    return Cell("", why=why) if value is None else Cell(formats.si(value), value)
 
 
 def _front(record: Record) -> Cell:
@@ -180,7 +179,7 @@ def gain(one: Shown, record: Record) -> Cell:
     if value is None:
         found = [run.speedup for run in one.runs_of(record["task"])]
         return Cell("", why="not benched" if None in found else "no solver as accurate")
-    shown = f"{compare.significant(value)}×"
+    shown = f"{formats.significant(value)}×"
     return Cell(shown if record["speedup_ranked"] else f"({shown})", value)
 
 
@@ -211,7 +210,7 @@ def score_text(value: float | None, low: float | None = None, high: float | None
     """
     if value is None:
         return "unknown"
-    shown, *bounds = (compare.significant(v).replace("-0.00", "0.00") for v in (value, low, high) if v is not None)
+    shown, *bounds = (formats.significant(v).replace("-0.00", "0.00") for v in (value, low, high) if v is not None)
     return f"{shown} [{', '.join(bounds)}]" if len(bounds) == 2 else shown
 
 

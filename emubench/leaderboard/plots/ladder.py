@@ -14,7 +14,8 @@ from emubench.data.tasks import Task
 from emubench.evaluation.throughput.speedup import RANKED_SKILL, label
 from emubench.files.timing import RANKED, Bench, Rung
 from emubench.leaderboard.plots.style import Style, by_entry, title
-from emubench.runs.scored import Run, gain, headline
+from emubench.metrics._headline import gain
+from emubench.runs.scored import Run, headline
 
 SOLVER = "0.35"
 MARKERS = {"sample": ".", "small": "1", "filter": "+"}

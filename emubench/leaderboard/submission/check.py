@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from emubench.core import registry
+from emubench import baselines
 from emubench.core.errors import EmubenchError, unknown
 from emubench.files import hdf5, run_files, safetensors_header, schema
 from emubench.files.schema import Model, Name
@@ -139,7 +139,7 @@ def require(folder: Path) -> Entry:
 
 def _names(folder: Path, entry: Entry) -> tuple[str, ...]:
     path, known = folder / ENTRY_FILE, entries.shapes()[entry.size]
-    methods = registry.names("emubench.baselines")
+    methods = baselines.names()
     found = []
     for key, value in entry.model_dump(include={"authors", "contact", "licence", *FREE_TEXT}).items():
         if FILL_IN in (value if isinstance(value, list) else [value]):

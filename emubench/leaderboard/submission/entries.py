@@ -141,19 +141,11 @@ SHAPES_FILE = Path(__file__).with_name("shapes.json")
 
 @cache
 def shapes() -> dict[str, dict[str, dict[str, tuple[int, ...]]]]:
-    """``[size][task][split]``: shape ``(M, B, T, *S)`` of a whole forecast. Written by :func:`shapes_json`."""
+    """``[size][task][split]``: shape ``(M, B, T, *S)`` of a whole forecast. Written by ``python -m
+    benchmarks.maintain.shapes``.
+    """
     content = json.loads(SHAPES_FILE.read_text(encoding="utf-8"))
     return {
         size: {task: {split: tuple(shape) for split, shape in splits.items()} for task, splits in found.items()}
         for size, found in content.items()
     }
-
-
-def shapes_json() -> str:
-    """What :data:`SHAPES_FILE` has to hold, from the tasks themselves (imports torch)."""
-    from emubench.data import tasks
-    from emubench.evaluation import scoring
-
-    sizes = ("tiny", "standard")
-    table = {size: {n: scoring.forecast_shapes(tasks.get(n, size)) for n in tasks.names()} for size in sizes}
-    return json.dumps(table, sort_keys=True) + "\n"

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from emubench.core.errors import EmubenchError
+from emubench.data import tasks
+from emubench.evaluation import scoring
+from emubench.evaluation.throughput import speedup
 from emubench.files import run_files, schema, store, timing
 from emubench.leaderboard.submission import check, entries
 from emubench.leaderboard.submission.check import FILL_IN
@@ -82,9 +85,6 @@ def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any]) ->
 
 def from_forecasts(name: str, forecasts: dict[str, Path], data: Path, size: str, out: Path, stated: dict) -> Path:
     """Make ``out/name``, an open entry, from one forecast file per task; they are scored here."""
-    from emubench.data import tasks
-    from emubench.evaluation import scoring
-
     results = {task: scoring.score_forecast(path, tasks.get(task, size), data) for task, path in forecasts.items()}
     content = {
         "method": FORECASTS,
@@ -142,9 +142,6 @@ def _timing(run: Path, task: str) -> dict[str, Any]:
     measured = timing.read(run)
     bench = measured.benches.get("eager") if measured else None
     if measured and bench and timing.RANKED in bench.speedups:
-        from emubench.data import tasks
-        from emubench.evaluation.throughput import speedup
-
         known["speedup"] = bench.speedups[timing.RANKED].model_dump()
         rates = [(rung, rung.scenarios[timing.RANKED].lyapunov_times_per_second.median) for rung in measured.ladder]
         known["solvers"] = [

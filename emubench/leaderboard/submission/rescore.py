@@ -14,6 +14,7 @@ from emubench.files.timing import RANKED, Bench
 from emubench.leaderboard.submission import check, judge
 from emubench.leaderboard.submission.entries import FORECASTS
 from emubench.runs import bench as benches
+from emubench.runs.sandbox import judged
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _gain(value: float) -> str:
 def rescore(
     folder: Path,
     data: Path,
-    limits: judge.Limits,
+    limits: judged.Limits,
     progress: judge.Progress | None = None,
     bench_seconds: float = 0.0,
 ) -> list[Outcome]:

@@ -22,10 +22,12 @@ from emubench.data import generation, reference, tasks
 from emubench.data.tasks import Task
 from emubench.files import run_files, schema, store
 from emubench.files.schema import Model, Name
-from emubench.leaderboard import ranking
+from emubench.leaderboard import ranking, statistics
 from emubench.leaderboard.submission import check, judge, season
 from emubench.leaderboard.submission.entries import Digest, Entry
+from emubench.metrics import _headline
 from emubench.runs import folders, jobs, scored, stages
+from emubench.runs.sandbox.judged import Limits
 
 RANGE_99 = (0.005, 0.995)
 MAX_BYTES = 2**20
@@ -115,7 +117,7 @@ def verify(
     name: str,
     n_seeds: int = 3,
     only: list[str] | None = None,
-    limits: judge.Limits = judge.Limits(),
+    limits: Limits = Limits(),
     again: bool = False,
     progress: judge.Progress | None = None,
 ) -> Finding:
@@ -156,7 +158,7 @@ def _row(
     task: Task,
     data: Path,
     seeds: list[int],
-    limits: judge.Limits,
+    limits: Limits,
     progress: judge.Progress | None,
 ) -> VerifiedRow:
     runs, reasons = [], []
@@ -173,11 +175,11 @@ def _row(
         reasons += [judged.reason] if judged.reason else []
     cell = ranking.make_cell(runs)
     sampled = cell.pooled(cell.sampled)
-    low, high = ranking.interval(sampled)
+    low, high = statistics.interval(sampled)
     low_99, high_99 = (float(v) for v in np.quantile(sampled, RANGE_99))
     return VerifiedRow(
         task=task.name,
-        metric=scored.headline(task),
+        metric=_headline.headline(task),
         unit="height" if task.system.stochastic else task.system.lead_time_unit,
         value=cell.value,
         low=low,
@@ -216,7 +218,7 @@ def check_size(folder: Path, job: jobs.Job) -> None:
 def _skills(task: Task, score: tuple[float, float, float], runs: list[scored.Run]) -> dict[str, float | None]:
     """Skill by accuracy and by stability, each with its interval; null where it is not known."""
     frozen = reference.get(task.name)
-    scale = ranking.Scale(frozen.get("floor"), frozen.get("oracle"), "frozen")
+    scale = reference.Scale(frozen.get("floor"), frozen.get("oracle"), "frozen")
     value, *ends = map(float, scale.skill(np.array(score))) if scale.usable else [float("nan")] * 3
     stability = ranking.pooled_row(runs, "skill_stability", 0.0)
     known = {"skill": (value, min(ends), max(ends)), "skill_stability": stability}
@@ -232,7 +234,7 @@ def _claimed(folder: Path, entry: Entry, task: Task) -> float | None:
     if entry.size != task.size:
         return None
     files = [check.read_scores(folder / task.name / f"seed-{seed}") for seed in entry.seeds]
-    return float(np.mean([np.mean(file.cases[scored.headline(task)]) for file in files]))
+    return float(np.mean([np.mean(file.cases[_headline.headline(task)]) for file in files]))
 
 
 def _keep(found: Verified, path: Path, again: bool) -> Finding:

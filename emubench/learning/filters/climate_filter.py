@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from emubench.data.trajectories import FLAT_BLANK
 from emubench.learning.filters.ensemble import Advance, assimilate, ring_localisation
-from emubench.learning.training.descent import last_observed
+from emubench.learning.gaps import last_observed
 
 SPIN_UP = 32
 """Samples after which a filter has forgotten its first states."""

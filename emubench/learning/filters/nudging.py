@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.learning.models.networks import interpolate_ring, pair_spectrum
+from emubench.learning.rings import interpolate_ring, pair_spectrum
 
 Model = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Memory and values ``"B N"`` to both, one sample later."""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.learning.training.descent import fill_gaps
+from emubench.learning.gaps import fill_gaps
 
 NOISE_FLOOR = 1e-4
 """Standard deviation that even noise-free data are taken to have, in their units: keeps the covariances invertible."""

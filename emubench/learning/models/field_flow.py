@@ -18,8 +18,9 @@ from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4, rk4
 from emubench.learning.filters.climate_filter import ClimateFilter
-from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, signal_band
+from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow
 from emubench.learning.models.networks import QuadraticMlp, RingQuadratic
+from emubench.learning.rings import signal_band
 from emubench.learning.training.settings import check_positive
 
 

@@ -5,7 +5,6 @@ A baseline subclasses :class:`LearnedFlow`, says how one sample interval is adva
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -17,14 +16,15 @@ from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
 from emubench.learning.filters.ensemble import Filter, filtered_start
-from emubench.learning.models.networks import GatedMlp, GrowthField, RingField, WindowEncoder, pair_spectrum
-from emubench.learning.training.descent import Log, masked_mse, polish
+from emubench.learning.gaps import masked_mse
+from emubench.learning.models.networks import GatedMlp, GrowthField, RingField, WindowEncoder
+from emubench.learning.rings import signal_band
+from emubench.learning.training.descent import Log
+from emubench.learning.training.polish import polish
 from emubench.learning.training.settings import check_least, check_localisation, check_positive
 
 POLISHED = 4096
 """Windows that the last iterations see, all at once; on rings sites of windows, twice as many."""
-PARTS, SEEN, NEGLIGIBLE = 16, 4.0, 1e-6
-"""See :func:`signal_band`."""
 LARGEST = 6.0
 """In a filter states are kept within so many σ: one diverging member would make every covariance infinite."""
 
@@ -239,28 +239,3 @@ def polish_one_step(
     chosen = pool[torch.randperm(len(pool), generator=generator)[:n_windows], :length]
     losses = (lambda: rollout_loss(flow, chosen, 1), lambda: rollout_loss(flow, check[:, :length], 1))
     polish(flow, *losses, n_iterations, log)
-
-
-def signal_band(fields: Float[Tensor, "B T N"], data: Observations, hidden: bool = True) -> Float[Tensor, " K"]:
-    """1 for the spatial modes of a field: those with a signal, and the ``hidden`` ones that follow from its decay.
-
-    A signal is a power above the noise's, of a mode and the three after it, by ``SEEN`` standard errors over parts of
-    the data, and above 10⁻⁶ of the peak. What the noise hides goes on to decay, for smooth fields exponentially, and
-    the seen modes drive it: Kuramoto–Sivashinsky itself (L = 22) is right for 3.7 Lyapunov times if it is cut off after
-    8 modes, for over 7 after 11.
-    """
-    noise = float((data.noise_std / data.std).square().mean())
-    parts = fields.chunk(PARTS) if len(fields) >= PARTS else fields.flatten(0, 1)[:, None].chunk(PARTS)
-    excess = torch.stack([pair_spectrum(part.double()) for part in parts]) - noise
-    power, peak = excess.mean(0), int(excess.mean(0).argmax())
-    sums = nn.functional.pad(excess, (0, 3)).unfold(1, 4, 1).sum(-1)
-    seen = sums.mean(0) > SEEN * sums.std(0) / len(parts) ** 0.5
-    under = (~seen[peak + 1 :]).nonzero()
-    last = peak + int(under[0]) if len(under) else len(power) - 1
-    modes = torch.arange(len(power))
-    band = (modes <= last) & (power > NEGLIGIBLE * power[peak])
-    band &= (modes >= peak) | (power > 0.01 * power[peak])
-    decay = float((sums.mean(0)[peak] / sums.mean(0)[last]).log()) / max(1, last - peak)
-    if hidden and len(under) and decay > 0:
-        band |= (modes > last) & (modes <= peak - math.log(NEGLIGIBLE) / decay)
-    return band.float()

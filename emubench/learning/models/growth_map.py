@@ -16,7 +16,7 @@ from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
 from emubench.learning.filters.climate_filter import ClimateFilter
-from emubench.learning.models.networks import coloured, correlate_ring, interpolate_ring, neighbourhoods, pair_spectrum
+from emubench.learning.rings import coloured, correlate_ring, interpolate_ring, neighbourhoods, pair_spectrum
 
 BOUND = 2.0
 """Slopes in σ at which features saturate: outside, the linear part rules, which damps what is steep."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
+from emubench.learning.rings import interpolate_ring, neighbourhoods
 
 
 class GatedMlp(nn.Module):
@@ -49,27 +50,6 @@ class ProductMlp(nn.Module):
         """Apply to the last axis."""
         products = self.gate(x) * self.value(x)
         return self.out(nn.functional.silu(self.hidden(products))) + self.products(products) + self.linear(x)
-
-
-def neighbourhoods(x: Float[Tensor, "... N"], radius: int) -> Float[Tensor, "... N w"]:
-    """For every site of a ring the values within ``radius`` of it, ``w = 2 radius + 1``.
-
-    >>> neighbourhoods(torch.tensor([0.0, 1.0, 2.0, 3.0]), 1)[0].tolist()
-    [3.0, 0.0, 1.0]
-    """
-    padded = torch.cat([x[..., x.shape[-1] - radius :], x, x[..., :radius]], dim=-1)
-    return padded.unfold(-1, 2 * radius + 1, 1)
-
-
-def correlate_ring(fields: Float[Tensor, "B C N"], kernels: Float[Tensor, "C w"]) -> Float[Tensor, "B N"]:
-    """What :func:`neighbourhoods` times the kernels adds up to, without making them; w is odd.
-
-    >>> correlate_ring(torch.tensor([[[0.0, 1.0, 2.0, 3.0]]]), torch.tensor([[1.0, 10.0, 100.0]]))[0].tolist()
-    [103.0, 210.0, 321.0, 32.0]
-    """
-    radius = kernels.shape[-1] // 2
-    padded = torch.cat([fields[..., fields.shape[-1] - radius :], fields, fields[..., :radius]], dim=-1)
-    return nn.functional.conv1d(padded, kernels[None])[:, 0]
 
 
 class RingField(nn.Module):
@@ -177,56 +157,6 @@ class LipschitzField(nn.Module):
 def spectral_norm(weight: Float[Tensor, "o i"]) -> Tensor:
     """The largest singular value."""
     return torch.linalg.matrix_norm(weight, 2)
-
-
-def interpolate_ring(values: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
-    """Fill NaN gaps linearly between the nearest observed sites of the ring; all NaN gives zeros.
-
-    >>> interpolate_ring(torch.tensor([1.0, float("nan"), 3.0, float("nan")])).tolist()
-    [1.0, 2.0, 3.0, 2.0]
-    """
-    n = values.shape[-1]
-    seen = ~torch.isnan(values)
-    index = torch.arange(3 * n, device=values.device)
-    tripled = seen.repeat(*[1] * (values.ndim - 1), 3)
-    before = torch.cummax(torch.where(tripled, index, -1), dim=-1).values
-    after = torch.where(tripled, index, 4 * n).flip(-1).cummin(dim=-1).values.flip(-1)
-    before, after = before[..., n : 2 * n], after[..., n : 2 * n]
-    gap = (after - before).clamp(min=1)
-    weight = (index[n : 2 * n] - before) / gap
-    left, right = (torch.gather(values, -1, at % n) for at in (before, after))
-    filled = torch.where(seen, values, left + weight.to(values.dtype) * (right - left))
-    return torch.where(seen.any(-1, keepdim=True), filled, 0.0)
-
-
-def pair_spectrum(fields: Float[Tensor, "... N"]) -> Float[Tensor, " K"]:
-    """Power spectrum (per site) of fields ``"... N"`` from the pairs of sites observed together."""
-    values, seen = torch.nan_to_num(fields).flatten(0, -2), (~torch.isnan(fields)).flatten(0, -2).to(fields.dtype)
-    products, pairs = ((torch.fft.rfft(v).abs() ** 2).sum(0) for v in (values, seen))
-    n = fields.shape[-1]
-    covariance = torch.fft.irfft(products, n=n) / torch.fft.irfft(pairs, n=n).round().clamp(min=1)
-    return torch.fft.rfft(covariance).real
-
-
-def coloured(spectrum: Float[Tensor, " K"], shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "... N"]:
-    """Gaussian fields of ``shape`` on a ring with a power spectrum (per site), as of :func:`pair_spectrum`; float64."""
-    white = torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
-    return torch.fft.irfft(spectrum.sqrt() * torch.fft.rfft(white), n=shape[-1])
-
-
-def gaussian_fill(fields: Float[Tensor, "B T N"], noise: float) -> Float[Tensor, "B T N"]:
-    """Gaussian conditional mean at all sites of smooth noisy fields; gaps (NaN) stay in place within a trajectory.
-
-    Sample by sample, with the covariance of :func:`pair_spectrum` less the noise.
-    """
-    n, spectrum = fields.shape[-1], (pair_spectrum(fields) - noise**2).clamp(min=0)
-    row = torch.fft.irfft(spectrum, n=n)
-    prior = torch.stack([row.roll(i) for i in range(n)])
-    filled = torch.empty_like(fields)
-    for b, seen in enumerate(~torch.isnan(fields[:, 0])):
-        joint = prior[seen][:, seen] + (noise**2 + 1e-9 * row[0]) * torch.eye(int(seen.sum()), dtype=fields.dtype)
-        filled[b] = fields[b][:, seen] @ torch.linalg.solve(joint, prior[seen])
-    return filled
 
 
 class WindowEncoder(nn.Module):

@@ -25,8 +25,7 @@ from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
 from emubench.learning.filters.climate_filter import ClimateFilter
 from emubench.learning.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
-from emubench.learning.models.flow import signal_band
-from emubench.learning.models.networks import gaussian_fill, interpolate_ring, neighbourhoods
+from emubench.learning.rings import gaussian_fill, interpolate_ring, neighbourhoods, signal_band
 from emubench.learning.training.descent import Best, Log
 from emubench.learning.training.settings import check_least, check_localisation, check_positive
 from emubench.learning.training.validation import forecast_error

@@ -13,7 +13,7 @@ from emubench.data.dataset import Observations
 from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
 from emubench.learning.filters.wiener import smoothed
 from emubench.learning.models.field_flow import FieldFlow
-from emubench.learning.models.networks import neighbourhoods
+from emubench.learning.rings import neighbourhoods
 
 
 @dataclass(frozen=True)

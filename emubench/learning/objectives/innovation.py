@@ -15,7 +15,7 @@ from torch import Tensor
 
 from emubench.data.dataset import Observations
 from emubench.learning.models.flow import LearnedFlow
-from emubench.learning.models.networks import pair_spectrum
+from emubench.learning.rings import pair_spectrum
 
 APART = 8
 """Sites between heights whose differences are a random walk's; waves at least as long are calibrated."""

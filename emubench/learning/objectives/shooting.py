@@ -18,8 +18,10 @@ from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
 from emubench.learning.filters.wiener import smoothed
+from emubench.learning.gaps import masked_mse
 from emubench.learning.models.flow import LARGEST, POLISHED, LearnedFlow
-from emubench.learning.training.descent import Log, masked_mse, polish
+from emubench.learning.training.descent import Log
+from emubench.learning.training.polish import polish
 
 LONGEST = 0.3
 """Lyapunov times that a segment may last: over longer ones gradients explode and minima are many."""

@@ -4,46 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
 from emubench.learning.training.checkpoint import Checkpoint, adam_memory, named, recall_adam
 from emubench.learning.training.log import Log
-
-
-def last_observed(context: Float[Tensor, "B T *S"], fill: Tensor) -> Float[Tensor, " B *S"]:
-    """The last value of every component that is not NaN; ``fill`` (``"*S"`` or ``" B *S"``) where there is none.
-
-    >>> nan = float("nan")
-    >>> last_observed(torch.tensor([[[1.0, nan], [nan, nan]]]), torch.tensor([7.0, 7.0])).tolist()
-    [[1.0, 7.0]]
-    """
-    state = fill.expand_as(context[:, 0]).to(context.dtype).clone()
-    for sample in context.unbind(1):
-        state = torch.where(torch.isnan(sample), state, sample)
-    return state
-
-
-def ring_fill(context: Float[Tensor, "B T N"]) -> Float[Tensor, "B N"]:
-    """Mean of what each case last shows, for every site: what to put where a growing height was never observed."""
-    level = last_observed(context.nanmean(-1, keepdim=True), torch.zeros(1, dtype=context.dtype))
-    return level.expand_as(context[:, -1])
-
-
-def fill_gaps(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Values with NaN set to zero, and the mask (1 = observed) of the same shape and dtype."""
-    seen = ~torch.isnan(values)
-    return torch.where(seen, values, 0.0), seen.to(values.dtype)
-
-
-def masked_mse(prediction: Tensor, observation: Tensor) -> Tensor:
-    """Mean squared difference over what is observed (NaN = not observed)."""
-    values, seen = fill_gaps(observation)
-    return ((prediction - values).square() * seen).sum() / seen.sum().clamp(min=1)
 
 
 def check_loss(loss: Tensor, step: int, learning_rate: float | None, checkpoint: Checkpoint | None = None) -> float:
@@ -238,103 +206,3 @@ class Descent:
         self.generator.set_state(states["own"])
         torch.set_rng_state(states["shared"])
         self.log.resume(state)
-
-
-class Polish:
-    """L-BFGS (Liu & Nocedal 1989, doi:10.1007/BF01589116) on a ``loss`` that is the same function at every call.
-
-    For data without noise: where stochastic steps of Adam stall for want of curvature, it goes on.
-    """
-
-    def __init__(self, module: nn.Module, loss: Callable[[], Tensor], checkpoint: Checkpoint) -> None:
-        self.module, self.loss, self.checkpoint = module, loss, checkpoint
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.scale = 1 / max(float(loss().detach()), 1e-30)
-        self.begun, self.done = False, 0
-        no_end = {"tolerance_grad": 0, "tolerance_change": 0}
-        self.optimizer = torch.optim.LBFGS(
-            self.parameters, max_iter=BLOCK, history_size=50, line_search_fn="strong_wolfe", **no_end
-        )
-
-    def block(self, done: int) -> float:
-        """``BLOCK`` iterations; the loss before them."""
-        self.begun, self.done = False, done
-        return check_loss(torch.as_tensor(self.optimizer.step(self._closure)), done, None, self.checkpoint) / self.scale
-
-    def _closure(self) -> Tensor:
-        """Loss and gradient; where a line search has gone so far that they are not finite it meets a wall."""
-        self.optimizer.zero_grad()
-        value = self.scale * self.loss()
-        if not self.begun:
-            check_loss(value, self.done, None, self.checkpoint)
-            self.begun = True
-        value.backward()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if all(bool(torch.isfinite(v).all()) for v in (value, *gradients)):
-            return value
-        for gradient in gradients:
-            gradient.zero_()
-        return torch.full_like(value, WALL)
-
-    def memory(self) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Weights and the optimiser's memory: tensors, lists of tensors as their items, and numbers."""
-        tensors, numbers = named("model", self.module.state_dict()), {"scale": self.scale}
-        for name, value in self.optimizer.state[self.parameters[0]].items():
-            if isinstance(value, Tensor):
-                tensors[f"lbfgs.{name}"] = value
-            elif isinstance(value, int | float):
-                numbers[name] = value
-            elif name != "al":  # which is scratch
-                tensors |= {f"lbfgs.{name}.{i}": item for i, item in enumerate(value)}
-        return tensors, numbers
-
-    def remember(self, numbers: dict[str, float]) -> None:
-        """Set weights and memory back to what the checkpoint holds."""
-        self.module.load_state_dict(self.checkpoint.take("model", self.module.state_dict()))
-        memory: dict[str, Any] = {}
-        for name, value in self.checkpoint.group("lbfgs").items():
-            label, _, index = name.partition(".")
-            if index:
-                memory.setdefault(label, {})[int(index)] = value
-            else:
-                memory[label] = value
-        lists = {k: [v[i] for i in range(len(v))] for k, v in memory.items() if isinstance(v, dict)}
-        self.scale = numbers["scale"]
-        self.optimizer.state[self.parameters[0]] = {**numbers, **memory, **lists}
-
-
-WALL = 1e10
-"""What a loss that is not finite counts as in a line search, relative to the first loss: it turns back."""
-BLOCK = 50
-"""Iterations of :class:`Polish` between two looks at the validation data."""
-
-
-def polish(
-    module: nn.Module, loss: Callable[[], Tensor], validation: Callable[[], Tensor], iterations: int, log: Log
-) -> None:
-    """Finish by ``iterations`` of :class:`Polish`, a multiple of ``BLOCK``; the best weights by ``validation`` stay."""
-
-    def look() -> float:
-        module.eval()
-        with torch.no_grad():
-            value = float(validation())
-        module.train()
-        return value
-
-    checkpoint = log.stage()
-    work = Polish(module, loss, checkpoint)
-    best, best_loss, begun = copy_state(module), look(), 0
-    best_loss = best_loss if math.isfinite(best_loss) else math.inf  # any finite one is better than NaN
-    if (state := checkpoint.load()) is not None:
-        best, best_loss, begun = checkpoint.take("best", best), state.best_loss, state.step
-        work.remember(state.numbers)
-        log.resume(state)
-    for done in range(begun + BLOCK, iterations + 1, BLOCK):
-        value = work.block(done)
-        if (checked := look()) < best_loss:
-            best, best_loss = copy_state(module), checked
-        log(done, iterations, loss=value, validation=checked)
-        tensors, numbers = work.memory()
-        tensors |= named("best", best)
-        log.keep(checkpoint, tensors, step=done, loss=value, best_loss=best_loss, numbers=numbers)
-    module.load_state_dict(best)

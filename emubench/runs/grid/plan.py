@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data import layout, recipes, tasks
 from emubench.files import schema
 from emubench.files.schema import Name
-from emubench.runs import jobs
 from emubench.runs.grid import steps
 from emubench.runs.grid.steps import Step
 from emubench.runs.jobs import Job
@@ -81,7 +81,7 @@ def read(path: Path) -> Grid:
 
 
 def _job(grid: Grid, baseline: str, task: tasks.Task, seed: int, threads: int) -> Job:
-    module, overrides = jobs.baseline(baseline), dict(grid.overrides.get(baseline, {}))
+    module, overrides = baselines.get(baseline), dict(grid.overrides.get(baseline, {}))
     if grid.budget is not None and hasattr(module.Config(), BUDGET):
         overrides.setdefault(BUDGET, grid.budget)
     job = Job(baseline, task.name, grid.size, seed, threads, overrides, recipes.to_json(task))

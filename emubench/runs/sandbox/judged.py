@@ -1,0 +1,135 @@
+"""An emulator in a child process, forecasting through pipes under limits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import emubench
+from emubench.runs.sandbox import pipe
+
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
+"""Environment variables that a judged emulator sees; the season's secret is not among them."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a judged emulator may take: seconds to load, per call and to train, bytes beyond torch's own, threads."""
+
+    start_seconds: float = 300.0
+    call_seconds: float = 1800.0
+    memory_bytes: int = 8 * 2**30
+    threads: int = 1
+    train_seconds: float = 3600.0
+    """Of one training: the stated budget is 5 minutes on two cores, the rest is for slower machines."""
+
+
+class JudgedEmulator:
+    """An :class:`~emubench.emulator.Emulator` whose forecasts come from a child process; NaN once it has failed."""
+
+    def __init__(self, command: list[str], limits: Limits) -> None:
+        self.limits, self.reason = limits, ""
+        self._folder = tempfile.TemporaryDirectory()
+        root = str(Path(emubench.__file__).parents[1])
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+        path = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
+        threads = str(limits.threads)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder.name,
+            env=kept | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": threads},
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._to, False)
+        os.set_blocking(self._from, False)
+
+    @classmethod
+    def of_run(cls, folder: Path, limits: Limits) -> JudgedEmulator:
+        """The emulator of a run's or an entry's folder with ``card.json`` and ``model.safetensors``."""
+        seconds = int(limits.threads * (limits.start_seconds + 2 * limits.call_seconds))
+        bounds = (limits.memory_bytes, seconds, limits.threads)
+        module = "emubench.runs.sandbox.child"
+        judged = cls([sys.executable, "-m", module, str(folder.resolve()), *map(str, bounds)], limits)
+        judged.wait_until_ready()
+        return judged
+
+    def __enter__(self) -> JudgedEmulator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def wait_until_ready(self) -> None:
+        """Wait for the emulator to be loaded."""
+        self._attempt((), time.monotonic() + self.limits.start_seconds, "while loading")
+
+    def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
+        """The child's forecast; NaN if it failed at this call or before."""
+        shape = (len(context), n_steps, *context.shape[2:])
+        deadline = time.monotonic() + self.limits.call_seconds
+        header = {"n_steps": n_steps, "n_members": n_members, "seed": generator.initial_seed()}
+
+        def ask() -> None:
+            pipe.send(self._to, pipe.CONTEXT, header, context.numpy(), deadline)
+
+        when = f"at a forecast of {len(context)} cases"
+        values = self._attempt(((1, *shape), (n_members, *shape)), deadline, when, ask)
+        if values is None:
+            return torch.full((1, *shape), float("nan"), dtype=torch.float64)
+        return values
+
+    def _attempt(
+        self, shapes: tuple[tuple[int, ...], ...], deadline: float, when: str, ask: Callable[[], None] = lambda: None
+    ) -> Tensor | None:
+        if self.reason:
+            return None
+        wanted = pipe.FORECAST if shapes else pipe.READY
+        try:
+            with contextlib.suppress(pipe.Died):  # what it said before counts
+                ask()
+            tag, header, values = pipe.receive(self._from, wanted + pipe.FAULT, shapes, deadline)
+            if tag == pipe.FAULT:
+                raise pipe.PipeError(f"failed: {ascii(header.get('reason', ''))[1:-1][:500]}")
+            if (values is None) == bool(shapes):
+                raise pipe.PipeError("sent garbage")
+        except pipe.PipeError as error:
+            self._fail(f"{error} {when}")
+            return None
+        return None if values is None else torch.from_numpy(values)
+
+    def _fail(self, reason: str) -> None:
+        if reason.startswith("died"):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = self._process.wait(5)
+                known = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+                reason = reason.replace("died", f"died ({known})", 1)
+        self.reason = self.reason or reason
+        self.end()
+
+    def end(self) -> None:
+        """Stop the child and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with contextlib.suppress(OSError):
+                stream.close()
+        self._folder.cleanup()
