@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from emubench.data import tasks
 from emubench.leaderboard import ranking
 from emubench.leaderboard.plots.style import Style, label_corner, label_level
-from emubench.runs.scored import gain, headline
+from emubench.metrics._headline import gain, headline
 
 
 def throughput_plot(frame: pd.DataFrame, track: str, style: dict[str, Style]) -> Figure:
