@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.learning.rings import interpolate_ring
+from emubench.learning.rings import interpolate_ring, on_ring
 from emubench.learning.training.descent import Log
 from emubench.learning.training.settings import check_positive
 
@@ -34,25 +34,26 @@ class Config:
 
 
 class Climatology(nn.Module):
-    """Forecast(t) = mean; where the system is stochastic, the context's mean height + fields of the training data."""
+    """Forecast(t) = mean; where it is scored in law, states of the training data (growing: their deviation from the
+    spatial mean, added to the context's)."""
 
     mean: Tensor
     fields: Tensor
 
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__()
-        self.stochastic = task.system.stochastic
-        n_fields = config.pool if self.stochastic else 0
+        self.in_law, self.growing = task.system.scored_in_law, task.system.growing
+        n_fields = config.pool if self.in_law else 0
         self.register_buffer("mean", torch.zeros(task.shape, dtype=torch.float64))
         self.register_buffer("fields", torch.zeros(n_fields, *task.shape, dtype=torch.float64))
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
         """One member where deterministic, else ``n_members`` random draws per lead time."""
-        if not self.stochastic:
+        if not self.in_law:
             return self.mean.expand(1, len(context), n_steps, *self.mean.shape).clone()
         pick = torch.randint(len(self.fields), (n_members, len(context), n_steps), generator=generator)
-        height = context[:, -1].nanmean(-1)
-        return self.fields[pick] + height[:, None, None]
+        fields = self.fields[pick]
+        return fields + context[:, -1].nanmean(-1)[:, None, None] if self.growing else fields
 
 
 def build(task: Task, config: Config) -> Climatology:
@@ -61,15 +62,19 @@ def build(task: Task, config: Config) -> Climatology:
 
 
 def train(emulator: Climatology, data: Observations, config: Config, seed: int, log: Log) -> None:
-    """Mean over all observed values; for the pool, observed deviations from the ring's mean, gaps interpolated."""
+    """Mean over all observed values; for the pool, observed states (growing: less their mean), gaps interpolated."""
     observed = data.train.reshape(-1, *data.train.shape[2:])
-    if not emulator.stochastic:
+    if not emulator.in_law:
         mean = observed.nanmean(0)
         ring_mean = observed.nanmean()
         emulator.mean.copy_(torch.where(torch.isnan(mean), ring_mean, mean))
-        if data.task.system.ring:  # all sites are alike
+        if data.task.system.grid:  # all sites are alike
             emulator.mean.fill_(ring_mean)
         return
-    deviations = observed - observed.nanmean(-1, keepdim=True)
-    every = torch.linspace(0, len(deviations) - 1, config.pool).long()
-    emulator.fields.copy_(interpolate_ring(deviations[every]))
+    every = torch.linspace(0, len(observed) - 1, config.pool).long()
+    states = observed[every]
+    if emulator.growing:
+        states = states - states.nanmean(-1, keepdim=True)
+    if on_ring(data.task):
+        states = interpolate_ring(states)
+    emulator.fields.copy_(torch.where(torch.isnan(states), states.nanmean(0), states))

@@ -59,7 +59,7 @@ def default_config(task: Task) -> Config:
         # slopes spread over √2 sites in a sample; with radius 2 the R_k stood in for the rest, and fronts ran away
         "kpz": Config(width=24, radius=5, unroll=1, steps=1500, batch=16),
     }.get(task.system.name, Config())
-    if task.observation.noise and not task.system.stochastic:
+    if task.observation.noise and not task.system.growing:
         config = dataclasses.replace(config, window=12, unroll=6, steps=config.steps // 2)
     elif task.observation.noise:  # over one sample, noise teaches long waves to grow
         config = dataclasses.replace(config, window=8, unroll=8 if task.track == "scarce" else 4)
@@ -67,7 +67,7 @@ def default_config(task: Task) -> Config:
         config = dataclasses.replace(config, latent=3, window=24)
     if task.track == "scarce":
         config = dataclasses.replace(config, steps=config.steps // 4)
-        if task.system.stochastic:  # 256 samples hold each long wave a few times over: too few for a matrix each
+        if task.system.growing:  # 256 samples hold each long wave a few times over: too few for a matrix each
             config = dataclasses.replace(config, modes=2)
     return config
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.learning.gaps import fill_gaps, masked_mse
-from emubench.learning.rings import pair_covariances, regress, smoothing, stabilised, window_gram
+from emubench.learning.rings import on_ring, pair_covariances, regress, smoothing, stabilised, window_gram
 from emubench.learning.training.descent import Log, best_of
 from emubench.learning.training.settings import check_least
 
@@ -108,7 +108,7 @@ class GaussianRing(nn.Module):
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__()
         (n,), d = task.shape, config.delays
-        self.delays, self.growth, self.n_sites = d, task.system.stochastic, n
+        self.delays, self.growth, self.n_sites = d, task.system.growing, n
         self.n_leads = lead_limit(task, config) if self.growth else 1
         for name, shape in (
             ("mean", ()),
@@ -237,7 +237,7 @@ def fit_spread(emulator: GaussianRing, data: Observations, gram: Tensor, moments
 
 def build(task: Task, config: Config) -> DelayMap | GaussianRing:
     """The emulator before training."""
-    return GaussianRing(task, config) if task.system.ring else DelayMap(task, config)
+    return GaussianRing(task, config) if on_ring(task) else DelayMap(task, config)
 
 
 def train(emulator: DelayMap | GaussianRing, data: Observations, config: Config, seed: int, log: Log) -> None:

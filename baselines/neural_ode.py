@@ -81,7 +81,7 @@ class Config(FlowConfig):
 
 def default_config(task: Task) -> Config:
     """Settings per system and track; the filter where it helped on contexts of another seed."""
-    noisy = task.observation.noise > 0 and not task.system.stochastic
+    noisy = task.observation.noise > 0 and not task.system.growing
     stiff = {"damping": 300.0, "coarse": 2}
     clean = {
         "lorenz63": Config(substeps=2, unroll=2, steps=3000, batch=128, learning_rate=5e-3, polish=3000),
@@ -207,7 +207,7 @@ class NeuralOde(LearnedFlow):
 
 def build(task: Task, config: Config) -> NeuralOde:
     """The emulator before training."""
-    if config.unroll > (most := longest_segment(task)) and not task.system.stochastic:
+    if config.unroll > (most := longest_segment(task)) and not task.system.growing:
         raise EmubenchError(f"unroll: segments of {config.unroll} samples, where at most {most} belong on {task.name}")
     if config.polish and task.observation.noise and not task.full_state:
         raise EmubenchError(f"polish: {config.polish} on {task.name}, whose state is not observed whole: 0 belongs")

@@ -11,6 +11,7 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.13
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,7 +86,7 @@ class Oracle(nn.Module):
         rngs = [stream(0, "oracle", self.system.name, i) for i in range(512)]
         states = np.stack([self.system.draw(rng, self.system.starts[0]) for rng in rngs])
         n = self.system.spin_up_samples
-        return simulate(self.system, states, n)[:, -1] if n else states
+        return simulate(self.system, states, n, rngs)[:, -1] if n else states
 
     def initial(self, n_cases: int, rng: np.random.Generator) -> Tensor:
         """A climatological ensemble of the solver's states, drawn from the library with replacement."""
@@ -100,7 +101,7 @@ class Oracle(nn.Module):
         """Analysis ensemble of the solver's states at the last context sample; one member where it is known exactly."""
         if self.task.observation.noise == 0 and self.task.full_state:
             return torch.from_numpy(self.solver.restrict(context[None, :, -1].numpy()))
-        flat = torch.isnan(context[:, :FLAT_BLANK]).flatten(1).all(1) if self.system.stochastic else None
+        flat = torch.isnan(context[:, :FLAT_BLANK]).flatten(1).all(1) if "flat" in self.system.starts else None
 
         skipped = context.shape[1] - self.filter.samples if self.filter.samples else 0
 
@@ -109,23 +110,26 @@ class Oracle(nn.Module):
                 ensemble[:, flat] = 0.0
             return ensemble
 
-        components = list(self.task.observation.components or range(context.shape[-1]))
-        return assimilate(
-            self.advance(rng),
-            self.initial(len(context), rng),
-            context[:, skipped:],
-            torch.from_numpy(self.task.observation.noise_std(self.system)),
-            lambda ensemble: self.lift(ensemble)[..., components],
+        first, advance = self.initial(len(context), rng), self.advance(rng)
+        shape = first.shape[2:]  # the filter knows vectors alone
+        components = list(self.task.observation.components or range(math.prod(context.shape[2:])))
+        analysis = assimilate(
+            lambda ensemble: advance(ensemble.unflatten(-1, shape)).flatten(2),
+            first.flatten(2),
+            context[:, skipped:].flatten(2),
+            torch.from_numpy(self.task.observation.noise_std(self.system)).flatten(),
+            lambda ensemble: self.lift(ensemble.unflatten(-1, shape)).flatten(2)[..., components],
             self.filter.inflation,
             self.filter.taper(self.system.shape[0]),
             before,
         )
+        return analysis.unflatten(-1, shape)
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
         """From the analysis mean (deterministic), or from ``n_members`` analysis members with their own noise."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         ensemble = self.start(context, rng)
-        if not self.system.stochastic:
+        if not self.system.scored_in_law:
             ensemble = ensemble.mean(0, keepdim=True)
         else:
             ensemble = ensemble[torch.arange(n_members) % len(ensemble)]

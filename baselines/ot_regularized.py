@@ -35,7 +35,7 @@ from emubench.data.tasks import Task
 from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, rollout_loss
 from emubench.learning.objectives.innovation import fit_innovation
 from emubench.learning.objectives.transport import cloud_divergence, densities, heat_kernel, ring_divergence
-from emubench.learning.rings import interpolate_ring
+from emubench.learning.rings import interpolate_ring, on_ring
 from emubench.learning.training.descent import Descent, Log
 from emubench.learning.training.settings import check_least, check_positive
 
@@ -85,9 +85,9 @@ def default_config(task: Task) -> Config:
         "kpz": Config(substeps=2, width=32, radius=4, steps=1000, batch=12, runs=2),
     }.get(task.system.name, Config())
     if task.observation.noise:
-        longer = {"window": 8, "unroll": 1} if task.system.stochastic else {"window": 12, "unroll": 6}
+        longer = {"window": 8, "unroll": 1} if task.system.growing else {"window": 12, "unroll": 6}
         config = dataclasses.replace(config, **longer)
-    elif task.system.stochastic:
+    elif task.system.growing:
         config = dataclasses.replace(config, unroll=1)
     else:  # what is left to predict is small beside the transport of finite clouds
         config = dataclasses.replace(config, unroll=2, field_weight=1e-3, cloud_weight=1e-3)
@@ -114,7 +114,7 @@ class OtFlow(LearnedFlow):
 
 def build(task: Task, config: Config) -> OtFlow:
     """The emulator before training."""
-    if task.system.ring and config.field_weight:
+    if on_ring(task) and config.field_weight:
         try:
             heat_kernel(task.shape[0], config.field_blur**2)
         except EmubenchError as error:

@@ -35,7 +35,7 @@ class Persistence(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.growth = task.system.stochastic
+        self.growth = task.system.growing
         self.register_buffer("mean", torch.zeros(task.shape, dtype=torch.float64))
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:

@@ -35,6 +35,7 @@ from emubench.data.tasks import Task
 from emubench.learning.models.growth_map import USED, GrowthMap, LocalProducts
 from emubench.learning.models.ridge_map import Features, MapConfig, RidgeMap
 from emubench.learning.objectives.weak_form import unbiased_powers
+from emubench.learning.rings import on_ring
 from emubench.learning.training.descent import Log
 from emubench.learning.training.settings import check_least, check_only
 
@@ -68,7 +69,7 @@ def default_config(task: Task) -> Config:
     """Settings per system and track, chosen on validation data and on data of another seed."""
     system, track = task.system.name, task.track
     noisy, gappy = task.observation.noise > 0, task.observation.fraction < 1
-    if task.system.stochastic:
+    if task.system.growing:
         return Config(radii=(4,), rounds=2, filtered=(4, 256))
     if system == "lorenz96":
         if not noisy:
@@ -178,13 +179,13 @@ def monomials(n_inputs: int, config: Config, width: int) -> Monomials:
 
 def build(task: Task, config: Config) -> RidgeMap | GrowthMap:
     """The emulator before training."""
-    if task.system.stochastic:
+    if task.system.growing:
         check_only(config, default_config(task), ("radii", *USED), f"on {task.name}")
         kept = {name: getattr(config, name) for name in USED}
         return GrowthMap(task, config.radii[0], LocalProducts(config.radii[0]), **kept)
-    if not task.system.ring and config.reach:
+    if not on_ring(task) and config.reach:
         raise EmubenchError(f"reach: {config.reach} off a ring, where none belongs")
-    width = 2 * config.radii[0] + 1 if task.system.ring and not config.directions else 10**6
+    width = 2 * config.radii[0] + 1 if on_ring(task) and not config.directions else 10**6
     return RidgeMap(task, config, lambda n_inputs: monomials(n_inputs, config, width))
 
 

@@ -54,7 +54,7 @@ def default_config(task: Task) -> Config:
     """Settings per system and track, chosen on validation data and on data of another seed."""
     system, track = task.system.name, task.track
     noisy, gappy = task.observation.noise > 0, task.observation.fraction < 1
-    if task.system.stochastic:
+    if task.system.growing:
         return Config(radii=(3,), width=48, ridges=(1e-5,), rounds=2, filtered=(4, 256))
     if system == "lorenz96":
         if not noisy:
@@ -140,7 +140,7 @@ class SlopeFeatures(RingFeatures):
 
 def build(task: Task, config: Config) -> RidgeMap | GrowthMap:
     """The emulator before training."""
-    if task.system.stochastic:
+    if task.system.growing:
         radius = config.radii[0]
         check_only(config, default_config(task), ("radii", "width", "ridges", *USED), f"on {task.name}")
         kept = {name: getattr(config, name) for name in USED}

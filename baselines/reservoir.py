@@ -37,7 +37,7 @@ from emubench.learning.filters.nudging import missed_spectrum, nudged
 from emubench.learning.least_squares import local_cubic, solve_factor, triangular_factor
 from emubench.learning.models.growth_map import BOUND
 from emubench.learning.models.ridge_map import Window, take_scales
-from emubench.learning.rings import coloured, gaussian_fill, interpolate_ring
+from emubench.learning.rings import coloured, gaussian_fill, interpolate_ring, on_ring
 from emubench.learning.training.descent import Best, Log
 from emubench.learning.training.settings import check_least, check_positive
 from emubench.learning.training.validation import forecast_error
@@ -85,7 +85,7 @@ class Config:
 def default_config(task: Task) -> Config:
     """Settings per system and track, chosen on validation data and on data of another seed."""
     noisy, gappy, scarce = task.observation.noise > 0, task.observation.fraction < 1, task.track == "scarce"
-    if task.system.stochastic:
+    if task.system.growing:
         base = Config(size=24, input_scale=0.3, driven=(16, 120), horizon=16.0)
         gaps = {"radius": 2, "driven": (32, 256), "ridges": (1e-4,)} if gappy else {}
         return replace(base, gains=(0.5, 0.7, 0.9), **gaps) if noisy else base
@@ -128,7 +128,7 @@ class Reservoir(nn.Module):
 
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__()
-        (self.n,), self.ring, self.growth, self.config = task.shape, task.system.ring, task.system.stochastic, config
+        (self.n,), self.ring, self.growth, self.config = task.shape, on_ring(task), task.system.growing, config
         self.clean = task.observation.noise == 0 and task.observation.fraction == 1
         self.window = Window(self.n, self.ring, 1, config.radius, config.directions if self.ring else 0)
         self.places, n_modes = (self.n if self.ring else 1), self.n // 2 + 1

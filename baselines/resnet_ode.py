@@ -35,6 +35,7 @@ from emubench.data.tasks import Task
 from emubench.learning.models.flow import FlowConfig, LearnedFlow, check_polish, polish_one_step, rollout_loss
 from emubench.learning.models.networks import LipschitzField
 from emubench.learning.objectives.innovation import fit_innovation
+from emubench.learning.rings import on_ring
 from emubench.learning.training.descent import Descent, Log
 from emubench.learning.training.settings import check_least, check_unused
 
@@ -69,10 +70,10 @@ def default_config(task: Task) -> Config:
         "kuramoto_sivashinsky": Config(substeps=2, width=64, radius=16, unroll=2, batch=32, training_noise=0.02),
         "kpz": Config(substeps=2, width=32, radius=4, unroll=1, window=1, steps=1500, batch=16),
     }.get(task.system.name, Config())
-    if task.observation.noise and not task.system.stochastic:
+    if task.observation.noise and not task.system.growing:
         config = dataclasses.replace(config, window=12, unroll=6, width=64, polish=0)
         config = dataclasses.replace(
-            config, **{"steps": 1200, "batch": 48} if task.system.ring else {"steps": 4000, "batch": 128}
+            config, **{"steps": 1200, "batch": 48} if on_ring(task) else {"steps": 4000, "batch": 128}
         )
     elif task.observation.noise:
         config = dataclasses.replace(config, window=8)

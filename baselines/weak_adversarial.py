@@ -51,7 +51,7 @@ from emubench.learning.objectives.adversary import (
 )
 from emubench.learning.objectives.estimates import Estimates, by_model, by_wiener
 from emubench.learning.objectives.innovation import fit_innovation
-from emubench.learning.rings import interpolate_ring, neighbourhoods
+from emubench.learning.rings import interpolate_ring, neighbourhoods, on_ring
 from emubench.learning.training.descent import Best, Descent, Log
 from emubench.learning.training.settings import check_least, check_positive, check_unused
 from emubench.learning.training.validation import forecast_error
@@ -122,14 +122,14 @@ def default_config(task: Task) -> Config:
         ),
         "kpz": Config(width=32, radius=4, unroll=1, steps=1000, batch=16, space=(0, 2, 6), rounds=0),
     }.get(task.system.name, Config())  # fmt: skip
-    if not task.system.stochastic:
+    if not task.system.growing:
         config = dataclasses.replace(config, learning_rate=1e-3)
     config = dataclasses.replace(config, average=0.98, checks=10)
     if task.observation.noise == 0:
         longer = {"steps": 4 * config.steps, "smoothing": 0, "rounds": 0}
         finer = {"half_widths": (6, 8, 10), "power": 8, "ridge": 1e-8}
-        return dataclasses.replace(config, **longer, **({} if task.system.stochastic else finer))
-    if task.system.stochastic:
+        return dataclasses.replace(config, **longer, **({} if task.system.growing else finer))
+    if task.system.growing:
         return dataclasses.replace(config, window=8)
     config = dataclasses.replace(config, assimilated=True)
     if not task.full_state:
@@ -138,7 +138,7 @@ def default_config(task: Task) -> Config:
     if task.observation.fraction < 1:
         config = dataclasses.replace(config, rounds=6)
     elif task.full_state:
-        config = dataclasses.replace(config, rounds=0, twins=768 if task.system.ring else 4096)
+        config = dataclasses.replace(config, rounds=0, twins=768 if on_ring(task) else 4096)
     if task.track == "scarce":
         config = dataclasses.replace(config, steps=config.steps // 2)
     return config
@@ -154,13 +154,13 @@ def build(task: Task, config: Config) -> WeakFlow:
     """The emulator before training."""
     if config.twins and (task.observation.fraction < 1 or not task.full_state):
         raise EmubenchError(f"twins: {config.twins} on {task.name}, whose data have gaps: 0 belongs")
-    if task.observation.fraction < 1 and not config.smoothing and not task.system.stochastic:
+    if task.observation.fraction < 1 and not config.smoothing and not task.system.growing:
         raise EmubenchError(f"smoothing: 0 on {task.name}, whose data have gaps that it fills: at least 1 belongs")
-    if config.rounds and not config.assimilated and not task.system.stochastic:
+    if config.rounds and not config.assimilated and not task.system.growing:
         raise EmubenchError(f"rounds: {config.rounds} need the filter: --set assimilated=true, or rounds=0")
-    unused = ["unroll"] if task.system.stochastic else ["unroll", "window"]
+    unused = ["unroll"] if task.system.growing else ["unroll", "window"]
     check_unused(config, default_config(task), unused, "where a weak form takes the place of rollouts")
-    if task.system.stochastic:
+    if task.system.growing:
         check_unused(config, default_config(task), IN_TIME, f"on {task.name}, whose weak form is one in space")
     return WeakFlow(task, config)
 

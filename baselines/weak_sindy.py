@@ -38,7 +38,7 @@ from emubench.learning.models.growth_map import USED, GrowthMap, LocalProducts
 from emubench.learning.objectives.refinement import gauss_newton
 from emubench.learning.objectives.term_library import TermLibrary
 from emubench.learning.objectives.weak_form import eliminate, hidden_equation, normal_equations, ring_filters
-from emubench.learning.rings import gaussian_fill, interpolate_ring, neighbourhoods
+from emubench.learning.rings import gaussian_fill, interpolate_ring, neighbourhoods, on_ring
 from emubench.learning.training.descent import Best, Log, best_of
 from emubench.learning.training.settings import check_least, check_localisation, check_only, check_positive
 from emubench.learning.training.validation import forecast_error
@@ -90,7 +90,7 @@ def default_config(task: Task) -> Config:
         config = dataclasses.replace(config, horizon=10.0, half_widths=(8, 12, 16), power=12, substeps=substeps)
     if task.observation.fraction < 1:
         config = dataclasses.replace(
-            config, rounds=3 if task.system.stochastic else 6, inflation=max(config.inflation, 1.02)
+            config, rounds=3 if task.system.growing else 6, inflation=max(config.inflation, 1.02)
         )
     if not task.full_state:
         config = dataclasses.replace(config, rounds=24, step=0.4, half_widths=(6, 8), training_inflation=1.2)
@@ -108,7 +108,7 @@ class WeakSindy(nn.Module):
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__()
         (n,) = task.shape
-        ring, self.hidden = task.system.ring, not task.full_state
+        ring, self.hidden = on_ring(task), not task.full_state
         if self.hidden and (ring or n != 1):
             raise EmubenchError(f"weak_sindy on {task.name}: components are hidden only where one of three is seen")
         check_localisation(task, config.localisation)
@@ -196,7 +196,7 @@ def set_climate(emulator: WeakSindy, data: Observations, config: Config, generat
 
 def build(task: Task, config: Config) -> WeakSindy | GrowthMap:
     """The emulator before training."""
-    if task.system.stochastic:
+    if task.system.growing:
         check_only(config, default_config(task), USED, f"on {task.name}")
         kept = {name: getattr(config, name) for name in USED}
         return GrowthMap(task, 4, LocalProducts(4), **kept)

@@ -11,6 +11,7 @@ from pathlib import Path
 from emubench.data import tasks
 from emubench.files import timing
 from emubench.files.timing import RANKED, Bench, Speedup
+from emubench.metrics._headline import headline
 from emubench.runs import folders
 
 SINGLE = "single_end_to_end"
@@ -77,7 +78,7 @@ def main(folder: Path) -> None:
             continue
         hardware = bench.hardware
         places.add(f"{hardware.name}, {hardware.threads} thread, {hardware.date}")
-        sign = 1 if tasks.get(card.task).system.stochastic else -1
+        sign = -headline(tasks.get(card.task)).better
         found.setdefault(card.task, []).append((sign * bench.accuracy, row(card.baseline, bench)))
     print(HEAD.format(hardware="; ".join(sorted(places))))
     for name in (n for n in tasks.names() if n in found):

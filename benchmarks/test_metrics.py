@@ -15,7 +15,7 @@ import torch
 
 from emubench import metrics
 from emubench.data import tasks
-from emubench.evaluation import scoring
+from emubench.evaluation.forecast import CHUNK
 from emubench.metrics import Pool, Truth, crps
 
 LORENZ96, KPZ = tasks.get("lorenz96-noisy"), tasks.get("kpz-noisy")
@@ -24,7 +24,7 @@ LORENZ96, KPZ = tasks.get("lorenz96-noisy"), tasks.get("kpz-noisy")
 def made(task, members: int, split: str):
     """A forecast ``"M B T *S"`` and a truth of white noise: what a metric takes does not depend on the values."""
     generator = torch.Generator().manual_seed(0)
-    shape = (scoring.CHUNK if split == "test" else 8, task.steps(split), *task.shape)
+    shape = (CHUNK if split == "test" else 8, task.steps(split), *task.shape)
     std, mean = (torch.from_numpy(task.observation.select(v)) for v in (task.system.std, task.system.mean))
     truth = mean + std * torch.randn(shape, generator=generator, dtype=torch.float64)
     return truth + std * torch.randn(members, *shape, generator=generator, dtype=torch.float64), truth
@@ -38,7 +38,7 @@ def made(task, members: int, split: str):
 def test_a_chunk_of_cases(benchmark, task, name):
     torch.set_num_threads(1)
     module = metrics.get(name)
-    forecast, values = made(task, scoring.n_members(task, module.split), module.split)
+    forecast, values = made(task, task.n_members(module.split), module.split)
     pool = Pool(task, values) if module.split == "climate" else None
     truth = Truth(task, values, torch.zeros(len(values), dtype=torch.long), pool)
     summary = benchmark.pedantic(lambda: module.summarise(forecast, truth), rounds=3, warmup_rounds=1)

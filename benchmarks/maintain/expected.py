@@ -27,6 +27,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.files import run_files, store
 from emubench.leaderboard import ranking
+from emubench.metrics._headline import headline
 from emubench.runs.scored import read_runs
 
 FOLDER = Path(next(iter(emubench.baselines.__path__)))
@@ -117,7 +118,7 @@ def as_tables(expected: Expected) -> str:
     parts = []
     for name in tasks.names():
         task = tasks.get(name)
-        metric, better = ("crps", 1) if task.system.stochastic else ("valid_prediction_time", -1)
+        metric, better = headline(task).metric, -headline(task).better
         entries = [(baseline, found[name]) for baseline, found in expected.items() if name in found]
         entries.sort(key=lambda entry: (better * entry[1][metric]["value"], -entry[1]["skill_accuracy"]["value"]))
         heads = (

@@ -27,6 +27,7 @@ from emubench.evaluation import scoring
 from emubench.files import run_files, schema, store
 from emubench.metrics import Pool, Truth
 from emubench.metrics._ensemble import LEADS
+from emubench.metrics._headline import headline
 
 app = typer.Typer(help=__doc__)
 N_GROWTH = 8192
@@ -78,7 +79,7 @@ def _store(path: Path, measured: dict[str, dict[str, Any]]) -> None:
 
 def headline_reference(task: Task, runs: Path) -> dict[str, float]:
     """Floor (the better of persistence and linear), and where skill goes by the oracle on these cases, its value."""
-    best = min if task.system.stochastic else max
+    best = max if headline(task).better > 0 else min
     values = {"floor": best(_headline(runs, "persistence", task.name), _headline(runs, "linear", task.name))}
     if perfect_model.judged_on_its_cases(task):
         values |= {"oracle": _headline(runs, "oracle", task.name)}

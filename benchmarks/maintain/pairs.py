@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy.stats import t as student
 
-from emubench import metrics
 from emubench.core.errors import EmubenchError
-from emubench.core.random import torch_stream
 from emubench.data import dataset, reference
-from emubench.emulator import checked_ensemble
 from emubench.evaluation import scoring
+from emubench.evaluation.forecast import headline_cases
 from emubench.leaderboard import ranking, statistics
 from emubench.leaderboard.ranking import Cell
-from emubench.metrics._headline import gain
+from emubench.metrics._headline import headline
 from emubench.runs import folders
 from emubench.runs.scored import Run
 
@@ -88,7 +85,7 @@ class Runs:
     def gained(self, name: str, other: str, task: str) -> Estimate:
         """How much better the headline score is than that of ``other``, paired."""
         one, two = self.cell(name, task), self.cell(other, task)
-        sign = gain(one.task)
+        sign = headline(one.task).better
         sampled = sign * (one.pooled(one.sampled) - two.pooled(two.sampled))
         return Estimate(sign * (one.value - two.value), *statistics.interval(sampled))
 
@@ -140,12 +137,6 @@ def crps_cases(run: Run, data: Path, n_steps: int) -> np.ndarray:
     """Mean CRPS over the leads up to ``n_steps`` of every test case, forecast as for the scores."""
     emulator, task = folders.load(run.path)
     values, start, _ = scoring.load_truth(task, data, "test")
-    contexts, parts = dataset.load(task, data).context("test"), []
-    for first in range(0, len(values), scoring.CHUNK):
-        cases = slice(first, first + scoring.CHUNK)
-        generator = torch_stream(run.card.seed, "forecast", task.name, "test", first)
-        members = scoring.n_members(task, "test")
-        forecast = checked_ensemble(emulator, contexts[cases], n_steps, members, generator)  # type: ignore[arg-type]
-        truth = metrics.Truth(task, values[cases, :n_steps], start[cases])
-        parts.append(metrics.get("crps").summarise(forecast, truth).cases[:, 0])
-    return torch.cat(parts).numpy()
+    contexts = dataset.load(task, data).context("test")
+    seed = run.card.seed
+    return headline_cases(emulator, task, contexts, values[:, :n_steps], start, seed).numpy()  # type: ignore[arg-type]

@@ -22,13 +22,14 @@ import typer
 from torch import Tensor
 
 from emubench import baselines
-from emubench.core.random import stream, torch_stream
+from emubench.core.random import stream
 from emubench.data import reference, tasks, trajectories
 from emubench.data.tasks import Task
-from emubench.emulator import Emulator, checked_ensemble
-from emubench.evaluation import scoring
+from emubench.emulator import Emulator
+from emubench.evaluation.forecast import forecast
 from emubench.files import store
-from emubench.metrics import Truth, crps, valid_prediction_time
+from emubench.metrics import Truth
+from emubench.metrics._headline import headline
 
 app = typer.Typer(help=__doc__)
 TUNE_SEED, MEASURE_SEED, N_CONTEXTS = 99, 4096, 4096
@@ -53,12 +54,10 @@ def fresh_cases(task: Task, seed: int, block: int) -> tuple[Tensor, Truth]:
 
 
 def headline_cases(emulator: Emulator, task: Task, seed: int, block: int) -> Tensor:
-    """The headline accuracy score of each case of a block: valid prediction time, or CRPS of stochastic systems."""
+    """The headline score of each case of a block."""
     context, truth = fresh_cases(task, seed, block)
-    generator = torch_stream(seed, "forecast", task.name, "test", block)
-    forecast = checked_ensemble(emulator, context, task.test_steps, scoring.n_members(task, "test"), generator)
-    metric = crps if task.system.stochastic else valid_prediction_time
-    return metric.summarise(forecast, truth).cases[:, 0]
+    made = forecast(emulator, task, "test", context, block, seed)
+    return headline(task).cases(made, truth.values, truth.start)
 
 
 def measured(name: str, folder: Path, n: int = N_CONTEXTS) -> Tensor:
@@ -77,12 +76,12 @@ def measured(name: str, folder: Path, n: int = N_CONTEXTS) -> Tensor:
 
 def solved_by_the_oracle(task: Task) -> bool:
     """Whether the oracle's score is the solver's own agreement with itself: the last sample shown without noise."""
-    return task.observation.noise == 0 and task.full_state and not task.system.stochastic
+    return task.observation.noise == 0 and task.full_state and not task.system.scored_in_law
 
 
 def judged_on_its_cases(task: Task) -> bool:
     """Whether skill is measured by the oracle's score on the benchmark's own cases."""
-    return task.system.stochastic or solved_by_the_oracle(task)
+    return task.system.scored_in_law or solved_by_the_oracle(task)
 
 
 @app.command()
@@ -112,7 +111,7 @@ def measure(
         error = float(score.std()) / len(score) ** 0.5
         stored = json.loads(path.read_text(encoding="utf-8"))
         entry = {"oracle": float(score.mean()), "oracle_standard_error": error, "oracle_cases": len(score)}
-        stored[name] = stored.get(name, {}) | ({"population": entry} if task.system.stochastic else entry)
+        stored[name] = stored.get(name, {}) | ({"population": entry} if task.system.scored_in_law else entry)
         store.write_text(path, json.dumps(stored, indent=1) + "\n")
         print(f"{name}: {score.mean():.4f} ± {error:.4f} ({len(score)} contexts)", flush=True)
 

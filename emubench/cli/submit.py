@@ -10,7 +10,6 @@ import typer
 from emubench.cli.options import DATA, Data, Json, SizeOption, print_json, progress
 from emubench.core.errors import EmubenchError, one_line
 from emubench.leaderboard.submission.entries import ENTRIES
-from emubench.runs.sandbox import judged
 
 app = typer.Typer(help="Submit a model to the leaderboard: new, check, run, verify.", no_args_is_help=True)
 season_app = typer.Typer(help="Seasons on sealed data, by commit and reveal: new, close.", no_args_is_help=True)
@@ -107,8 +106,9 @@ def run(
     Example: emubench submit run leaderboard/entries/my-model --data data
     """
     from emubench.leaderboard.submission import rescore
+    from emubench.runs.sandbox.judged import Limits
 
-    limits = judged.Limits(call_seconds=call_seconds, memory_bytes=int(memory_gb * 2**30), threads=threads)
+    limits = Limits(call_seconds=call_seconds, memory_bytes=int(memory_gb * 2**30), threads=threads)
     with progress(folder.name) as show:
         found = rescore.rescore(folder, data, limits, show, bench_seconds)
     if json:
@@ -138,8 +138,9 @@ def verify(
     Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench submit verify leaderboard/entries/linear --season 2026a
     """
     from emubench.leaderboard.submission import verify as verifying
+    from emubench.runs.sandbox.judged import Limits
 
-    limits = judged.Limits(threads=threads, train_seconds=train_seconds)
+    limits = Limits(threads=threads, train_seconds=train_seconds)
     with progress(folder.name) as show:
         found = verifying.verify(folder, board, name, seeds, only, limits, again, show)
     if json:

@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 PATH = Path(__file__).with_name("reference.json")
 
 
@@ -43,8 +41,16 @@ class Scale(NamedTuple):
         """Whether a skill can be computed."""
         return self.floor is not None and self.oracle is not None and self.floor != self.oracle
 
-    def skill(self, value: np.ndarray) -> np.ndarray:
-        """(value − floor)/(oracle − floor)."""
+    def skill(self, value: Any) -> Any:
+        """(value − floor)/(oracle − floor): 0 at the floor, 1 at the oracle; of a number, an array or a tensor."""
         assert self.floor is not None
         assert self.oracle is not None
         return (value - self.floor) / (self.oracle - self.floor)
+
+
+def scale(task: str) -> Scale:
+    """The frozen floor and oracle of a task, both ``None`` where there are none."""
+    frozen = get(task)
+    if "floor" not in frozen or "oracle" not in frozen:
+        return Scale(None, None, "")
+    return Scale(frozen["floor"], frozen["oracle"], "frozen")

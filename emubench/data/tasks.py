@@ -123,6 +123,11 @@ class Task:
         return self.observation.select(self.system.std).shape
 
     @property
+    def site_axes(self) -> tuple[int, ...]:
+        """Axes of states ``"... *S"`` along which the sites of a grid lie."""
+        return tuple(range(-len(self.system.grid), 0))
+
+    @property
     def lead_time_step(self) -> float:
         """One sample interval in units of lead time."""
         return self.system.sample_interval / self.system.time_unit
@@ -135,7 +140,8 @@ class Task:
     @property
     def splits(self) -> tuple[str, ...]:
         """What an emulator forecasts: ``"test"``, ``"climate"`` and, of an interface that saturates, ``"widths"``."""
-        return ("test", "climate", *(["widths"] if hasattr(self.system, "saturated_width_squared") else []))
+        saturates = self.system.growing and hasattr(self.system, "saturated_width_squared")
+        return ("test", "climate", *(["widths"] if saturates else []))
 
     def steps(self, split: str) -> int:
         """Samples to forecast in one of :attr:`splits`."""
@@ -144,6 +150,10 @@ class Task:
     def leads(self, split: str) -> tuple[int, ...]:
         """Which of them are asked for, counted from 1: all, but few of ``"widths"``."""
         return WIDTH_LEADS if split == "widths" else tuple(range(1, self.steps(split) + 1))
+
+    def n_members(self, split: str) -> int:
+        """Ensemble size asked for: 16 where the truth of the test split is scored in law, else 1."""
+        return 16 if self.system.scored_in_law and split == "test" else 1
 
     def cases(self, split: str) -> int:
         """Cases of one of :attr:`splits`."""
@@ -156,7 +166,7 @@ def observation_of(system: System, track: str) -> Observation:
         return Observation()
     if track == "noisy":
         return Observation(noise=NOISE)
-    return Observation(noise=NOISE, fraction=0.5) if system.ring else Observation(noise=NOISE, components=(0,))
+    return Observation(noise=NOISE, fraction=0.5) if system.grid else Observation(noise=NOISE, components=(0,))
 
 
 def make(system: System, track: str, size: str = "standard") -> Task:

@@ -82,18 +82,18 @@ def measure_climate(
     >>> abs(climate.std[0] / system.saturated_width_squared ** 0.5 - 1) < 0.02
     True
     """
-    if not system.ring and len(system.shape) != 1:
+    if not system.grid and len(system.shape) != 1:
         raise EmubenchError(f"{system.name}: a climate has one value per component, but the state is {system.shape}")
     if system.stochastic:
         rngs = [stream(seed, "climate", system.name, i) for i in range(4096)]
         moments = _Moments(system.shape)
         moments.add(np.stack([system.draw(rng, system.starts[0]) for rng in rngs]))
-        mean, std = moments.mean_and_std(system.ring)
+        mean, std = moments.mean_and_std(system.grid)
         if not min(std) > 0:
             raise EmubenchError(f"{system.name}: nothing varies at the parameters {system.parameters()}")
         return Climate(mean, std, time_unit=system.sample_interval)
     exponent, moments = _chaotic_stretch(system, n_trajectories, accuracy, max_samples, seed)
-    climate = Climate(*moments.mean_and_std(system.ring), time_unit=1 / exponent.value)
+    climate = Climate(*moments.mean_and_std(system.grid), time_unit=1 / exponent.value)
     agreement = agreement_time(dataclasses.replace(system, climate=climate), n_cases=n_cases, seed=seed)
     return dataclasses.replace(climate, agreement_time=agreement.mean.value)
 
@@ -124,10 +124,10 @@ class _Moments:
         self.n += n
         self.mean += shift * n / self.n
 
-    def mean_and_std(self, ring: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def mean_and_std(self, grid: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """One value per component; on a ring one for all sites, the spread of their means included."""
         mean, variance = self.mean, self.square / self.n
-        if ring:
+        if grid:
             mean, variance = mean.mean()[None], (variance.mean() + mean.var())[None]
         return tuple(map(float, mean)), tuple(map(float, np.sqrt(variance)))
 

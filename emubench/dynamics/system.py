@@ -37,7 +37,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Climate:
-    """Long-time statistics, in physical units; one value per named component, or a single one on a ring."""
+    """Long-time statistics, in physical units; one value per named component, or a single one on a grid."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -57,9 +57,12 @@ class System(ABC):
 
     name: ClassVar[str]
     equation: ClassVar[str]
-    ring: ClassVar[bool]
-    """Whether the sites form a periodic ring on which all are alike."""
     stochastic: ClassVar[bool] = False
+    """Whether noise drives it: a step takes normals, and there are no Lyapunov exponents."""
+    scored_in_law: ClassVar[bool] = False
+    """Whether no forecast can follow one realisation, so that ensembles are scored."""
+    growing: ClassVar[bool] = False
+    """Whether its spatial mean grows: scores look at the deviation from it."""
     starts: ClassVar[tuple[str, ...]] = ("attractor",)
     """Kinds of initial states; trajectory i takes ``starts[i % len(starts)]``."""
     reference_climate: ClassVar[Climate]
@@ -89,9 +92,16 @@ class System(ABC):
     # --- what a subclass says ---------------------------------------------------------------------------------------
 
     @property
-    @abstractmethod
+    def grid(self) -> tuple[int, ...]:
+        """Sites along each dimension of a periodic grid on which all are alike; ``()`` where the state is no field."""
+        return ()
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Shape ``*S`` of the state."""
+        """Shape ``*S`` of the state: that of the grid, or what a subclass says."""
+        if not self.grid:
+            raise NotImplementedError(f"{self.name}: define grid, or shape")
+        return self.grid
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, start: str) -> np.ndarray:
@@ -132,8 +142,10 @@ class System(ABC):
 
     @property
     def dimension_names(self) -> tuple[str, ...]:
-        """Names of the state's axes in files."""
-        return ("site",) if self.ring else ("component",)
+        """Names of the state's axes in files: of a field in several dimensions z, y, x, the last one x."""
+        if len(self.grid) > 1:
+            return ("z", "y", "x")[-len(self.grid) :]
+        return ("site",) if self.grid else ("component",)
 
     def solver(
         self,
@@ -179,7 +191,10 @@ class System(ABC):
 
     @property
     def spin_up_samples(self) -> int:
-        """Samples dropped after :meth:`draw`: at most ten Lyapunov times, so that a rebuild elsewhere still agrees."""
+        """Samples dropped after :meth:`draw`: at most ten Lyapunov times, so that a rebuild elsewhere still agrees.
+
+        None of a stochastic system, whose draws are taken to be stationary; one that has to settle says how long.
+        """
         return 0 if self.stochastic else int(10 * self.time_unit / self.sample_interval)
 
     def parameters(self) -> dict[str, float]:

@@ -29,13 +29,15 @@ from emubench.dynamics import lyapunov
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.dynamics.system import System
-from emubench.emulator import checked_ensemble, checked_forecast
+from emubench.emulator import checked_forecast
 from emubench.evaluation import jacobian_gain, scoring
+from emubench.evaluation.forecast import headline_cases
 from emubench.evaluation.spectrum import autonomous, emulator_spectrum
 from emubench.evaluation.twins import twin_growth
 from emubench.files import hdf5
 from emubench.files.run_files import Diagnostic, ScoreRow, finite_or_none
-from emubench.metrics import Summary, Truth
+from emubench.metrics import Summary
+from emubench.metrics._headline import headline
 
 MAX_EXPONENTS = 64
 MAX_REPLICAS, MAX_DURATION = 8, 100.0
@@ -261,23 +263,22 @@ def noise_doubling(subject: Subject) -> Diagnostic:
     context = subject.context("test")
     exact = torch.from_numpy(task.observation.select(subject.true_context().numpy()).copy())
     values, start, _ = scoring.load_truth(task, subject.data, "test")
-    name = "crps" if task.system.stochastic else "valid_prediction_time"
-    module = metrics.get(name)
-    given, scores = (context, 2 * context - exact), []
-    for k, contexts in enumerate(given):
-        cases = []
-        for first in range(0, len(values), scoring.CHUNK):
-            part = slice(first, min(first + scoring.CHUNK, len(values)))
-            generator = torch_stream(subject.seed, "forecast", task.name, "test", first)
-            members = scoring.n_members(task, "test")
-            forecast = checked_ensemble(subject.emulator, contexts[part], task.steps("test"), members, generator)
-            summary = module.summarise(forecast, Truth(task, values[part], start[part]))
-            cases.append(summary.cases[:, summary.headline[name]])
-            subject.progress(k * len(values) + part.stop, 2 * len(values))
-        scores.append(torch.cat(cases))
+    name = headline(task).metric
+    scores = [
+        headline_cases(
+            subject.emulator,
+            task,
+            contexts,
+            values,
+            start,
+            subject.seed,
+            lambda done, total, k=k: subject.progress(k * total + done, 2 * total),
+        )
+        for k, contexts in enumerate((context, 2 * context - exact))
+    ]
     table = torch.stack([*scores, scores[1] - scores[0]], dim=1)
     value, low, high = scoring.bootstrap(Summary(table, ()), scoring.resample(start))
-    unit = "height" if task.system.stochastic else task.system.lead_time_unit
+    unit = headline(task).unit
     labels = (f"{name}_at_noise", f"{name}_at_double_noise", "noise_doubling_change")
     figures = zip(labels, zip(value.tolist(), low.tolist(), high.tolist(), strict=True), strict=True)
     return Diagnostic(rows=[subject.row(label, figure, len(table), unit) for label, figure in figures])

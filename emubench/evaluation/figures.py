@@ -53,7 +53,7 @@ class Collector:
             return
         if not self._example:
             self._example = _example(forecast, truth)
-        if self.task.system.stochastic:
+        if self.task.system.scored_in_law:
             self._ranks.append(rank_histogram.frequencies(forecast, truth)[0].sum(0))
         flat = truth.start == _flat(self.task)
         if growth_times(self.task) and flat.any():
@@ -131,11 +131,15 @@ def growth_times(task: Task) -> list[tuple[float, float]]:
 
 
 def _example(forecast: Tensor, truth: Truth) -> dict[str, Any]:
-    """The first test case, over the first eight units of lead time (128 samples where it is the sample interval)."""
+    """The first test case, over the first eight units of lead time (128 samples where it is the sample interval).
+
+    Of a field in several dimensions, the line of sites along the last one that is first along the others.
+    """
     task = truth.task
     n = min(forecast.shape[2], max(24, round(8 / task.lead_time_step)) if not task.system.stochastic else 128)
     leads = (np.arange(1, n + 1) * task.lead_time_step).round(5).tolist()
-    return {"lead_time": leads, "truth": _rounded(truth.values[0, :n]), "forecast": _rounded(forecast[0, 0, :n])}
+    line = (slice(n), *[0] * (len(task.shape) - 1))
+    return {"lead_time": leads, "truth": _rounded(truth.values[0][line]), "forecast": _rounded(forecast[0, 0][line])}
 
 
 def _rounded(values: Tensor) -> list[Any]:
@@ -148,12 +152,12 @@ def _digits(values: Tensor) -> list[float]:
 
 
 def _statistics(values: Float[Tensor, "B T *S"], task: Task) -> dict[str, Float[Tensor, "B K C"]]:
-    """Densities and spectra per case; C counts components, or is 1 on a ring."""
-    ring, values = task.system.ring, deviation(values.double(), task)
+    """Densities and spectra per case; C counts components, or is 1 on a grid."""
+    grid, values = task.system.grid, deviation(values.double(), task)
     anomalies = (values - _select(task, task.system.mean)) / _select(task, task.system.std)
-    columns = anomalies.flatten(1)[..., None] if ring else anomalies
-    found = {"density": _histogram(columns, -REACH, REACH, BINS)[1], "temporal_spectrum": temporal_power(values, ring)}
-    return found | ({"spatial_spectrum": spatial_power(values)[..., None]} if ring else {})
+    columns = anomalies.flatten(1)[..., None] if grid else anomalies
+    found = {"density": _histogram(columns, -REACH, REACH, BINS)[1], "temporal_spectrum": temporal_power(values, grid)}
+    return found | ({"spatial_spectrum": spatial_power(values, grid)[..., None]} if grid else {})
 
 
 def _select(task: Task, values: np.ndarray) -> Tensor:

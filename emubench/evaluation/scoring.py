@@ -18,14 +18,14 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset, layout, reference, widths
 from emubench.data.tasks import Task
-from emubench.emulator import Emulator, check_forecast, checked_ensemble
+from emubench.emulator import Emulator, check_forecast
 from emubench.evaluation.figures import Collector
+from emubench.evaluation.forecast import CHUNK, chunks, forecast
 from emubench.files import hdf5, run_files, schema, store
 from emubench.metrics import Pool, Row, Summary, Truth
 
 N_RESAMPLES = 1000
 INTERVAL = (0.025, 0.975)
-CHUNK = 64
 Forecaster = Callable[[str, slice], Tensor]
 """``(split, cases) -> forecast "M B T *S"`` of those cases."""
 Progress = Callable[[int, int], None]
@@ -37,11 +37,6 @@ class Result:
 
     scores: run_files.ScoreFile
     figures: dict[str, Any]
-
-
-def n_members(task: Task, split: str) -> int:
-    """Ensemble size asked for: 16 where the truth is stochastic and scored in law, else 1."""
-    return 16 if task.system.stochastic and split == "test" else 1
 
 
 def load_truth(task: Task, data: Path, split: str) -> tuple[Tensor, Tensor, str]:
@@ -101,14 +96,13 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
         pool = Pool(task, values[start == 0]) if split == "climate" else None
         modules = [m for m in map(metrics.get, metrics.names()) if m.split == split and m.applies(task)]
         parts: list[list[Summary]] = [[] for _ in modules]
-        for first in range(0, len(values), CHUNK):
-            cases = slice(first, min(first + CHUNK, len(values)))
-            forecast = forecaster(split, cases)
+        for cases in chunks(len(values)):
+            made = forecaster(split, cases)
             truth = Truth(task, values[cases], start[cases], pool, frozen)
             for part, module in zip(parts, modules, strict=True):
-                part.append(module.summarise(forecast, truth))
+                part.append(module.summarise(made, truth))
             if split != widths.SPLIT:
-                figures.add(split, forecast, truth)
+                figures.add(split, made, truth)
             if progress:
                 progress(cases.stop, len(values))
         weights = resample(start)
@@ -154,15 +148,13 @@ def with_skill(scores: run_files.ScoreFile, task: Task) -> run_files.ScoreFile:
 
     It follows from the per-case values kept in the file: 0 at the floor, 1 at the perfect-model reference.
     """
-    frozen = reference.get(task.name)
+    scale = reference.scale(task.name)
     rows = [row for row in scores.rows if row.metric != "skill_accuracy"]
-    if "floor" in frozen and "oracle" in frozen:
-        scale = frozen["oracle"] - frozen["floor"]
+    if scale.usable:
         for values in scores.cases.values():
             cases = torch.tensor(values, dtype=torch.float64)[:, None]
             start = torch.arange(len(cases)) % len(task.system.starts)
-            row = Row("skill_accuracy", None, "1")
-            skill = Summary(cases, (row,), lambda mean: (mean - frozen["floor"]) / scale)
+            skill = Summary(cases, (Row("skill_accuracy", None, "1", better=1),), scale.skill)
             rows += _rows(task, skill, resample(start))
     return scores.model_copy(update={"rows": rows})
 
@@ -176,17 +168,14 @@ def evaluate(
     seconds = dict.fromkeys(task.splits, 0.0)
 
     def forecaster(split: str, cases: slice) -> Tensor:
-        generator = torch_stream(seed, "forecast", task.name, split, cases.start)
         begun = time.perf_counter()
-        forecast = checked_ensemble(
-            emulator, contexts[split][cases], task.steps(split), n_members(task, split), generator
-        )
+        made = forecast(emulator, task, split, contexts[split][cases], cases.start, seed)
         seconds[split] += time.perf_counter() - begun
         leads = torch.tensor(task.leads(split)) - 1
-        return forecast if len(leads) == task.steps(split) else forecast[:, :, leads]
+        return made if len(leads) == task.steps(split) else made[:, :, leads]
 
     result = score(task, data, forecaster, progress)
-    lead_times = task.n_test * task.test_steps * task.lead_time_step * n_members(task, "test")
+    lead_times = task.n_test * task.test_steps * task.lead_time_step * task.n_members("test")
     timing = {
         "lyapunov_times_per_second": lead_times / max(seconds["test"], 1e-9),
         "unit": f"{task.system.lead_time_unit}s of one member per second, encoder included, batches of {CHUNK} cases",
@@ -199,7 +188,7 @@ def evaluate(
 
 def forecast_shapes(task: Task) -> dict[str, tuple[int, ...]]:
     """Shape ``(M, B, T, *S)`` of a whole forecast, per split."""
-    return {s: (n_members(task, s), task.cases(s), len(task.leads(s)), *task.shape) for s in task.splits}
+    return {s: (task.n_members(s), task.cases(s), len(task.leads(s)), *task.shape) for s in task.splits}
 
 
 def read_forecast(path: Path, task: Task) -> dict[str, Tensor]:
@@ -216,6 +205,6 @@ def score_forecast(path: Path, task: Task, data: Path, progress: Progress | None
 
     def forecaster(split: str, cases: slice) -> Tensor:
         chunk = forecasts[split][:, cases]
-        return check_forecast(chunk, contexts[split][cases], len(task.leads(split)), n_members(task, split))
+        return check_forecast(chunk, contexts[split][cases], len(task.leads(split)), task.n_members(split))
 
     return score(task, data, forecaster, progress)

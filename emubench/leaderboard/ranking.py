@@ -36,7 +36,7 @@ from emubench.leaderboard.statistics import (
     significantly_better,
     unpaired_ranks,
 )
-from emubench.metrics._headline import gain, headline
+from emubench.metrics._headline import headline
 from emubench.runs.scored import Run
 
 FLOORS = ("persistence", "linear")
@@ -115,15 +115,14 @@ def pooled_row(runs: Sequence[Run], metric: str, worst: float) -> tuple[float, f
 
 def known_scale(task: Task, cells: Sequence[Cell]) -> Scale:
     """The frozen floor and oracle of a task; else those of the runs at hand of persistence, linear and oracle."""
-    frozen = reference.get(task.name)
-    if "floor" in frozen and "oracle" in frozen:
-        return Scale(frozen["floor"], frozen["oracle"], "frozen")
+    if (frozen := reference.scale(task.name)).usable:
+        return frozen
     found = {cell.entry: cell.value for cell in cells}
     floor = oracle = None
     if all(name in found for name in FLOORS):  # one of the two alone would be moved by the other
-        best = max if gain(task) > 0 else min
+        best = max if headline(task).better > 0 else min
         floor = best(found[name] for name in FLOORS)
-    if floor is None or gain(task) * (found.get("oracle", floor) - floor) > 0:
+    if floor is None or headline(task).better * (found.get("oracle", floor) - floor) > 0:
         oracle = found.get("oracle")
     return Scale(floor, oracle, "" if floor is None and oracle is None else "runs")
 
@@ -160,8 +159,8 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
 def _task_rows(track: str, cells: list[Cell], scale: Scale) -> list[dict[str, Any]]:
     """Rows of one task, the best first."""
     task = cells[0].task
-    sampled = np.stack([gain(task) * cell.pooled(cell.sampled) for cell in cells])
-    accuracy = np.array([gain(task) * cell.value for cell in cells])
+    sampled = np.stack([headline(task).better * cell.pooled(cell.sampled) for cell in cells])
+    accuracy = np.array([headline(task).better * cell.value for cell in cells])
     rows = [_task_row(track, cell, scale) for cell in cells]
     front = pareto_front(accuracy, np.array([row["lyapunov_times_per_second"] for row in rows]))
     ranks = rank_intervals(significantly_better(sampled))
@@ -185,8 +184,8 @@ def _task_row(track: str, cell: Cell, scale: Scale) -> dict[str, Any]:
         "knowledge": card.knowledge,
         "seeds": len(cell.runs),
         "n_cases": len(cell.runs[0].cases),
-        "metric": headline(task),
-        "unit": "height" if task.system.stochastic else task.system.lead_time_unit,
+        "metric": headline(task).metric,
+        "unit": headline(task).unit,
         "value": cell.value,
         "low": low,
         "high": high,

@@ -12,8 +12,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations
+from emubench.data.tasks import Task
 from emubench.learning.gaps import fill_gaps
+
+
+def on_ring(task: Task) -> bool:
+    """Whether the sites of a task form a ring; else its state is a vector of components.
+
+    Raises :class:`EmubenchError` for a field in several dimensions, of which nothing here knows anything.
+    """
+    if (n := len(task.system.grid)) > 1:
+        raise EmubenchError(f"{task.name}: a field in {n} dimensions, where a ring or a vector of components belongs")
+    return n == 1
 
 
 def pair_covariances(fields: Tensor, n_lags: int, smooth: Tensor, max_snapshots: int = 8192) -> Tensor:

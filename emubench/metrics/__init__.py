@@ -36,11 +36,13 @@ LOST = 10.0
 
 
 class Row(NamedTuple):
-    """Name, lead time and unit of one output of a metric."""
+    """Name, lead time and unit of one output of a metric, and which way it is better."""
 
     metric: str
     lead_time: float | None
     unit: str
+    better: int = 0
+    """+1 where higher is better, −1 where lower is, 0 where a value in between is best."""
 
 
 @dataclass(frozen=True)
@@ -92,29 +94,29 @@ class Pool:
     @cached_property
     def sorted(self) -> Float[Tensor, "C n"]:
         """All values in order: per component, or of all sites of a ring together."""
-        return in_order(one_point(self.anomalies, self.task.system.ring))
+        return in_order(one_point(self.anomalies, self.task.system.grid))
 
     @cached_property
     def spatial_power(self) -> Tensor:
         """Mean power of each spatial Fourier mode."""
-        return spatial_power(self.anomalies).mean(0)
+        return spatial_power(self.anomalies, self.task.system.grid).mean(0)
 
     @cached_property
     def temporal_power(self) -> Float[Tensor, "K C"]:
         """Mean power at each frequency."""
-        return temporal_power(self.anomalies, self.task.system.ring).mean(0)
+        return temporal_power(self.anomalies, self.task.system.grid).mean(0)
 
     @cached_property
     def projection(self) -> Float[Tensor, "P F"]:
         """Fixed directions in the space of whitened patches, in which these are scored."""
-        features = patches(self.anomalies, self.task.system.ring, POOL_FEATURES)
+        features = patches(self.anomalies, self.task.system.grid, POOL_FEATURES)
         scale = float(np.square(self.task.observation.select(self.task.system.std)).mean())
         return directions(len(features)) @ whitening(features, scale)
 
     @cached_property
     def sorted_projections(self) -> Float[Tensor, "P n"]:
         """Patches along every direction, in order."""
-        return in_order(self.projection @ patches(self.anomalies, self.task.system.ring, POOL_FEATURES))
+        return in_order(self.projection @ patches(self.anomalies, self.task.system.grid, POOL_FEATURES))
 
     @cached_property
     def images(self) -> list[Map]:
@@ -132,9 +134,9 @@ class Pool:
 
     def _features(self, values: Tensor) -> Tensor:
         """The sorted values that one-point and patch distances are made of, of few samples."""
-        anomalies, ring = deviation(values, self.task), self.task.system.ring
-        projected = self.projection @ patches(anomalies, ring, anomalies.numel())
-        return torch.cat([in_order(one_point(anomalies, ring)).flatten(), in_order(projected).flatten()])
+        anomalies, grid = deviation(values, self.task), self.task.system.grid
+        projected = self.projection @ patches(anomalies, grid, anomalies.numel())
+        return torch.cat([in_order(one_point(anomalies, grid)).flatten(), in_order(projected).flatten()])
 
     @cached_property
     def end_variance(self) -> float:
@@ -143,8 +145,8 @@ class Pool:
 
 
 def deviation(values: Tensor, task: Task) -> Tensor:
-    """What climate scores look at: the field itself; for stochastic growth its deviation from the ring's mean."""
-    return values - values.mean(-1, keepdim=True) if task.system.stochastic else values
+    """What climate scores look at: values ``"... *S"`` themselves; of what grows, less their mean over all sites."""
+    return values - values.mean(task.site_axes, keepdim=True) if task.system.growing else values
 
 
 def end_variance(values: Float[Tensor, "B T *S"], task: Task) -> Float[Tensor, " B"]:

@@ -1,4 +1,4 @@
-"""What the scores of an ensemble share: deviations from the ring's mean at the leads 1, 2, 4 … 128, and failures."""
+"""What the scores of an ensemble share: deviations from the mean at the leads 1, 2, 4 … 128, and failures."""
 
 from __future__ import annotations
 
@@ -8,42 +8,59 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from emubench.data.tasks import Task
 from emubench.metrics import LOST, Row, Truth
 
 LEADS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Ensemble(NamedTuple):
-    """A chunk at the leads scored; what has failed is 0 here, and true in ``failed``."""
+    """A chunk at the leads scored; what has failed is 0 here, and true in ``failed``.
+
+    Of a growing system the values are deviations from the spatial mean in units of height; of others they are in σ.
+    """
 
     members: Float[Tensor, "M B K N"]
-    """h − h̄, the deviation from the ring's mean."""
+    """At all N sites or components."""
     truth: Float[Tensor, "B K N"]
-    member_heights: Float[Tensor, "M B K"]
-    """The mean heights h̄."""
-    truth_heights: Float[Tensor, "B K"]
+    member_means: Float[Tensor, "M B K"]
+    """The spatial means h̄ of what grows, else 0."""
+    truth_means: Float[Tensor, "B K"]
     failed: Bool[Tensor, "B K"]
-    """From the first time on at which a member is not finite or further than ``cap`` from the ring's mean."""
+    """From the first time on at which a member is not finite, or further than 10 σ from the mean."""
     cap: float
     """10 σ: what a failed case counts, and the most that any case does."""
 
     def capped(self, scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-        """Scores in units of height, a failed one being the cap."""
+        """Scores in the unit of the values, a failed one being the cap."""
         return torch.where(self.failed, self.cap, scores).clamp(max=self.cap)
 
 
-def at_leads(forecast: Float[Tensor, "M B T N"], truth: Truth) -> Ensemble:
+def unit(task: Task) -> str:
+    """The unit of an ensemble's values, and so of a score in law."""
+    return "height" if task.system.growing else "climatological std"
+
+
+def cap(task: Task) -> float:
+    """10 σ in that unit."""
+    return LOST * float(task.system.std.mean()) if task.system.growing else LOST
+
+
+def at_leads(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Ensemble:
     """The forecast and the truth at :func:`leads`, in double precision."""
-    index = torch.tensor(leads(truth)) - 1
-    cap = LOST * float(truth.std.mean())
-    sound = torch.ones(forecast.shape[1:3], dtype=torch.bool)
-    for member in forecast:  # one by one, to need little memory
-        sound &= ((member - member.mean(-1, keepdim=True)).abs() <= cap).all(-1)
+    index, task, most = torch.tensor(leads(truth)) - 1, truth.task, cap(truth.task)
+    members, values, mean, std = forecast.flatten(3), truth.values.flatten(2), truth.mean.flatten(), truth.std.flatten()
+    sound = torch.ones(members.shape[1:3], dtype=torch.bool)
+    for member in members:  # one by one, to need little memory
+        off = member - member.mean(-1, keepdim=True) if task.system.growing else (member - mean) / std
+        sound &= (off.abs() <= most).all(-1)
     failed = torch.cummax((~sound).to(torch.int8), dim=1).values.bool()[:, index]
-    x, y = forecast[:, :, index].double(), truth.values[:, index]
+    x, y = members[:, :, index].double(), values[:, index]
+    if not task.system.growing:
+        x, y = (x - mean) / std, (y - mean) / std
     x = torch.where(failed[..., None], 0.0, x)
-    x_mean, y_mean = x.mean(-1), y.mean(-1)
-    return Ensemble(x - x_mean[..., None], y - y_mean[..., None], x_mean, y_mean, failed, cap)
+    x_mean, y_mean = (v.mean(-1) if task.system.growing else torch.zeros_like(v[..., 0]) for v in (x, y))
+    return Ensemble(x - x_mean[..., None], y - y_mean[..., None], x_mean, y_mean, failed, most)
 
 
 def leads(truth: Truth) -> list[int]:
@@ -51,9 +68,12 @@ def leads(truth: Truth) -> list[int]:
     return [lead for lead in LEADS if lead <= truth.values.shape[1]]
 
 
-def rows(metric: str, truth: Truth, unit: str) -> tuple[Row, ...]:
+def rows(metric: str, truth: Truth, unit: str, better: int) -> tuple[Row, ...]:
     """The row of the mean over leads, then one per lead."""
-    return (Row(metric, None, unit), *(Row(metric, float(lead), unit) for lead in leads(truth)))
+    step = truth.task.lead_time_step
+    return tuple(
+        Row(metric, None if lead is None else round(lead * step, 6), unit, better) for lead in (None, *leads(truth))
+    )
 
 
 def with_mean(by_lead: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,33 +16,34 @@ from emubench.data.tasks import Task
 
 N_PROJECTIONS = 32
 N_TIMES, N_SITES = 3, 3
-"""Consecutive samples, and on rings neighbouring sites, of a patch."""
+"""Consecutive samples, and on grids neighbouring sites along each dimension, of a patch."""
 CASE_FEATURES, POOL_FEATURES = 2**14, 2**17
-"""Patches that are looked at, of a case and of the pool: on rings every site, but only every so many samples."""
+"""Patches that are looked at, of a case and of the pool: on grids every site, but only every so many samples."""
 DAMPING = 0.1
 """In σ: combinations of a patch's values that vary less than this are not blown up by whitening."""
 Map = Callable[[Tensor], Tensor]
 
 
-def one_point(values: Float[Tensor, "B T *S"], ring: bool) -> Float[Tensor, "C n"]:
-    """All values: per component, or of all sites of a ring together."""
-    return values.reshape(1, -1) if ring else values.reshape(-1, values.shape[-1]).T
+def one_point(values: Float[Tensor, "B T *S"], grid: tuple[int, ...]) -> Float[Tensor, "C n"]:
+    """All values: per component, or of all sites of a grid together."""
+    return values.reshape(1, -1) if grid else values.reshape(-1, values.shape[-1]).T
 
 
-def patches(values: Float[Tensor, "B T *S"], ring: bool, limit: int) -> Float[Tensor, "F n"]:
-    """Values at 3 consecutive samples and, on a ring, 3 neighbouring sites: F = 9 (off rings 3 per component).
+def patches(values: Float[Tensor, "B T *S"], grid: tuple[int, ...], limit: int) -> Float[Tensor, "F n"]:
+    """Values at 3 consecutive samples and, on a grid, 3 neighbouring sites along each of its d dimensions.
 
-    On a ring all sites count, so that a patch's law is the same for a translated field; about ``limit`` patches are
-    taken, evenly in time.
+    F is 3 · 3^d, off grids 3 per component. On a grid all sites count, so that a patch's law is the same for a
+    translated field; about ``limit`` patches are taken, evenly in time.
     """
     n_times = values.shape[1] - N_TIMES + 1
-    n_starts = len(values) * n_times * (values.shape[-1] if ring else 1)
+    n_starts = len(values) * n_times * math.prod(grid)
     first = torch.arange(0, n_times, max(1, -(-n_starts // limit)))
-    shifts = range(N_SITES) if ring else range(1)
+    shifts, axes = itertools.product(range(N_SITES), repeat=len(grid)), tuple(range(-len(grid), 0))
     pieces = [
-        values[:, first + t].roll(-x, -1) if ring else values[:, first + t] for t in range(N_TIMES) for x in shifts
+        values[:, first + t].roll([-x for x in shift], axes) if grid else values[:, first + t]
+        for t, shift in itertools.product(range(N_TIMES), shifts)
     ]
-    return torch.cat([one_point(piece, ring) for piece in pieces])
+    return torch.cat([one_point(piece, grid) for piece in pieces])
 
 
 def in_order(values: Float[Tensor, "C n"]) -> Float[Tensor, "C n"]:

@@ -1,30 +1,40 @@
-"""Which metric heads a task, and which way it is better."""
+"""The score that says how accurate forecasts of a task are: which it is, which way it is better, what failing costs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from emubench import metrics
 from emubench.data.tasks import Task
-from emubench.metrics import Truth, crps, valid_prediction_time
+from emubench.metrics import Truth, _ensemble, crps, valid_prediction_time
 
 
-def headline(task: Task) -> str:
-    """Name of the metric that says how accurate a forecast is."""
-    return "crps" if task.system.stochastic else "valid_prediction_time"
+@dataclass(frozen=True)
+class Headline:
+    """The headline score of a task."""
+
+    task: Task
+    metric: str
+    """Its name in score files."""
+    better: int
+    """+1 where higher is better, −1 where lower is."""
+    worst: float
+    """What a failed case scores."""
+    unit: str
+    label: str
+    """For the axis of a plot on which up is better."""
+
+    def cases(self, forecast: Tensor, truth: Tensor, start: Tensor) -> Tensor:
+        """The score ``"B"`` of forecasts ``"M B T *S"`` against the truth ``"B T *S"``, started by kinds ``"B"``."""
+        module = crps if self.task.system.scored_in_law else valid_prediction_time
+        return module.summarise(forecast, Truth(self.task, truth, start)).cases[:, 0]
 
 
-def gain(task: Task) -> float:
-    """+1 where a higher headline score is better, −1 where a lower one is."""
-    return -1.0 if task.system.stochastic else 1.0
-
-
-def worst_case(task: Task) -> float:
-    """What a failed case scores: no valid time, or the cap of the CRPS."""
-    return metrics.LOST * float(task.system.std.mean()) if task.system.stochastic else 0.0
-
-
-def headline_cases(task: Task, forecast: Tensor, truth: Tensor, start: Tensor) -> Tensor:
-    """The headline score of each case: valid prediction time, or CRPS of stochastic systems."""
-    metric = crps if task.system.stochastic else valid_prediction_time
-    return metric.summarise(forecast, Truth(task, truth, start)).cases[:, 0]
+def headline(task: Task) -> Headline:
+    """The headline score of ``task``: CRPS where it is scored in law, else valid prediction time."""
+    if task.system.scored_in_law:
+        unit = _ensemble.unit(task)
+        return Headline(task, "crps", -1, _ensemble.cap(task), unit, f"CRPS [{unit}], inverted")
+    unit = task.system.lead_time_unit
+    return Headline(task, "valid_prediction_time", 1, 0.0, unit, f"valid prediction time [{unit}s]")

@@ -12,9 +12,21 @@ SEGMENT = 256
 """Samples of a segment of :func:`temporal_power`, in runs of four segments and more."""
 
 
-def spatial_power(values: Float[Tensor, "B T N"]) -> Float[Tensor, "B K"]:
-    """Power of the spatial Fourier modes 1 … N/2 over time, per case."""
-    return torch.stack([(torch.fft.rfft(case).abs() ** 2).mean(0)[1:] for case in values])
+def spatial_power(values: Float[Tensor, "B T *S"], grid: tuple[int, ...]) -> Float[Tensor, "B K"]:
+    """Power over time of the spatial Fourier modes 1 … N/2 of a grid, per case.
+
+    In several dimensions it is the mean over each shell m − ½ ≤ ‖k‖ < m + ½ of modes, m = 1 … half the fewest sites.
+    """
+    if len(grid) == 1:
+        return torch.stack([(torch.fft.rfft(case).abs() ** 2).mean(0)[1:] for case in values])
+    axes = tuple(range(-len(grid), 0))
+    modes = torch.meshgrid(*(torch.fft.fftfreq(n) * n for n in grid), indexing="ij")
+    shell = torch.stack(modes).square().sum(0).sqrt().round().long().flatten()
+    n = min(grid) // 2
+    counts = torch.bincount(shell, minlength=n + 1)[1 : n + 1]
+    power = torch.stack([(torch.fft.fftn(case, dim=axes).abs() ** 2).mean(0).flatten() for case in values])
+    sums = power.new_zeros(len(power), int(shell.max()) + 1).index_add_(1, shell, power)
+    return sums[:, 1 : n + 1] / counts
 
 
 def segment_length(n_samples: int) -> int:
@@ -26,8 +38,8 @@ def segment_length(n_samples: int) -> int:
     return max(8, min(SEGMENT, 1 << max(0, (n_samples // 4).bit_length() - 1)))
 
 
-def temporal_power(values: Float[Tensor, "B T *S"], ring: bool) -> Float[Tensor, "B K C"]:
-    """Power in time at the frequencies 1/L … 1/2 per sample, per case: mean over a ring's sites, else per component.
+def temporal_power(values: Float[Tensor, "B T *S"], grid: tuple[int, ...]) -> Float[Tensor, "B K C"]:
+    """Power in time at the frequencies 1/L … 1/2 per sample, per case: mean over a grid's sites, else per component.
 
     Welch's estimator: each site's time mean is removed, segments of L samples (:func:`segment_length`) overlap by half
     and get a Hann window, and their squared Fourier amplitudes are averaged. Welch 1967, doi:10.1109/TAU.1967.1161901.
@@ -39,7 +51,7 @@ def temporal_power(values: Float[Tensor, "B T *S"], ring: bool) -> Float[Tensor,
         fluctuation = (case - case.mean(0)).reshape(len(case), -1)
         segments = fluctuation.unfold(0, length, length // 2) * window
         power = (torch.fft.rfft(segments).abs() ** 2).mean(0)[:, 1:].T
-        cases.append(power.mean(1, keepdim=True) if ring else power)
+        cases.append(power.mean(1, keepdim=True) if grid else power)
     return torch.stack(cases)
 
 

@@ -1,6 +1,6 @@
-"""Fair energy score of an ensemble, for stochastic systems: the CRPS of the whole ring at once.
+"""Fair energy score of an ensemble, for systems scored in law: the CRPS of all sites at once.
 
-ES = (mean_i ‖x_i − y‖ − 1/(2 M (M − 1)) Σ_ij ‖x_i − x_j‖) / √N, with x and y the deviations h − h̄ at all N sites and
+ES = (mean_i ‖x_i − y‖ − 1/(2 M (M − 1)) Σ_ij ‖x_i − x_j‖) / √N, with x and y as for ``crps``, at all N sites, and
 ‖·‖ the Euclidean norm; with one member it is the root-mean-square error. Gneiting & Raftery 2007,
 doi:10.1198/016214506000001437; in its fair form unbiased in the number of members M, as the CRPS (Ferro 2014,
 doi:10.1002/qj.2270). Mean over the leads 1, 2, 4 … 128, and each of them. Lower is better; 0 at best on average. A
@@ -40,4 +40,5 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """The score per lead, and its mean over leads."""
     given = _ensemble.at_leads(forecast, truth)
     by_lead = given.capped(fair_energy_score(given.members, given.truth))
-    return Summary(by_lead, _ensemble.rows("energy_score", truth, "height"), _ensemble.with_mean)
+    rows = _ensemble.rows("energy_score", truth, _ensemble.unit(truth.task), -1)
+    return Summary(by_lead, rows, _ensemble.with_mean)

@@ -23,13 +23,13 @@ def points(truth: Truth) -> list[int]:
     return list(range(0, n, -(-n // MAX_POINTS)))
 
 
-def rows(metric: str, truth: Truth, unit: str) -> tuple[Row, ...]:
+def rows(metric: str, truth: Truth, unit: str, better: int) -> tuple[Row, ...]:
     """One row per lead time of :func:`points`."""
     step = truth.task.lead_time_step
-    return tuple(Row(metric, round((t + 1) * step, 6), unit) for t in points(truth))
+    return tuple(Row(metric, round((t + 1) * step, 6), unit, better) for t in points(truth))
 
 
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """Squared error at about a hundred lead times."""
     squared = error(forecast, truth)[:, points(truth)] ** 2
-    return Summary(squared, rows("rms_error", truth, "climatological std"), lambda mean: mean.sqrt())
+    return Summary(squared, rows("rms_error", truth, "climatological std", -1), lambda mean: mean.sqrt())

@@ -26,8 +26,8 @@ split = "widths"
 
 
 def applies(task: Task) -> bool:
-    """Growing interfaces: stochastic systems that know their stationary width."""
-    return task.system.stochastic and hasattr(task.system, "saturated_width_squared")
+    """Growing interfaces that know their stationary width."""
+    return "widths" in task.splits
 
 
 def octaves(power: Float[Tensor, "... K"]) -> Float[Tensor, "... O"]:

@@ -31,5 +31,5 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     def finish(mean: Tensor) -> Tensor:
         return _ensemble.with_mean((mean[..., :n] / mean[..., n:]).sqrt())
 
-    rows = _ensemble.rows("spread_skill_ratio", truth, "1")
+    rows = _ensemble.rows("spread_skill_ratio", truth, "1", 0)
     return Summary(torch.cat([spread, error], dim=1), rows, finish)

@@ -3,11 +3,11 @@
 Distances d between a case and the pooled truth, each averaged over cases, a lost case counting d₀ (that of a constant
 at the mean), which also caps every case, so that failing is never cheaper:
 
-- **w1**: 1-Wasserstein distance of one-point values, in σ: mean over components, or of all sites of a ring together;
-- **spatial_spectrum** (rings): mean |Δ log power| over the spatial Fourier modes 1 … N/2;
+- **w1**: 1-Wasserstein distance of one-point values, in σ: mean over components, or of all sites of a grid together;
+- **spatial_spectrum** (grids): mean |Δ log power| over the spatial Fourier modes 1 … N/2 (shells of them in 2-D);
 - **temporal_spectrum**: the same over frequencies, by Welch's estimator (:mod:`emubench.metrics._spectra`), the mean
-  over a ring's sites, else per component; in both spectra powers under 10⁻⁶ of the truth's peak count as that;
-- **patches**: sliced 1-Wasserstein distance of patches of 3 samples × 3 neighbouring sites (off rings: 3 samples of
+  over a grid's sites, else per component; in both spectra powers under 10⁻⁶ of the truth's peak count as that;
+- **patches**: sliced 1-Wasserstein distance of patches of 3 samples × 3 neighbouring sites (off grids: 3 samples of
   all components), whitened by the truth's covariance, in 32 fixed directions (Bonneel et al. 2015,
   doi:10.1007/s10851-014-0506-3). It sees what spectra can't: phases, skewness, the arrow of time.
 
@@ -49,37 +49,37 @@ def applies(task: Task) -> bool:
 def aspects(task: Task) -> tuple[str, ...]:
     """Names of the distances that apply."""
     names = ("w1", "spatial_spectrum", "temporal_spectrum", "patches")
-    return names if task.system.ring else (names[0], *names[2:])
+    return names if task.system.grid else (names[0], *names[2:])
 
 
 def w1_distance(values: Float[Tensor, "B T *S"], truth: Truth) -> Float[Tensor, " B"]:
     """1-Wasserstein distance of each case's one-point values from the pooled truth's, in σ, mean over components."""
     assert truth.pool is not None
-    ring = truth.task.system.ring
-    std = truth.std.mean().reshape(1) if ring else truth.std
-    ordered = (in_order(one_point(case[None], ring)) for case in values)
+    grid = truth.task.system.grid
+    std = truth.std.mean().reshape(1) if grid else truth.std
+    ordered = (in_order(one_point(case[None], grid)) for case in values)
     return torch.stack([(wasserstein(o, truth.pool.sorted) / std).mean() for o in ordered])
 
 
 def patch_distance(values: Float[Tensor, "B T *S"], truth: Truth) -> Float[Tensor, " B"]:
     """Sliced 1-Wasserstein distance of each case's patches from the pooled truth's, mean over directions."""
     assert truth.pool is not None
-    pool, ring = truth.pool, truth.task.system.ring
-    projected = (pool.projection @ patches(case[None], ring, CASE_FEATURES) for case in values)
+    pool, grid = truth.pool, truth.task.system.grid
+    projected = (pool.projection @ patches(case[None], grid, CASE_FEATURES) for case in values)
     return torch.stack([wasserstein(in_order(p), pool.sorted_projections).mean() for p in projected])
 
 
 def distances(values: Float[Tensor, "B T *S"], truth: Truth) -> Float[Tensor, "B A"]:
     """The distances of :func:`aspects` of sound cases."""
     assert truth.pool is not None
-    pool, ring, run = truth.pool, truth.task.system.ring, deviation(values, truth.task)
+    pool, grid, run = truth.pool, truth.task.system.grid, deviation(values, truth.task)
     images = [run, *(deviation(image(values), truth.task) for image in pool.images[1:])]
-    spectra = [spectrum_distance(spatial_power(run), pool.spatial_power)] if ring else []
+    spectra = [spectrum_distance(spatial_power(run, grid), pool.spatial_power)] if grid else []
     return torch.stack(
         [
             torch.stack([w1_distance(image, truth) for image in images]).mean(0),
             *spectra,
-            spectrum_distance(temporal_power(run, ring), pool.temporal_power),
+            spectrum_distance(temporal_power(run, grid), pool.temporal_power),
             torch.stack([patch_distance(image, truth) for image in images]).mean(0),
         ],
         dim=1,
@@ -141,9 +141,9 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
             out += [(1 - lost_share - dead_share) * torch.stack(s).amin(0), *s]
         return torch.stack(out, dim=-1)
 
-    rows = [Row("surviving_fraction", None, "1"), Row("dead_fraction", None, "1")]
-    rows += [Row(f"{n}_distance", None, UNITS.get(n, "1")) for n in names]
+    rows = [Row("surviving_fraction", None, "1", better=1), Row("dead_fraction", None, "1", better=-1)]
+    rows += [Row(f"{n}_distance", None, UNITS.get(n, "1"), better=-1) for n in names]
     if scales:
-        rows += [Row("skill_stability", None, "1"), *(Row(f"{n}_skill", None, "1") for n in names)]
+        rows += [Row(name, None, "1", better=1) for name in ("skill_stability", *(f"{n}_skill" for n in names))]
     columns = [lost.double()[:, None], dead.double()[:, None], counted, d * counted]
     return Summary(cases=torch.cat(columns, dim=1), rows=tuple(rows), finish=finish)

@@ -1,9 +1,9 @@
 """Survival: the share of long runs that are not yet lost, against lead time, and the mean time to escape.
 
-A run is lost from its first sample on that is not finite or more than 10 σ from the mean (kpz: from the ring's mean);
-it does not come back. The time to escape is that of this sample, or the horizon if there is none: a *restricted* mean,
-which is at most the horizon (Royston & Parmar 2013, doi:10.1186/1471-2288-13-152). Higher is better. It can't see
-where a surviving run is, not even whether it moves.
+A run is lost from its first sample on that is not finite or more than 10 σ from the mean (of what grows: from the mean
+of all sites); it does not come back. The time to escape is that of this sample, or the horizon if there is none: a
+*restricted* mean, which is at most the horizon (Royston & Parmar 2013, doi:10.1186/1471-2288-13-152). Higher is better.
+It can't see where a surviving run is, not even whether it moves.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     n, step, unit = lost.shape[1], truth.task.lead_time_step, truth.task.system.lead_time_unit
     escape = torch.where(lost.any(1), lost.to(torch.int8).argmax(1), n)  # samples that were sound
     leads = torch.linspace(n / N_LEADS, n, N_LEADS).round().long().unique()
-    rows = [Row("time_to_escape", None, unit)]
-    rows += [Row("surviving_fraction", round(float(t) * step, 6), "1") for t in leads]
+    rows = [Row("time_to_escape", None, unit, better=1)]
+    rows += [Row("surviving_fraction", round(float(t) * step, 6), "1", better=1) for t in leads]
     living = (escape[:, None] >= leads).double()
     return Summary(torch.cat([(escape * step)[:, None].double(), living], dim=1), tuple(rows))

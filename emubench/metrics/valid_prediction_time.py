@@ -24,8 +24,8 @@ RESOLUTION = 2000
 
 
 def applies(task: Task) -> bool:
-    """Deterministic systems: where noise drives the system, no forecast follows one realisation."""
-    return not task.system.stochastic
+    """Systems of which a forecast can follow one realisation."""
+    return not task.system.scored_in_law
 
 
 def error(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Float[Tensor, "B T"]:
@@ -67,10 +67,10 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     return Summary(
         cases=torch.cat([torch.stack([*capped, never], dim=1), reached], dim=1),
         rows=(
-            Row("valid_prediction_time", None, unit),
-            Row("valid_prediction_time_strict", None, unit),
-            Row("never_crossed_fraction", None, "1"),
-            *(Row(name, None, unit) for name in QUANTILES),
+            Row("valid_prediction_time", None, unit, better=1),
+            Row("valid_prediction_time_strict", None, unit, better=1),
+            Row("never_crossed_fraction", None, "1", better=1),
+            *(Row(name, None, unit, better=1) for name in QUANTILES),
         ),
         finish=finish,
         headline={"valid_prediction_time": 0},

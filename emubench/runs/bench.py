@@ -15,11 +15,11 @@ from torch import Tensor
 from emubench import __version__
 from emubench.core.errors import EmubenchError
 from emubench.core.hardware import check_device
-from emubench.core.random import torch_stream
 from emubench.data import dataset, reference
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
+from emubench.evaluation.forecast import headline_cases
 from emubench.evaluation.throughput import ladder, modes, roofline, speedup
 from emubench.evaluation.throughput import timing as throughput
 from emubench.evaluation.throughput.audit import check_caching, check_samples, check_scores
@@ -29,7 +29,7 @@ from emubench.files import timing
 from emubench.files.run_files import ScoreRow
 from emubench.files.timing import RANKED, Bench, Rung
 from emubench.metrics import Row, Summary
-from emubench.metrics._headline import headline, headline_cases
+from emubench.metrics._headline import headline
 from emubench.runs import folders, stages
 from emubench.runs.sandbox.judged import JudgedEmulator, Limits
 from emubench.runs.scored import Run, read_run
@@ -114,14 +114,8 @@ class Session:
         """Headline score of every case in the mode at hand, forecast as the scorer does."""
         task = subject.task
         truth, start, _ = scoring.load_truth(task, self.data, "test")
-        found = []
-        for first in range(0, len(truth), scoring.CHUNK):
-            cases = slice(first, first + scoring.CHUNK)
-            generator = torch_stream(subject.seed, "forecast", task.name, "test", first, device=str(self.device))
-            context = subject.contexts[cases].to(self.device)
-            forecast = checked_ensemble(subject.emulator, context, task.test_steps, subject.n_members, generator)
-            found.append(headline_cases(task, forecast.cpu(), truth[cases], start[cases]))
-        return torch.cat(found).numpy()
+        contexts = subject.contexts.to(self.device)
+        return headline_cases(subject.emulator, task, contexts, truth, start, subject.seed).numpy()
 
     def _check(
         self, path: Path, subject: Subject, samples: list[Sample], cases: np.ndarray, other: Emulator | None
@@ -147,7 +141,8 @@ class Session:
     ) -> Bench:
         task = subject.task
         value, low, high = accuracy(cases, len(task.system.starts))
-        skill = skill_of(task, value)
+        scale = reference.scale(task.name)
+        skill = scale.skill(value) if scale.usable else None
         rungs, seconds = self.ladder(task, progress), run.card.train_seconds
         compiled = self.options.mode.compile
         rollout = any(name.endswith("rollout") for name in scenarios)
@@ -210,14 +205,6 @@ def accuracy(cases: np.ndarray, n_kinds: int) -> tuple[float, float, float]:
     return value, low, high
 
 
-def skill_of(task: Task, value: float) -> float | None:
-    """(value − floor)/(oracle − floor), where these are frozen."""
-    frozen = reference.get(task.name)
-    if "floor" not in frozen or "oracle" not in frozen:
-        return None
-    return (value - frozen["floor"]) / (frozen["oracle"] - frozen["floor"])
-
-
 def rows(task: Task, found: Bench) -> list[ScoreRow]:
     """The figures that are ranked, as score rows: offline, end to end; the latency is that of a single case."""
     ranked, single = found.scenarios[RANKED], found.scenarios["single_end_to_end"]
@@ -234,7 +221,7 @@ def rows(task: Task, found: Bench) -> list[ScoreRow]:
     if (gained := found.speedups.get(RANKED)) is not None:
         made.append(("speedup_at_equal_accuracy", "1", gained.value, gained.low, gained.high))
         made.append(("break_even_lyapunov_times", task.system.lead_time_unit, gained.break_even, None, None))
-    made.append((headline(task), "", found.accuracy, found.accuracy_low, found.accuracy_high))
+    made.append((headline(task).metric, "", found.accuracy, found.accuracy_low, found.accuracy_high))
     return [
         ScoreRow(
             task=task.name,

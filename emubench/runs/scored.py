@@ -19,7 +19,7 @@ from emubench.data import tasks
 from emubench.data.tasks import Task
 from emubench.files import run_files, schema, timing
 from emubench.files.timing import RANKED, Speedup, Timing
-from emubench.metrics._headline import headline, worst_case
+from emubench.metrics._headline import headline
 from emubench.runs import folders, jobs
 
 MAX_LABEL = 48
@@ -52,7 +52,7 @@ class Run:
     @cached_property
     def cases(self) -> np.ndarray:
         """Headline score of every case; one that is not finite is a failure and counts as the worst there is."""
-        name, worst = headline(self.task), worst_case(self.task)
+        name, worst = headline(self.task).metric, headline(self.task).worst
         if not self.scores.cases.get(name):
             raise EmubenchError(f"{self.path / 'scores.json'}: cases.{name}: missing; {_again(self.path)}")
         values = np.array(self.scores.cases[name], dtype=np.float64)

@@ -46,8 +46,9 @@ class KPZ(System):
 
     name = "kpz"
     equation = "h_t = nu h_xx + (lambda/2) h_x^2 + eta, <eta eta> = 2 D delta delta"
-    ring = True
     stochastic = True
+    scored_in_law = True
+    growing = True
     starts = ("stationary", "flat")
     schemes = ("strang", "euler_maruyama")
     positive = ("nu", "dx", "n_sites")
@@ -59,7 +60,7 @@ class KPZ(System):
             raise EmubenchError(f"{self.name}: noise: {self.noise}, where 0 (none) or a number above 0 belongs")
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def grid(self) -> tuple[int, ...]:
         """(N,): the height of every site."""
         return (self.n_sites,)
 

@@ -43,7 +43,6 @@ class KuramotoSivashinsky(System):
 
     name = "kuramoto_sivashinsky"
     equation = "u_t = -u u_x - u_xx - u_xxxx, periodic, zero mean"
-    ring = True
     schemes = ("etdrk4", "etd1")
     positive = ("length", "n_sites")
     reference_climate = Climate(mean=(0.0,), std=(1.186,), time_unit=20.7, agreement_time=14.0)
@@ -67,7 +66,7 @@ class KuramotoSivashinsky(System):
         return math.ceil(3 * self.length / np.pi)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def grid(self) -> tuple[int, ...]:
         """(N,): u at x_j = j L / N."""
         return (self.n_sites,)
 

@@ -33,7 +33,6 @@ class Lorenz63(System):
 
     name = "lorenz63"
     equation = "x' = sigma (y - x), y' = x (rho - z) - y, z' = x y - beta z"
-    ring = False
     schemes = ("rk4", "heun", "euler")
     reference_climate = Climate(mean=(0.0, 0.0, 23.55), std=(7.92, 9.01, 8.62), time_unit=1.104, agreement_time=21.7)
 

@@ -32,13 +32,12 @@ class Lorenz96(System):
 
     name = "lorenz96"
     equation = "x_i' = (x_(i+1) - x_(i-2)) x_(i-1) - x_i + F"
-    ring = True
     schemes = ("rk4", "heun", "euler")
     positive = ("n_sites",)
     reference_climate = Climate(mean=(2.339,), std=(3.639,), time_unit=0.592, agreement_time=22.0)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def grid(self) -> tuple[int, ...]:
         """(N,): one value per site."""
         return (self.n_sites,)
 

@@ -28,7 +28,7 @@ def configured(name: str, **settings):
     config = dataclasses.replace(module.default_config(task), width=8, **settings)
     torch.manual_seed(0)
     flow = module.build(task, config)
-    nn.init.normal_((flow.field.network if task.system.ring else flow.field).out.weight, std=0.3)
+    nn.init.normal_((flow.field.network if task.system.grid else flow.field).out.weight, std=0.3)
     return task, flow, config
 
 

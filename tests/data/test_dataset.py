@@ -245,7 +245,7 @@ def test_another_seed_in_the_same_folder_is_refused_and_writes_nothing(own_data,
 @pytest.mark.parametrize("name", ["lorenz63-partial", "lorenz96-noisy"])
 def test_xarray_opens_every_group(data, name):
     task = tasks.get(name, "tiny")
-    space = "site" if task.system.ring else "component"
+    space = "site" if task.system.grid else "component"
     for split in ("train", "validation", "test", "climate"):
         array = "context" if split in ("test", "climate") else "observation"
         row = "case" if split in ("test", "climate") else "trajectory"

@@ -17,7 +17,7 @@ from emubench.core.errors import EmubenchError
 from emubench.core.workers import worker_pool
 from emubench.data import generation, verification
 from emubench.files import netcdf, store
-from emubench.runs import folders
+from emubench.runs import stages
 from tests.support.contents import contents
 
 GENERATE = ("generate", "lorenz63-noisy", "--size", "tiny", "--out")
@@ -102,7 +102,7 @@ def test_a_disk_that_fills_up_under_hdf5_is_one_line(tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), NO_SPACE], ids=["interrupt", "full disk"])
 @pytest.mark.parametrize("where", ["train", "save_weights", "_publish"])
 def test_train_leaves_nothing_half_written(emubench, own_data, monkeypatch, tmp_path, where, error):
-    owner = baselines.get("persistence") if where == "train" else folders
+    owner = baselines.get("persistence") if where == "train" else stages
     command = (*TRAIN, own_data, "--out", tmp_path / "runs")
     with monkeypatch.context() as patch:
         patch.setattr(owner, where, failing(getattr(owner, where), error, 0))

@@ -26,9 +26,9 @@ def test_a_task_keeps_its_track_s_promise(task):
     o = task.observation
     assert o.noise == (0.0 if task.track == "clean" else 0.1)
     hides = task.track in ("partial", "scarce")
-    assert o.fraction == (0.5 if hides and task.system.ring else 1.0)
-    assert o.components == ((0,) if hides and not task.system.ring else None)
-    assert task.shape == ((1,) if hides and not task.system.ring else task.system.shape)
+    assert o.fraction == (0.5 if hides and task.system.grid else 1.0)
+    assert o.components == ((0,) if hides and not task.system.grid else None)
+    assert task.shape == ((1,) if hides and not task.system.grid else task.system.shape)
     assert task.full_state == (task.shape == task.system.shape)
     assert task.context == 64
 

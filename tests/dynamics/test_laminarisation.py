@@ -12,7 +12,7 @@ import torch
 
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.data.dataset import simulate_block
+from emubench.data.trajectories import simulate_block
 from emubench.dynamics import kernels
 from emubench.dynamics.simulate import SimulationError, simulate
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky

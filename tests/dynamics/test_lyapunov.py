@@ -13,14 +13,12 @@ from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.dynamics.climate import agreement_time, leading_exponent
 from emubench.dynamics.lyapunov import (
-    Estimate,
-    Spectrum,
-    kaplan_yorke_dimension,
     lyapunov_spectrum,
     on_attractor,
     twin_spectrum,
 )
 from emubench.dynamics.schemes import EXPLICIT
+from emubench.dynamics.spectrum import Estimate, Spectrum, kaplan_yorke_dimension
 from emubench.dynamics.system import Climate, System
 from emubench.evaluation.spectrum import emulator_spectrum
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky

@@ -242,7 +242,7 @@ def test_the_size_of_chunks_does_not_matter(data, monkeypatch, name, chunk):
     task = tasks.get(name, "tiny")
     contexts = dataset.load(task, data).contexts
     forecasts = {
-        split: wander(contexts[split], task.steps(split), scoring.n_members(task, split), torch.manual_seed(1))
+        split: wander(contexts[split], task.steps(split), task.n_members(split), torch.manual_seed(1))
         for split in ("test", "climate")
     }
     if "widths" in task.splits:
@@ -315,9 +315,9 @@ def test_a_forecast_file_scores_like_the_run_that_made_it(emubench, data, tmp_pa
     contexts = dataset.load(task, data)
     with torch.no_grad():
         forecasts = {
-            s: emulator.forecast(
-                contexts.context(s), task.steps(s), scoring.n_members(task, s), torch.Generator()
-            ).numpy()[:, :, np.array(task.leads(s)) - 1]
+            s: emulator.forecast(contexts.context(s), task.steps(s), task.n_members(s), torch.Generator()).numpy()[
+                :, :, np.array(task.leads(s)) - 1
+            ]
             for s in task.splits
         }
     np.savez(tmp_path / "f.npz", **forecasts)

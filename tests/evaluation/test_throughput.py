@@ -17,7 +17,7 @@ from emubench.evaluation import scoring
 from emubench.evaluation.throughput import timing
 from emubench.evaluation.throughput.audit import check_caching, check_equal, check_samples, check_scores
 from emubench.evaluation.throughput.timing import EndToEnd, RolloutOnly, Subject, measure, record
-from emubench.metrics._headline import headline_cases
+from emubench.metrics._headline import headline
 from tests.support.steppers import MapStepper
 
 TASK = tasks.get("lorenz63-clean", "tiny")
@@ -138,7 +138,7 @@ def test_the_timed_scores_are_the_scored_ones(data):
         def forecast(self, context, n_steps, n_members, generator):
             return context[None, :, -1:].expand(-1, -1, n_steps, -1).clone()
 
-    stored = headline_cases(TASK, Perfect().forecast(contexts, TASK.test_steps, 1, None), truth, start).tolist()
+    stored = headline(TASK).cases(Perfect().forecast(contexts, TASK.test_steps, 1, None), truth, start).tolist()
     for emulator, honest in ((Perfect(), True), (Constant(), False)):
         who = Subject("net", emulator, TASK, contexts, seconds=0.05)
         _, samples = measure(who, EndToEnd(), 16, "offline_end_to_end")

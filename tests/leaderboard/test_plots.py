@@ -72,9 +72,9 @@ def example(task: tasks.Task, quality: float, fails: bool) -> dict[str, Any]:
     figures: dict[str, Any] = {"lead_time": ((np.arange(n) + 1) * task.lead_time_step).tolist()}
     figures |= {"truth": truth.tolist(), "forecast": forecast.tolist(), "lost": 0.25 if fails else 0.0}
     bell, decay = np.exp(-(np.linspace(-3, 3, 60) ** 2)), 10.0 ** -np.linspace(0, 8, max(20, width // 2))
-    figures["temporal_spectrum"] = [curve(decay, 1e30 if fails else quality)] * (1 if task.system.ring else width)
-    figures["density"] = [curve(bell, quality)] * (1 if task.system.ring else width)
-    if task.system.ring:
+    figures["temporal_spectrum"] = [curve(decay, 1e30 if fails else quality)] * (1 if task.system.grid else width)
+    figures["density"] = [curve(bell, quality)] * (1 if task.system.grid else width)
+    if task.system.grid:
         figures["spatial_spectrum"] = curve(decay, None if fails else quality)
     if task.system.stochastic:
         slope = np.linspace(quality, 2 - quality, 17) / 17

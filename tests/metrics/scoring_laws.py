@@ -189,7 +189,7 @@ class AccuracyTrial:
         generation.generate(task, data, seed)
         self.contexts = dataset.load(task, data).contexts["test"]
         self.values, self.start, _ = scoring.load_truth(task, data, "test")
-        self.n_members = scoring.n_members(task, "test")
+        self.n_members = task.n_members("test")
         rng = stream(seed, "scoring laws", task.name)
         analysis = trained("oracle", task, data, seed).start(self.contexts, rng)
         self.analysis = analysis[: self.n_members] if task.system.stochastic else analysis.mean(0, keepdim=True)

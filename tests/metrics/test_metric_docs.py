@@ -34,7 +34,7 @@ def emitted(data) -> set[str]:
 
         def forecaster(split: str, cases: slice, task=task) -> torch.Tensor:
             n = min(cases.stop, task.cases(split)) - cases.start
-            return torch.zeros(scoring.n_members(task, split), n, len(task.leads(split)), *task.shape)
+            return torch.zeros(task.n_members(split), n, len(task.leads(split)), *task.shape)
 
         found |= {row.metric for row in scoring.score(task, data, forecaster).scores.rows}
     return found

@@ -32,7 +32,7 @@ def truth_of(data):
         if name not in made:
             task = tasks.get(name, "tiny")
             values, start, _ = scoring.load_truth(task, data, "climate")
-            values = values[:, :300] if task.system.ring else values
+            values = values[:, :300] if task.system.grid else values
             made[name] = Truth(task, values, start, Pool(task, values[start == 0]), REFERENCE)
         return made[name]
 
@@ -57,7 +57,7 @@ def test_w1_is_that_of_scipy(truth_of, name):
     found = stability.w1_distance(values, truth)
     pool = truth.pool.values
     for case, distance in zip(values, found, strict=True):
-        if truth.task.system.ring:
+        if truth.task.system.grid:
             theirs = [stats.wasserstein_distance(case.flatten(), pool.flatten()) / float(truth.std[0])]
         else:
             theirs = [
@@ -101,7 +101,7 @@ def test_parseval_holds_for_the_spatial_power(truth_of):
 @pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-noisy"])
 def test_temporal_power_is_welchs_of_scipy(truth_of, name):
     truth = truth_of(name)
-    ring, case = truth.task.system.ring, truth.values[0]
+    ring, case = truth.task.system.grid, truth.values[0]
     found = _spectra.temporal_power(case[None], ring)[0]
     length = _spectra.segment_length(len(case))
     fluctuation = (case - case.mean(0)).numpy()
@@ -131,7 +131,7 @@ def test_patches_are_neighbours_in_space_and_time():
 @pytest.mark.parametrize("name", ["lorenz63-partial", "kuramoto_sivashinsky-noisy"])
 def test_patch_distance_is_scipys_along_every_direction(truth_of, name):
     truth = truth_of(name)
-    ring, values = truth.task.system.ring, 1.2 * truth.values[:2] - 0.7
+    ring, values = truth.task.system.grid, 1.2 * truth.values[:2] - 0.7
     theirs = []
     for case in values:
         case_features = _features.patches(case[None], ring, _features.CASE_FEATURES)

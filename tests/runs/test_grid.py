@@ -20,7 +20,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data import generation, shards, tasks
 from emubench.data.shards import Target
 from emubench.files import schema, store
-from emubench.runs import folders, stages
+from emubench.runs import stages
 from emubench.runs.grid import executors, runner, steps
 from emubench.runs.grid import plan as grid
 from emubench.runs.grid.steps import Outcome, Step
@@ -324,8 +324,8 @@ def test_a_full_disk_is_a_failure_that_names_the_file(whole, tmp_path, monkeypat
             raise OSError(28, "No space left on device")
         original(emulator, path)
 
-    original = folders.save_weights
-    monkeypatch.setattr(folders, "save_weights", full)
+    original = stages.save_weights
+    monkeypatch.setattr(stages, "save_weights", full)
     finished = emubench("run", *options(tmp_path))
     assert finished.status == 1
     assert "cannot be written (No space left on device); nothing was left behind (on " in finished.err

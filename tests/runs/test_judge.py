@@ -153,7 +153,7 @@ def test_shapes_are_checked_before_anything_is_allocated(data, tmp_path, baselin
     run.mkdir()
     job = jobs.Job(baseline, TASK, "tiny")
     emulator = baselines.get(baseline).build(job.get_task(), job.config())
-    folders.save_weights(emulator, run / "model.safetensors")
+    save_weights(emulator, run / "model.safetensors")
     card = {"schema_version": 1, "emubench_version": "0.1.0", "baseline": baseline, "task": TASK, "size": "tiny"}
     card |= {"seed": 0, "data_sha256": "", "knowledge": "none", "config": dataclasses.asdict(job.config())}
     card |= {"n_parameters": 0, "train_seconds": 0.0, "threads": 1, "device": "cpu"}

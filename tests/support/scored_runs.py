@@ -48,8 +48,8 @@ def write_run(
     return run
 
 
-def table(*folders: Path) -> pd.DataFrame:
-    return ranking.table(scored.read_runs(folders.find_runs(list(folders))))
+def table(*runs: Path) -> pd.DataFrame:
+    return ranking.table(scored.read_runs(folders.find_runs(list(runs))))
 
 
 def row(frame: pd.DataFrame, entry: str, task: str | None, track: str = "noisy") -> dict[str, Any]:

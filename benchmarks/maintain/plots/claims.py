@@ -46,7 +46,7 @@ class Point(NamedTuple):
 def deterministic() -> list[str]:
     """The systems whose accuracy is a valid prediction time."""
     found = [tasks.get(name).system for name in tasks.names()]
-    return list(dict.fromkeys(system.name for system in found if not system.stochastic))
+    return list(dict.fromkeys(system.name for system in found if not system.scored_in_law))
 
 
 def cost_points(expected: Expected, track: str) -> list[Point]:

@@ -24,7 +24,7 @@ from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput.timing import CACHED, Sample, Subject
 from emubench.files.timing import Scenario
-from emubench.metrics._headline import gain, headline, headline_cases
+from emubench.metrics._headline import headline
 
 HALF = 0.5
 """Units of lead time over which forecasts have to be equal (at least one sample)."""
@@ -113,14 +113,14 @@ def check_scores(subject: Subject, samples: list[Sample], stored: list[float], d
         # a batch larger than the split repeats its cases: each counts once
         rows = [i for i, case in enumerate(sample.test_cases) if case not in sample.test_cases[:i]]
         cases = sample.test_cases[rows]
-        found = headline_cases(task, sample.forecast[:, rows], truth[cases], start[cases])
+        found = headline(task).cases(sample.forecast[:, rows], truth[cases], start[cases])
         wanted = torch.tensor(stored, dtype=torch.float64)[cases]
-        difference = gain(task) * (found - wanted)
+        difference = headline(task).better * (found - wanted)
         error = float(difference.std()) / len(rows) ** 0.5 if len(rows) > 1 else float(wanted.abs().max())
         worse = -float(difference.mean())
         if worse > 0.1 + 4 * error:
             raise EmubenchError(
                 f"{subject.name}: {sample.scenario}: timed forecasts score {float(found.mean()):.3g} in "
-                f"{headline(task)}, where scores.json says {float(wanted.mean()):.3g} of these cases: score it again, "
-                "or is something skipped?"
+                f"{headline(task).metric}, where scores.json says {float(wanted.mean()):.3g} of these cases: score it "
+                "again, or is something skipped?"
             )

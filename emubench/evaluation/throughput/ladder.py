@@ -26,7 +26,7 @@ from emubench.evaluation import scoring
 from emubench.evaluation.throughput import roofline
 from emubench.evaluation.throughput.timing import EndToEnd, Subject, best_batch, scenario_of, timed
 from emubench.files.timing import Limit, Rung, Scenario
-from emubench.metrics._headline import headline_cases, worst_case
+from emubench.metrics._headline import headline
 
 CPU = torch.device("cpu")
 BUDGET = 60.0
@@ -69,7 +69,7 @@ def forecaster(task: Task, setting: Setting, device: torch.device = CPU) -> tupl
 def _forecast(cases: Cases, emulator: Emulator, index: torch.Tensor, label: int) -> torch.Tensor:
     task = cases.task
     generator = torch_stream(0, "ladder", task.name, label)
-    members = scoring.n_members(task, "test")
+    members = task.n_members("test")
     return checked_ensemble(emulator, cases.contexts[index], task.test_steps, members, generator)
 
 
@@ -83,13 +83,13 @@ def _calls(cases: Cases, emulator: Emulator, batch: int, seconds: float, scores:
         known = n if scores is None else int(np.isfinite(scores).sum())
         if scores is not None and known < n:
             new = index[: n - known]
-            found = headline_cases(cases.task, forecast[:, : len(new)], cases.truth[new], cases.start[new]).numpy()
-            scores[new.numpy()] = np.where(np.isfinite(found), found, worst_case(cases.task))
+            found = headline(cases.task).cases(forecast[:, : len(new)], cases.truth[new], cases.start[new]).numpy()
+            scores[new.numpy()] = np.where(np.isfinite(found), found, headline(cases.task).worst)
             known += len(new)
         late = time.perf_counter() - begun > seconds
         if (late and known >= min(n, CASES)) or (known == n and len(spent) >= REPETITIONS):
             break
-    members = scoring.n_members(cases.task, "test")
+    members = cases.task.n_members("test")
     return scenario_of(cases.task, batch, members, spent, spent, 0)
 
 

@@ -8,21 +8,21 @@ from emubench.data import reference
 from emubench.data.tasks import Task
 from emubench.dynamics.solvers import Setting
 from emubench.files.timing import Quantiles, Rung, Scenario, Speedup
-from emubench.metrics._headline import gain
+from emubench.metrics._headline import headline
 
 TOLERANCE = 0.1
 """Lyapunov times by which a setting may fall short of the emulator."""
 CRPS_TOLERANCE = 0.1
-"""The same for stochastic systems, as a share of what lies between the frozen floor and oracle."""
+"""The same for systems scored in law, as a share of what lies between the frozen floor and oracle."""
 RANKED_SKILL = 0.25
 
 
 def tolerance(task: Task) -> float:
     """By how much a setting's mean headline score may be worse than the emulator's."""
-    frozen = reference.get(task.name)
-    if not task.system.stochastic:
+    if not task.system.scored_in_law:
         return TOLERANCE
-    return CRPS_TOLERANCE * abs(frozen.get("floor", 0.0) - frozen.get("oracle", 0.0))
+    scale = reference.scale(task.name)
+    return CRPS_TOLERANCE * abs((scale.floor or 0.0) - (scale.oracle or 0.0))
 
 
 def as_accurate(task: Task, ladder: list[Rung], cases: np.ndarray) -> list[Rung]:
@@ -30,7 +30,7 @@ def as_accurate(task: Task, ladder: list[Rung], cases: np.ndarray) -> list[Rung]
     found = []
     for rung in ladder:
         difference = np.array(rung.cases) - cases[: len(rung.cases)]
-        if gain(task) * difference.mean() >= -tolerance(task):
+        if headline(task).better * difference.mean() >= -tolerance(task):
             found.append(rung)
     return found
 

@@ -22,7 +22,6 @@ from emubench.core.hardware import peak_memory, processor, synchronise, usable_c
 from emubench.core.random import stream, torch_stream
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, Stepper, checked_ensemble, roll_out
-from emubench.evaluation import scoring
 from emubench.files.timing import Hardware, Quantiles, Scenario
 
 REPETITIONS = 20
@@ -57,7 +56,7 @@ class Subject:
     @property
     def n_members(self) -> int:
         """Ensemble size asked for, as when scored."""
-        return scoring.n_members(self.task, "test")
+        return self.task.n_members("test")
 
     def generator(self, *labels: str | int) -> torch.Generator:
         """Randomness of one call."""

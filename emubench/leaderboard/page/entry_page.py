@@ -15,7 +15,7 @@ from emubench.leaderboard.page.board import Board, Shown
 from emubench.leaderboard.page.tracks import gain, notes, rank, score_text
 from emubench.leaderboard.submission import check
 from emubench.leaderboard.submission.check import Figures, Timing
-from emubench.metrics import _headline
+from emubench.metrics._headline import headline
 from emubench.runs import scored
 
 CURVES = ("rms_error", "crps", "surviving_fraction", "anomaly_correlation")
@@ -123,7 +123,7 @@ def _over_lead_time(runs: list[scored.Run], metric: str) -> Picture:
 
 def _ladder(run: scored.Run, timing: Timing) -> Picture:
     """Accuracy over throughput of this entry and of the solvers that were timed in the same run."""
-    sign, name = _headline.gain(run.task), _headline.headline(run.task).replace("_", " ")
+    sign, name = headline(run.task).better, headline(run.task).metric.replace("_", " ")
     points = [("", s.lyapunov_times_per_second, sign * s.accuracy, False) for s in timing.solvers]
     points.append((run.entry, timing.lyapunov_times_per_second, sign * float(run.cases.mean()), True))
     label = name if sign > 0 else f"−{name}"
@@ -135,12 +135,12 @@ def _ladder(run: scored.Run, timing: Timing) -> Picture:
 def _forecast(run: scored.Run, figures: Figures) -> list[Picture]:
     """A forecast beside its truth: space–time images on a ring, else a curve of the first component."""
     pair = {"truth": figures.truth, "forecast": figures.forecast}
-    if run.task.system.ring:
+    if run.task.system.grid:
         fields = {kind: np.asarray(field) for kind, field in pair.items()}
-        if run.task.system.stochastic:  # it grows, and is scored from its spatial mean on
+        if run.task.system.growing:  # it grows, and is scored from its spatial mean on
             fields = {kind: field - field.mean(1, keepdims=True) for kind, field in fields.items()}
         middle, scale = fields["truth"].mean(), 2 * fields["truth"].std()
-        said = "sites across, time upwards" + (", spatial mean removed" if run.task.system.stochastic else "")
+        said = "sites across, time upwards" + (", spatial mean removed" if run.task.system.growing else "")
         return [Picture(f"{kind}: {said}", image=charts.image(f, scale, middle)) for kind, f in fields.items()]
     series = [(kind, figures.lead_time, [values[0] for values in field]) for kind, field in pair.items()]
     caption, unit = "first component of the first case", run.task.system.lead_time_unit

@@ -20,6 +20,7 @@ from emubench.leaderboard.plots.style import (
     lead_time_unit,
     title,
 )
+from emubench.metrics._headline import headline
 from emubench.runs.scored import Run
 
 UNSKILLED = 2**0.5
@@ -34,7 +35,7 @@ def error_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict
 
     Where persistence, linear and oracle are among the runs, what lies between floor and oracle is grey.
     """
-    metric, limit = ("crps", 1.5 * float(task.system.std.mean())) if task.system.stochastic else ("rms_error", 2.5)
+    metric, limit = ("crps", 0.15 * headline(task).worst) if task.system.scored_in_law else ("rms_error", 2.5)
     figure = Figure(figsize=(9, 5), layout="constrained")
     ax = figure.subplots()
     shown, ends, tops, beyond = list(best[:MAX_LINES]), [], [0.6], []
@@ -52,10 +53,10 @@ def error_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict
         if value.max() > limit:
             beyond.append(entry)
     ax.set_ylim(0, 1.05 * max(tops))
-    if task.system.stochastic:
+    if task.system.scored_in_law:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        ax.set_ylabel("CRPS of h − mean(h) [height]")
+        ax.set_ylabel("CRPS of h − mean(h) [height]" if task.system.growing else f"CRPS [{headline(task).unit}]")
     else:
         horizon = task.test_steps * task.lead_time_step
         ax.set_xlim(0, min(horizon, max(2.0, 1.6 * max(ends, default=horizon))))

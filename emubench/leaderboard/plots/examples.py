@@ -56,7 +56,7 @@ def read_example(run: Run) -> Example | None:
         values = np.array(getattr(figures, name))
         failed = np.maximum.accumulate(~(np.abs(values) < CLAMP).all(1))  # an emulator that failed stays failed
         arrays[name] = np.where(failed[:, None], np.nan, values)
-        if run.task.system.stochastic:  # scores look at the deviation from the ring's mean
+        if run.task.system.growing:  # scores look at the deviation from the ring's mean
             arrays[name] = arrays[name] - arrays[name].mean(1, keepdims=True)
     return Example(run, np.array(figures.lead_time), arrays["truth"], arrays["forecast"])
 
@@ -73,7 +73,7 @@ def forecast_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
     examples = [example for example in picked if example is not None]
     if not examples:
         return None
-    drawing = _ring_forecasts if task.system.ring else _trajectories
+    drawing = _ring_forecasts if task.system.grid else _trajectories
     figure = drawing(task, examples, style)
     figure.suptitle(title(task, "one test case", len(examples), len(best)), x=0.01, ha="left")
     return figure
@@ -82,7 +82,7 @@ def forecast_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
 def _valid_until(ax: Axes, example: Example) -> None:
     """Mark the valid prediction time of the example (the first test case)."""
     task = example.run.task
-    if not task.system.stochastic and example.run.cases[0] < example.lead_time[-1]:
+    if not task.system.scored_in_law and example.run.cases[0] < example.lead_time[-1]:
         ax.axvline(example.run.cases[0], color="black", linewidth=1.2, linestyle="--")
 
 
@@ -113,7 +113,7 @@ def _ring_forecasts(task: Task, examples: list[Example], style: dict[str, Style]
         ax.set_title(name, fontsize=11)
     for ax in axes[-1]:
         ax.set_xlabel(f"lead time [{lead_time_unit(task)}]")
-    label = "h − mean(h) of one member" if task.system.stochastic else "u; dashed line: valid until here"
+    label = "h − mean(h) of one member" if task.system.growing else "u; dashed line: valid until here"
     if any(np.isnan(example.forecast).any() for example in examples):
         label += "; grey: failed"
     assert image is not None

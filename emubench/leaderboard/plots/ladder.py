@@ -14,8 +14,8 @@ from emubench.data.tasks import Task
 from emubench.evaluation.throughput.speedup import RANKED_SKILL, label
 from emubench.files.timing import RANKED, Bench, Rung
 from emubench.leaderboard.plots.style import Style, by_entry, title
-from emubench.metrics._headline import gain
-from emubench.runs.scored import Run, headline
+from emubench.metrics._headline import headline
+from emubench.runs.scored import Run
 
 SOLVER = "0.35"
 MARKERS = {"sample": ".", "small": "1", "filter": "+"}
@@ -50,9 +50,8 @@ def ladder_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dic
     ax.margins(x=0.08)
     unit = "samples" if task.system.stochastic else "Lyapunov times"
     ax.set_xlabel(f"throughput, start from the context included [{unit} per second]")
-    names = {"valid_prediction_time": "valid prediction time [Lyapunov times]", "crps": "CRPS [height], inverted"}
-    ax.set_ylabel(names[headline(task)])
-    if gain(task) < 0:
+    ax.set_ylabel(headline(task).label)
+    if headline(task).better < 0:
         ax.invert_yaxis()
     else:
         ax.set_ylim(bottom=0)
@@ -71,7 +70,7 @@ def envelope(task: Task, ladder: Sequence[Rung]) -> list[Rung]:
     """The settings that no other one beats in both accuracy and throughput, the fastest first."""
     found: list[Rung] = []
     for rung in sorted(ladder, key=speed, reverse=True):
-        if not found or gain(task) * rung.accuracy > gain(task) * found[-1].accuracy:
+        if not found or headline(task).better * rung.accuracy > headline(task).better * found[-1].accuracy:
             found.append(rung)
     return found
 

@@ -80,13 +80,13 @@ def density_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: di
         inside = np.flatnonzero(np.array(truth.truth) > 0)
         ax.set_xlim(truth.x[inside[0]] - 0.7, truth.x[inside[-1]] + 0.7)
         ax.set_ylim(0, 2 * max(truth.truth))
-        ax.set_xlabel(_component(task, c, "(h − mean(h))/σ" if task.system.stochastic else "(u − ⟨u⟩)/σ"))
+        ax.set_xlabel(_component(task, c, "(h − mean(h))/σ" if task.system.growing else "(u − ⟨u⟩)/σ"))
     axes[0].set_ylabel("density")
     return _finish(figure, _handles(found, style), title(task, "values of long runs", len(found), len(best)))
 
 
 def _component(task: Task, c: int, ring: str) -> str:
-    if task.system.ring:
+    if task.system.grid:
         return ring
     component = (task.observation.components or range(task.system.shape[0]))[c]
     name = "xyz"[component] if task.system.shape[0] <= 3 else f"component {component + 1}"
@@ -115,7 +115,7 @@ def spectrum_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
     for c in range(components):
         ax = axes[bool(spatial) + c]
         _spectrum(ax, _curves(found, "temporal_spectrum", c), found[0][1].temporal_spectrum[c], style)
-        name = "" if task.system.ring else f" of {_component(task, c, '')}"
+        name = "" if task.system.grid else f" of {_component(task, c, '')}"
         ax.set_xlabel(f"frequency{name} [1/{task.system.lead_time_unit}]")
         _frequencies(ax)
     axes[0].set_ylabel("mean power [squared units of the field]")

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from emubench.data import tasks
 from emubench.leaderboard import ranking
 from emubench.leaderboard.plots.style import Style, label_corner, label_level
-from emubench.metrics._headline import gain, headline
+from emubench.metrics._headline import headline
 
 
 def throughput_plot(frame: pd.DataFrame, track: str, style: dict[str, Style]) -> Figure:
@@ -65,16 +65,15 @@ def _facet(ax: Axes, rows: list[dict[str, Any]], style: dict[str, Style]) -> Non
     ax.plot([r[speed] for r in front], [r["value"] for r in front], color="0.6", lw=1, drawstyle="steps-pre", zorder=1)
     for name in ("floor", "oracle"):
         if rows[0][name] is not None:
-            label_level(ax, rows[0][name], name, below=name == "floor" and gain(task) < 0)
+            label_level(ax, rows[0][name], name, below=name == "floor" and headline(task).better < 0)
     ax.set_xscale("log")
     ax.margins(x=0.15)
     beyond = _accuracy_limits(
-        ax, timed, [rows[0][k] for k in ("floor", "oracle") if rows[0][k] is not None], gain(task)
+        ax, timed, [rows[0][k] for k in ("floor", "oracle") if rows[0][k] is not None], headline(task).better
     )
     label_corner(ax, [(f"↓ {entry} is below the axis", style[entry].color) for entry in beyond], below=True)
     ax.set_xlabel(f"throughput [{'samples' if task.system.stochastic else 'Lyapunov times'} per second]")
-    what = {"valid_prediction_time": "valid prediction time [Lyapunov times]", "crps": "CRPS [height], inverted"}
-    ax.set_ylabel(what[headline(task)])
+    ax.set_ylabel(headline(task).label)
     ax.set_title(task.system.name, loc="left")
 
 

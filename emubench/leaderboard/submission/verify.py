@@ -25,7 +25,7 @@ from emubench.files.schema import Model, Name
 from emubench.leaderboard import ranking, statistics
 from emubench.leaderboard.submission import check, judge, season
 from emubench.leaderboard.submission.entries import Digest, Entry
-from emubench.metrics import _headline
+from emubench.metrics._headline import headline
 from emubench.runs import folders, jobs, scored, stages
 from emubench.runs.sandbox.judged import Limits
 
@@ -179,8 +179,8 @@ def _row(
     low_99, high_99 = (float(v) for v in np.quantile(sampled, RANGE_99))
     return VerifiedRow(
         task=task.name,
-        metric=_headline.headline(task),
-        unit="height" if task.system.stochastic else task.system.lead_time_unit,
+        metric=headline(task).metric,
+        unit=headline(task).unit,
         value=cell.value,
         low=low,
         high=high,
@@ -234,7 +234,7 @@ def _claimed(folder: Path, entry: Entry, task: Task) -> float | None:
     if entry.size != task.size:
         return None
     files = [check.read_scores(folder / task.name / f"seed-{seed}") for seed in entry.seeds]
-    return float(np.mean([np.mean(file.cases[_headline.headline(task)]) for file in files]))
+    return float(np.mean([np.mean(file.cases[headline(task).metric]) for file in files]))
 
 
 def _keep(found: Verified, path: Path, again: bool) -> Finding:

@@ -18,7 +18,7 @@ from emubench.emulator import step_forecast
 from emubench.learning.filters.ensemble import Filter, filtered_start
 from emubench.learning.gaps import masked_mse
 from emubench.learning.models.networks import GatedMlp, GrowthField, RingField, WindowEncoder
-from emubench.learning.rings import signal_band
+from emubench.learning.rings import on_ring, signal_band
 from emubench.learning.training.descent import Log
 from emubench.learning.training.polish import polish
 from emubench.learning.training.settings import check_least, check_localisation, check_positive
@@ -83,7 +83,7 @@ class LearnedFlow(nn.Module):
     def __init__(self, task: Task, config: FlowConfig) -> None:
         super().__init__()
         (n,) = task.shape
-        ring, growth = task.system.ring, task.system.stochastic
+        ring, growth = on_ring(task), task.system.growing
         self.n, self.window, self.ring, self.growth = n, config.window, ring, growth
         n_state = n if ring else n + config.latent
         if ring and 2 * config.radius >= n:

@@ -25,7 +25,7 @@ from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
 from emubench.learning.filters.climate_filter import ClimateFilter
 from emubench.learning.least_squares import cubic_weights, local_cubic, solve_factor, solve_moments, triangular_factor
-from emubench.learning.rings import gaussian_fill, interpolate_ring, neighbourhoods, signal_band
+from emubench.learning.rings import gaussian_fill, interpolate_ring, neighbourhoods, on_ring, signal_band
 from emubench.learning.training.descent import Best, Log
 from emubench.learning.training.settings import check_least, check_localisation, check_positive
 from emubench.learning.training.validation import forecast_error
@@ -198,7 +198,7 @@ class RidgeMap(nn.Module):
     def __init__(self, task: Task, config: MapConfig, features: Callable[[int], Features]) -> None:
         super().__init__()
         check_localisation(task, config.localisation)
-        (self.n,), self.ring, self.config, self.delays = task.shape, task.system.ring, config, config.delays
+        (self.n,), self.ring, self.config, self.delays = task.shape, on_ring(task), config, config.delays
         self.clean = task.observation.noise == 0 and task.observation.fraction == 1
         directions = config.directions if self.ring else 0
         seen = [Window(self.n, self.ring, config.delays + (k > 0), r, directions) for k, r in enumerate(config.radii)]

@@ -37,7 +37,7 @@ Estimate = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 def longest_segment(task: Task) -> int:
     """Samples in 0.3 Lyapunov times, at least 1 (systems without a Lyapunov time: 1)."""
-    return 1 if task.system.stochastic else max(1, int(LONGEST / task.lead_time_step))
+    return 1 if task.system.growing else max(1, int(LONGEST / task.lead_time_step))
 
 
 def by_wiener(flow: LearnedFlow, noise: Float[Tensor, " D"]) -> Estimate:

@@ -8,6 +8,7 @@ from typing import Any
 
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
+from emubench.learning.rings import on_ring
 
 
 def check_positive(settings: object, *names: str) -> None:
@@ -68,5 +69,5 @@ def check_only(settings: Any, defaults: Any, used: Iterable[str], where: str) ->
 
 def check_localisation(task: Task, localisation: float, name: str = "localisation") -> None:
     """Raise :class:`EmubenchError` unless a filter's covariances can be localised so (0: not at all) on ``task``."""
-    if localisation and not task.system.ring:
+    if localisation and not on_ring(task):
         raise EmubenchError(f"{name}: {localisation} on {task.name}, which has no ring of sites: 0 belongs")

@@ -25,7 +25,7 @@ def forecast_error(emulator: Emulator, data: Observations, context: int, horizon
     forecast = emulator.forecast(check[:, :context], steps, 1, torch.Generator().manual_seed(0))[0]
     truth = check[:, context:]
     seen = ~torch.isnan(truth)
-    if data.task.system.stochastic:
+    if data.task.system.growing:
         forecast = forecast - forecast.mean(-1, keepdim=True)
         truth = truth - truth.nanmean(-1, keepdim=True)
     error = torch.nan_to_num(((forecast - truth) / data.std).square()[seen], nan=LARGEST)
