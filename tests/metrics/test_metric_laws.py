@@ -15,6 +15,7 @@ from emubench.metrics import Pool, Row, Truth
 NAN, INF = float("nan"), float("inf")
 TASKS = ["lorenz63-noisy", "lorenz96-partial", "kpz-noisy"]
 PAIRS = [(m, t) for m in metrics.names() for t in TASKS if metrics.get(m).applies(tasks.get(t))]
+ASPECTS = ("w1", "spatial_spectrum", "temporal_spectrum", "patches")
 EXEMPT = {"dead_fraction"}
 """Who fails instead of standing still is no longer dead. Scores that are best in between are not tested either."""
 FORECASTS = ["drifting", "noise", "loud", "shifted", "frozen"]

@@ -19,6 +19,7 @@ import torch
 from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
+from emubench.emulator import save_weights
 from emubench.evaluation import scoring
 from emubench.files import run_files, schema
 from emubench.leaderboard.submission import entries, judge, new

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from emubench.leaderboard import ranking
-from emubench.runs import jobs, scored
+from emubench.runs import folders, jobs, scored
 
 SYSTEMS = ("kpz", "kuramoto_sivashinsky", "lorenz63", "lorenz96")
 
