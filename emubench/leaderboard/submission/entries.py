@@ -9,8 +9,9 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
+import tomli_w
 from pydantic import Field, field_validator, model_validator
 
 from emubench.core.errors import EmubenchError
@@ -109,23 +110,11 @@ def json_schema() -> str:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    text = json.dumps(value, ensure_ascii=False)  # JSON's strings, numbers and booleans are TOML's
-    return text.replace("\x7f", "\\u007f")
-
-
 def to_toml(entry: Entry) -> str:
     """``entry.toml`` of an entry; TOML has no null, so settings that are none are left out."""
-    content = entry.model_dump()
-    files, overrides = content.pop("files"), content.pop("overrides")
-    lines = [f"{key} = {_value(value)}" for key, value in content.items()]
-    for task, settings in overrides.items():
-        if stated := {key: value for key, value in settings.items() if value is not None}:
-            lines += ["", f"[overrides.{task}]", *(f"{key} = {_value(value)}" for key, value in stated.items())]
-    lines += ["", "[files]", *(f"{_value(name)} = {_value(digest)}" for name, digest in sorted(files.items()))]
-    return "\n".join(lines) + "\n"
+    content = entry.model_dump(exclude_none=True)
+    content["overrides"] = {task: stated for task, stated in content["overrides"].items() if stated}
+    return tomli_w.dumps(content | {"files": dict(sorted(content["files"].items()))})
 
 
 def sha256(path: Path) -> str:

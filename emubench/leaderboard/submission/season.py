@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -18,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import tomli_w
 from pydantic import Field
 
 from emubench import __version__
@@ -87,11 +87,8 @@ def get(board: Path, name: str) -> Season:
 
 
 def _write(board: Path, seasons: dict[str, Season]) -> None:
-    lines = ["# Written by `emubench season new` and `close`: what a season commits to; once it is over, its secret."]
-    for name, season in seasons.items():
-        content = season.model_dump()
-        lines += ["", f"[seasons.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in content.items())]
-    store.write_text(path_of(board), "\n".join(lines) + "\n")
+    head = "# Written by `emubench season new` and `close`: what a season commits to; once it is over, its secret.\n\n"
+    store.write_text(path_of(board), head + tomli_w.dumps(Seasons(seasons=seasons).model_dump()))
 
 
 def open_season(board: Path, name: str, size: str, only: list[str] | None = None) -> Season:
