@@ -19,6 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import tomli_w
 import typer
 
 import emubench.baselines
@@ -35,6 +36,7 @@ PATH, README, PLOT = FOLDER / "expected.toml", FOLDER / "README.md", FOLDER.pare
 MARK = "<!-- below: python -m benchmarks.maintain.expected -->\n"
 SENTENCE = re.compile(r"(?<=\n\n)Expected skill \(.*?``baselines/expected\.toml``\.", re.DOTALL)
 """What :func:`sentence` wrote into a docstring."""
+HEAD = "# Written by python -m benchmarks.maintain.expected; standard size, intervals of 95 %.\n\n"
 SCORES = ("skill_accuracy", "skill_stability", "surviving_fraction", "dead_fraction")
 """What is expected besides the headline score."""
 Expected = dict[str, dict[str, dict[str, Any]]]
@@ -100,17 +102,7 @@ def _rounded(value: float) -> float:
 
 def as_toml(expected: Expected) -> str:
     """The text of ``expected.toml``."""
-    lines = ["# Written by python -m benchmarks.maintain.expected; standard size, intervals of 95 %."]
-    for baseline, of_tasks in expected.items():
-        for task, scores in of_tasks.items():
-            lines += ["", f"[{baseline}.{task}]"]
-            lines += [f"{name} = {_inline(values)}" for name, values in scores.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _inline(values: dict[str, Any]) -> str:
-    cells = (f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}" for key, value in values.items())
-    return f"{{ {', '.join(cells)} }}"
+    return HEAD + tomli_w.dumps(expected)
 
 
 def as_tables(expected: Expected) -> str:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import h5py
 import numpy as np
+import tomli_w
 from pydantic import Field
 
 from emubench.core.errors import EmubenchError
@@ -37,8 +38,8 @@ MAX_SITES = 8
 N_ERRORS = 6.0
 """Statistics may differ by so many standard errors."""
 TEXT = """# Recipe and fingerprint of {name}. The recipe says what the task is made of; [fingerprint.<size>] is what
-# `emubench verify` compares a file of seed {seed} with. Made by `python -m emubench.data.fingerprints DATA`, not by
-# hand.
+# `emubench verify` compares a file of seed {seed} with.
+# Made by `python -m emubench.data.fingerprints DATA`, not by hand.
 """
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Indices = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)]
@@ -237,43 +238,13 @@ def _fault(task: Task, array: Any, expected: ArrayPrint) -> str | None:
 # --- making the files -------------------------------------------------------------------------------------------------
 
 
-def to_toml(content: dict[str, Any], prefix: str = "") -> str:
-    """A nested dictionary of plain values as TOML."""
-    plain = {k: v for k, v in content.items() if not isinstance(v, dict) or (v and prefix and _flat(v))}
-    text = "".join(f"{k} = {_value(v)}\n" for k, v in plain.items())
-    for key, value in content.items():
-        if key not in plain:
-            name = f"{prefix}.{_key(key)}" if prefix else _key(key)
-            text += (f"\n[{name}]\n" if any(not isinstance(v, dict) for v in value.values()) else "") + to_toml(
-                value, name
-            )
-    return text
-
-
-def _flat(value: dict[str, Any]) -> bool:
-    """Whether a table is small enough for one line."""
-    return len(value) <= 2 and all(isinstance(v, int) for v in value.values())
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() else f'"{key}"'
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{_key(k)} = {_value(v)}' for k, v in value.items())} }}"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
 def recipe_text(task: Task, fingerprints: dict[str, Fingerprint]) -> str:
     """``datasets/<task>.toml``: the recipe, whose amounts are the size's, and a fingerprint per size."""
     content = recipes.describe(task)
     del content["amounts"]
     head = {"name": task.name, "track": task.track, "system": content["system"]}
     prints = {size: found.model_dump() for size, found in fingerprints.items()}
-    return TEXT.format(name=task.name, seed=SEED) + to_toml(head | {"fingerprint": prints})
+    return TEXT.format(name=task.name, seed=SEED) + tomli_w.dumps(head | {"fingerprint": prints}, indent=1)
 
 
 def write(data: Path, target: Path, names: list[str], sizes: list[str]) -> None:

@@ -93,6 +93,7 @@ def test_the_file_survives_a_round_trip():
     score = {"value": 1.5, "low": -0.25, "high": float("1e-3"), "seeds": 3}
     made = {"linear": {"lorenz63-noisy": {"crps": score, "cost": {"command": "emubench train", "seconds": 1.0}}}}
     assert tomllib.loads(expected.as_toml(made)) == made
+    assert expected.PATH.read_text(encoding="utf-8") == expected.as_toml(expected.load())
 
 
 def test_tables_have_the_best_first_whatever_better_means():
