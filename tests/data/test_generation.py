@@ -1,4 +1,4 @@
-"""Generation by blocks: the same bytes however it is cut, resumed or shared out, in constant memory, or not at all."""
+"""Generation by blocks: the same bytes however it is cut or shared out, in constant memory, or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,45 +16,18 @@ import pytest
 from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.data import fingerprints, generation, layout, partial, tasks, trajectories, verification
+from emubench.data import fingerprints, generation, layout, tasks, trajectories, verification
 from emubench.dynamics.simulate import SimulationError
-from emubench.files import store
 from tests.support.contents import contents
-
-TASK = tasks.get("lorenz63-partial", "tiny-40x120")
-CODE = "import sys; from emubench.cli.main import main; sys.argv[0] = 'emubench'; main()"
-
-
-def failing_after(n: int, error: BaseException):
-    """``generation.run_block``, which raises ``error`` when it is called once more than ``n`` times."""
-    calls = iter(range(n))
-
-    def run(block):
-        if next(calls, None) is None:
-            raise error
-        return generation_run_block(block)
-
-    return run
-
-
-generation_run_block = generation.run_block
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """TASK, generated in one go by one process."""
-    folder = tmp_path_factory.mktemp("whole")
-    generation.generate(TASK, folder)
-    return folder
-
+from tests.support.generated import CODE, TASK
 
 # --- the same bytes ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_any_number_of_workers_writes_the_same_files(whole, tmp_path, workers):
+def test_any_number_of_workers_writes_the_same_files(whole_dataset, tmp_path, workers):
     generation.generate(TASK, tmp_path, workers=workers)
-    assert contents(tmp_path) == contents(whole)
+    assert contents(tmp_path) == contents(whole_dataset)
 
 
 @pytest.mark.parametrize("name", ["lorenz63", "lorenz96", "kpz", "kuramoto_sivashinsky"])
@@ -87,9 +59,9 @@ def test_a_trajectory_is_observed_the_same_way_piece_by_piece(track):
 
 
 @pytest.mark.parametrize("array", ["train/truth", "climate/truth"])
-def test_rows_lie_whole_in_the_file(whole, array):
+def test_rows_lie_whole_in_the_file(whole_dataset, array):
     """So a window of a trajectory is one read, and a case of the climate split another."""
-    with h5py.File(whole / TASK.size / "lorenz63.truth.h5") as file:
+    with h5py.File(whole_dataset / TASK.size / "lorenz63.truth.h5") as file:
         stored = file[array]
         assert stored.chunks is None
         with open(file.filename, "rb") as raw:
@@ -107,45 +79,14 @@ def test_other_amounts_replace_the_train_split_alone():
     assert tasks.size_with("tiny") == "tiny"
 
 
-def test_the_command_line_takes_other_amounts(emubench, whole, tmp_path):
+def test_the_command_line_takes_other_amounts(emubench, whole_dataset, tmp_path):
     command = ("generate", "lorenz63-partial", "--size", "tiny", "--trajectories", 40, "--length", 120)
     assert emubench(*command, "--out", tmp_path).status == 0
-    assert contents(tmp_path) == contents(whole)
+    assert contents(tmp_path) == contents(whole_dataset)
     assert emubench("train", "persistence", "lorenz63-partial", "--size", TASK.size, "--data", tmp_path).status == 0
 
 
 # --- resuming ---------------------------------------------------------------------------------------------------------
-
-
-def interrupt(folder: Path, monkeypatch, n: int, error: BaseException | None = None) -> None:
-    """Leave a run after ``n`` blocks as an interrupt does that came late."""
-    with monkeypatch.context() as patch:
-        patch.setattr(partial, "WORTH_KEEPING", 0.0)
-        patch.setattr(generation, "run_block", failing_after(n, error or KeyboardInterrupt()))
-        with pytest.raises(KeyboardInterrupt if error is None else EmubenchError):
-            generation.generate(TASK, folder)
-
-
-@pytest.mark.parametrize("n", [1, 4, 8])
-def test_an_interrupted_run_goes_on_without_redoing_blocks(whole, tmp_path, monkeypatch, n):
-    interrupt(tmp_path, monkeypatch, n)
-    assert not list(tmp_path.rglob("*63*partial.h5"))
-    assert list(tmp_path.rglob(".*.partial"))
-    redone = []
-    with monkeypatch.context() as patch:
-        patch.setattr(generation, "run_block", lambda block: (redone.append(block), generation_run_block(block))[1])
-        generation.generate(TASK, tmp_path)
-    total = generation.n_blocks(TASK, "truth") + generation.n_blocks(TASK, "observations")
-    assert len(redone) == total - n
-    assert contents(tmp_path) == contents(whole)
-
-
-def test_progress_counts_resumed_blocks_and_ends_at_the_total(tmp_path, monkeypatch):
-    interrupt(tmp_path, monkeypatch, 3)
-    seen = []
-    generation.generate(TASK, tmp_path, progress=lambda done, total: seen.append((done, total)))
-    total = generation.n_blocks(TASK, "truth") + generation.n_blocks(TASK, "observations")
-    assert seen == [(i, total) for i in range(4, total + 1)]
 
 
 @pytest.mark.slow
@@ -161,15 +102,6 @@ def test_another_device_makes_the_same_data_up_to_rounding(data, tmp_path, name)
             np.testing.assert_allclose(made[array][:, :16], kept[array][:, :16], rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_a_run_begun_on_the_processor_goes_on_on_another_device(tmp_path, monkeypatch):
-    interrupt(tmp_path, monkeypatch, 2)
-    seen = []
-    generation.generate(TASK, tmp_path, progress=lambda *progress: seen.append(progress), device="cpu:0")
-    assert seen[-1][0] == seen[-1][1]
-    assert verification.verify(layout.truth_path(TASK, tmp_path))
-
-
 @pytest.mark.parametrize("device", ["cuda:77", "tpu", ""])
 def test_a_device_that_cannot_be_used_is_one_line(tmp_path, device):
     with pytest.raises(EmubenchError, match=f"--device {device}: cannot be used here.*; cpu always can") as caught:
@@ -178,76 +110,13 @@ def test_a_device_that_cannot_be_used_is_one_line(tmp_path, device):
     assert not list(tmp_path.iterdir())
 
 
-def damage_block(file: Path, journal: Path) -> None:
-    with h5py.File(file, "r+") as opened:
-        opened["train/truth"][3, 5] = 7.0
-
-
-def damage_structure(file: Path, journal: Path) -> None:
-    file.write_bytes(file.read_bytes()[:100])
-
-
-def lose_file(file: Path, journal: Path) -> None:
-    file.unlink()
-
-
-def other_title(file: Path, journal: Path) -> None:
-    lines = journal.read_text().splitlines()
-    title = json.loads(lines[0]) | {"header": "0" * 64}
-    journal.write_text("\n".join([json.dumps(title), *lines[1:]]))
-
-
-def cut_line(file: Path, journal: Path) -> None:
-    journal.write_text(journal.read_text()[:-40])
-
-
-@pytest.mark.parametrize("damage", [damage_block, damage_structure, lose_file, other_title, cut_line])
-def test_what_was_damaged_meanwhile_is_made_anew(whole, tmp_path, monkeypatch, damage):
-    interrupt(tmp_path, monkeypatch, 4)
-    truth = layout.truth_path(TASK, tmp_path)
-    damage(store.partial_name(truth), store.journal_name(truth))
-    generation.generate(TASK, tmp_path)
-    assert contents(tmp_path) == contents(whole)
-
-
-def test_a_partial_file_of_another_seed_is_not_resumed(whole, tmp_path, monkeypatch):
-    interrupt(tmp_path, monkeypatch, 4)
-    generation.generate(TASK, tmp_path, seed=1)
-    with h5py.File(layout.truth_path(TASK, tmp_path)) as file:
-        assert file.attrs["seed"] == "1"
-        expected = trajectories.simulate_block(TASK.system, 1, "train", 0, 120)
-        np.testing.assert_array_equal(file["train/truth"][:16], expected)
-
-
-def test_a_fault_leaves_nothing(tmp_path, monkeypatch):
-    interrupt(tmp_path, monkeypatch, 4, OSError(28, "No space left on device"))
-    assert contents(tmp_path) == {}
-
-
-def test_a_killed_run_is_resumed(whole, tmp_path):
-    """Not even a signal that cannot be caught costs more than the blocks that were under way."""
-    code = (
-        "import os, sys\nfrom emubench.data import generation\nrun, calls = generation.run_block, []\n"
-        "def killed(block):\n    calls.append(block)\n"
-        "    return run(block) if len(calls) < 5 else os.kill(os.getpid(), 9)\n"
-        "generation.run_block = killed\n" + CODE
-    )
-    command = ["generate", "lorenz63-partial", "--size", TASK.size, "--out", str(tmp_path)]
-    killed = subprocess.run([sys.executable, "-c", code, *command], check=False)
-    assert killed.returncode == -9
-    left = {p.name for p in (tmp_path / TASK.size).iterdir()}
-    assert left == {".lorenz63.truth.h5.partial", ".lorenz63.truth.h5.journal"}
-    generation.generate(TASK, tmp_path)
-    assert contents(tmp_path) == contents(whole)
-
-
 @pytest.mark.slow
-def test_two_processes_share_one_file_in_peace(whole, tmp_path):
+def test_two_processes_share_one_file_in_peace(whole_dataset, tmp_path):
     command = [sys.executable, "-c", CODE, "generate", "lorenz63-partial", "--size", TASK.size, "--out", str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [p.communicate()[1] for p in both] == ["", ""]
     assert [p.returncode for p in both] == [0, 0]
-    assert contents(tmp_path) == contents(whole)
+    assert contents(tmp_path) == contents(whole_dataset)
 
 
 # --- memory and disk --------------------------------------------------------------------------------------------------
@@ -280,8 +149,11 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
     assert len(verification.verify(layout.task_path(task, tmp_path))) == 10
 
 
-def test_the_announced_size_is_the_real_one(whole):
-    for kind, path in (("truth", layout.truth_path(TASK, whole)), ("observations", layout.task_path(TASK, whole))):
+def test_the_announced_size_is_the_real_one(whole_dataset):
+    for kind, path in (
+        ("truth", layout.truth_path(TASK, whole_dataset)),
+        ("observations", layout.task_path(TASK, whole_dataset)),
+    ):
         assert 0 <= path.stat().st_size - generation.file_bytes(TASK, kind) < 70_000
 
 
@@ -302,6 +174,7 @@ def test_impossible_amounts_are_one_line_and_write_nothing(refused, tmp_path, ar
 
 
 # --- parameters that cannot be simulated ------------------------------------------------------------------------------
+
 
 CLIMATE = "climate = { mean = [0.0], std = [1.0], time_unit = 1.0 }"
 
@@ -356,8 +229,8 @@ def test_all_recipes_regenerate_and_verify_from_another_process(tmp_path, worker
     assert set(verdicts.values()) <= {"identical bytes", "faithful rebuild"}
 
 
-def test_hashes_are_those_of_the_bytes_on_disk(whole):
-    with h5py.File(layout.task_path(TASK, whole)) as file:
+def test_hashes_are_those_of_the_bytes_on_disk(whole_dataset):
+    with h5py.File(layout.task_path(TASK, whole_dataset)) as file:
         rows = file["train/observation"][()]
         by_hand = hashlib.sha256(b"".join(hashlib.sha256(row.tobytes()).digest() for row in rows)).hexdigest()
         assert file["train/observation"].attrs["sha256"] == by_hand
@@ -374,3 +247,38 @@ def test_a_file_has_the_same_bytes_whoever_still_holds_what_made_it(tmp_path):
         sys.setprofile(None)
     assert len(kept) > 100
     assert (tmp_path / "held.h5").read_bytes() == (tmp_path / "plain.h5").read_bytes()
+
+
+# --- what is there already --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lorenz63-partial", "kpz-noisy"])
+def test_two_workers_write_the_same_bytes_as_one(data, tmp_path, name):
+    generation.generate(tasks.get(name, "tiny"), tmp_path, workers=2)
+    written = contents(tmp_path)
+    assert len(written) == 2
+    for path, digest in written.items():
+        assert hashlib.sha256((data / path).read_bytes()).hexdigest() == digest
+
+
+def test_generating_again_changes_nothing(own_data):
+    task, before = tasks.get("lorenz63-noisy", "tiny"), contents(own_data)
+    assert generation.generate(task, own_data) == []
+    assert contents(own_data) == before
+
+
+def test_another_track_reuses_the_truth(own_data):
+    before = contents(own_data)
+    written = generation.generate(tasks.get("lorenz63-scarce", "tiny"), own_data)
+    assert [p.name for p in written] == ["lorenz63-scarce.h5"]
+    assert before.items() < contents(own_data).items()
+
+
+@pytest.mark.parametrize("lacking", [None, "lorenz63.truth.h5", "lorenz63-noisy.h5"])
+def test_another_seed_in_the_same_folder_is_refused_and_writes_nothing(own_data, lacking):
+    if lacking:
+        (own_data / "tiny" / lacking).unlink()
+    before = contents(own_data)
+    with pytest.raises(EmubenchError, match=r"attribute seed: 0 where 1 is asked for"):
+        generation.generate(tasks.get("lorenz63-noisy", "tiny"), own_data, seed=1)
+    assert contents(own_data) == before

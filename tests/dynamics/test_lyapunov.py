@@ -11,18 +11,14 @@ import torch
 
 from emubench import systems
 from emubench.core.errors import EmubenchError
+from emubench.dynamics import lyapunov
 from emubench.dynamics.climate import agreement_time, leading_exponent
-from emubench.dynamics.lyapunov import (
-    lyapunov_spectrum,
-    on_attractor,
-    twin_spectrum,
-)
+from emubench.dynamics.lyapunov import lyapunov_spectrum, on_attractor, twin_spectrum
 from emubench.dynamics.schemes import EXPLICIT
 from emubench.dynamics.spectrum import Estimate, Spectrum, kaplan_yorke_dimension
 from emubench.dynamics.system import Climate, System
-from emubench.evaluation.spectrum import emulator_spectrum
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
-from tests.support.steppers import MapStepper, Noisy, attractor, normal, true_stepper
+from tests.support.steppers import known, normal, true_stepper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +46,7 @@ class Saddle(System):
         return rng.standard_normal(3)
 
 
-# --- exponents that are known exactly -------------------------------------------------------------------------------
+# --- exponents that are known exactly ---------------------------------------------------------------------------------
 
 
 def test_exponents_of_a_linear_system_are_those_of_its_solver():
@@ -65,39 +61,6 @@ def test_exponents_of_a_linear_system_are_those_of_its_solver():
     assert coarser.exponents.numpy() == pytest.approx(math.log(1 + 1 / 4 + 1 / 32 + 1 / 384 + 1 / 6144) * 2, abs=1e-12)
     assert spectrum.n_positive == 1
     assert spectrum.kaplan_yorke_dimension.value == pytest.approx(2 + 0.25 / 1, abs=1e-5)
-
-
-def test_exponents_of_a_linear_stepper_are_the_moduli_of_its_eigenvalues():
-    """Two real eigenvalues and a rotating pair, of which any interval gives the sum exactly."""
-    blocks = torch.zeros(4, 4, dtype=torch.float64)
-    blocks[0, 0], blocks[3, 3] = 1.2, -0.4
-    blocks[1:3, 1:3] = 0.7 * blocks.new_tensor([[0.6, -0.8], [0.8, 0.6]])
-    basis = torch.eye(4, dtype=torch.float64) + 0.4 * normal(0, 4, 4)
-    matrix = torch.linalg.inv(basis) @ blocks @ basis
-    emulator = MapStepper(lambda u: u @ matrix)
-    spectrum = emulator_spectrum(emulator, normal(1, 3, 5, 4), 0.25, duration=50, settling=50)
-    found = spectrum.exponents.numpy() * 0.25
-    assert found[[0, 3]] == pytest.approx([math.log(1.2), math.log(0.4)], abs=1e-10)
-    assert found[1] + found[2] == pytest.approx(2 * math.log(0.7), abs=1e-10)
-    assert found[1] == pytest.approx(math.log(0.7), abs=0.01)
-    moduli = np.sort(np.abs(np.linalg.eigvals(matrix.numpy())))[::-1]
-    assert moduli == pytest.approx([1.2, 0.7, 0.7, 0.4])
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_the_henon_map(dtype):
-    """x → 1 − 1.4 x² + y, y → 0.3 x: the determinant is −0.3 everywhere; λ₁ = 0.4192 (Sprott 2003)."""
-
-    def henon(state):
-        x, y = state.unbind(-1)
-        return torch.stack([1 - 1.4 * x**2 + y, 0.3 * x], dim=-1)
-
-    context = 0.1 * normal(2, 64, 1, 2)
-    spectrum = emulator_spectrum(MapStepper(henon, dtype), context, 1.0, duration=400, settling=100)
-    assert spectrum.sum.value == pytest.approx(math.log(0.3), abs=1e-12 if dtype == torch.float64 else 1e-6)
-    assert spectrum[0].agrees(0.4192)
-    assert spectrum[0].error < 0.003
-    assert spectrum.kaplan_yorke_dimension.agrees(1.258, 0.001)
 
 
 def test_the_sum_of_lorenz63_and_a_coarse_first_exponent():
@@ -127,35 +90,6 @@ def test_four_sites_of_lorenz96_are_periodic():
     assert spectrum[1].value < -0.05
 
 
-@pytest.mark.slow
-def test_a_stepper_around_the_true_system_has_its_spectrum():
-    system = systems.get("lorenz96", n_sites=6, forcing=8.0, climate=systems.get("lorenz96").climate)
-    direct = lyapunov_spectrum(system, 3, duration=8, n_replicas=24, step=0.025, spin_up=20, settling=4)
-    wrapped = emulator_spectrum(
-        true_stepper(system, 0.025), attractor(system, 24, 400), 0.05, 3, duration=8, settling=4
-    )
-    for i in range(3):
-        assert wrapped[i].agrees(direct[i].value, direct[i].error), i
-        assert wrapped[i].error < 0.15
-
-
-def test_a_network_in_single_precision_has_the_sum_of_its_log_determinants():
-    """The average of log |det DF| along the orbit, from Jacobians by back-propagation, is the sum of the exponents."""
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
-    emulator = MapStepper(lambda u: 0.9 * u + 0.5 * network(u), torch.float32)
-    context = normal(3, 2, 1, 3)
-    spectrum = emulator_spectrum(emulator, context, 1.0, duration=16, settling=0)
-    expected = np.zeros(2)
-    for b in range(2):
-        state = context[b, -1].float()
-        for _ in range(16):
-            jacobian = torch.autograd.functional.jacobian(emulator.function, state)
-            expected[b] += float(torch.linalg.slogdet(jacobian.double()).logabsdet) / 16
-            state = emulator.function(state).detach()
-    assert spectrum.rates.mean(1).sum(-1).numpy() == pytest.approx(expected, abs=1e-4)
-
-
 def test_kuramoto_sivashinsky_is_measured_where_the_mean_is_zero():
     """N − 1 exponents; those of modes that the nonlinear term doesn't reach are k² − k⁴, twice each."""
     system = KuramotoSivashinsky(length=6.0, n_sites=8, sample_interval=0.25, solver_step=0.0625)
@@ -169,7 +103,7 @@ def test_kuramoto_sivashinsky_is_measured_where_the_mean_is_zero():
         lyapunov_spectrum(system, 8, duration=1)
 
 
-# --- Kaplan–Yorke ---------------------------------------------------------------------------------------------------
+# --- Kaplan–Yorke -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -200,7 +134,7 @@ def test_kaplan_yorke_dimension_needs_enough_exponents():
     assert kaplan_yorke_dimension(torch.tensor([0.5, -1.0]), 5) == 1.5
 
 
-# --- standard errors ------------------------------------------------------------------------------------------------
+# --- standard errors --------------------------------------------------------------------------------------------------
 
 
 def test_standard_errors_of_a_spectrum():
@@ -222,7 +156,7 @@ def test_an_estimate_agrees_within_three_standard_errors_of_both():
     assert not Estimate(float("nan"), 1.0).agrees(0.0)
 
 
-# --- what has no exponents ------------------------------------------------------------------------------------------
+# --- what has no exponents --------------------------------------------------------------------------------------------
 
 
 def test_a_stochastic_system_has_no_exponents_and_no_agreement_time():
@@ -232,55 +166,7 @@ def test_a_stochastic_system_has_no_exponents_and_no_agreement_time():
             diagnostic(kpz)
 
 
-class Persistence:
-    def forecast(self, context, n_steps, n_members, generator):
-        return context[None, :, -1:].expand(1, -1, n_steps, *context.shape[2:])
-
-
-class Members(MapStepper):
-    def start(self, context, n_members, generator):
-        return super().start(context, n_members, generator).expand(2, -1, -1).clone()
-
-
-UNAVAILABLE = [
-    (Persistence(), "Persistence: Lyapunov exponents are not available: it is no Stepper"),
-    (Noisy(lambda u: u), "Noisy: Lyapunov exponents are not available: it is stochastic"),
-    (Members(lambda u: u), "Members: .* it is stochastic"),
-    (MapStepper(lambda u: u, torch.int64), "not available: its state is of torch.int64"),
-    (MapStepper(lambda u: torch.from_numpy(2 * u.numpy())), "not available: its step can't be differentiated forward"),
-    (MapStepper(lambda u: u.detach() / 2), "perturbations vanish or turn parallel .* hides its derivative"),
-    (MapStepper(lambda u: u * u.new_tensor([1.0, 1e-20])), "turn parallel within 1 time units: take a shorter"),
-    (MapStepper(lambda u: 1e30 * u), "replica 0 is not finite at time 11: it has no attractor"),
-]
-
-
-@pytest.mark.parametrize(("emulator", "message"), UNAVAILABLE, ids=range(len(UNAVAILABLE)))
-def test_an_emulator_without_exponents_is_told_why(emulator, message):
-    context = 1 + normal(5, 2, 1, 2).abs()
-    with pytest.raises(EmubenchError, match=message):
-        emulator_spectrum(emulator, context, 1.0, duration=16)
-
-
-@pytest.mark.parametrize("kind", [KeyError, RuntimeError])
-def test_an_error_of_the_emulator_itself_is_not_hidden(kind):
-    calls = []
-
-    def broken(state):
-        calls.append(1)
-        if len(calls) > 2:  # the two calls that tell whether it is deterministic pass
-            raise kind("weights")
-        return state
-
-    with pytest.raises(kind, match="weights"):
-        emulator_spectrum(MapStepper(broken), normal(6, 2, 1, 2), 1.0, duration=1)
-
-
-# --- published and independently computed exponents -----------------------------------------------------------------
-
-
-def known(system: System, name: str) -> float:
-    """The system's own fact."""
-    return next(fact.value for fact in system.facts if fact.name == name)
+# --- published and independently computed exponents -------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -336,12 +222,29 @@ def test_the_spectrum_of_kuramoto_sivashinsky():
     assert dimension.error < 0.01
 
 
-@pytest.mark.slow
-def test_a_stepper_of_the_true_kuramoto_sivashinsky_keeps_its_exponents():
-    """One step of the solver per sample interval, as an emulator of a practitioner's kind; with ``project``."""
-    system = systems.get("kuramoto_sivashinsky")
-    spectrum = emulator_spectrum(
-        true_stepper(system, 0.5), attractor(system, 32), 1.0, 5, duration=800, project=system.project
+# --- twins of the fast solver -----------------------------------------------------------------------------------------
+
+
+def test_twins_of_the_fast_solver_give_the_exact_spectrum():
+    """Same states, same directions. An offset of 10⁻⁷ of the state bends a difference by about as much per sample."""
+    climate = systems.get("lorenz96").climate
+    system = systems.get("lorenz96", n_sites=6, solver_step=0.0125, climate=climate)
+    state = normal(0, 3, 6) + 2
+    schedule = lyapunov.Schedule.of(0.05, 0.05, 2.0, 1.0, 4)
+    exact = lyapunov.tangent_spectrum(true_stepper(system).function, state, schedule)
+    twins = lyapunov.twin_spectrum(system, state, duration=2.0, settling=1.0, n_blocks=4)
+    assert twins.rates.numpy() == pytest.approx(exact.rates.numpy(), abs=5e-5)
+    assert twins.sum.value == pytest.approx(exact.sum.value, abs=1e-5)
+    assert exact.sum.value == pytest.approx(-6, abs=1e-4)
+
+
+def test_twins_give_the_exact_spectrum_on_a_field():
+    system = systems.get("kuramoto_sivashinsky", solver_step=0.125, climate=systems.get("kuramoto_sivashinsky").climate)
+    state = torch.from_numpy(lyapunov.on_attractor(system, 2, 60, seed=0))
+    schedule = lyapunov.Schedule.of(1.0, 1.0, 16.0, 16.0, 4)
+    exact = lyapunov.tangent_spectrum(
+        true_stepper(system).function, state, schedule, 9, n_dimensions=63, project=system.project
     )
-    assert spectrum[0].agrees(0.0482, 0.0003)
-    assert spectrum[4].agrees(known(system, "lyapunov exponent 5"), 0.001)
+    twins = lyapunov.twin_spectrum(system, state, 9, duration=16.0, settling=16.0, n_blocks=4)
+    assert twins.rates.numpy() == pytest.approx(exact.rates.numpy(), abs=5e-5)
+    assert exact[0].value > 0 > exact[8].value

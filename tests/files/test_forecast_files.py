@@ -12,6 +12,7 @@ import pytest
 
 from emubench.data import tasks
 from tests.support.contents import contents
+from tests.support.hostile import Explosive
 
 TASK = "lorenz63-partial"
 SHAPES = {"test": (1, 16, 442, 1), "climate": (1, 8, 4416, 1)}
@@ -182,16 +183,6 @@ def test_a_forecast_that_is_not_there_is_refused(refused_forecast, tmp_path):
 
 
 # --- npz --------------------------------------------------------------------------------------------------------------
-
-
-class Explosive:
-    """What a pickle can do: here, make a file."""
-
-    def __init__(self, path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (type(self.path).touch, (self.path,))
 
 
 def test_a_pickle_is_refused_unopened(refused_forecast, tmp_path):

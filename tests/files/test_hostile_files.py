@@ -20,7 +20,7 @@ from emubench.leaderboard.page import build
 from emubench.leaderboard.page.board import read
 from emubench.leaderboard.submission import entries, verify
 from emubench.runs import jobs
-from tests.support.submissions import TASK, edit_json, entry, runs, sign_again  # noqa: F401
+from tests.support.submissions import TASK, edit_json, sign_again
 
 SEED = f"{TASK}/seed-0"
 SHAPES = {split: (1, *shape[1:]) for split, shape in entries.shapes()["tiny"][TASK].items()}
@@ -65,14 +65,14 @@ def test_text_with_dots_is_no_such_key(tmp_path):
     assert schema.read_toml(tmp_path / "x.toml", "entry") == {"a": {"b": {"c.d": {"e": said}}}}
 
 
-def test_what_a_file_says_cannot_write_to_the_terminal(refused, emubench, entry):  # noqa: F811
-    text = (entry / "entry.toml").read_text()
-    (entry / "entry.toml").write_text('"\\u001b[31m\\n\\u202e" = 1\n' + text)
-    line = refused("submit", "check", entry)
+def test_what_a_file_says_cannot_write_to_the_terminal(refused, emubench, sound_entry):
+    text = (sound_entry / "entry.toml").read_text()
+    (sound_entry / "entry.toml").write_text('"\\u001b[31m\\n\\u202e" = 1\n' + text)
+    line = refused("submit", "check", sound_entry)
     assert not {"\x1b", "\u202e"} & set(line)
     assert "Extra inputs are not permitted" in line
-    (entry / "entry.toml").write_text(f'"{"k" * 100_000}" = 1\n' + text)
-    assert len(refused("submit", "check", entry)) < 500
+    (sound_entry / "entry.toml").write_text(f'"{"k" * 100_000}" = 1\n' + text)
+    assert len(refused("submit", "check", sound_entry)) < 500
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_what_a_file_says_cannot_write_to_the_terminal(refused, emubench, entry)
         ("[files]", f"[overrides.{TASK}]\ndelays = 1979-05-27\n[files]", f"overrides.{TASK}.delays"),
     ],
 )
-def test_numbers_that_cannot_even_be_printed_are_refused(refused, entry, key, value, message):  # noqa: F811
-    text = (entry / "entry.toml").read_text()
-    (entry / "entry.toml").write_text(text.replace(key, value, 1))
-    assert message in refused("submit", "check", entry)
+def test_numbers_that_cannot_even_be_printed_are_refused(refused, sound_entry, key, value, message):
+    text = (sound_entry / "entry.toml").read_text()
+    (sound_entry / "entry.toml").write_text(text.replace(key, value, 1))
+    assert message in refused("submit", "check", sound_entry)
 
 
 # --- HDF5 -------------------------------------------------------------------------------------------------------------
@@ -279,22 +279,22 @@ def every(values: list, value: object) -> None:
         ("figures.json", lambda c: c.update(lead_time=[], truth=[], forecast=[]), "one row of values per time"),
     ],
 )
-def test_numbers_that_no_score_has_are_refused(refused, entry, file, change, message):  # noqa: F811
-    edit_json(entry / SEED / file, change)
-    sign_again(entry)
-    assert message in refused("submit", "check", entry)
+def test_numbers_that_no_score_has_are_refused(refused, sound_entry, file, change, message):
+    edit_json(sound_entry / SEED / file, change)
+    sign_again(sound_entry)
+    assert message in refused("submit", "check", sound_entry)
 
 
-def test_the_largest_numbers_that_pass_can_be_drawn(entry):  # noqa: F811
+def test_the_largest_numbers_that_pass_can_be_drawn(sound_entry):
     def enlarge(content: dict) -> None:
         for i, row in enumerate(content["truth"]):
             row[0] = 1e308 * (-1) ** i
 
-    edit_json(entry / SEED / "figures.json", enlarge)
-    edit_json(entry / SEED / "timing.json", lambda c: c.update(lyapunov_times_per_second=1e15))
-    edit_json(entry / SEED / "scores.json", lambda c: [r.update(value=1e6) for r in c["rows"] if r["lead_time"]])
-    sign_again(entry)
-    page = build.render(read(entry.parents[1], "tiny"))["entries/mine.html"]
+    edit_json(sound_entry / SEED / "figures.json", enlarge)
+    edit_json(sound_entry / SEED / "timing.json", lambda c: c.update(lyapunov_times_per_second=1e15))
+    edit_json(sound_entry / SEED / "scores.json", lambda c: [r.update(value=1e6) for r in c["rows"] if r["lead_time"]])
+    sign_again(sound_entry)
+    page = build.render(read(sound_entry.parents[1], "tiny"))["entries/mine.html"]
     assert "1000T" in page
     assert not {"nan", "inf"} & set(re.findall(r"[a-z]+", page.lower()))
 

@@ -9,7 +9,6 @@ import re
 import shutil
 import threading
 import urllib.request
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -18,101 +17,27 @@ import pytest
 from emubench.core.errors import EmubenchError
 from emubench.leaderboard.page import build, charts, serve
 from emubench.leaderboard.page.board import read
-from emubench.leaderboard.submission import entries, new
+from emubench.leaderboard.submission import new
 from emubench.runs import folders
 from tests.support import benched
+from tests.support.boards import ROOT, Page
 from tests.support.contents import contents
-from tests.support.submissions import (  # noqa: F401
+from tests.support.submissions import (
     STATED,
     TASK,
     edit_json,
-    forecast_entry,
-    open_season,
-    publish,
-    runs,
-    verified,
-    verified_row,
 )
-
-ROOT = Path(__file__).parents[2]
-VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path", "polyline"}
-HOSTILE = (
-    "<script>alert(1)</script><img src=x onerror=alert(2)>\"' onmouseover=alert(3) \u202e\u2066evil\u0007"
-    "</bdi></dd></style></script>{{ 7 * 7 }}{% raw %} javascript:alert(4) https://evil.example/x.js"
-)
-
-
-class Page(HTMLParser):
-    """A page taken apart; nesting is checked on the way."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == [], self._open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, {k: v or "" for k, v in attrs}))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, {k: v or "" for k, v in attrs}))
-
-    def handle_endtag(self, tag):
-        if tag == "option" or tag in ("p", "li"):
-            pass
-        assert self._open.pop() == tag, (tag, self._open)
-
-    def handle_data(self, data):
-        if not self._open or self._open[-1] not in ("script", "style"):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-@pytest.fixture(scope="session")
-def two_entries(runs, tmp_path_factory) -> Path:  # noqa: F811
-    """A board of ``linear`` and ``persistence``, and of a forecast by hostile authors."""
-    board = tmp_path_factory.mktemp("board") / "leaderboard"
-    for baseline in ("linear", "persistence"):
-        new.from_runs(baseline, folders.find_runs([runs / baseline]), board / "entries", STATED)
-    path = board.parent / "f.npz"
-    shapes = entries.shapes()["tiny"][TASK]
-    np.savez_compressed(path, **{s: np.zeros((1, *shape[1:]), "f4") for s, shape in shapes.items()})
-    folder = forecast_entry(board / "entries" / "hostile", board / "entries" / "linear", path)
-    said = entries.read(folder).model_dump()
-    said |= {"authors": [HOSTILE[:300], "漢字 😀"], "contact": HOSTILE[:300], "hardware": HOSTILE[:300]}
-    said |= {"notes": (HOSTILE * 60)[:10_000], "training_command": HOSTILE, "licence": HOSTILE[:300]}
-    (folder / "entry.toml").write_text(entries.to_toml(entries.Entry(**said)), encoding="utf-8")
-    publish(board, {"2026a": open_season()}, verified("linear", [verified_row(claimed=0.9)]))
-    shutil.copy(ROOT / "leaderboard" / "README.md", board)
-    return board
-
-
-@pytest.fixture(scope="session")
-def pages(two_entries) -> dict[str, str]:
-    return build.render(read(two_entries, "tiny"))
-
 
 # --- what it shows ----------------------------------------------------------------------------------------------------
 
 
-def test_every_entry_has_its_rows_and_a_page(pages):
-    assert {name for name in pages if name.endswith(".html")} == {
+def test_every_entry_has_its_rows_and_a_page(board_pages):
+    assert {name for name in board_pages if name.endswith(".html")} == {
         "index.html",
         "methods.html",
         *(f"entries/{name}.html" for name in ("hostile", "linear", "persistence")),
     }
-    index = Page(pages["index.html"])
+    index = Page(board_pages["index.html"])
     for name in ("hostile", "linear", "persistence"):
         links = [a for a in index.all("a") if a["href"] == f"entries/{name}.html"]
         assert len(links) >= 2  # all systems together, and lorenz63
@@ -125,7 +50,7 @@ def test_every_entry_has_its_rows_and_a_page(pages):
     ):
         assert part in index.text
     assert "claimed 0.9, outside the judge's 99 % interval" in index.text
-    page = Page(pages["entries/linear.html"])
+    page = Page(board_pages["entries/linear.html"])
     for part in ("A. Name", "MIT", "emubench train linear TASK", TASK, "valid prediction time", "structure"):
         assert part in page.text
     charts_shown = [s["aria-label"] for s in page.all("svg") if s.get("role") == "img"]
@@ -133,62 +58,62 @@ def test_every_entry_has_its_rows_and_a_page(pages):
     assert f"{TASK}: first component of the first case" in charts_shown
 
 
-def test_the_numbers_are_those_of_the_ranking(pages, two_entries):
-    rows = json.loads(pages["data/self_reported_standard.json"])
+def test_the_numbers_are_those_of_the_ranking(board_pages, small_board):
+    rows = json.loads(board_pages["data/self_reported_standard.json"])
     (linear,) = [r for r in rows if r["entry"] == "linear" and r["task"] == TASK]
-    scores = json.loads((two_entries / "entries" / "linear" / TASK / "seed-0" / "scores.json").read_text())
+    scores = json.loads((small_board / "entries" / "linear" / TASK / "seed-0" / "scores.json").read_text())
     assert linear["value"] == pytest.approx(np.mean(scores["cases"]["valid_prediction_time"]))
     shown = f"{linear['value']:.2f} [{linear['low']:.2f}, {linear['high']:.2f}]"
-    assert shown in Page(pages["index.html"]).text
-    table = list(csv.DictReader(io.StringIO(pages["data/self_reported_standard.csv"])))
+    assert shown in Page(board_pages["index.html"]).text
+    table = list(csv.DictReader(io.StringIO(board_pages["data/self_reported_standard.csv"])))
     assert [r["entry"] for r in table] == [r["entry"] for r in rows]
     assert float(table[0]["seeds"]) == rows[0]["seeds"]
-    said = json.loads(pages["data/entries.json"])
+    said = json.loads(board_pages["data/entries.json"])
     assert [e["name"] for e in said] == ["hostile", "linear", "persistence"]
 
 
-def test_the_open_division_is_shown_apart_and_unranked(pages):
-    rows = json.loads(pages["data/self_reported_open.json"])
+def test_the_open_division_is_shown_apart_and_unranked(board_pages):
+    rows = json.loads(board_pages["data/self_reported_open.json"])
     assert {r["entry"] for r in rows} == {"hostile"}
     assert not [key for r in rows for key in r if "rank_" in key or "front" in key]
-    assert "hostile" not in {r["entry"] for r in json.loads(pages["data/self_reported_standard.json"])}
+    assert "hostile" not in {r["entry"] for r in json.loads(board_pages["data/self_reported_standard.json"])}
 
 
-def test_the_same_entries_give_the_same_bytes(two_entries, pages, tmp_path):
+def test_the_same_entries_give_the_same_bytes(small_board, board_pages, tmp_path):
     moved = tmp_path / "elsewhere"
-    shutil.copytree(two_entries, moved)
-    assert build.render(read(moved, "tiny")) == pages
+    shutil.copytree(small_board, moved)
+    assert build.render(read(moved, "tiny")) == board_pages
 
 
-def test_a_further_entry_moves_no_score(two_entries, pages, tmp_path):
+def test_a_further_entry_moves_no_score(small_board, board_pages, tmp_path):
     fewer = tmp_path / "fewer"
-    shutil.copytree(two_entries, fewer)
+    shutil.copytree(small_board, fewer)
     shutil.rmtree(fewer / "entries" / "persistence")
     name = "data/self_reported_standard.json"
     before = {r["task"]: r["value"] for r in json.loads(build.render(read(fewer, "tiny"))[name])}
-    after = json.loads(pages[name])
+    after = json.loads(board_pages[name])
     assert {r["task"]: r["value"] for r in after if r["entry"] == "linear"} == before
 
 
 # --- safe and self-contained ------------------------------------------------------------------------------------------
 
 
-def test_whatever_an_entry_says_is_text(pages):
+def test_whatever_an_entry_says_is_text(board_pages):
     for name in ("index.html", "entries/hostile.html"):
-        page = Page(pages[name])
+        page = Page(board_pages[name])
         assert len(page.all("script")) == 1
         assert not [k for _, attributes in page.tags for k in attributes if k.startswith("on") or k == "style"]
         assert all(a["src"].startswith("data:image/png;base64,") for a in page.all("img"))
         for mark in ("\u202e", "\u2066", "\x07"):
-            assert mark not in pages[name]
-    page = Page(pages["entries/hostile.html"])
+            assert mark not in board_pages[name]
+    page = Page(board_pages["entries/hostile.html"])
     assert "<script>alert(1)</script>" in page.text  # as text
     assert "{{ 7 * 7 }}" in page.text
     assert len([a for a in page.all("a") if "evil" in a["href"]]) == 0
 
 
-def test_nothing_is_loaded_from_elsewhere(pages):
-    for name, text in pages.items():
+def test_nothing_is_loaded_from_elsewhere(board_pages):
+    for name, text in board_pages.items():
         if not name.endswith(".html"):
             continue
         page = Page(text)
@@ -206,7 +131,7 @@ def test_nothing_is_loaded_from_elsewhere(pages):
                 parts: list[str] = []
                 for part in target.split("/"):
                     parts = parts[:-1] if part == ".." else [*parts, part]
-                assert "/".join(parts) in pages, link
+                assert "/".join(parts) in board_pages, link
         (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
         assert policy.startswith("default-src 'none'")
         assert "unsafe" not in policy
@@ -216,8 +141,8 @@ def test_nothing_is_loaded_from_elsewhere(pages):
         assert build._policy(style[1], script[1]) == policy
 
 
-def test_the_page_can_be_used_without_sight_or_mouse(pages):
-    for name, text in pages.items():
+def test_the_page_can_be_used_without_sight_or_mouse(board_pages):
+    for name, text in board_pages.items():
         if not name.endswith(".html"):
             continue
         page = Page(text)
@@ -240,12 +165,12 @@ def test_the_page_can_be_used_without_sight_or_mouse(pages):
 # --- building ---------------------------------------------------------------------------------------------------------
 
 
-def test_build_writes_the_site_and_the_tables(emubench, two_entries, pages, tmp_path):
+def test_build_writes_the_site_and_the_tables(emubench, small_board, board_pages, tmp_path):
     board = tmp_path / "leaderboard"
-    shutil.copytree(two_entries, board)
+    shutil.copytree(small_board, board)
     finished = emubench("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny")
     assert finished.status == 0, finished.err
-    assert set(contents(tmp_path / "site")) == set(pages)
+    assert set(contents(tmp_path / "site")) == set(board_pages)
     readme = (board / "README.md").read_text()
     assert "Verified on the sealed data of season 2026a:" in readme
     assert "| 1 | 1 | `linear` | 0.50 [0.40, 0.60] | 0.60 [0.50, 0.70] | 0 | 3 | structure |" in readme
@@ -261,17 +186,17 @@ def test_build_writes_the_site_and_the_tables(emubench, two_entries, pages, tmp_
     assert (tmp_path / "site" / "entries" / "mine.html").exists()
 
 
-def test_a_bad_entry_leaves_the_board_as_it_was(emubench, refused, two_entries, tmp_path):
+def test_a_bad_entry_leaves_the_board_as_it_was(emubench, refused, small_board, tmp_path):
     board = tmp_path / "leaderboard"
-    shutil.copytree(two_entries, board)
+    shutil.copytree(small_board, board)
     arguments = ("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny")
     assert emubench(*arguments).status == 0
     before = contents(tmp_path)
     place = board / "entries" / "linear" / TASK / "seed-0" / "scores.json"
     edit_json(place, lambda c: c["rows"][0].update(value=9.0))
     assert "scores.json: sha256" in refused(*arguments)
-    shutil.copytree(two_entries / "entries" / "linear", board / "entries" / "linear", dirs_exist_ok=True)
-    shutil.copytree(two_entries / "entries" / "linear", board / "entries" / "twin")
+    shutil.copytree(small_board / "entries" / "linear", board / "entries" / "linear", dirs_exist_ok=True)
+    shutil.copytree(small_board / "entries" / "linear", board / "entries" / "twin")
     assert "'linear' in a folder called 'twin'" in refused(*arguments)
     shutil.rmtree(board / "entries" / "twin")
     (board / "entries" / "stray").mkdir()
@@ -292,9 +217,9 @@ def test_an_empty_board_can_be_built(emubench, tmp_path):
     assert "No entries yet." in Page((tmp_path / "site" / "index.html").read_text()).text
 
 
-def test_the_site_is_served_on_this_machine(emubench, refused, two_entries, tmp_path):
+def test_the_site_is_served_on_this_machine(emubench, refused, small_board, tmp_path):
     assert "no page here" in refused("leaderboard", "serve", "--out", tmp_path)
-    build.build(two_entries, tmp_path / "site", "tiny")
+    build.build(small_board, tmp_path / "site", "tiny")
     with serve.server(tmp_path / "site", 0) as server:
         host, port = server.server_address[:2]
         assert host == "127.0.0.1"
@@ -354,8 +279,8 @@ def test_a_field_is_drawn_with_time_upwards_and_both_signs():
     assert colours == [[[178, 24, 43], [178, 24, 43]], [[33, 102, 172], [247, 247, 247]]]
 
 
-def test_a_benched_run_shows_its_speed_up_and_the_solvers_beside_it(runs, tmp_path):  # noqa: F811
-    shutil.copytree(runs / "linear", tmp_path / "runs" / "linear")
+def test_a_benched_run_shows_its_speed_up_and_the_solvers_beside_it(submitted_runs, tmp_path):
+    shutil.copytree(submitted_runs / "linear", tmp_path / "runs" / "linear")
     (run,) = folders.find_runs([tmp_path / "runs"])
     before = json.loads((run / "timing.json").read_text())
     benched.write(run, 700.0, 1.2, speedup=2.5, skill=0.1)

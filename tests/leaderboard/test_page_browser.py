@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from emubench.leaderboard.page import build
-from tests.leaderboard.test_page import TASK, two_entries  # noqa: F401
-from tests.support.submissions import runs  # noqa: F401
+from tests.support.submissions import TASK
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -17,9 +16,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 
 @pytest.fixture(scope="module")
-def site(two_entries, tmp_path_factory) -> Path:  # noqa: F811
+def site(small_board, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("site") / "site"
-    build.build(two_entries, out, "tiny")
+    build.build(small_board, out, "tiny")
     return out
 
 

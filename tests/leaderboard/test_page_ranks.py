@@ -17,8 +17,8 @@ from emubench.leaderboard.page.board import read
 from emubench.leaderboard.page.tracks import NOBODY
 from emubench.leaderboard.submission import new, verify
 from emubench.runs import folders
-from tests.leaderboard.test_page import Page
-from tests.support.submissions import STATED, TASK, open_season, publish, runs, verified, verified_row  # noqa: F401
+from tests.support.boards import Page
+from tests.support.submissions import STATED, TASK, open_season, publish, verified, verified_row
 
 OTHER = "lorenz96-noisy"
 KNOWS = {name: "none" for name in "abcd"}
@@ -122,10 +122,10 @@ def test_an_unknown_skill_leaves_its_table_without_ranks():
 
 
 @pytest.fixture
-def board(runs, tmp_path):  # noqa: F811
+def board(submitted_runs, tmp_path):
     folder = tmp_path / "leaderboard"
     for baseline in ("linear", "persistence"):
-        new.from_runs(baseline, folders.find_runs([runs / baseline]), folder / "entries", STATED)
+        new.from_runs(baseline, folders.find_runs([submitted_runs / baseline]), folder / "entries", STATED)
     return folder
 
 

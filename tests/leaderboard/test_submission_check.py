@@ -23,9 +23,9 @@ from emubench.leaderboard import ranking
 from emubench.leaderboard.submission import check, entries, new
 from emubench.metrics._headline import headline
 from emubench.runs import folders
-from tests.files.test_forecast_files import Explosive
 from tests.support.contents import contents
-from tests.support.submissions import STATED, TASK, edit_json, entry, forecast_entry, runs, sign_again  # noqa: F401
+from tests.support.hostile import Explosive
+from tests.support.submissions import STATED, TASK, edit_json, forecast_entry, sign_again
 
 ROOT = Path(__file__).parents[2]
 SEED = f"{TASK}/seed-0"
@@ -57,9 +57,9 @@ def edit_toml(folder: Path, old: str, new_text: str) -> None:
 # --- what is sound ----------------------------------------------------------------------------------------------------
 
 
-def test_an_entry_of_runs_passes_and_says_what_was_checked(emubench, runs, tmp_path):  # noqa: F811
+def test_an_entry_of_runs_passes_and_says_what_was_checked(emubench, submitted_runs, tmp_path):
     arguments = ("--author", "A", "--contact", "c", "--licence", "MIT", "--out", tmp_path)
-    assert emubench("submit", "new", "mine", "--from", runs / "linear", *arguments).status == 0
+    assert emubench("submit", "new", "mine", "--from", submitted_runs / "linear", *arguments).status == 0
     finished = emubench("submit", "check", tmp_path / "mine", "--json")
     assert finished.status == 0
     answer = json.loads(finished.out)
@@ -68,38 +68,38 @@ def test_an_entry_of_runs_passes_and_says_what_was_checked(emubench, runs, tmp_p
     for part in ("schema", "hashes", "card", "weights", "scores", "figures", "timing"):
         assert part in said
     content = tomllib.loads((tmp_path / "mine" / "entry.toml").read_text())
-    (run,) = folders.find_runs([runs / "linear"])
+    (run,) = folders.find_runs([submitted_runs / "linear"])
     assert (content["method"], content["knowledge"], content["size"]) == ("linear", "structure", "tiny")
     for kind in ("card.json", "model.safetensors", "scores.json"):
         assert (tmp_path / "mine" / SEED / kind).read_bytes() == (run / kind).read_bytes()
 
 
-def test_checking_imports_no_torch(entry):  # noqa: F811
+def test_checking_imports_no_torch(sound_entry):
     script = (
         "import sys; from emubench.cli.main import main; sys.argv = ['emubench', 'submit', 'check', sys.argv[1]]\n"
         "try: main()\nexcept SystemExit as leaving: assert not leaving.code, leaving.code\n"
         "bad = {'torch', 'safetensors', 'emubench.baselines.linear'} & set(sys.modules); assert not bad, bad"
     )
-    found = subprocess.run([sys.executable, "-c", script, entry], capture_output=True, text=True, cwd=ROOT)
+    found = subprocess.run([sys.executable, "-c", script, sound_entry], capture_output=True, text=True, cwd=ROOT)
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("ok ") > 5
 
 
-def test_what_the_submitter_has_to_say_is_asked_for(emubench, runs, faults, tmp_path):  # noqa: F811
-    assert emubench("submit", "new", "mine", "--from", runs / "linear", "--out", tmp_path).status == 0
+def test_what_the_submitter_has_to_say_is_asked_for(emubench, submitted_runs, faults, tmp_path):
+    assert emubench("submit", "new", "mine", "--from", submitted_runs / "linear", "--out", tmp_path).status == 0
     lines = faults(tmp_path / "mine")
     for key in ("authors", "contact", "licence"):
         assert any(f"{key}: still says FILL IN" in line for line in lines)
 
 
-def test_runs_that_do_not_belong_together_are_refused(refused, runs, tmp_path):  # noqa: F811
+def test_runs_that_do_not_belong_together_are_refused(refused, submitted_runs, tmp_path):
     before = contents(tmp_path)
-    assert "differ in their baseline" in refused("submit", "new", "mine", "--from", runs, "--out", tmp_path)
-    line = refused("submit", "new", "../mine", "--from", runs / "linear", "--out", tmp_path)
+    assert "differ in their baseline" in refused("submit", "new", "mine", "--from", submitted_runs, "--out", tmp_path)
+    line = refused("submit", "new", "../mine", "--from", submitted_runs / "linear", "--out", tmp_path)
     assert "name: " in line
     assert contents(tmp_path) == before
-    new.from_runs("mine", folders.find_runs([runs / "linear"]), tmp_path, STATED)
-    line = refused("submit", "new", "mine", "--from", runs / "linear", "--out", tmp_path)
+    new.from_runs("mine", folders.find_runs([submitted_runs / "linear"]), tmp_path, STATED)
+    line = refused("submit", "new", "mine", "--from", submitted_runs / "linear", "--out", tmp_path)
     assert "is there already" in line
 
 
@@ -161,9 +161,9 @@ def test_what_is_written_as_toml_is_read_again(tmp_path):
         ("[files]", f"[overrides.{TASK}]\ndelays = 3\n[files]", "overrides: {} where {'delays': 3} belongs"),
     ],
 )
-def test_a_wrong_entry_is_refused(faults, entry, old, new_text, message):  # noqa: F811
-    edit_toml(entry, old, new_text)
-    lines = faults(entry)
+def test_a_wrong_entry_is_refused(faults, sound_entry, old, new_text, message):
+    edit_toml(sound_entry, old, new_text)
+    lines = faults(sound_entry)
     assert any(part in line for line in lines for part in message.split("|")), lines
 
 
@@ -171,15 +171,15 @@ def test_a_wrong_entry_is_refused(faults, entry, old, new_text, message):  # noq
     ("content", "message"),
     [(b"name = '\xff\xfe'", "not valid TOML"), (b"#" * 2**21, "larger than"), (b"", "Field required")],
 )
-def test_an_entry_that_is_no_toml_is_refused(faults, entry, content, message):  # noqa: F811
-    (entry / "entry.toml").write_bytes(content)
-    (line,) = faults(entry)
+def test_an_entry_that_is_no_toml_is_refused(faults, sound_entry, content, message):
+    (sound_entry / "entry.toml").write_bytes(content)
+    (line,) = faults(sound_entry)
     assert message in line
 
 
-def test_two_entries_cannot_have_one_name(faults, entry):  # noqa: F811
-    entry.rename(entry.with_name("other"))
-    assert "'mine' in a folder called 'other'" in faults(entry.with_name("other"))[0]
+def test_two_entries_cannot_have_one_name(faults, sound_entry):
+    sound_entry.rename(sound_entry.with_name("other"))
+    assert "'mine' in a folder called 'other'" in faults(sound_entry.with_name("other"))[0]
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -190,41 +190,41 @@ def test_two_entries_cannot_have_one_name(faults, entry):  # noqa: F811
     ["model.pt", "model.pth", "model.pkl", "m.ckpt", "m.pt2", "a.zip", "a.tar.gz", "run.py", ".hidden", f"{SEED}/x.npy",
      f"{SEED}/scores.json.bak", "a/b/c/d.json", "naïve\n\x1b[31m.json"],
 )  # fmt: skip
-def test_an_unexpected_file_is_refused(faults, entry, name):  # noqa: F811
-    path = entry / name
+def test_an_unexpected_file_is_refused(faults, sound_entry, name):
+    path = sound_entry / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"anything")
-    lines = faults(entry)
+    lines = faults(sound_entry)
     assert any("unexpected" in line or "a folder where none belongs" in line for line in lines), lines
 
 
-def test_a_link_is_refused_unread(faults, entry, tmp_path):  # noqa: F811
+def test_a_link_is_refused_unread(faults, sound_entry, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("do not show")
-    path = entry / SEED / "scores.json"
+    path = sound_entry / SEED / "scores.json"
     path.unlink()
     path.symlink_to(secret)
-    (line,) = [line for line in faults(entry) if "a link" in line]
+    (line,) = [line for line in faults(sound_entry) if "a link" in line]
     assert "do not show" not in line
     path.unlink()
-    (entry / SEED / "more").symlink_to("/")
-    assert any("more: a link" in line for line in faults(entry))
+    (sound_entry / SEED / "more").symlink_to("/")
+    assert any("more: a link" in line for line in faults(sound_entry))
 
 
-def test_a_pipe_is_refused_and_not_waited_for(faults, entry):  # noqa: F811
-    os.mkfifo(entry / SEED / "more.json")
-    assert any("not a plain file" in line for line in faults(entry))
+def test_a_pipe_is_refused_and_not_waited_for(faults, sound_entry):
+    os.mkfifo(sound_entry / SEED / "more.json")
+    assert any("not a plain file" in line for line in faults(sound_entry))
 
 
-def test_a_file_that_is_gone_changed_or_too_large_is_named(faults, entry):  # noqa: F811
-    with (entry / SEED / "card.json").open("a") as file:
+def test_a_file_that_is_gone_changed_or_too_large_is_named(faults, sound_entry):
+    with (sound_entry / SEED / "card.json").open("a") as file:
         file.write(" ")
-    assert any("card.json: sha256" in line and "changed since" in line for line in faults(entry))
-    with (entry / SEED / "card.json").open("ab") as file:
+    assert any("card.json: sha256" in line and "changed since" in line for line in faults(sound_entry))
+    with (sound_entry / SEED / "card.json").open("ab") as file:
         file.truncate(2**21)
-    assert any(f"card.json: {2**21} bytes, where at most" in line for line in faults(entry))
-    (entry / SEED / "card.json").unlink()
-    assert any("card.json: listed in entry.toml, and not there" in line for line in faults(entry))
+    assert any(f"card.json: {2**21} bytes, where at most" in line for line in faults(sound_entry))
+    (sound_entry / SEED / "card.json").unlink()
+    assert any("card.json: listed in entry.toml, and not there" in line for line in faults(sound_entry))
 
 
 @pytest.mark.parametrize(
@@ -244,17 +244,17 @@ def test_a_file_that_is_gone_changed_or_too_large_is_named(faults, entry):  # no
         ("timing.json", lambda c: c.update(lyapunov_times_per_second=-1.0), "lyapunov_times_per_second"),
     ],
 )
-def test_an_edited_file_is_refused_whatever_its_hash(faults, entry, file, change, message):  # noqa: F811
-    edit_json(entry / SEED / file, change)
-    sign_again(entry)
-    lines = faults(entry)
+def test_an_edited_file_is_refused_whatever_its_hash(faults, sound_entry, file, change, message):
+    edit_json(sound_entry / SEED / file, change)
+    sign_again(sound_entry)
+    lines = faults(sound_entry)
     assert any(message in line for line in lines), lines
 
 
-def test_a_deeply_nested_json_is_refused(faults, entry):  # noqa: F811
-    (entry / SEED / "card.json").write_text('{"config": ' + "[" * 200_000 + "]" * 200_000 + "}")
-    sign_again(entry)
-    assert any("card.json" in line for line in faults(entry))
+def test_a_deeply_nested_json_is_refused(faults, sound_entry):
+    (sound_entry / SEED / "card.json").write_text('{"config": ' + "[" * 200_000 + "]" * 200_000 + "}")
+    sign_again(sound_entry)
+    assert any("card.json" in line for line in faults(sound_entry))
 
 
 # --- safetensors ------------------------------------------------------------------------------------------------------
@@ -301,11 +301,11 @@ BAD_TENSORS = {
 
 
 @pytest.mark.parametrize("case", BAD_TENSORS)
-def test_hostile_weights_are_refused(faults, entry, case):  # noqa: F811
+def test_hostile_weights_are_refused(faults, sound_entry, case):
     content, message = BAD_TENSORS[case]
-    (entry / SEED / "model.safetensors").write_bytes(content)
-    sign_again(entry)
-    (line,) = faults(entry)
+    (sound_entry / SEED / "model.safetensors").write_bytes(content)
+    sign_again(sound_entry)
+    (line,) = faults(sound_entry)
     assert "model.safetensors: " in line
     assert message in line
 
@@ -333,8 +333,8 @@ def test_the_header_is_read_as_the_library_wrote_it(tmp_path):
         safetensors_header.check_values(path, safetensors_header.read_header(path))
 
 
-def test_weights_damaged_anywhere_never_crash_the_reader(entry):  # noqa: F811
-    path, rng = entry / SEED / "model.safetensors", np.random.default_rng(1)
+def test_weights_damaged_anywhere_never_crash_the_reader(sound_entry):
+    path, rng = sound_entry / SEED / "model.safetensors", np.random.default_rng(1)
     whole = path.read_bytes()
     n_header = int.from_bytes(whole[:8], "little")
     for _ in range(200):
@@ -395,8 +395,8 @@ def npz_bomb(path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])
-def test_a_sound_forecast_passes(emubench, entry, tmp_path, suffix):  # noqa: F811
-    folder = forecast_entry(tmp_path / "forecast-entry", entry, zeros(tmp_path / f"f{suffix}"))
+def test_a_sound_forecast_passes(emubench, sound_entry, tmp_path, suffix):
+    folder = forecast_entry(tmp_path / "forecast-entry", sound_entry, zeros(tmp_path / f"f{suffix}"))
     assert emubench("submit", "check", folder).status == 0
 
 
@@ -412,18 +412,18 @@ def test_a_sound_forecast_passes(emubench, entry, tmp_path, suffix):  # noqa: F8
         (".npz", lambda p: p.write_bytes(p.read_bytes()[:-500]), "not a whole npz file"),
     ],
 )
-def test_a_hostile_forecast_is_refused(faults, entry, tmp_path, suffix, spoil, message):  # noqa: F811
+def test_a_hostile_forecast_is_refused(faults, sound_entry, tmp_path, suffix, spoil, message):
     path = zeros(tmp_path / f"f{suffix}")
     spoil(path)
-    lines = faults(forecast_entry(tmp_path / "entries" / "hostile", entry, path))
+    lines = faults(forecast_entry(tmp_path / "entries" / "hostile", sound_entry, path))
     assert len(lines) == 1
     assert message in lines[0]
 
 
-def test_a_pickle_in_a_forecast_is_never_opened(faults, entry, tmp_path):  # noqa: F811
+def test_a_pickle_in_a_forecast_is_never_opened(faults, sound_entry, tmp_path):
     mark, path = tmp_path / "mark", tmp_path / "f.npz"
     np.savez(path, test=np.full(SHAPES["test"], Explosive(mark)), climate=np.zeros(SHAPES["climate"]))
-    lines = faults(forecast_entry(tmp_path / "entries" / "hostile", entry, path))
+    lines = faults(forecast_entry(tmp_path / "entries" / "hostile", sound_entry, path))
     assert "type object" in lines[0]
     assert not mark.exists()
 

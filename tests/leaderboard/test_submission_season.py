@@ -20,7 +20,7 @@ from emubench.data import generation, layout, tasks, verification
 from emubench.leaderboard.submission import new, season, verify
 from emubench.runs import folders, jobs, stages
 from tests.support.contents import contents
-from tests.support.submissions import STATED, TASK, entry, runs, verified, verified_row  # noqa: F401
+from tests.support.submissions import STATED, TASK, verified, verified_row
 
 OTHER = "lorenz63-scarce"
 TASKS = ("--task", TASK, "--task", OTHER, "--size", "tiny")
@@ -210,7 +210,7 @@ def test_a_season_from_its_opening_to_verification_by_anyone(
     assert [answer["rows"][0][k] for k in keys] == [stored["rows"][1][k] for k in keys]
 
 
-def test_a_claim_outside_the_judge_s_interval_is_named(board, entry, secret_file, monkeypatch, tmp_path):  # noqa: F811
+def test_a_claim_outside_the_judge_s_interval_is_named(board, sound_entry, secret_file, monkeypatch, tmp_path):
     ends = {"value": 1.0, "low": 0.9, "high": 1.1, "low_99": 0.8, "high_99": 1.2}
     row = verified_row(**ends, claimed=1.3)
     assert row.claim_is_outside
@@ -224,21 +224,21 @@ def test_a_claim_outside_the_judge_s_interval_is_named(board, entry, secret_file
     assert verify.read(tmp_path.parent) == []
 
 
-def test_a_training_beyond_its_time_is_refused(refused, emubench, board, entry, secret_file, monkeypatch):  # noqa: F811
+def test_a_training_beyond_its_time_is_refused(refused, emubench, board, sound_entry, secret_file, monkeypatch):
     assert emubench("season", "new", "2026a", "--board", board, "--task", TASK, "--size", "tiny").status == 0
     monkeypatch.setattr(baselines.get("linear"), "train", lambda *_: time.sleep(30))
-    line = refused("submit", "verify", entry, "--season", "2026a", "--board", board, "--train-seconds", "1")
-    assert f"{entry}: training on {TASK} takes more than 1 s (--train-seconds)" in line
+    line = refused("submit", "verify", sound_entry, "--season", "2026a", "--board", board, "--train-seconds", "1")
+    assert f"{sound_entry}: training on {TASK} takes more than 1 s (--train-seconds)" in line
     assert not (board / "verified").exists()
 
 
-def test_what_cannot_be_verified_is_refused(refused, emubench, board, entry, secret_file):  # noqa: F811
+def test_what_cannot_be_verified_is_refused(refused, emubench, board, sound_entry, secret_file):
     assert emubench("season", "new", "2026a", "--board", board, "--task", OTHER, "--size", "tiny").status == 0
-    arguments = ("submit", "verify", entry, "--season", "2026a", "--board", board)
+    arguments = ("submit", "verify", sound_entry, "--season", "2026a", "--board", board)
     assert "none of its tasks is one of season 2026a" in refused(*arguments)
-    text = (entry / "entry.toml").read_text().replace('division = "standard"', 'division = "open"')
-    (entry / "entry.toml").write_text(text)
+    text = (sound_entry / "entry.toml").read_text().replace('division = "standard"', 'division = "open"')
+    (sound_entry / "entry.toml").write_text(text)
     assert "only standard entries are verified" in refused(*arguments)
-    (entry / "x.pkl").write_bytes(b"")
+    (sound_entry / "x.pkl").write_bytes(b"")
     assert "unexpected" in refused(*arguments)
     assert not (board / "verified").exists()

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from emubench.core.errors import EmubenchError
-from emubench.runs.grid import cluster, runner, steps
+from emubench.runs.grid import cluster, runner
 from emubench.runs.grid import plan as grid
 from emubench.runs.grid.steps import Outcome, Step
-from tests.runs.test_grid import GRID, chain, loop, note, options, results, whole  # noqa: F401 - fixtures
 from tests.support.contents import contents
+from tests.support.dask_cluster import SEES, dask
+from tests.support.grids import GRID, chain, note, options, results
 
 pytest.importorskip("distributed", reason="the extra cluster is not installed")
-HERE = str(Path(__file__).parent)
 
 SLURM = """
 system = "slurm"
@@ -33,50 +29,6 @@ memory = "4GB"
 walltime = "01:00:00"
 interface = "lo"
 """
-
-
-class Dask:
-    """A scheduler and its workers, as processes of this machine."""
-
-    def __init__(self, folder: Path, *options: str, host: str = "127.0.0.1") -> None:
-        folder.mkdir()
-        self.file, self.folder, self.options, self.host = folder / "scheduler.json", folder, options, host
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.scheduler = self.start("scheduler", "--port", "0")
-        while not self.file.exists():
-            assert self.scheduler.poll() is None, (folder / "0.log").read_text()
-            time.sleep(0.05)
-
-    def start(self, kind: str, *options: str) -> subprocess.Popen[bytes]:
-        log = (self.folder / f"{len(self.processes)}.log").open("wb")
-        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--scheduler-file", str(self.file)]
-        command += ["--host", self.host, "--no-dashboard", *self.options, *options]
-        path = os.pathsep.join([HERE, *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        self.processes.append(process)
-        return process
-
-    def worker(self, *options: str) -> subprocess.Popen[bytes]:
-        n = len(self.processes)
-        where = ("--local-directory", str(self.folder / f"w{n}"), "--death-timeout", "120")
-        return self.start("worker", "--nthreads", "1", "--no-nanny", *where, *options)
-
-    @property
-    def address(self) -> str:
-        return json.loads(self.file.read_text())["address"]
-
-
-@contextlib.contextmanager
-def dask(folder: Path, *options: str) -> Iterator[Dask]:
-    made = Dask(folder, *options)
-    try:
-        yield made
-    finally:
-        for process in reversed(made.processes):
-            process.kill()
-        for process in made.processes:
-            process.wait()
 
 
 # --- errors of one line, for which nothing need be started ------------------------------------------------------------
@@ -200,14 +152,10 @@ def failing(step: Step, data: Path, out: Path, threads: int, debug: bool) -> Out
     return note(step, data, out, threads, debug)
 
 
-def fake(monkeypatch) -> None:
-    monkeypatch.setattr(steps, "is_done", lambda step, data, out: (out / step.label).exists())
-
-
 @pytest.mark.slow
-def test_steps_on_two_workers_one_of_which_is_killed_and_a_scheduler_that_goes_away(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("labelled_steps")
+def test_steps_on_two_workers_one_of_which_is_killed_and_a_scheduler_that_goes_away(tmp_path):
     """One start of Dask for many things, for it takes seconds: each has a plan of its own."""
-    fake(monkeypatch)
     file = tmp_path / "grid.toml"
     file.write_text(GRID)
 
@@ -264,7 +212,7 @@ def test_steps_on_two_workers_one_of_which_is_killed_and_a_scheduler_that_goes_a
 
 
 @pytest.mark.slow
-def test_a_grid_on_dask_with_a_killed_worker_gives_the_same_files(whole, tmp_path):  # noqa: F811
+def test_a_grid_on_dask_with_a_killed_worker_gives_the_same_files(whole_grid, tmp_path):
     (tmp_path / "grid.toml").write_text(GRID)
     data, out = tmp_path / "data", tmp_path / "runs"
     plan = grid.expand(tmp_path / "grid.toml", data)
@@ -284,8 +232,8 @@ def test_a_grid_on_dask_with_a_killed_worker_gives_the_same_files(whole, tmp_pat
         assert killed
         assert workers[0].wait() == -signal.SIGKILL
         assert set(run.state.values()) == {"done"}, run.failed
-    assert contents(data) == contents(whole / "data")
-    assert results(out) == results(whole / "runs")
+    assert contents(data) == contents(whole_grid / "data")
+    assert results(out) == results(whole_grid / "runs")
     assert len(list(out.rglob("scores.json"))) == 8
 
 
@@ -317,8 +265,8 @@ def certificates(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("labelled_steps")
 def test_tls_lets_in_who_has_a_certificate_of_the_same_authority_and_no_one_else(tmp_path, monkeypatch):
-    fake(monkeypatch)
     monkeypatch.setattr(cluster, "CONNECT", 10.0)
     (tmp_path / "grid.toml").write_text(GRID)
     ours, theirs = certificates(tmp_path / "ours"), certificates(tmp_path / "theirs")
@@ -336,6 +284,7 @@ def test_tls_lets_in_who_has_a_certificate_of_the_same_authority_and_no_one_else
 
 
 # --- batch jobs -------------------------------------------------------------------------------------------------------
+
 
 SBATCH = """#!{python}
 import pathlib, re, subprocess, sys
@@ -356,9 +305,9 @@ for job in sys.argv[1:]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("labelled_steps")
 def test_batch_jobs_are_submitted_work_and_are_cancelled(tmp_path, monkeypatch):
     """``sbatch`` stands in here for SLURM's: it runs the script at once, on this machine."""
-    fake(monkeypatch)
     (tmp_path / "grid.toml").write_text(GRID)
     commands = tmp_path / "bin"
     commands.mkdir()
@@ -366,7 +315,7 @@ def test_batch_jobs_are_submitted_work_and_are_cancelled(tmp_path, monkeypatch):
         (commands / name).write_text(text.format(python=sys.executable))
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([HERE, os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*SEES, os.environ.get("PYTHONPATH", "")]))
     (tmp_path / "cluster.toml").write_text(SLURM + f'local_directory = "{tmp_path}"\n')
     with cluster.batch(tmp_path / "cluster.toml") as place:
         run = runner.execute(chain(3, tmp_path / "grid.toml"), place, tmp_path, tmp_path, 1, work=note)

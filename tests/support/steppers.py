@@ -56,3 +56,8 @@ def attractor(system: System, n: int, n_samples: int | None = None) -> torch.Ten
 class Noisy(MapStepper):
     def step(self, state, generator):
         return state + torch.randn(state.shape, generator=generator, dtype=state.dtype)
+
+
+def known(system: System, name: str) -> float:
+    """The value of one of the system's own facts."""
+    return next(fact.value for fact in system.facts if fact.name == name)

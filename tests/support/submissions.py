@@ -17,7 +17,7 @@ STATED = {"authors": ["A. Name"], "contact": "a@example.org", "licence": "MIT"}
 
 
 @pytest.fixture(scope="session")
-def runs(data, tmp_path_factory) -> Path:
+def submitted_runs(data, tmp_path_factory) -> Path:
     """Scored runs of ``linear`` and ``persistence`` on one tiny task."""
     out = tmp_path_factory.mktemp("submitted") / "runs"
     for baseline in ("linear", "persistence"):
@@ -26,9 +26,9 @@ def runs(data, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def entry(runs, tmp_path) -> Path:
+def sound_entry(submitted_runs, tmp_path) -> Path:
     """The folder of a sound entry of ``linear``, to be spoilt at will."""
-    return new.from_runs("mine", folders.find_runs([runs / "linear"]), tmp_path / "entries", STATED)
+    return new.from_runs("mine", folders.find_runs([submitted_runs / "linear"]), tmp_path / "entries", STATED)
 
 
 def sign_again(folder: Path) -> None:

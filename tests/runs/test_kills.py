@@ -1,6 +1,6 @@
 """A campaign (a quarter of an hour): the whole board on Dask, whose workers are killed ten times at random moments.
 
-python -m pytest -m campaign -s tests/data/test_kills.py
+python -m pytest -m campaign -s tests/runs/test_kills.py
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import pytest
 from emubench.data import tasks
 from emubench.runs.grid import cluster, executors, runner
 from emubench.runs.grid import plan as grid
-from tests.runs.test_cluster import Dask, dask
-from tests.runs.test_grid import results
 from tests.support.contents import contents
+from tests.support.dask_cluster import Dask, dask
+from tests.support.grids import results
 
 KILLS, WORKERS = 10, 2
 GRID = f"""

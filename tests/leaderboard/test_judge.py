@@ -1,0 +1,178 @@
+"""The judge: the same scores as at home, false claims named; an emulator that fails costs its own cases alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emubench.core.errors import EmubenchError
+from emubench.data import dataset, tasks
+from emubench.evaluation import scoring
+from emubench.files import run_files, schema
+from emubench.leaderboard.submission import entries, judge, new
+from emubench.runs import folders
+from emubench.runs.sandbox.judged import Limits
+from tests.support.contents import contents
+from tests.support.submissions import STATED, TASK, edit_json, sign_again
+
+SEED = f"{TASK}/seed-0"
+LIMITS = Limits(start_seconds=60.0, call_seconds=60.0)
+
+
+# --- the same scores as at home ---------------------------------------------------------------------------------------
+
+
+def test_an_entry_is_scored_as_its_run_was(emubench, sound_entry, data):
+    before = contents(sound_entry)
+    finished = emubench("submit", "run", sound_entry, "--data", data, "--bench-seconds", 0, "--json")
+    assert finished.status == 0, finished.err
+    (found,) = json.loads(finished.out)
+    claimed = json.loads((sound_entry / SEED / "scores.json").read_text())["rows"]
+    whole = [row for row in claimed if row["lead_time"] is None]
+    assert found["scores"] == whole  # to the last bit, on one machine
+    assert found["timing"]["lyapunov_times_per_second"] > 0
+    assert contents(sound_entry) == before
+
+
+@pytest.mark.slow
+def test_an_entry_is_benched_on_request_and_left_as_it_was(emubench, sound_entry, data):
+    before = contents(sound_entry)
+    done = emubench("submit", "run", sound_entry, "--data", data, "--bench-seconds", 0.02, "--json")
+    assert done.status == 0, done.err
+    (row,) = json.loads(done.out)
+    assert row["bench"]["scenarios"]["offline_end_to_end"]["lyapunov_times_per_second"]["median"] > 0
+    assert row["bench"]["speedups"]["offline_end_to_end"]["ranked"] is False  # linear has next to no skill
+    assert contents(sound_entry) == before
+
+
+def test_an_edited_score_is_named(emubench, sound_entry, data):
+    def better(content):
+        (row,) = [r for r in content["rows"] if r["metric"] == "valid_prediction_time" and r["lead_time"] is None]
+        cases = content["cases"]["valid_prediction_time"]
+        cases[:] = [2 * value for value in cases]
+        row["value"] = sum(cases) / len(cases)
+
+    edit_json(sound_entry / SEED / "scores.json", better)
+    sign_again(sound_entry)
+    assert emubench("submit", "check", sound_entry).status == 0  # consistent, and hashed anew
+    finished = emubench("submit", "run", sound_entry, "--data", data)
+    assert finished.status == 1
+    (line,) = finished.err.splitlines()
+    assert "scores.json: valid_prediction_time: " in line
+    assert "is claimed" in line
+    assert finished.out.startswith("FAULT")
+
+
+def test_an_entry_that_fails_the_check_is_not_run(refused, sound_entry, data, monkeypatch):
+    (sound_entry / "model.pt").write_bytes(b"x")
+    monkeypatch.setattr(judge, "judge_place", lambda *_: pytest.fail("was run"))
+    assert "unexpected" in refused("submit", "run", sound_entry, "--data", data)
+
+
+def test_knowledge_is_the_method_s(refused, sound_entry, data):
+    edit_json(sound_entry / SEED / "card.json", lambda c: c.update(knowledge="none"))
+    text = (sound_entry / "entry.toml").read_text().replace('knowledge = "structure"', 'knowledge = "none"')
+    (sound_entry / "entry.toml").write_text(text)
+    sign_again(sound_entry)
+    line = refused("submit", "run", sound_entry, "--data", data)
+    assert "knowledge: 'none', where linear says 'structure'" in line
+
+
+def test_a_card_s_config_is_the_defaults_with_the_overrides(refused, sound_entry, data):
+    edit_json(sound_entry / SEED / "card.json", lambda c: c["config"].update(ridges=[1.0]))
+    sign_again(sound_entry)
+    line = refused("submit", "run", sound_entry, "--data", data)
+    assert "card.json: config: ridges: [1.0], where linear's defaults and entry.toml's overrides give [" in line
+
+
+def test_a_time_limit_ends_its_block_and_nothing_after():
+    before = signal.getsignal(signal.SIGALRM)
+    begun = time.monotonic()
+    with pytest.raises(EmubenchError, match="too long"), judge.time_limit(0.05, "too long"):
+        time.sleep(10)
+    assert time.monotonic() - begun < 5
+    with judge.time_limit(0.05, "too long"):
+        pass
+    time.sleep(0.1)
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_forecast_entry_is_scored_in_the_open_division(emubench, data, tmp_path):
+    task = tasks.get(TASK, "tiny")
+    contexts = dataset.load(task, data).contexts
+    arrays = {s: contexts[s][:, -1:].expand(-1, task.steps(s), -1)[None].numpy() for s in ("test", "climate")}
+    np.savez(tmp_path / "f.npz", **{s: a.astype("f4") for s, a in arrays.items()})
+    arguments = ("--forecast", f"{TASK}={tmp_path / 'f.npz'}", "--size", "tiny", "--data", data, "--out", tmp_path)
+    finished = emubench("submit", "new", "frozen", *arguments)
+    assert finished.status == 1
+    assert "say with --knowledge" in finished.err
+    assert emubench("submit", "new", "frozen", *arguments, "--knowledge", "none").status == 0
+    path = tmp_path / "frozen" / "entry.toml"
+    path.write_text(path.read_text().replace("FILL IN", "by hand"))
+    finished = emubench("submit", "run", tmp_path / "frozen", "--data", data)
+    assert finished.status == 0, finished.err
+    assert entries.read(tmp_path / "frozen").division == "open"
+
+
+def test_false_claims_are_told_from_round_off(submitted_runs):
+    (run,) = folders.find_runs([submitted_runs / "linear"])
+    found = schema.read_json(run_files.ScoreFile, run / "scores.json")
+    (row,) = [r for r in found.rows if r.metric == "valid_prediction_time" and r.lead_time is None]
+
+    def claim(**changed):
+        rows = [r.model_copy(update=changed) if r is row else r for r in found.rows]
+        return judge.false_claims(Path("s"), found.model_copy(update={"rows": rows}), found)
+
+    assert claim() == []
+    assert claim(value=row.value + 0.05 * (row.high - row.low)) == []
+    assert len(claim(value=row.value + 0.2 * (row.high - row.low))) == 1
+    assert len(claim(value=None)) == 1
+    assert "no such score is known" in claim(metric="my_score")[0]
+
+
+# --- whole entries, some of them bad ----------------------------------------------------------------------------------
+
+
+def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
+    emubench,
+    sound_entry,
+    submitted_runs,
+    data,
+    tmp_path,
+):
+    def other_shapes(card) -> None:  # than its weights have
+        card["config"].update(delays=10**6)
+        card["overrides"] = {"delays": 10**6}
+
+    edit_json(sound_entry / SEED / "card.json", other_shapes)
+    stated = (sound_entry / "entry.toml").read_text()
+    (sound_entry / "entry.toml").write_text(
+        stated.replace("[files]", f"[overrides.{TASK}]\ndelays = 1000000\n\n[files]")
+    )
+    sign_again(sound_entry)
+    finished = emubench("submit", "run", sound_entry, "--data", data, "--bench-seconds", 0, "--json")
+    assert finished.status == 1
+    assert finished.err.count("\n") == 1
+    assert "its cases count as failed" in finished.err
+    (found,) = json.loads(finished.out)
+    score = {row["metric"]: row["value"] for row in found["scores"]}
+    assert score["valid_prediction_time"] == 0.0
+    assert score["surviving_fraction"] == 0.0
+    folder = new.from_runs("next", folders.find_runs([submitted_runs / "persistence"]), tmp_path / "entries", STATED)
+    assert emubench("submit", "run", folder, "--data", data, "--bench-seconds", 0).status == 0
+
+
+def test_a_remote_forecast_is_the_local_one(submitted_runs, data):
+    (run,) = folders.find_runs([submitted_runs / "linear"])
+    emulator, task = folders.load(run)
+    here, _ = scoring.evaluate(emulator, task, data, 3)  # type: ignore[arg-type]
+    there = judge.judge_run(run, task, data, 3, LIMITS)
+    assert there.reason == ""
+    assert there.result.scores == here.scores
+    assert there.result.figures == here.figures
