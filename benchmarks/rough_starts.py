@@ -25,7 +25,8 @@ STEEP = 8.0
 @torch.no_grad()
 def count_steep(run: Path, data: Path, roughness: float) -> int:
     """Rings with a difference above ``STEEP`` (NaN is one) after ``STEPS`` samples."""
-    emulator, task = folders.load(run)
+    opened = folders.load(run)
+    emulator, task = opened.emulator, opened.task
     if task.system.name != "kpz":
         raise EmubenchError(f"{run}: a run on {task.name}, where one on kpz belongs")
     if not isinstance(emulator, Stepper):

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from emubench.data import generation, tasks
+from emubench.data.layout import Layout
 from emubench.data.trajectories import LANES, simulate_block
 
 
@@ -66,7 +67,7 @@ def main() -> None:
             ("writing (to the disk)", synced),
         ):
             print(f"  {what:22s} {taken:7.2f} s  {megabytes / taken:8.0f} MB/s")
-        total = sum(generation.file_bytes(task, kind) for kind in ("truth", "observations")) / 1e6
+        total = sum(generation.file_bytes(Layout(task, kind)) for kind in ("truth", "observations")) / 1e6
         for workers in given.workers:
             data = folder / str(workers)
             taken = seconds(lambda data=data, workers=workers: generation.generate(task, data, workers=workers))

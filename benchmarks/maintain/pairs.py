@@ -135,7 +135,8 @@ def crps_gained(runs: list[Run], floor: list[Run], data: Path, n_steps: int) -> 
 
 def crps_cases(run: Run, data: Path, n_steps: int) -> np.ndarray:
     """Mean CRPS over the leads up to ``n_steps`` of every test case, forecast as for the scores."""
-    emulator, task = folders.load(run.path)
+    opened = folders.load(run.path)
+    emulator, task = opened.emulator, opened.task
     values, start, _ = scoring.load_truth(task, data, "test")
     contexts = dataset.load(task, data).context("test")
     seed = run.card.seed

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from emubench.core.errors import EmubenchError
 from emubench.data import widths
-from emubench.data.layout import expected_shapes, header_of, task_path, time_axis, truth_path, write_lead_times
+from emubench.data.layout import Layout, task_path, time_axis, truth_path, write_lead_times
 from emubench.data.tasks import Task
 from emubench.files import hdf5, netcdf, store
 from emubench.files.header import read_header
@@ -27,7 +27,7 @@ def write_context_file(task: Task, data: Path, path: Path) -> None:
     """Write contexts and the lead times asked for, alone: what another framework needs to make a forecast."""
     loaded = load(task, data)
     noise = {"noise_std": loaded.noise_std.numpy(), "missing": "NaN = not observed"}
-    with netcdf.writer(path, header_of(task, "contexts", int(loaded.seed))) as file:
+    with netcdf.writer(path, Layout(task, "contexts").header(int(loaded.seed))) as file:
         for split in task.splits:
             group, contexts = file.create_group(split, track_order=True), loaded.context(split).numpy()
             time = time_axis(task, split, range(task.context))
@@ -47,19 +47,19 @@ def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) 
             f"{path}: no such dataset; make it with: emubench generate {task.name}{'.toml' * task.custom} "
             f"--size {task.size} --data {shlex.quote(str(path.parent.parent))}"
         )
-    file = hdf5.open_plain(path)
+    file, wanted = hdf5.open_plain(path), Layout(task, kind)
     try:
         header = read_header(path, file)
         if header.kind != kind:
             raise EmubenchError(f"{path}: holds {header.kind} where {kind} belong")
-        for key, value in header_of(task, kind, 0).items():
+        for key, value in wanted.header(0).items():
             if key not in ("emubench_version", "seed") and getattr(header, key) != value:
                 raise EmubenchError(f"{path}: attribute {key}: {getattr(header, key)!r} where {value!r} belongs")
         if seed is not None and header.seed != str(seed):
             raise EmubenchError(
                 f"{path}: attribute seed: {header.seed} where {seed} is asked for; choose another --data or remove it"
             )
-        for name, shape in expected_shapes(task, kind).items():
+        for name, shape in wanted.shapes.items():
             if name not in file or file[name].shape != shape:  # type: ignore[union-attr]
                 found = file[name].shape if name in file else "nothing"  # type: ignore[union-attr]
                 raise EmubenchError(f"{path}: array {name}: shape {found} where {shape} belongs")
@@ -113,7 +113,7 @@ def load(task: Task, data: Path) -> Observations:
     """Read a task's observations into memory (float64)."""
     path = task_path(task, data)
     with open_file(path, "observations", task) as file:
-        shapes = expected_shapes(task, "observations")
+        shapes = Layout(task, "observations").shapes
         arrays = {n: torch.from_numpy(hdf5.read_array(path, file, n, s).astype("f8")) for n, s in shapes.items()}
         header = read_header(path, file)
         digest = str(file["train/observation"].attrs.get(store.DIGEST, ""))

@@ -158,7 +158,7 @@ def of_task(task: Task, data: Path) -> Fingerprint:
             continue
         verification.verify(path)
         with dataset.open_file(path, kind, task, SEED) as file:
-            for name in layout.expected_shapes(task, kind):
+            for name in layout.Layout(task, kind).shapes:
                 arrays[name] = of_array(task, file[name])  # type: ignore[arg-type]
     return Fingerprint(seed=SEED, draws_sha256=draws(task, SEED), arrays=arrays)
 
@@ -197,7 +197,7 @@ def judge(path: Path) -> str:
         expected = None if task.custom or header.kind == "contexts" else published(task.name, header.size)
         if expected is None or header.seed != str(expected.seed):
             return WHOLE
-        names = layout.expected_shapes(task, header.kind)
+        names = layout.Layout(task, header.kind).shapes
         arrays: dict[str, Any] = {name: file[name] for name in names}
         if all(array.attrs[store.DIGEST] == expected.arrays[name].sha256 for name, array in arrays.items()):
             return IDENTICAL

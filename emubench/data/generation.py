@@ -26,6 +26,7 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.core.workers import worker_pool
 from emubench.data import dataset, layout
+from emubench.data.layout import Layout
 from emubench.data.partial import Partial
 from emubench.data.tasks import Task
 from emubench.data.trajectories import LANES, STRETCH, blank_samples, stretches
@@ -143,39 +144,37 @@ def rows_at_once(kind: str, device: str) -> int:
     return LANES * DEVICE_BLOCKS if kind == "truth" and device != "cpu" else LANES
 
 
-def blocks(
-    task: Task, kind: str, seed: int, path: Path, truth: Path | None = None, device: str = "cpu"
-) -> Iterator[Block]:
+def blocks(made: Layout, seed: int, path: Path, truth: Path | None = None, device: str = "cpu") -> Iterator[Block]:
     """The jobs of a file, in order."""
-    at_once = rows_at_once(kind, device)
-    for array, shape in layout.expected_shapes(task, kind).items():
-        split, dtype = array.split("/")[0], layout.stored_dtype(task, array)
+    at_once, task = rows_at_once(made.kind, device), made.task
+    for array, shape in made.shapes.items():
+        split, dtype = array.split("/")[0], made.dtype(array)
         for first in range(0, shape[0], at_once):
             n_rows = min(at_once, shape[0] - first)
             yield Block(task, seed, split, array, first, n_rows, shape[1], path, 0, dtype, truth, device)
 
 
-def n_blocks(task: Task, kind: str, device: str = "cpu") -> int:
+def n_blocks(made: Layout, device: str = "cpu") -> int:
     """How many jobs a file is."""
-    at_once = rows_at_once(kind, device)
-    return sum(-(-shape[0] // at_once) for shape in layout.expected_shapes(task, kind).values())
+    at_once = rows_at_once(made.kind, device)
+    return sum(-(-shape[0] // at_once) for shape in made.shapes.values())
 
 
-def file_bytes(task: Task, kind: str) -> int:
+def file_bytes(made: Layout) -> int:
     """Size of a file, axes included, without its few kilobytes of structure."""
     total = 0
-    for array, shape in layout.expected_shapes(task, kind).items():
-        total += int(np.prod(shape, dtype=object)) * np.dtype(layout.stored_dtype(task, array)).itemsize
-        total += 8 * shape[1] + (shape[0] if kind == "truth" else 0)
-    if kind == "observations":
-        total += sum(8 * task.steps(split) for split in CASES)
+    for array, shape in made.shapes.items():
+        total += int(np.prod(shape, dtype=object)) * np.dtype(made.dtype(array)).itemsize
+        total += 8 * shape[1] + (shape[0] if made.kind == "truth" else 0)
+    if made.kind == "observations":
+        total += sum(8 * made.task.steps(split) for split in CASES)
     return total
 
 
-def write_structure(task: Task, kind: str, seed: int, path: Path) -> None:
+def write_structure(made: Layout, seed: int, path: Path) -> None:
     """Write a file with all its axes and attributes, and with room for its arrays."""
-    system, shapes = task.system, layout.expected_shapes(task, kind)
-    with netcdf.writer(path, layout.header_of(task, kind, seed)) as file:
+    task, kind, shapes, system = made.task, made.kind, made.shapes, made.task.system
+    with netcdf.writer(path, made.header(seed)) as file:
         for split in layout.SPLITS:
             (array,) = (name for name in shapes if name.startswith(f"{split}/"))
             shape, group = shapes[array], file.create_group(split, track_order=True)
@@ -192,7 +191,7 @@ def write_structure(task: Task, kind: str, seed: int, path: Path) -> None:
             elif split in CASES:
                 layout.write_lead_times(group, task, split)
             noise = {} if kind == "truth" else layout.noise_attributes(task)
-            name, dtype = array.split("/")[1], layout.stored_dtype(task, array)
+            name, dtype = array.split("/")[1], made.dtype(array)
             netcdf.Column(group, name, dims, shape, dtype, noise).allocate()
 
 
@@ -207,14 +206,14 @@ def write_file(
     device: str = "cpu",
 ) -> None:
     """Write the truth, or the observations of the file ``truth``, to ``path``; go on where a partial file ends."""
-    header, structure = layout.header_of(task, kind, seed), lambda p: write_structure(task, kind, seed, p)
-    with Partial(path, header, layout.expected_shapes(task, kind)) as partial:
+    made = Layout(task, kind)
+    with Partial(path, made.header(seed), made.shapes) as partial:
         if path.exists():  # another process was faster
             return
-        offsets = partial.open(structure)
-        left = [b for b in blocks(task, kind, seed, partial.file, truth, device) if not _is_done(b, partial)]
+        offsets = partial.open(lambda p: write_structure(made, seed, p))
+        left = [b for b in blocks(made, seed, partial.file, truth, device) if not _is_done(b, partial)]
         todo = (replace(block, offset=offsets[block.array]) for block in left)
-        done = n_blocks(task, kind, device) - len(left)
+        done = n_blocks(made, device) - len(left)
         if kind == "truth" and device != "cpu":
             workers = 1  # one process holds the device
         with closing(_results(todo, workers)) as results:
@@ -223,7 +222,7 @@ def write_file(
                     partial.record(block.array, block.first + row, digests[32 * row : 32 * (row + LANES)])
                 done += 1
                 if progress:
-                    progress(done, n_blocks(task, kind, device))
+                    progress(done, n_blocks(made, device))
         partial.finish()
 
 
@@ -282,14 +281,14 @@ def generate(
     missing = {kind: file for kind, file in kinds.items() if not file.exists()}
     for kind in kinds.keys() - missing.keys():
         dataset.open_file(kinds[kind], kind, task, seed).close()
-    needed = {kind: file_bytes(task, kind) for kind in missing}
+    needed = {kind: file_bytes(Layout(task, kind)) for kind in missing}
     store.check_space(path.parent, int(1.02 * sum(needed.values())) - sum(map(_on_disk, missing.values())))
     if workers is None:
         workers = usable_cores() if sum(needed.values()) > SMALL else 1
-    meter = _Meter(progress, sum(n_blocks(task, kind, device) for kind in missing))
+    meter = _Meter(progress, sum(n_blocks(Layout(task, kind), device) for kind in missing))
     for kind, file in missing.items():
         write_file(task, kind, seed, file, truth if kind == "observations" else None, workers, meter.advance, device)
-        meter.finished(n_blocks(task, kind, device))
+        meter.finished(n_blocks(Layout(task, kind), device))
     return list(missing.values())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ def task_path(task: Task, data: Path) -> Path:
     return data / task.size / f"{task.name}.h5"
 
 
-def layout(task: Task) -> dict[str, tuple[int, int]]:
+def truth_amounts(task: Task) -> dict[str, tuple[int, int]]:
     """(trajectories, samples) of each group of the truth file: the largest that any of the four tracks needs."""
     size = task if task.custom else tasks.size_of(task.size)
     return {
@@ -37,24 +39,48 @@ def layout(task: Task) -> dict[str, tuple[int, int]]:
     }
 
 
-def header_of(task: Task, kind: str, seed: int) -> dict[str, Any]:
-    """Root attributes of a file."""
-    system = task.system
-    known = {
-        "schema_version": schema.SCHEMA_VERSION,
-        "emubench_version": __version__,
-        "kind": kind,
-        "system": system.name,
-        "task": "" if kind == "truth" else task.name,
-        "size": task.size,
-        "seed": str(seed),
-        "parameters": json.dumps(system.parameters(), sort_keys=True),
-        "equation": system.equation,
-        "sample_interval": float(system.sample_interval),
-        "time_unit": float(system.time_unit),
-        "lead_time_unit": system.lead_time_unit,
-    }
-    return known | ({"recipe": recipes.to_json(task)} if task.custom else {})
+@dataclass(frozen=True)
+class Layout:
+    """The layout of one dataset file: ``kind`` is "observations", "truth" or "contexts"."""
+
+    task: Task
+    kind: str
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every data array."""
+        task = self.task
+        if self.kind == "truth":
+            return {f"{split}/truth": (n, t, *task.system.shape) for split, (n, t) in truth_amounts(task).items()}
+        splits = task.splits if self.kind == "contexts" else ("test", "climate")
+        contexts = {f"{s}/context": (task.cases(s), task.context, *task.shape) for s in splits}
+        if self.kind == "contexts":
+            return contexts
+        amounts = {"train": task.train, "validation": task.validation}
+        return contexts | {f"{s}/observation": (a.trajectories, a.length, *task.shape) for s, a in amounts.items()}
+
+    def dtype(self, array: str) -> str:
+        """Type of a data array: noisy training data are stored in single precision."""
+        return "f4" if array.endswith("/observation") and self.task.observation.noise else "f8"
+
+    def header(self, seed: int | str) -> dict[str, Any]:
+        """Root attributes of a file made from ``seed``."""
+        task, system = self.task, self.task.system
+        known = {
+            "schema_version": schema.SCHEMA_VERSION,
+            "emubench_version": __version__,
+            "kind": self.kind,
+            "system": system.name,
+            "task": "" if self.kind == "truth" else task.name,
+            "size": task.size,
+            "seed": str(seed),
+            "parameters": json.dumps(system.parameters(), sort_keys=True),
+            "equation": system.equation,
+            "sample_interval": float(system.sample_interval),
+            "time_unit": float(system.time_unit),
+            "lead_time_unit": system.lead_time_unit,
+        }
+        return known | ({"recipe": recipes.to_json(task)} if task.custom else {})
 
 
 def noise_attributes(task: Task) -> dict[str, Any]:
@@ -65,11 +91,6 @@ def noise_attributes(task: Task) -> dict[str, Any]:
         "climatological_std": task.observation.select(task.system.std),
         "missing": "NaN = not observed",
     }
-
-
-def stored_dtype(task: Task, array: str) -> str:
-    """Type of a data array: noisy training data are stored in single precision."""
-    return "f4" if array.endswith("/observation") and task.observation.noise else "f8"
 
 
 def time_axis(task: Task, split: str, samples: range) -> np.ndarray:
@@ -83,15 +104,3 @@ def write_lead_times(group: Any, task: Task, split: str) -> None:
     lead = np.array(task.leads(split)) * task.system.sample_interval
     units = {"units": "time units of the equation after the last context sample: forecast these"}
     netcdf.Column(group, "lead_time", ("lead_time",), lead.shape, "f8", units).append(lead)
-
-
-def expected_shapes(task: Task, kind: str) -> dict[str, tuple[int, ...]]:
-    """Shape of every data array of a file of this kind."""
-    if kind == "truth":
-        return {f"{split}/truth": (n, t, *task.system.shape) for split, (n, t) in layout(task).items()}
-    splits = task.splits if kind == "contexts" else ("test", "climate")
-    contexts = {f"{s}/context": (task.cases(s), task.context, *task.shape) for s in splits}
-    if kind == "contexts":
-        return contexts
-    amounts = {"train": task.train, "validation": task.validation}
-    return contexts | {f"{s}/observation": (a.trajectories, a.length, *task.shape) for s, a in amounts.items()}

@@ -54,7 +54,7 @@ class Windows(torch.utils.data.Dataset[Window]):
             raise EmubenchError(f"windows of {wrong}: context and stride are at least 1, target at least 0")
         with hdf5.open_plain(self.path) as file:
             header = read_header(self.path, file)
-            shapes = layout.expected_shapes(verification.task_of(self.path, header), header.kind)
+            shapes = layout.Layout(verification.task_of(self.path, header), header.kind).shapes
             if self.array not in shapes:
                 raise EmubenchError(f"{self.path}: holds {header.kind}, but no array {self.array}")
         self.n_trajectories, self.n_samples, *_ = shapes[self.array]

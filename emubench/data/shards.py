@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from emubench.core.errors import EmubenchError
 from emubench.data import generation, layout
 from emubench.data.generation import Block
+from emubench.data.layout import Layout
 from emubench.data.partial import SLICE, Partial
 from emubench.data.tasks import Task
 from emubench.files import store
@@ -33,6 +35,11 @@ class Target:
     seed: int
     data: Path
 
+    @cached_property
+    def layout(self) -> Layout:
+        """The layout of the merged file."""
+        return Layout(self.task, self.kind)
+
     @property
     def path(self) -> Path:
         """Where the merged file lies."""
@@ -41,13 +48,13 @@ class Target:
     @property
     def folder(self) -> Path:
         """Where its shards lie, until they are merged; those of other parameters or seeds lie elsewhere."""
-        header = store.attributes_hash(layout.header_of(self.task, self.kind, self.seed))
+        header = store.attributes_hash(self.layout.header(self.seed))
         return self.path.with_name(f".{self.path.name}.{header[:8]}.shards")
 
     def blocks(self) -> list[Block]:
         """The blocks of the file, in order."""
         truth = None if self.kind == "truth" else layout.truth_path(self.task, self.data)
-        return list(generation.blocks(self.task, self.kind, self.seed, self.path, truth))
+        return list(generation.blocks(self.layout, self.seed, self.path, truth))
 
     def shard(self, array: str, first: int) -> Path:
         """Where the block of ``array`` that begins at row ``first`` lies."""
@@ -55,8 +62,8 @@ class Target:
 
     def row_bytes(self, array: str) -> int:
         """Bytes of one stored row of ``array``."""
-        shape = layout.expected_shapes(self.task, self.kind)[array]
-        return np.dtype(layout.stored_dtype(self.task, array)).itemsize * int(np.prod(shape[1:]))
+        shape = self.layout.shapes[array]
+        return np.dtype(self.layout.dtype(array)).itemsize * int(np.prod(shape[1:]))
 
 
 def write(target: Target, array: str, first: int) -> None:
@@ -82,13 +89,13 @@ def merge(target: Target) -> None:
 
     A missing or damaged shard raises :class:`EmubenchError`; a damaged one is removed, to be made again.
     """
-    task, kind, path = target.task, target.kind, target.path
-    header = layout.header_of(task, kind, target.seed)
+    path = target.path
+    made, header = target.layout, target.layout.header(target.seed)
     if not path.exists():
-        store.check_space(path.parent, generation.file_bytes(task, kind))
-        with Partial(path, header, layout.expected_shapes(task, kind)) as partial:
+        store.check_space(path.parent, generation.file_bytes(made))
+        with Partial(path, header, made.shapes) as partial:
             if not path.exists():  # else another client was faster
-                offsets = partial.open(lambda p: generation.write_structure(task, kind, target.seed, p))
+                offsets = partial.open(lambda p: generation.write_structure(made, target.seed, p))
                 for block in target.blocks():
                     if (block.array, block.first) not in partial.done:
                         block = replace(block, path=partial.file, offset=offsets[block.array])

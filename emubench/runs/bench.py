@@ -78,7 +78,8 @@ class Session:
         is written then. ``reference_emulator`` is the run loaded elsewhere: by default in a child process.
         """
         run = read_run(path)
-        emulator, task = folders.load(path)
+        opened = folders.load(path)
+        emulator, task = opened.emulator, opened.task
         if stages.stored_scores(path, task, self.data) is None:
             raise EmubenchError(f"{path}: was not scored on these data by this version; emubench score {path} --again")
         emulator.requires_grad_(False)

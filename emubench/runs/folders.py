@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -45,8 +46,21 @@ def task_of(run: Path, card: run_files.Card) -> Task:
     return recipes.from_json(recipe.model_dump_json(exclude_none=True), card.size, path)
 
 
-def build(run: Path) -> tuple[nn.Module, Task]:
-    """The emulator of a run before its weights are loaded, with its task."""
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that was opened once: its folder, what its card says, its task and its emulator."""
+
+    folder: Path
+    card: run_files.Card
+    task: Task
+    emulator: nn.Module
+
+
+def build(run: Path) -> OpenRun:
+    """Open a run with the emulator as it is before its weights are loaded.
+
+    Raises :class:`EmubenchError` where the card is missing or does not fit its baseline.
+    """
     card = read_card(run)
     try:
         module, task = baselines.get(card.baseline), task_of(run, card)
@@ -54,19 +68,19 @@ def build(run: Path) -> tuple[nn.Module, Task]:
         for setting in dataclasses.fields(defaults):
             if setting.name not in card.config:
                 raise EmubenchError(f"config: setting {setting.name} of {card.baseline} is missing")
-        return build_emulator(card.baseline, task, configured(defaults, card.config, card.baseline, "config.")), task
+        config = configured(defaults, card.config, card.baseline, "config.")
+        return OpenRun(run, card, task, build_emulator(card.baseline, task, config))
     except EmubenchError as error:
         raise EmubenchError(f"{run / 'card.json'}: {error}") from error.__cause__
 
 
-def load(run: Path) -> tuple[nn.Module, Task]:
-    """Rebuild the emulator of a run, with its task."""
-    (emulator, task), card = build(run), read_card(run)
-    load_weights(emulator, run / "model.safetensors")
-    if n_parameters(emulator) != card.n_parameters:
-        found = f"{card.n_parameters} where {n_parameters(emulator)} belongs"
-        raise EmubenchError(f"{run / 'card.json'}: n_parameters: {found}")
-    return emulator, task
+def load(run: Path) -> OpenRun:
+    """Open a run with its trained emulator."""
+    found = build(run)
+    load_weights(found.emulator, run / "model.safetensors")
+    if (n := n_parameters(found.emulator)) != found.card.n_parameters:
+        raise EmubenchError(f"{run / 'card.json'}: n_parameters: {found.card.n_parameters} where {n} belongs")
+    return found
 
 
 def find_runs(paths: list[Path]) -> list[Path]:

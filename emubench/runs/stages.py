@@ -109,14 +109,14 @@ def stored_scores(run: Path, task: Task, data: Path) -> run_files.ScoreFile | No
 
 def score(run: Path, data: Path, progress: Progress | None = None, again: bool = False) -> run_files.ScoreFile:
     """Score a run and write ``scores.json``, ``timing.json``, ``figures.json``, unless it was scored on these data."""
-    emulator, task = load(run)
-    path, card = run / "scores.json", read_card(run)
+    opened = load(run)
+    path, card, task = run / "scores.json", opened.card, opened.task
     if not again and (stored := stored_scores(run, task, data)) is not None:
         if (current := scoring.with_skill(stored, task)) != stored:  # the reference values were frozen since
             store.write_text(path, current.model_dump_json(indent=1) + "\n")
         return current
     torch.set_num_threads(card.threads)
-    result, timing = scoring.evaluate(emulator, task, data, card.seed, progress)  # type: ignore[arg-type]
+    result, timing = scoring.evaluate(opened.emulator, task, data, card.seed, progress)  # type: ignore[arg-type]
     store.write_text(run / "figures.json", json.dumps(result.figures) + "\n")
     store.write_text(run / "timing.json", json.dumps(timing, indent=1) + "\n")
     store.write_text(path, result.scores.model_dump_json(indent=1) + "\n")
@@ -134,8 +134,9 @@ def diagnose(run: Path, data: Path, progress: Progress | None = None, again: boo
 
     What is there for these data and this version is kept, so that an interrupted run goes on where it was.
     """
-    emulator, task = load(run)
-    card, digest = read_card(run), scoring.truth_digest(task, data)
+    opened = load(run)
+    card, task = opened.card, opened.task
+    digest = scoring.truth_digest(task, data)
     empty = run_files.DiagnosticsFile(
         schema_version=schema.SCHEMA_VERSION,
         emubench_version=__version__,
@@ -156,7 +157,7 @@ def diagnose(run: Path, data: Path, progress: Progress | None = None, again: boo
             if progress is not None:
                 progress(1000 * i + 1000 * done // total, 1000 * len(diagnostics.DIAGNOSTICS))
 
-        found = diagnostics.measure(name, diagnostics.Subject(emulator, task, data, card.seed, show))
+        found = diagnostics.measure(name, diagnostics.Subject(opened.emulator, task, data, card.seed, show))
         stored = stored.model_copy(update={"diagnostics": {**stored.diagnostics, name: found}})
         store.write_text(run / "diagnostics.json", stored.model_dump_json(indent=1) + "\n")
     return stored

@@ -113,6 +113,7 @@ def test_persistence_keeps_the_last_observation_and_knows_nothing_of_the_rest(da
 def test_every_baseline_trains_through_its_job(data, tmp_path, name):
     for baseline in baselines.names():
         folder = stages.train(small(baseline, name), data, tmp_path)
-        emulator, task = folders.load(folder)
+        opened = folders.load(folder)
+        emulator, task = opened.emulator, opened.task
         assert task.name == name
         assert isinstance(emulator, Emulator)

@@ -17,6 +17,7 @@ from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import fingerprints, generation, layout, tasks, trajectories, verification
+from emubench.data.layout import Layout
 from emubench.dynamics.simulate import SimulationError
 from tests.support.contents import contents
 from tests.support.generated import CODE, TASK
@@ -143,7 +144,7 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
     monkeypatch.setattr(trajectories, "STRETCH", 2**12)
     monkeypatch.setattr(generation, "STRETCH", 2**12)
     task = tasks.get("lorenz96-noisy", "tiny-64x16384")
-    size = generation.file_bytes(task, "truth")
+    size = generation.file_bytes(Layout(task, "truth"))
     assert size > 3 * 10**8
     assert peak(lambda: generation.generate(task, tmp_path)) < size / 4
     assert len(verification.verify(layout.task_path(task, tmp_path))) == 10
@@ -154,7 +155,7 @@ def test_the_announced_size_is_the_real_one(whole_dataset):
         ("truth", layout.truth_path(TASK, whole_dataset)),
         ("observations", layout.task_path(TASK, whole_dataset)),
     ):
-        assert 0 <= path.stat().st_size - generation.file_bytes(TASK, kind) < 70_000
+        assert 0 <= path.stat().st_size - generation.file_bytes(Layout(TASK, kind)) < 70_000
 
 
 @pytest.mark.parametrize(
@@ -239,10 +240,10 @@ def test_hashes_are_those_of_the_bytes_on_disk(whole_dataset):
 def test_a_file_has_the_same_bytes_whoever_still_holds_what_made_it(tmp_path):
     """A profiler in another thread keeps frames alive, and with them handles of HDF5."""
     task, kept = tasks.get("lorenz63-noisy", "tiny-2x8"), []
-    generation.write_structure(task, "truth", 0, tmp_path / "plain.h5")
+    generation.write_structure(Layout(task, "truth"), 0, tmp_path / "plain.h5")
     sys.setprofile(lambda frame, *_: kept.append(frame))
     try:
-        generation.write_structure(task, "truth", 0, tmp_path / "held.h5")
+        generation.write_structure(Layout(task, "truth"), 0, tmp_path / "held.h5")
     finally:
         sys.setprofile(None)
     assert len(kept) > 100

@@ -13,6 +13,7 @@ import pytest
 
 from emubench.core.errors import EmubenchError
 from emubench.data import generation, layout, partial, trajectories, verification
+from emubench.data.layout import Layout
 from emubench.files import store
 from tests.support.contents import contents
 from tests.support.generated import CODE, TASK, failing_after, generation_run_block
@@ -36,7 +37,7 @@ def test_an_interrupted_run_goes_on_without_redoing_blocks(whole_dataset, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(generation, "run_block", lambda block: (redone.append(block), generation_run_block(block))[1])
         generation.generate(TASK, tmp_path)
-    total = generation.n_blocks(TASK, "truth") + generation.n_blocks(TASK, "observations")
+    total = generation.n_blocks(Layout(TASK, "truth")) + generation.n_blocks(Layout(TASK, "observations"))
     assert len(redone) == total - n
     assert contents(tmp_path) == contents(whole_dataset)
 
@@ -45,7 +46,7 @@ def test_progress_counts_resumed_blocks_and_ends_at_the_total(tmp_path, monkeypa
     interrupt(tmp_path, monkeypatch, 3)
     seen = []
     generation.generate(TASK, tmp_path, progress=lambda done, total: seen.append((done, total)))
-    total = generation.n_blocks(TASK, "truth") + generation.n_blocks(TASK, "observations")
+    total = generation.n_blocks(Layout(TASK, "truth")) + generation.n_blocks(Layout(TASK, "observations"))
     assert seen == [(i, total) for i in range(4, total + 1)]
 
 

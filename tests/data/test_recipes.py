@@ -65,7 +65,7 @@ def test_a_published_recipe_is_the_task_of_the_code(name, size):
     assert known is not None
     assert known.draws_sha256 == fingerprints.draws(tasks.get(name, size), 0)
     kinds = ("observations", "truth") if name.endswith("-clean") else ("observations",)
-    shapes = {k: v for kind in kinds for k, v in layout.expected_shapes(tasks.get(name, size), kind).items()}
+    shapes = {k: v for kind in kinds for k, v in layout.Layout(tasks.get(name, size), kind).shapes.items()}
     assert set(known.arrays) == set(shapes)
 
 

@@ -311,7 +311,7 @@ def test_a_forecast_file_scores_like_the_run_that_made_it(emubench, data, tmp_pa
     task = tasks.get(name, "tiny")
     run = stages.train(jobs.Job(baseline, name, "tiny"), data, tmp_path)
     by_run = stages.score(run, data)
-    emulator, _ = folders.load(run)
+    emulator = folders.load(run).emulator
     contexts = dataset.load(task, data)
     with torch.no_grad():
         forecasts = {

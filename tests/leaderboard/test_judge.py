@@ -170,7 +170,8 @@ def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
 
 def test_a_remote_forecast_is_the_local_one(submitted_runs, data):
     (run,) = folders.find_runs([submitted_runs / "linear"])
-    emulator, task = folders.load(run)
+    opened = folders.load(run)
+    emulator, task = opened.emulator, opened.task
     here, _ = scoring.evaluate(emulator, task, data, 3)  # type: ignore[arg-type]
     there = judge.judge_run(run, task, data, 3, LIMITS)
     assert there.reason == ""

@@ -45,7 +45,7 @@ def run(scored, tmp_path):
 
 
 def again(run):
-    return folders.load(run)[0]
+    return folders.load(run).emulator
 
 
 @pytest.mark.slow

@@ -54,7 +54,8 @@ def test_a_card_says_all_that_made_the_run(data, tmp_path):
     assert card.config == json.loads(json.dumps(dataclasses.asdict(JOB.config())))
     assert card.config["steps"] == 20
     assert card.data_sha256 == dataset.load(JOB.get_task(), data).digest
-    emulator, task = folders.load(folder)
+    opened = folders.load(folder)
+    emulator, task = opened.emulator, opened.task
     assert card.n_parameters == n_parameters(emulator) > 1000
     assert task == JOB.get_task()
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -87,7 +88,7 @@ def test_two_processes_at_the_same_job_leave_one_folder(data, tmp_path):
     assert sorted(left) == sorted(
         str((job.folder(tmp_path) / f).relative_to(tmp_path)) for f in ("card.json", "log.jsonl", "model.safetensors")
     )
-    assert equal(folders.load(job.folder(tmp_path))[0], trained(job, data))
+    assert equal(folders.load(job.folder(tmp_path)).emulator, trained(job, data))
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -132,4 +133,4 @@ def test_training_depends_on_the_seed_alone(data):
 def test_a_run_holds_what_training_with_its_seed_gives(data, tmp_path, seed):
     job = dataclasses.replace(JOB, seed=seed)
     torch.manual_seed(99)  # what came before plays no part
-    assert equal(folders.load(stages.train(job, data, tmp_path))[0], trained(job, data))
+    assert equal(folders.load(stages.train(job, data, tmp_path)).emulator, trained(job, data))

@@ -36,7 +36,7 @@ def check_architecture(folder: Path) -> None:
     tensors = read_header(folder / "model.safetensors")
     try:
         with torch.device("meta"):
-            emulator, _ = folders.build(folder)
+            emulator = folders.build(folder).emulator
         shapes = {name: tuple(tensor.shape) for name, tensor in emulator.state_dict().items()}
     except EmubenchError as error:
         if error.__cause__ is None:  # the settings themselves are wrong
@@ -86,7 +86,8 @@ def serve(folder: Path, source: int, sink: int) -> None:
 
     try:
         check_architecture(folder)
-        emulator, task = folders.load(folder)
+        opened = folders.load(folder)
+        emulator, task = opened.emulator, opened.task
         pipe.send(sink, pipe.READY, {}, None, forever())
         while True:
             most = max(task.n_test, task.n_climate, MAX_CASES)
