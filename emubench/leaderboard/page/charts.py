@@ -18,6 +18,8 @@ LINE, LETTER = 12.0, 6.2
 """Height of a line of text, and about the width of a letter."""
 MAX_NAME = 24
 """Letters of a name that are shown."""
+MAX_DECADES = 16
+"""Of a logarithmic axis: what lies farther below the largest is round-off, and drawn at the bottom."""
 MAX_NUMBER = 1e100
 """What is larger is as good as infinite, and not drawn."""
 Series = tuple[str, Sequence[float], Sequence[float]]
@@ -110,24 +112,45 @@ def _label(value: float, logarithmic: bool) -> str:
     return f"{10**value:.0e}".replace("e+0", "e").replace("e-0", "e-") if logarithmic else f"{value:g}"
 
 
-def curves(title: str, xlabel: str, ylabel: str, series: Sequence[Series], log: bool = False) -> Markup:
-    """Lines over one axis; what is not finite (or, with ``log``, not positive) is left out."""
+def curves(
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    series: Sequence[Series],
+    log: bool = False,
+    band: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None,
+) -> Markup:
+    """Lines over one axis; what is not finite (or, with ``log``, not positive) is left out.
+
+    ``band`` (x, low, high) is an area in the first line's colour; the axes are those of the lines.
+    """
     kept = [(name, *_finite(x, y, log)) for name, x, y in series]
     kept = [(name, x, y) for name, x, y in kept if len(x)]
     if not kept:
         return Markup("")
     xs, ys = (np.concatenate([s[i] for s in kept]) for i in (1, 2))
     low, high = float(ys.min()), float(ys.max())
+    low = max(low, high - MAX_DECADES) if log else low
     span = (low, max(high, low + 1e-3)) if log else (min(low, 0.0), high if high > 0 or low < 0 else 1.0)
     frame, at = Frame((float(xs.min()), float(xs.max())), span, log_y=log), LEFT
     parts = frame.axes(xlabel, ylabel)
+    if band is not None:
+        parts.append(_area(frame, *band, log))
     for i, (name, x, y) in enumerate(kept):
-        points = " ".join(f"{_n(a)},{_n(b)}" for a, b in map(frame.place, x, y))
+        points = " ".join(f"{_n(a)},{_n(b)}" for a, b in map(frame.place, x, np.maximum(y, frame.y[0])))
         parts.append(f'<polyline class="line{i % 4}" points="{points}"/>')
         if len(kept) > 1:
             parts.append(f'<text class="line{i % 4}" x="{_n(at)}" y="{LINE}">{escape(name)}</text>')
             at += LETTER * (len(name) + 2)
     return frame.svg(title, parts)
+
+
+def _area(frame: Frame, x: Sequence[float], low: Sequence[float], high: Sequence[float], log: bool) -> str:
+    """What lies between two curves, cut at the ends of the vertical axis."""
+    below, above = (list(zip(*_finite(x, y, log), strict=True)) for y in (low, high))
+    outline = [frame.place(a, min(max(b, frame.y[0]), frame.y[1])) for a, b in [*below, *reversed(above)]]
+    points = " ".join(f"{_n(a)},{_n(b)}" for a, b in outline)
+    return f'<polygon class="band" points="{points}"/>'
 
 
 def scatter(title: str, xlabel: str, ylabel: str, points: Sequence[tuple[str, float, float, bool]]) -> Markup:
