@@ -36,6 +36,9 @@ def new(
     code: Annotated[str | None, typer.Option("--code", help="https://…")] = None,
     knowledge: Annotated[str | None, typer.Option("--knowledge", help="Of --forecast: what the method knows.")] = None,
     notes: Annotated[str | None, typer.Option("--notes")] = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Keep a standard entry's weights; an open one's are kept always.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Make an entry from scored runs of one method, or from forecasts of the public contexts.
@@ -52,7 +55,7 @@ def new(
     if runs:
         from emubench.runs import folders
 
-        folder = making.from_runs(name, folders.find_runs(runs), out, stated)
+        folder = making.from_runs(name, folders.find_runs(runs), out, stated, weights)
     else:
         pairs = dict(_pair(text) for text in forecasts or [])
         folder = making.from_forecasts(name, pairs, data, size, out, stated)

@@ -22,6 +22,7 @@ from emubench.emulator import Emulator, check_forecast
 from emubench.evaluation.figures import Collector
 from emubench.evaluation.forecast import CHUNK, chunks, forecast
 from emubench.files import hdf5, run_files, schema, store
+from emubench.files.timing import Speed
 from emubench.metrics import Pool, Row, Summary, Truth
 
 N_RESAMPLES = 1000
@@ -183,6 +184,7 @@ def evaluate(
         "threads": torch.get_num_threads(),
         "device": "cpu",
     }
+    Speed.model_validate(timing)
     return result, timing
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from emubench.files.schema import Model, Name, Text
 
@@ -83,15 +83,11 @@ def finite_or_none(value: float) -> float | None:
 
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
-
-
 Series = Annotated[list[Number], Field(max_length=4096)]
 
 
-class Comparison(BaseModel):
+class Comparison(Model):
     """A curve of a run beside the truth's, with the band in which another sample of the truth would lie (99 %)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     x: Series
     run: Series | None = None
@@ -107,10 +103,8 @@ class Comparison(BaseModel):
         return self
 
 
-class Ranks(BaseModel):
+class Ranks(Model):
     """Frequencies of the ranks 0 … M of the truth among the members, at one lead; failed cases are left out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     lead_time: Number
     frequency: Annotated[list[Number], Field(min_length=2, max_length=4096)]
@@ -122,10 +116,8 @@ class Heights(Comparison):
     time: Number
 
 
-class Figures(BaseModel):
-    """``figures.json``; what is empty does not apply."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
+class Figures(Model):
+    """``figures.json`` of a run, and thinned of an entry; what is empty does not apply."""
 
     lead_time: Series
     truth: Annotated[list[Series], Field(max_length=4096)]

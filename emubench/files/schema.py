@@ -52,11 +52,16 @@ def read_json(model: type[Any], path: Path, max_bytes: int = 64 * 2**20) -> Any:
         raise EmubenchError(f"{path}: no such file")
     if path.stat().st_size > max_bytes:
         raise EmubenchError(f"{path}: larger than {max_bytes} bytes")
+    return parse_json(model, path.read_bytes(), path)
+
+
+def parse_json(model: type[Any], text: bytes, where: Path | str) -> Any:
+    """Validate JSON text in UTF-8 as ``model``."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise EmubenchError(f"{path}: not valid JSON ({error})") from None
-    return parse(model, data, path)
+        raise EmubenchError(f"{where}: not valid JSON ({error})") from None
+    return parse(model, data, where)
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from emubench.files import schema, store
 from emubench.files.schema import Model, Name
@@ -127,14 +127,41 @@ class Bench(Model):
     limits: dict[Name, Limit] = {}
 
 
-class Timing(BaseModel):
-    """What others need of ``timing.json``; further keys, such as the seconds that scoring took, are allowed there."""
+class Speed(Model):
+    """How fast a run is, as far as one figure says it, and what that figure means."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    lyapunov_times_per_second: Annotated[float, Field(ge=0, le=1e15)]
+    unit: Line = ""
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    device: Line = ""
+    test_seconds: Positive | None = None
+    """Of the forecasts that scoring asked for, per split."""
+    climate_seconds: Positive | None = None
+    widths_seconds: Positive | None = None
 
-    lyapunov_times_per_second: Positive
+
+class Timing(Speed):
+    """``timing.json`` of a run."""
+
     benches: Annotated[dict[Name, Bench], Field(max_length=20)] = {}
+    """By the name of the mode."""
     ladder: Annotated[list[Rung], Field(max_length=200)] = []
+
+
+class Solver(Model):
+    """One setting of the solver ladder, timed in the same run as the emulator: what it is, how accurate, how fast."""
+
+    name: Line
+    accuracy: Annotated[float, Field(ge=-1e6, le=1e6)]
+    lyapunov_times_per_second: Annotated[float, Field(ge=0, le=1e15)]
+
+
+class EntryTiming(Speed):
+    """What an entry of the leaderboard keeps of a run's :class:`Timing`; never compared with another machine's."""
+
+    speedup: Speedup | None = None
+    """At equal accuracy, of the plain mode, over one of ``solvers``."""
+    solvers: Annotated[list[Solver], Field(max_length=200)] = []
 
 
 def read(run: Path) -> Timing | None:
@@ -145,15 +172,16 @@ def read(run: Path) -> Timing | None:
 
 def add(run: Path, bench: Bench, ladder: list[Rung]) -> None:
     """Write what was measured into the run's ``timing.json``, beside other modes; the plain mode's figure is ranked."""
-    path = run / "timing.json"
-    read(run)  # whatever lies there has to be sound
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known["benches"] = known.get("benches", {}) | {bench.mode: bench.model_dump()}
+    known = read(run)
+    content: dict[str, Any] = known.model_dump() if known else {}
+    content["benches"] = content.get("benches", {}) | {bench.mode: bench.model_dump()}
     if ladder:
-        known["ladder"] = [rung.model_dump() for rung in ladder]
-    if bench.mode == "eager" or "lyapunov_times_per_second" not in known:
+        content["ladder"] = [rung.model_dump() for rung in ladder]
+    if bench.mode == "eager" or known is None:
         ranked = bench.scenarios[RANKED]
-        known["lyapunov_times_per_second"] = ranked.lyapunov_times_per_second.median
-        known["unit"] = f"units of lead time of one member per second, start included, batches of {ranked.batch} cases"
-        known |= {"threads": bench.hardware.threads, "device": bench.hardware.device}
-    store.write_text(path, json.dumps(known, indent=1) + "\n")
+        content["lyapunov_times_per_second"] = ranked.lyapunov_times_per_second.median
+        content["unit"] = (
+            f"units of lead time of one member per second, start included, batches of {ranked.batch} cases"
+        )
+        content |= {"threads": bench.hardware.threads, "device": bench.hardware.device}
+    store.write_text(run / "timing.json", json.dumps(content, indent=1) + "\n")

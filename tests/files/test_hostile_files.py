@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import struct
 import time
@@ -15,14 +16,14 @@ import numpy as np
 import pytest
 
 from emubench.core.errors import EmubenchError
-from emubench.files import hdf5, schema
+from emubench.files import hdf5, packed, schema
+from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING
 from emubench.leaderboard.page import build
 from emubench.leaderboard.page.board import read
 from emubench.leaderboard.submission import entries, verify
 from emubench.runs import jobs
-from tests.support.submissions import TASK, edit_json, sign_again
+from tests.support.submissions import TASK, edit_entry, sign_again
 
-SEED = f"{TASK}/seed-0"
 SHAPES = {split: (1, *shape[1:]) for split, shape in entries.shapes()["tiny"][TASK].items()}
 WHOLE = SHAPES["test"]
 N_BYTES = 4 * int(np.prod(WHOLE))
@@ -38,6 +39,54 @@ def cheap():
     tracemalloc.stop()
     assert peak < 2**26
     assert seconds < 20
+
+
+# --- xz ---------------------------------------------------------------------------------------------------------------
+
+XZ = lzma.compress(b'{"secret": "x"}')
+
+
+def reaching_far_back() -> bytes:
+    """A stream whose reader would have to hold 1 GiB."""
+    return lzma.compress(b"{}", filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**30}])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a whole xz file"),
+        (b"{}", "not a whole xz file"),
+        (XZ[:-1], "not a whole xz file (cut"),
+        (XZ + b"x", "not a whole xz file (cut, or followed by something else)"),
+        (XZ[:20] + b"x" + XZ[21:], "not a whole xz file"),
+        (lzma.compress(b"{}", lzma.FORMAT_ALONE), "not a whole xz file"),
+        (lzma.compress(b"[" * 2**26), "holds more than 1048576 bytes"),
+        (lzma.compress(b"[" * 2**19), "not valid JSON"),
+        (lzma.compress(b'"\xff"'), "not valid JSON"),
+        (b"\0" * 2**17, "larger than 65536 bytes"),
+        (XZ, "secret: Extra inputs"),
+        (reaching_far_back(), "not a whole xz file (Memory usage limit exceeded)"),
+    ],
+    ids=["empty", "no xz", "cut", "more", "damaged", "other", "bomb", "nested", "no text", "large", "key", "memory"],
+)
+def test_packed_files_are_bounded_and_checked(cheap, tmp_path, content, message):
+    path = tmp_path / "x.json.xz"
+    path.write_bytes(content)
+    with pytest.raises(EmubenchError) as error:
+        packed.read_json(schema.Model, path, 2**16, 2**20)
+    assert message in str(error.value)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_what_was_packed_is_read_again(tmp_path):
+    path, content = tmp_path / "x.json.xz", {"quantiles": [0.1, 1e-300, 1e300], "é": None}
+    packed.write_json(path, content)
+    assert json.loads(lzma.decompress(path.read_bytes())) == content
+    before = path.read_bytes()
+    packed.write_json(path, content)
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match="Out of range"):
+        packed.write_json(path, [float("nan")])
 
 
 # --- TOML -------------------------------------------------------------------------------------------------------------
@@ -79,7 +128,7 @@ def test_what_a_file_says_cannot_write_to_the_terminal(refused, emubench, sound_
     ("key", "value", "message"),
     [
         (
-            "schema_version = 1",
+            "schema_version = 2",
             f"schema_version = 0x{'f' * 200_000}",
             "schema_version: ",
         ),
@@ -264,23 +313,27 @@ def every(values: list, value: object) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("card.json", lambda c: c.update(train_seconds=float("inf")), "train_seconds: Input should be a finite number"),
-        ("card.json", lambda c: c.update(n_parameters=10**4000), "n_parameters: Input should be less than"),
-        ("card.json", lambda c: c["config"].update(delays=json.loads("[" * 900 + "]" * 900)), "config.delays"),
-        ("card.json", lambda c: c["config"].update({f"k{i}": 0 for i in range(500)}), "at most 200 items"),
-        ("scores.json", lambda c: c["rows"][0].update(n_cases=10**4000), "n_cases: Input should be less than"),
-        ("scores.json", lambda c: c["rows"][0].update(value=1e300), "rows.0: a number that is not finite or beyond"),
-        ("scores.json", lambda c: c["rows"][0].update(low=-1e7), "rows.0: a number that is not finite or beyond"),
-        ("scores.json", lambda c: every(c["cases"]["valid_prediction_time"], 1e300), "numbers from 0 to 1e+06"),
-        ("scores.json", lambda c: every(c["cases"]["valid_prediction_time"], -1.0), "numbers from 0 to 1e+06"),
-        ("timing.json", lambda c: c.update(lyapunov_times_per_second=1e300), "less than or equal to"),
-        ("figures.json", lambda c: c["truth"][0].append(1.0), "one row of values per time belongs here, all as long"),
-        ("figures.json", lambda c: c["forecast"].pop(), "one row of values per time belongs here"),
-        ("figures.json", lambda c: c.update(lead_time=[], truth=[], forecast=[]), "one row of values per time"),
+        (CARDS, lambda c: c.update(train_seconds=float("inf")), "train_seconds: Input should be a finite number"),
+        (CARDS, lambda c: c.update(n_parameters=10**4000), "n_parameters: Input should be less than"),
+        (CARDS, lambda c: c["config"].update(delays=json.loads("[" * 900 + "]" * 900)), "config.delays"),
+        (CARDS, lambda c: c["config"].update({f"k{i}": 0 for i in range(500)}), "at most 200 items"),
+        (SCORES, lambda c: c["rows"]["n_cases"].__setitem__(0, 10**4000), "n_cases: Input should be less than"),
+        (SCORES, lambda c: c["rows"]["value"].__setitem__(0, 1e300), "rows.0: a number that is not finite or beyond"),
+        (SCORES, lambda c: c["rows"]["low"].__setitem__(0, -1e7), "rows.0: a number that is not finite or beyond"),
+        (SCORES, lambda c: every(c["cases"]["valid_prediction_time"], 1e300), "numbers from 0 to 1e+06"),
+        (SCORES, lambda c: every(c["cases"]["valid_prediction_time"], -1.0), "numbers from 0 to 1e+06"),
+        (TIMING, lambda c: c.update(lyapunov_times_per_second=1e300), "less than or equal to"),
+        (FIGURES, lambda c: c["truth"][0].append(1.0), "truth: a row of 3 values for each of lead_time belongs here"),
+        (FIGURES, lambda c: c["forecast"].pop(), "forecast: a row of 3 values for each of lead_time"),
+        (
+            FIGURES,
+            lambda c: c.update(lead_time=[], truth=[], forecast=[]),
+            "truth: a row of 3 values for each of lead_time",
+        ),
     ],
 )
 def test_numbers_that_no_score_has_are_refused(refused, sound_entry, file, change, message):
-    edit_json(sound_entry / SEED / file, change)
+    edit_entry(sound_entry, file, change)
     sign_again(sound_entry)
     assert message in refused("submit", "check", sound_entry)
 
@@ -290,9 +343,13 @@ def test_the_largest_numbers_that_pass_can_be_drawn(sound_entry):
         for i, row in enumerate(content["truth"]):
             row[0] = 1e308 * (-1) ** i
 
-    edit_json(sound_entry / SEED / "figures.json", enlarge)
-    edit_json(sound_entry / SEED / "timing.json", lambda c: c.update(lyapunov_times_per_second=1e15))
-    edit_json(sound_entry / SEED / "scores.json", lambda c: [r.update(value=1e6) for r in c["rows"] if r["lead_time"]])
+    def raise_scores(content: dict) -> None:
+        rows = content["rows"]
+        rows["value"] = [1e6 if lead else value for lead, value in zip(rows["lead_time"], rows["value"], strict=True)]
+
+    edit_entry(sound_entry, FIGURES, enlarge)
+    edit_entry(sound_entry, TIMING, lambda c: c.update(lyapunov_times_per_second=1e15))
+    edit_entry(sound_entry, SCORES, raise_scores)
     sign_again(sound_entry)
     page = build.render(read(sound_entry.parents[1], "tiny"))["entries/mine.html"]
     assert "1000T" in page

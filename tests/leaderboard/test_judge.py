@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +12,14 @@ import pytest
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.evaluation import scoring
-from emubench.files import run_files, schema
+from emubench.files import entry_files, run_files, schema
+from emubench.files.entry_files import CARDS, SCORES
 from emubench.leaderboard.submission import entries, judge, new
 from emubench.runs import folders
 from emubench.runs.sandbox.judged import Limits
 from tests.support.contents import contents
-from tests.support.submissions import STATED, TASK, edit_json, sign_again
+from tests.support.submissions import STATED, TASK, edit_entry, sign_again
 
-SEED = f"{TASK}/seed-0"
 LIMITS = Limits(start_seconds=60.0, call_seconds=60.0)
 
 
@@ -32,8 +31,8 @@ def test_an_entry_is_scored_as_its_run_was(emubench, sound_entry, data):
     finished = emubench("submit", "run", sound_entry, "--data", data, "--bench-seconds", 0, "--json")
     assert finished.status == 0, finished.err
     (found,) = json.loads(finished.out)
-    claimed = json.loads((sound_entry / SEED / "scores.json").read_text())["rows"]
-    whole = [row for row in claimed if row["lead_time"] is None]
+    claimed = entry_files.read(sound_entry, SCORES)[TASK, 0].rows
+    whole = [row.model_dump() for row in claimed if row.lead_time is None]
     assert found["scores"] == whole  # to the last bit, on one machine
     assert found["timing"]["lyapunov_times_per_second"] > 0
     assert contents(sound_entry) == before
@@ -52,30 +51,35 @@ def test_an_entry_is_benched_on_request_and_left_as_it_was(emubench, sound_entry
 
 def test_an_edited_score_is_named(emubench, sound_entry, data):
     def better(content):
-        (row,) = [r for r in content["rows"] if r["metric"] == "valid_prediction_time" and r["lead_time"] is None]
         cases = content["cases"]["valid_prediction_time"]
         cases[:] = [2 * value for value in cases]
-        row["value"] = sum(cases) / len(cases)
+        content["rows"]["value"][content["rows"]["metric"].index("valid_prediction_time")] = sum(cases) / len(cases)
 
-    edit_json(sound_entry / SEED / "scores.json", better)
+    edit_entry(sound_entry, SCORES, better)
     sign_again(sound_entry)
     assert emubench("submit", "check", sound_entry).status == 0  # consistent, and hashed anew
     finished = emubench("submit", "run", sound_entry, "--data", data)
     assert finished.status == 1
     (line,) = finished.err.splitlines()
-    assert "scores.json: valid_prediction_time: " in line
+    assert f"scores.json.xz: {TASK}.0: valid_prediction_time: " in line
     assert "is claimed" in line
     assert finished.out.startswith("FAULT")
 
 
 def test_an_entry_that_fails_the_check_is_not_run(refused, sound_entry, data, monkeypatch):
     (sound_entry / "model.pt").write_bytes(b"x")
-    monkeypatch.setattr(judge, "judge_place", lambda *_: pytest.fail("was run"))
+    monkeypatch.setattr(judge, "judge_entry", lambda *_: pytest.fail("was run"))
     assert "unexpected" in refused("submit", "run", sound_entry, "--data", data)
 
 
+def test_an_entry_without_weights_is_not_run(refused, submitted_runs, data, tmp_path):
+    folder = new.from_runs("light", folders.find_runs([submitted_runs / "linear"]), tmp_path, STATED)
+    line = refused("submit", "run", folder, "--data", data)
+    assert "light: has no weights to be run: a maintainer retrains it (emubench submit verify)" in line
+
+
 def test_knowledge_is_the_method_s(refused, sound_entry, data):
-    edit_json(sound_entry / SEED / "card.json", lambda c: c.update(knowledge="none"))
+    edit_entry(sound_entry, CARDS, lambda c: c.update(knowledge="none"))
     text = (sound_entry / "entry.toml").read_text().replace('knowledge = "structure"', 'knowledge = "none"')
     (sound_entry / "entry.toml").write_text(text)
     sign_again(sound_entry)
@@ -84,10 +88,11 @@ def test_knowledge_is_the_method_s(refused, sound_entry, data):
 
 
 def test_a_card_s_config_is_the_defaults_with_the_overrides(refused, sound_entry, data):
-    edit_json(sound_entry / SEED / "card.json", lambda c: c["config"].update(ridges=[1.0]))
+    edit_entry(sound_entry, CARDS, lambda c: c["config"].update(ridges=[1.0]))
     sign_again(sound_entry)
     line = refused("submit", "run", sound_entry, "--data", data)
-    assert "card.json: config: ridges: [1.0], where linear's defaults and entry.toml's overrides give [" in line
+    stated = "config: ridges: [1.0], where linear's defaults and entry.toml's overrides give ["
+    assert f"cards.json: {TASK}.0: {stated}" in line
 
 
 def test_a_time_limit_ends_its_block_and_nothing_after():
@@ -127,7 +132,7 @@ def test_false_claims_are_told_from_round_off(submitted_runs):
 
     def claim(**changed):
         rows = [r.model_copy(update=changed) if r is row else r for r in found.rows]
-        return judge.false_claims(Path("s"), found.model_copy(update={"rows": rows}), found)
+        return judge.false_claims("s", found.model_copy(update={"rows": rows}), found)
 
     assert claim() == []
     assert claim(value=row.value + 0.05 * (row.high - row.low)) == []
@@ -150,7 +155,7 @@ def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
         card["config"].update(delays=10**6)
         card["overrides"] = {"delays": 10**6}
 
-    edit_json(sound_entry / SEED / "card.json", other_shapes)
+    edit_entry(sound_entry, CARDS, other_shapes)
     stated = (sound_entry / "entry.toml").read_text()
     (sound_entry / "entry.toml").write_text(
         stated.replace("[files]", f"[overrides.{TASK}]\ndelays = 1000000\n\n[files]")
@@ -164,7 +169,8 @@ def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
     score = {row["metric"]: row["value"] for row in found["scores"]}
     assert score["valid_prediction_time"] == 0.0
     assert score["surviving_fraction"] == 0.0
-    folder = new.from_runs("next", folders.find_runs([submitted_runs / "persistence"]), tmp_path / "entries", STATED)
+    found = folders.find_runs([submitted_runs / "persistence"])
+    folder = new.from_runs("next", found, tmp_path / "entries", STATED, weights=True)
     assert emubench("submit", "run", folder, "--data", data, "--bench-seconds", 0).status == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -15,18 +16,16 @@ import numpy as np
 import pytest
 
 from emubench.core.errors import EmubenchError
-from emubench.leaderboard.page import build, charts, serve
+from emubench.files import entry_files, run_files
+from emubench.files.entry_files import SCORES, TIMING
+from emubench.leaderboard.page import build, charts, entry_page, serve
 from emubench.leaderboard.page.board import read
 from emubench.leaderboard.submission import new
 from emubench.runs import folders
 from tests.support import benched
 from tests.support.boards import ROOT, Page
 from tests.support.contents import contents
-from tests.support.submissions import (
-    STATED,
-    TASK,
-    edit_json,
-)
+from tests.support.submissions import STATED, TASK, edit_entry
 
 # --- what it shows ----------------------------------------------------------------------------------------------------
 
@@ -56,13 +55,16 @@ def test_every_entry_has_its_rows_and_a_page(board_pages):
     charts_shown = [s["aria-label"] for s in page.all("svg") if s.get("role") == "img"]
     assert f"{TASK}: rms error over lead time" in charts_shown
     assert f"{TASK}: first component of the first case" in charts_shown
+    for what in ("temporal spectrum", "density"):
+        assert f"{TASK}: {what} of the first component" in charts_shown
+    assert board_pages["entries/linear.html"].count('class="band"') == 2
 
 
 def test_the_numbers_are_those_of_the_ranking(board_pages, small_board):
     rows = json.loads(board_pages["data/self_reported_standard.json"])
     (linear,) = [r for r in rows if r["entry"] == "linear" and r["task"] == TASK]
-    scores = json.loads((small_board / "entries" / "linear" / TASK / "seed-0" / "scores.json").read_text())
-    assert linear["value"] == pytest.approx(np.mean(scores["cases"]["valid_prediction_time"]))
+    scores = entry_files.read(small_board / "entries" / "linear", SCORES)[TASK, 0]
+    assert linear["value"] == pytest.approx(np.mean(scores.cases["valid_prediction_time"]))
     shown = f"{linear['value']:.2f} [{linear['low']:.2f}, {linear['high']:.2f}]"
     assert shown in Page(board_pages["index.html"]).text
     table = list(csv.DictReader(io.StringIO(board_pages["data/self_reported_standard.csv"])))
@@ -192,9 +194,8 @@ def test_a_bad_entry_leaves_the_board_as_it_was(emubench, refused, small_board, 
     arguments = ("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny")
     assert emubench(*arguments).status == 0
     before = contents(tmp_path)
-    place = board / "entries" / "linear" / TASK / "seed-0" / "scores.json"
-    edit_json(place, lambda c: c["rows"][0].update(value=9.0))
-    assert "scores.json: sha256" in refused(*arguments)
+    edit_entry(board / "entries" / "linear", SCORES, lambda c: c["rows"]["value"].__setitem__(0, 9.0))
+    assert "scores.json.xz: sha256" in refused(*arguments)
     shutil.copytree(small_board / "entries" / "linear", board / "entries" / "linear", dirs_exist_ok=True)
     shutil.copytree(small_board / "entries" / "linear", board / "entries" / "twin")
     assert "'linear' in a folder called 'twin'" in refused(*arguments)
@@ -253,6 +254,54 @@ def test_what_is_not_finite_is_not_drawn():
     assert charts.curves("t", "x", "y", [("a", [1, 2], [0.0, 10.0])], log=True).count(",") == 1
 
 
+def test_figures_of_a_ring_and_of_an_ensemble_are_drawn(submitted_runs, tmp_path):
+    """Of kpz nothing is missing: the entry's figures are made up, its other files are those of lorenz63."""
+    place = new.from_runs("mine", folders.find_runs([submitted_runs / "linear"]), tmp_path / "entries", STATED)
+    x = [1.0, 2.0, 4.0]
+    curve = {"x": x, "run": [4.0, 2.0, 1.0], "truth": [4.0, 2.0, 0.5], "low": [3.0, 1.0, 0.2], "high": [5.0, 3.0, 1.0]}
+    figures = run_files.Figures.model_validate(
+        {
+            "lead_time": [1.0, 2.0],
+            "truth": [[0.0] * 256] * 2,
+            "forecast": [[1.0] * 256] * 2,
+            "lost": 0.25,
+            "density": [curve],
+            "spatial_spectrum": curve,
+            "temporal_spectrum": [curve],
+            "rank_histogram": [{"lead_time": float(lead), "frequency": [0.4, 0.2, 0.4]} for lead in (1, 2, 4, 8)],
+            "heights": [curve | {"time": 16.0}, curve | {"time": 128.0}],
+        }
+    )
+    run = read(tmp_path, "tiny").get("mine").runs[0]
+    card = run.card.model_copy(update={"task": "kpz-noisy"})
+    run = dataclasses.replace(run, path=place, card=card)
+    made = entry_page._pictures([run], None, figures)
+    drawn = {p.caption: str(p.chart) for p in made if p.chart}
+    for what in ("spatial spectrum", "temporal spectrum of all sites", "density of all sites"):
+        text = drawn[f"{what} of the long runs; band: 99 % of truths; 25% of the runs are lost and left out"]
+        assert text.count("<polyline") == 2
+        assert text.count('class="band"') == 1
+        (truth, forecast) = re.findall(r'<polyline class="line\d" points="([^"]+)"', text)
+        assert truth.split()[:2] == forecast.split()[:2]
+        assert truth.split()[2] != forecast.split()[2]
+    assert any(caption.startswith("heights after growth for 128 from flat") for caption in drawn)
+    ranks = next(text for caption, text in drawn.items() if caption.startswith("ranks of the truth"))
+    assert [f"lead {lead}<" in ranks for lead in (1, 2, 4, 8)] == [True, False, True, True]
+    assert sum(bool(p.image) for p in made) == 2
+
+
+def test_a_band_is_cut_at_the_ends_of_the_axis():
+    text = charts.curves("t", "x", "y", [("a", [0, 1], [0.0, 1.0])], band=([0, 1], [-9.0, 0.5], [0.5, 9.0]))
+    heights = [float(p.split(",")[1]) for p in re.findall(r'class="band" points="([^"]+)"', text)[0].split()]
+    assert heights == [174, 99, 24, 99]
+
+
+def test_round_off_does_not_stretch_a_logarithmic_axis():
+    text = charts.curves("t", "x", "y", [("a", [0, 1, 2, 3], [1.0, 1e-8, 1e-16, 1e-300])], log=True)
+    heights = [float(p.split(",")[1]) for p in re.findall(r'points="([^"]+)"', text)[0].split()]
+    assert heights == [24, 99, 174, 174]
+
+
 @pytest.mark.parametrize("n", [1, 3, 40])
 def test_names_in_a_plot_never_cover_one_another(n):
     points = [(f"entry-{i}", 1e3 + i, 0.5 - 1e-4 * i, i == 0) for i in range(n)]
@@ -286,10 +335,10 @@ def test_a_benched_run_shows_its_speed_up_and_the_solvers_beside_it(submitted_ru
     benched.write(run, 700.0, 1.2, speedup=2.5, skill=0.1)
     (run / "timing.json").write_text(json.dumps(before | json.loads((run / "timing.json").read_text())))
     board = tmp_path / "leaderboard"
-    place = new.from_runs("fast", [run], board / "entries", STATED) / TASK / "seed-0"
-    kept = json.loads((place / "timing.json").read_text())
-    assert [s["accuracy"] for s in kept["solvers"]] == [rung["accuracy"] for rung in benched.LADDER]
-    assert kept["speedup"]["value"] == 2.5
+    kept = entry_files.read(new.from_runs("fast", [run], board / "entries", STATED), TIMING)[TASK, 0]
+    assert [s.accuracy for s in kept.solvers] == [rung["accuracy"] for rung in benched.LADDER]
+    assert kept.speedup.value == 2.5
+    assert kept.test_seconds == before["test_seconds"]
     pages = build.render(read(board, "tiny"))
     assert "(2.50×)" in Page(pages["index.html"]).text  # in brackets: skill is too low to be ranked
     charts_ = [a["aria-label"] for a in Page(pages["entries/fast.html"]).all("svg") if "aria-label" in a]
@@ -300,5 +349,5 @@ def test_a_benched_run_shows_its_speed_up_and_the_solvers_beside_it(submitted_ru
     page = Page(pages["entries/fast.html"])
     assert "speed-up at equal accuracy (2.50×)" in page.text
     assert "Hardware a processor, 1 thread(s)" in page.text
-    for solver in kept["solvers"]:
-        assert solver["name"] in page.text
+    for solver in kept.solvers:
+        assert solver.name in page.text

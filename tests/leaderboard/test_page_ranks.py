@@ -125,7 +125,9 @@ def test_an_unknown_skill_leaves_its_table_without_ranks():
 def board(submitted_runs, tmp_path):
     folder = tmp_path / "leaderboard"
     for baseline in ("linear", "persistence"):
-        new.from_runs(baseline, folders.find_runs([submitted_runs / baseline]), folder / "entries", STATED)
+        new.from_runs(
+            baseline, folders.find_runs([submitted_runs / baseline]), folder / "entries", STATED, weights=True
+        )
     return folder
 
 

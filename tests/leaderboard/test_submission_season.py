@@ -17,6 +17,8 @@ from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.core.random import SealedSeed, stream, torch_stream
 from emubench.data import generation, layout, tasks, verification
+from emubench.files import entry_files
+from emubench.files.entry_files import SCORES
 from emubench.leaderboard.submission import new, season, verify
 from emubench.runs import folders, jobs, stages
 from tests.support.contents import contents
@@ -191,11 +193,11 @@ def test_a_season_from_its_opening_to_verification_by_anyone(
     # while it is open: aggregates alone, and no trace of the secret
     assert "cases" not in stored
     assert not any(isinstance(v, list) and len(v) > 1 for row in stored["rows"] for v in row.values())
-    public = json.loads((folder / TASK / "seed-0" / "scores.json").read_text())
+    public = entry_files.read(folder, SCORES)[TASK, 0]
     for row in stored["rows"]:
         assert row["low_99"] <= row["low"] <= row["value"] <= row["high"] <= row["high_99"]
         assert row["lyapunov_times_per_second"] > 0
-    assert stored["rows"][0]["claimed"] == pytest.approx(np.mean(public["cases"]["valid_prediction_time"]))
+    assert stored["rows"][0]["claimed"] == pytest.approx(np.mean(public.cases["valid_prediction_time"]))
     for place in (*board.rglob("*"), *folder.rglob("*")):
         assert not place.is_file() or secret not in place.read_text(errors="replace"), place
     assert secret not in first.out + first.err

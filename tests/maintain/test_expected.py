@@ -15,6 +15,7 @@ from benchmarks.maintain.plots.overview import overview
 from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import generation, tasks
+from emubench.files import entry_files
 from emubench.leaderboard.plots import style
 from emubench.runs import jobs, stages
 
@@ -81,12 +82,11 @@ def test_what_is_expected_is_plausible():
 @pytest.mark.parametrize("name", baselines.names())
 def test_the_entry_of_a_baseline_was_trained_with_the_settings_of_its_file(name):
     """A default that changes without its entry leaves the board with a model that no command makes."""
-    cards = sorted((expected.FOLDER.parent / "leaderboard" / "entries" / name).glob("*/seed-*/card.json"))
-    assert {path.parts[-3] for path in cards} == set(tasks.names())
-    for path in cards:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        config = dataclasses.asdict(jobs.Job(name, card["task"], card["size"], card["seed"]).config())
-        assert card["config"] == json.loads(json.dumps(config)), path
+    cards = entry_files.read(expected.FOLDER.parent / "leaderboard" / "entries" / name, entry_files.CARDS)
+    assert {task for task, _ in cards} == set(tasks.names())
+    for run, card in cards.items():
+        config = dataclasses.asdict(jobs.Job(name, card.task, card.size, card.seed).config())
+        assert card.config == json.loads(json.dumps(config)), run
 
 
 def test_the_file_survives_a_round_trip():

@@ -24,7 +24,7 @@ from tests.support.submissions import (
 )
 
 ROOT = Path(__file__).parents[2]
-VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path", "polyline"}
+VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path", "polyline", "polygon"}
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>\"' onmouseover=alert(3) \u202e\u2066evil\u0007"
     "</bdi></dd></style></script>{{ 7 * 7 }}{% raw %} javascript:alert(4) https://evil.example/x.js"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emubench.files.entry_files import SCORES
 from emubench.leaderboard.submission import entries, new, season, verify
 from emubench.runs import folders, jobs, stages
 
@@ -28,7 +30,9 @@ def submitted_runs(data, tmp_path_factory) -> Path:
 @pytest.fixture
 def sound_entry(submitted_runs, tmp_path) -> Path:
     """The folder of a sound entry of ``linear``, to be spoilt at will."""
-    return new.from_runs("mine", folders.find_runs([submitted_runs / "linear"]), tmp_path / "entries", STATED)
+    return new.from_runs(
+        "mine", folders.find_runs([submitted_runs / "linear"]), tmp_path / "entries", STATED, weights=True
+    )
 
 
 def sign_again(folder: Path) -> None:
@@ -44,6 +48,16 @@ def edit_json(path: Path, change: Any) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def edit_entry(folder: Path, kind: str, change: Any) -> None:
+    """Apply ``change`` to what a file of an entry holds of the one run, whatever comes of it."""
+    path = folder / kind
+    packed = path.suffix == ".xz"
+    content = json.loads(lzma.decompress(path.read_bytes()) if packed else path.read_bytes())
+    change(content[TASK]["0"])
+    text = json.dumps(content).encode()
+    path.write_bytes(lzma.compress(text) if packed else text)
 
 
 def verified_row(task: str = TASK, **changed: Any) -> verify.VerifiedRow:
@@ -84,9 +98,9 @@ def forecast_entry(folder: Path, source: Path, forecast: Path) -> Path:
     place = folder / TASK / "seed-0"
     place.mkdir(parents=True)
     shutil.copy(forecast, place / f"forecast{forecast.suffix}")
-    shutil.copy(source / TASK / "seed-0" / "scores.json", place)
+    shutil.copy(source / SCORES, folder)
     content = entries.read(source).model_dump() | {"name": folder.name, "division": "open", "method": "forecasts"}
-    content["files"] = {f"{TASK}/seed-0/scores.json": "0" * 64}
+    content["files"] = {SCORES: "0" * 64}
     (folder / "entry.toml").write_text(entries.to_toml(entries.Entry(**content)))
     sign_again(folder)
     return folder

@@ -11,11 +11,13 @@ import pandas as pd
 
 from emubench.core.errors import EmubenchError
 from emubench.files import run_files, schema
+from emubench.files.entry_files import Run
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
 from emubench.leaderboard.submission import check, season, verify
+from emubench.leaderboard.submission.contents import Contents
 from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Entry
-from emubench.runs import folders, scored
+from emubench.runs import scored
 
 DIVISIONS = ("standard", "open")
 RANKS = ("rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "pareto_front")
@@ -26,10 +28,14 @@ RANKS = ("rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "
 class Shown:
     """One entry: what it says of itself, its scores, and the verified rows it has."""
 
-    entry: Entry
-    folder: Path
+    contents: Contents
     runs: tuple[scored.Run, ...]
     verified: tuple[verify.Verified, ...] = ()
+
+    @property
+    def entry(self) -> Entry:
+        """What it says of itself."""
+        return self.contents.entry
 
     @cached_property
     def badges(self) -> list[tuple[str, str]]:
@@ -46,8 +52,8 @@ class Shown:
         return [(kind, text) for kind, text in self.badges if kind in ("verified", "checkpoint")]
 
     @property
-    def has_weights(self) -> bool:
-        """Whether it is a model that can be run, and not forecasts alone."""
+    def is_model(self) -> bool:
+        """Whether it is a model, and not forecasts alone."""
         return self.entry.method != FORECASTS
 
     def runs_of(self, task: str) -> list[scored.Run]:
@@ -103,14 +109,15 @@ def read(board: Path, size: str = "standard") -> Board:
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
         if place.is_symlink() or not (place / ENTRY_FILE).exists():
             raise EmubenchError(f"{place}: not an entry (no {ENTRY_FILE})")
-        entry = check.require(place)
+        contents = check.require(place)
+        entry = contents.entry
         rows = [v for v in verified if v.entry == entry.name]
         for other in (v for v in rows if (entry.division, entry.method) != ("standard", v.method)):
             found = f"division {entry.division} and method {entry.method}"
             raise EmubenchError(f"{place}: {found}, where season {other.season} verified a standard {other.method}")
         if entry.size == size:
-            runs = tuple(_run(place, entry, task, seed) for task in entry.tasks() for seed in entry.seeds)
-            shown.append(Shown(entry, place, runs, tuple(v for v in rows if v.season in seasons)))
+            runs = tuple(_run(contents, run) for run in entry.runs)
+            shown.append(Shown(contents, runs, tuple(v for v in rows if v.season in seasons)))
     if strays := sorted({v.entry for v in verified} - {place.name for place in folder.glob("*")}):
         raise EmubenchError(f"{board}/verified: rows of {strays[0]}, which is no entry of this board")
     _one_version(shown)
@@ -118,9 +125,8 @@ def read(board: Path, size: str = "standard") -> Board:
     return Board(tuple(shown), {name: seasons[name] for name in newest})
 
 
-def _run(folder: Path, entry: Entry, task: str, seed: int) -> scored.Run:
-    place = folder / task / f"seed-{seed}"
-    scores = check.read_scores(place)
+def _run(contents: Contents, run: Run) -> scored.Run:
+    entry, scores, (task, seed) = contents.entry, contents.scores[run], run
     if entry.method == FORECASTS:
         content: dict[str, Any] = {
             "schema_version": schema.SCHEMA_VERSION,
@@ -137,10 +143,10 @@ def _run(folder: Path, entry: Entry, task: str, seed: int) -> scored.Run:
             "threads": 1,
             "device": entry.hardware,
         }
-        return scored.Run(place, run_files.Card(**content), scores, None, entry.name)
-    timing = check.read_timing(place)
+        return scored.Run(contents.folder, run_files.Card(**content), scores, None, entry.name)
+    timing = contents.timing.get(run)
     speed, gained = (timing.lyapunov_times_per_second, timing.speedup) if timing else (None, None)
-    return scored.Run(place, folders.read_card(place), scores, speed, entry.name, claimed_speedup=gained)
+    return scored.Run(contents.folder, contents.cards[run], scores, speed, entry.name, claimed_speedup=gained)
 
 
 def _one_version(shown: list[Shown]) -> None:
@@ -150,4 +156,6 @@ def _one_version(shown: list[Shown]) -> None:
             first = first or (run.scores.emubench_version, one.entry.name)
             if run.scores.emubench_version != first[0]:
                 versions = f"{first[0]} ({first[1]}) and {run.scores.emubench_version}"
-                raise EmubenchError(f"{one.folder}: the entries were scored by emubench {versions}; score all anew")
+                raise EmubenchError(
+                    f"{one.contents.folder}: the entries were scored by emubench {versions}; score all anew"
+                )

@@ -9,12 +9,12 @@ import numpy as np
 from markupsafe import Markup
 
 from emubench.data import tasks
+from emubench.files.run_files import Comparison, Figures
+from emubench.files.timing import EntryTiming
 from emubench.leaderboard import formats, ranking
 from emubench.leaderboard.page import charts
 from emubench.leaderboard.page.board import Board, Shown
 from emubench.leaderboard.page.tracks import gain, notes, rank, score_text
-from emubench.leaderboard.submission import check
-from emubench.leaderboard.submission.check import Figures, Timing
 from emubench.metrics._headline import headline
 from emubench.runs import scored
 
@@ -35,7 +35,10 @@ def entry_context(board: Board, one: Shown) -> dict[str, Any]:
     """What an entry's page shows."""
     claimed = ranking.records(board.self_reported[one.entry.division])
     rows = {r["task"]: r for r in claimed if r["entry"] == one.entry.name and r["task"]}
-    shown = [_task_context(one, rows[name]) for name in tasks.in_order(set(rows))]
+    figures: dict[str, Figures] = {}
+    for (task, _), found in one.contents.figures().items():
+        figures.setdefault(task, found)
+    shown = [_task_context(one, rows[name], figures.get(name)) for name in tasks.in_order(set(rows))]
     return {"tasks": shown, "judged": _judged(board, one)}
 
 
@@ -58,7 +61,7 @@ def _judged(board: Board, one: Shown) -> list[dict[str, str]]:
     ]
 
 
-def _task_context(one: Shown, row: dict[str, Any]) -> dict[str, Any]:
+def _task_context(one: Shown, row: dict[str, Any], figures: Figures | None) -> dict[str, Any]:
     runs, name = one.runs_of(row["task"]), row["task"]
     unit = runs[0].task.system.lead_time_unit
     speed, gained = row["lyapunov_times_per_second"], gain(one, row)
@@ -70,22 +73,22 @@ def _task_context(one: Shown, row: dict[str, Any]) -> dict[str, Any]:
         ),
         "speed": "not timed" if speed is None else f"{formats.si(speed)} {unit}s per second",
         "speed-up at equal accuracy": gained.text or gained.why,
-        "parameters": f"{row['n_parameters']:,}" if one.has_weights else "not known: forecasts alone",
+        "parameters": f"{row['n_parameters']:,}" if one.is_model else "not known: forecasts alone",
     }
-    timing = check.read_timing(runs[0].path)
+    timing = one.contents.timing.get((name, runs[0].card.seed))
     settings = json.dumps(runs[0].card.config, sort_keys=True)
     return {
         "name": name,
         "headline": headline,
         "seeds": [run.card.seed for run in runs],
         "rows": [(r, score_text(r.value, r.low, r.high)) for r in runs[0].scores.rows if r.lead_time is None],
-        "pictures": _pictures(runs, timing),
+        "pictures": _pictures(runs, timing, figures),
         "solvers": _solvers(timing) if timing else [],
         "config": settings if len(settings) <= MAX_SETTINGS else f"{settings[:MAX_SETTINGS]}…",
     }
 
 
-def _solvers(timing: Timing) -> list[tuple[str, str, str]]:
+def _solvers(timing: EntryTiming) -> list[tuple[str, str, str]]:
     """Name, accuracy and speed of the solvers timed beside it, the fastest first."""
     found = sorted(timing.solvers, key=lambda s: -s.lyapunov_times_per_second)
     return [(s.name, formats.significant(s.accuracy), formats.si(s.lyapunov_times_per_second)) for s in found]
@@ -94,19 +97,15 @@ def _solvers(timing: Timing) -> list[tuple[str, str, str]]:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _pictures(runs: list[scored.Run], timing: Timing | None) -> list[Picture]:
-    """Scores over lead time, this entry among solvers, a forecast beside its truth, spectra: what there is of these."""
+def _pictures(runs: list[scored.Run], timing: EntryTiming | None, figures: Figures | None) -> list[Picture]:
+    """What there is of these: scores over lead time, this entry among solvers, a forecast beside its truth, the
+    climate of the long runs, ranks and heights.
+    """
     made = [_over_lead_time(runs, metric) for metric in CURVES]
     if timing and timing.solvers:
         made.append(_ladder(runs[0], timing))
-    figures = next((f for run in runs if (f := check.read_figures(run.path)) is not None), None)
     if figures:
-        made += _forecast(runs[0], figures)
-        if figures.spatial_power and figures.truth_spatial_power:
-            powers = {"truth": figures.truth_spatial_power, "forecast": figures.spatial_power}
-            series = [(kind, range(1, 1 + len(power)), power) for kind, power in powers.items()]
-            chart = charts.curves("spatial spectrum", "wavenumber", "power", series, log=True)
-            made.append(Picture("spatial spectrum of the long runs", chart))
+        made += [*_forecast(runs[0], figures), *_climate(runs[0], figures), *_law(runs[0], figures)]
     return [picture for picture in made if picture.chart or picture.image]
 
 
@@ -121,7 +120,7 @@ def _over_lead_time(runs: list[scored.Run], metric: str) -> Picture:
     return Picture(caption, charts.curves(f"{runs[0].task.name}: {caption}", f"lead time ({unit})", name, series))
 
 
-def _ladder(run: scored.Run, timing: Timing) -> Picture:
+def _ladder(run: scored.Run, timing: EntryTiming) -> Picture:
     """Accuracy over throughput of this entry and of the solvers that were timed in the same run."""
     sign, name = headline(run.task).better, headline(run.task).metric.replace("_", " ")
     points = [("", s.lyapunov_times_per_second, sign * s.accuracy, False) for s in timing.solvers]
@@ -145,3 +144,47 @@ def _forecast(run: scored.Run, figures: Figures) -> list[Picture]:
     series = [(kind, figures.lead_time, [values[0] for values in field]) for kind, field in pair.items()]
     caption, unit = "first component of the first case", run.task.system.lead_time_unit
     return [Picture(caption, charts.curves(f"{run.task.name}: {caption}", f"lead time ({unit})", "x", series))]
+
+
+def _climate(run: scored.Run, figures: Figures) -> list[Picture]:
+    """Spectra and densities of the long runs; off grids those of the first component."""
+    unit = run.task.system.lead_time_unit
+    which = "all sites" if run.task.system.grid else "the first component"
+    lost = f"; {formats.percent(figures.lost)} of the runs are lost and left out" if figures.lost else ""
+    found = [(f"temporal spectrum of {which}", f"frequency (1/{unit})", "power", figures.temporal_spectrum[:1], True)]
+    if figures.spatial_spectrum:
+        found.insert(0, ("spatial spectrum", "wavenumber", "power", [figures.spatial_spectrum], True))
+    found.append((f"density of {which}", "deviation from the mean (σ)", "density", figures.density[:1], False))
+    return [
+        Picture(f"{what} of the long runs; band: 99 % of truths{lost}", _comparison(run, what, x, y, curve, log))
+        for what, x, y, curves, log in found
+        for curve in curves
+    ]
+
+
+def _law(run: scored.Run, figures: Figures) -> list[Picture]:
+    """Of an ensemble: the ranks of the truth among its members, and the heights of an interface grown from flat."""
+    made = []
+    if found := figures.rank_histogram:
+        leads = {one.lead_time: one for one in (found[0], found[len(found) // 2], found[-1])}
+        series = [
+            (f"lead {lead:g}", range(len(one.frequency)), [f * len(one.frequency) for f in one.frequency])
+            for lead, one in leads.items()
+        ]
+        what = "ranks of the truth among the members"
+        chart = charts.curves(f"{run.task.name}: {what}", "rank", "frequency", series)
+        made.append(Picture(f"{what}, relative to equal ones; flat is right, a bowl too sure", chart))
+    for grown in figures.heights[-1:]:
+        what = f"heights after growth for {grown.time:g}"
+        chart = _comparison(run, what, "(h − ⟨h⟩)/(Γt)^(1/3)", "density", grown, log=False)
+        made.append(Picture(f"{what} from flat; band: 99 % of truths", chart))
+    return made
+
+
+def _comparison(run: scored.Run, what: str, xlabel: str, ylabel: str, curve: Comparison, log: bool) -> Markup:
+    """A curve of the entry on that of the truth with its band."""
+    series: list[charts.Series] = [("truth", curve.x, curve.truth)]
+    if curve.run is not None:
+        series.append(("forecast", curve.x, curve.run))
+    band = (curve.x, curve.low, curve.high)
+    return charts.curves(f"{run.task.name}: {what}", xlabel, ylabel, series, log, band)

@@ -185,7 +185,7 @@ def gain(one: Shown, record: Record) -> Cell:
 
 def _parameters(one: Shown, record: Record) -> Cell:
     n = record["n_parameters"]
-    return Cell(f"{n:,}", n) if one.has_weights else Cell("", why="forecasts alone")
+    return Cell(f"{n:,}", n) if one.is_model else Cell("", why="forecasts alone")
 
 
 def _count(n: int) -> Cell:

@@ -1,8 +1,10 @@
 """``emubench submit check``: validate an entry's folder without executing anything of it or importing torch.
 
-The layout is ``entry.toml`` and, per task and seed, ``<task>/seed-<n>/`` with ``card.json`` and ``model.safetensors``
-(or ``forecast.npz``, ``forecast.h5`` in the open division), ``scores.json`` and, if wanted, ``figures.json`` and
-``timing.json``. Whatever else lies there is refused. Hashes find accidents, not fraud: see CONTRIBUTING.md.
+The layout is ``entry.toml``, one file per kind for all tasks and seeds (:mod:`emubench.files.entry_files`):
+``cards.json``, ``scores.json.xz`` and, if wanted, ``figures.json.xz`` and ``timing.json.xz``; and per task and seed
+``<task>/seed-<n>/`` with ``model.safetensors``, which a standard entry may leave out, or ``forecast.npz`` or
+``forecast.h5``, which stand for cards, weights and timing. Whatever else lies there is refused. Hashes find accidents,
+not fraud: see CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -10,89 +12,41 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from emubench import baselines
 from emubench.core.errors import EmubenchError, unknown
-from emubench.files import hdf5, run_files, safetensors_header, schema
+from emubench.files import entry_files, hdf5, safetensors_header, schema
+from emubench.files.entry_files import CARDS, FIGURES, KINDS, SCORES, TIMING, Run
+from emubench.files.run_files import Card, Figures, ScoreFile
 from emubench.files.schema import Model, Name
-from emubench.files.timing import Speedup
-from emubench.leaderboard.submission import entries
-from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Entry, Setting
+from emubench.leaderboard.submission import contents, entries
+from emubench.leaderboard.submission.contents import Contents
+from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECAST_FILES, FORECASTS, WEIGHTS, Entry, Setting
 
-MAX_BYTES = {
-    "card.json": 2**20,
-    "scores.json": 2**21,
-    "figures.json": 2**18,
-    "timing.json": 2**16,
-    "model.safetensors": 25 * 10**6,
-    "forecast.npz": 2**32,
-    "forecast.h5": 2**32,
-}
-FORECAST_FILES = ("forecast.npz", "forecast.h5")
 MAX_WEIGHTS = 25 * 10**6
-"""Bytes of all weights of an entry together."""
+"""Bytes of all weights of an entry together, and so of one file of them."""
+MAX_FORECAST = 2**32
+MAX_BYTES = {name: kind.max_bytes for name, kind in KINDS.items()}
+MAX_BYTES |= {WEIGHTS: MAX_WEIGHTS} | dict.fromkeys(FORECAST_FILES, MAX_FORECAST)
 MAX_FILES = 2000
 MAX_SCORE = 1e6
 """What no score or lead time goes beyond: errors are capped, horizons are at most 1024."""
-MAX_SPEED = 1e15
-"""Lyapunov times per second."""
 FILL_IN = "FILL IN"
 """What ``submit new`` writes where only the submitter knows."""
 FREE_TEXT = ("training_command", "data", "budget", "hardware", "notes")
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Field2 = Annotated[list[Annotated[list[Number], Field(max_length=1024)]], Field(max_length=1024)]
-Numbers = Annotated[list[Number], Field(max_length=4096)]
 
 
 class Settings(Model):
     """The settings of a card: plain values, or lists of them."""
 
     config: Annotated[dict[Name, Setting], Field(max_length=200)]
-
-
-class Figures(Model):
-    """``figures.json``: one forecast beside its truth, and spectra of the long runs, thinned for the page."""
-
-    lead_time: Numbers
-    truth: Field2
-    forecast: Field2
-    spatial_power: Numbers | None = None
-    truth_spatial_power: Numbers | None = None
-
-    @model_validator(mode="after")
-    def _fits(self) -> Figures:
-        widths = {len(row) for field in (self.truth, self.forecast) for row in field}
-        if not len(self.lead_time) == len(self.truth) == len(self.forecast) or len(widths) != 1 or 0 in widths:
-            raise ValueError("lead_time, truth and forecast: one row of values per time belongs here, all as long")
-        return self
-
-
-class Solver(Model):
-    """One setting of the solver ladder, timed in the same run as the emulator: what it is, how accurate, how fast."""
-
-    name: Annotated[str, Field(max_length=200)]
-    accuracy: Annotated[float, Field(ge=-MAX_SCORE, le=MAX_SCORE)]
-    lyapunov_times_per_second: Annotated[float, Field(ge=0, le=MAX_SPEED)]
-
-
-class Timing(Model):
-    """``timing.json``: what the submitter's machine took; never compared with another machine's."""
-
-    lyapunov_times_per_second: Annotated[float, Field(ge=0, le=MAX_SPEED)]
-    unit: Annotated[str, Field(max_length=200)]
-    test_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    climate_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    threads: Annotated[int, Field(ge=1, le=4096)]
-    device: Annotated[str, Field(max_length=200)]
-    speedup: Speedup | None = None
-    """At equal accuracy, by ``emubench bench``, over one of ``solvers``."""
-    solvers: Annotated[list[Solver], Field(max_length=200)] = []
 
 
 @dataclass(frozen=True)
@@ -105,21 +59,28 @@ class Item:
 
 def check(folder: Path) -> list[Item]:
     """The checklist of an entry's folder."""
-    items: list[Item] = []
     try:
         entry = entries.read(folder)
     except EmubenchError as error:
         return [Item(ENTRY_FILE, (str(error),))]
-    items.append(Item(f"{ENTRY_FILE}: schema, division, name", _names(folder, entry)))
+    items = [Item(f"{ENTRY_FILE}: schema, division, name", _names(folder, entry))]
     layout = tuple(_layout(folder, entry))
     items.append(Item(f"files: {len(entry.files)} listed, nothing else, sizes", layout))
     if layout:  # nothing below is opened in a folder that holds what it should not
         return items
     items.append(Item("hashes", tuple(_hashes(folder, entry))))
-    for task in entry.tasks():
-        for seed in entry.seeds:
-            items += _seed_items(folder, entry, task, seed)
-    items.append(Item("one truth for all seeds of a task, one version", tuple(_one_footing(folder, entry))))
+    found: dict[str, dict[Run, Any]] = {}
+    for name in KINDS:
+        if name in entry.files:
+            items.append(_item(name, _kind(folder, entry, name, found)))
+    cards = found.get(CARDS, {})
+    for run in _known_runs(entry):
+        what, path = f"{run[0]} seed {run[1]}", folder / entries.place(run)
+        if entry.method == FORECASTS:
+            items.append(_item(f"{what}: forecast", _forecast(entry, path, run[0])))
+        elif entry.has_weights and run in cards:
+            items.append(_item(f"{what}: weights", _weights(path / WEIGHTS, cards[run])))
+    items.append(_item("one truth for all seeds of a task, one version", _one_footing(folder, found.get(SCORES, {}))))
     return items
 
 
@@ -128,13 +89,23 @@ def faults(items: list[Item]) -> list[str]:
     return list(dict.fromkeys(fault for item in items for fault in item.faults))
 
 
-def require(folder: Path) -> Entry:
-    """The entry of a folder; the first fault raises :class:`EmubenchError`."""
+def require(folder: Path) -> Contents:
+    """The contents of a folder that passes the check; the first fault raises :class:`EmubenchError`."""
     found = faults(check(folder))
     if found:
         more = f" (and {len(found) - 1} more; see: emubench submit check {folder})" if len(found) > 1 else ""
         raise EmubenchError(found[0] + more)
-    return entries.read(folder)
+    return contents.read(folder, entries.read(folder))
+
+
+def _item(what: str, lines: Iterable[str]) -> Item:
+    """A line of the checklist, with what is found wrong, or what keeps from looking."""
+    try:
+        return Item(what, tuple(lines))
+    except EmubenchError as error:
+        return Item(what, (str(error),))
+    except (RecursionError, MemoryError, OSError) as error:
+        return Item(what, (f"{what}: cannot be read ({type(error).__name__})",))
 
 
 def _names(folder: Path, entry: Entry) -> tuple[str, ...]:
@@ -146,11 +117,11 @@ def _names(folder: Path, entry: Entry) -> tuple[str, ...]:
             found.append(f"{path}: {key}: still says {FILL_IN}")
     if entry.method not in methods and entry.method != FORECASTS:
         found.append(f"{path}: method: {unknown('baseline', entry.method, methods)}")
-    for task in sorted({*entry.tasks(), *entry.overrides}):
+    for task in sorted({*entry.tasks, *entry.overrides}):
         if task not in known:
             found.append(f"{path}: {unknown('task', task, known)}")
-        elif task not in entry.tasks():
-            found.append(f"{path}: overrides.{task}: the entry has no files of this task")
+        elif task not in entry.tasks:
+            found.append(f"{path}: overrides.{task}: none of the entry's tasks")
     return tuple(found)
 
 
@@ -190,12 +161,12 @@ def _layout(folder: Path, entry: Entry) -> Iterator[str]:
             yield f"{shown}: {fault}"
         elif name == ENTRY_FILE:
             continue
-        elif name not in entry.files or Path(name).name not in MAX_BYTES:
+        elif name not in entry.files:
             yield f"{shown}: unexpected: only files listed in {ENTRY_FILE} belong here: {', '.join(MAX_BYTES)}"
         else:
             present.add(name)
             size, most = (folder / name).stat().st_size, MAX_BYTES[Path(name).name]
-            weights += size if name.endswith(".safetensors") else 0
+            weights += size if name.endswith(WEIGHTS) else 0
             if size > most:
                 yield f"{shown}: {size} bytes, where at most {most} belong"
     if weights > MAX_WEIGHTS:
@@ -206,26 +177,27 @@ def _layout(folder: Path, entry: Entry) -> Iterator[str]:
 
 
 def _expected(folder: Path, entry: Entry) -> Iterator[str]:
-    """Every task has every seed, and every seed its files."""
-    wanted = {f"{task}/seed-{seed}" for task in entry.tasks() for seed in entry.seeds}
-    found: dict[str, set[str]] = {place: set() for place in wanted}
-    for name in entry.files:
-        place, _, kind = name.rpartition("/")
-        if place not in wanted:
-            yield f"{folder}/{name}: seed {place.rpartition('-')[2]} is none of seeds = {entry.seeds}"
-        else:
-            found[place].add(kind)
-    for place, kinds in sorted(found.items()):
-        if entry.method == FORECASTS:
-            if len(kinds.intersection(FORECAST_FILES)) != 1:
+    """A method has cards and may have weights, of all runs or of none; forecasts stand for both."""
+    places = {entries.place(run) for run in entry.runs}
+    of_runs = {place: {name for name in MAX_BYTES if f"{place}/{name}" in entry.files} for place in places}
+    if entry.method == FORECASTS:
+        needed, refused = [SCORES], [CARDS, TIMING, *(f"{place}/{WEIGHTS}" for place in sorted(places))]
+        for place, found in sorted(of_runs.items()):
+            if len(found.intersection(FORECAST_FILES)) != 1:
                 yield f"{folder}/{place}: one of {' or '.join(FORECAST_FILES)} belongs here"
-            needed, refused = {"scores.json"}, {"card.json", "model.safetensors", "timing.json"}
-        else:
-            needed, refused = {"card.json", "model.safetensors", "scores.json"}, set(FORECAST_FILES)
-        for kind in sorted(needed - kinds):
-            yield f"{folder}/{place}/{kind}: missing"
-        for kind in sorted(refused & kinds):
-            yield f"{folder}/{place}/{kind}: does not belong to the method {entry.method}"
+    else:
+        needed, refused = [CARDS, SCORES], [f"{place}/{name}" for place in sorted(places) for name in FORECAST_FILES]
+        if entry.has_weights or entry.division == "open":  # the judge retrains standard entries
+            needed += [f"{place}/{WEIGHTS}" for place in sorted(places)]
+    for name in needed:
+        if name not in entry.files:
+            yield f"{folder}/{name}: missing"
+    for name in refused:
+        if name in entry.files:
+            yield f"{folder}/{name}: does not belong to the method {entry.method}"
+    for name in sorted(entry.files):
+        if name not in KINDS and name.rpartition("/")[0] not in places:
+            yield f"{folder}/{name}: none of the tasks and seeds that {ENTRY_FILE} names"
 
 
 def _hashes(folder: Path, entry: Entry) -> Iterator[str]:
@@ -234,83 +206,56 @@ def _hashes(folder: Path, entry: Entry) -> Iterator[str]:
             yield f"{folder}/{name}: sha256 {found[:16]}…, where {ENTRY_FILE} says {digest[:16]}…: it was changed since"
 
 
-# --- one task and seed ------------------------------------------------------------------------------------------------
+# --- what they hold ---------------------------------------------------------------------------------------------------
 
 
-def _seed_items(folder: Path, entry: Entry, task: str, seed: int) -> list[Item]:
-    place = folder / task / f"seed-{seed}"
-    if task not in entries.shapes()[entry.size]:
-        return []
-    parts: dict[str, Callable[[], object]] = {}
-    if entry.method == FORECASTS:
-        parts["forecast"] = lambda: _forecast(entry, place, task)
-    else:
-        parts |= {"card": lambda: _card(entry, place, task, seed), "weights": lambda: _weights(place)}
-    parts["scores"] = lambda: _scores(entry, place, task)
-    for name, reader in (("figures", read_figures), ("timing", read_timing)):
-        if (place / f"{name}.json").exists():
-            parts[name] = lambda reader=reader: reader(place)
-    return [_item(f"{task} seed {seed}: {name}", part) for name, part in parts.items()]
+def _known_runs(entry: Entry) -> list[Run]:
+    """Those of tasks that there are; another task is a fault of its own."""
+    return [run for run in entry.runs if run[0] in entries.shapes()[entry.size]]
 
 
-def _item(what: str, part: Callable[[], Any]) -> Item:
-    try:
-        part()
-    except EmubenchError as error:
-        return Item(what, (str(error),))
-    except (RecursionError, MemoryError, OSError) as error:
-        return Item(what, (f"{what}: cannot be read ({type(error).__name__})",))
-    return Item(what)
+def _kind(folder: Path, entry: Entry, name: str, found: dict[str, dict[Run, Any]]) -> Iterator[str]:
+    """Faults of one kind of file, which is put into ``found`` if it can be read."""
+    found[name] = entry_files.read(folder, name)
+    look = {CARDS: _card, SCORES: _scores, FIGURES: _figures}.get(name)
+    for task, seed in sorted(found[name].keys() - set(entry.runs)):
+        yield f"{folder / name}: {task}.{seed}: none of the tasks and seeds that {ENTRY_FILE} names"
+    for run in _known_runs(entry):
+        where = f"{folder / name}: {run[0]}.{run[1]}"
+        if run not in found[name]:
+            if name in (CARDS, SCORES):
+                yield f"{where}: missing"
+        elif look:
+            yield from islice(look(where, entry, run, found[name][run]), 1)  # the first fault of each run
 
 
-def _same(path: Path, key: str, found: Any, wanted: Any) -> None:
-    if found != wanted:
-        raise EmubenchError(f"{path}: {key}: {repr(found)[:80]} where {repr(wanted)[:80]} belongs")
+def _differing(where: str, pairs: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
+    """One line for every key whose value is not the one that belongs there."""
+    for key, (one, two) in pairs.items():
+        if one != two:
+            yield f"{where}: {key}: {repr(one)[:80]} where {repr(two)[:80]} belongs"
 
 
-def _card(entry: Entry, place: Path, task: str, seed: int) -> None:
-    path = place / "card.json"
-    card = schema.read_json(run_files.Card, path, MAX_BYTES["card.json"])
-    schema.parse(Settings, {"config": card.config}, path)
-    _same(path, "baseline", card.baseline, entry.method)
-    for key, wanted in (("task", task), ("seed", seed), ("size", entry.size), ("knowledge", entry.knowledge)):
-        _same(path, key, getattr(card, key), wanted)
+def _card(where: str, entry: Entry, run: Run, card: Card) -> Iterator[str]:
+    schema.parse(Settings, {"config": card.config}, where)
     stated = {key: value for key, value in (card.overrides or {}).items() if value is not None}
-    _same(path, "overrides", stated, entry.overrides.get(task, {}))
+    wanted = {"baseline": entry.method, "task": run[0], "seed": run[1], "size": entry.size}
+    pairs = {key: (getattr(card, key), value) for key, value in (wanted | {"knowledge": entry.knowledge}).items()}
+    yield from _differing(where, pairs | {"overrides": (stated, entry.overrides.get(run[0], {}))})
 
 
-def _weights(place: Path) -> None:
-    path = place / "model.safetensors"
+def _weights(path: Path, card: Card) -> Iterator[str]:
     tensors = safetensors_header.read_header(path)
     safetensors_header.check_values(path, tensors)
-    card = schema.read_json(run_files.Card, place / "card.json", MAX_BYTES["card.json"])
     n = safetensors_header.n_floats(tensors)
     if n != card.n_parameters:
-        raise EmubenchError(f"{path}: {n} floating-point values, where card.json says {card.n_parameters}")
+        yield f"{path}: {n} floating-point values, where {CARDS} says {card.n_parameters}"
 
 
-def _forecast(entry: Entry, place: Path, task: str) -> None:
+def _forecast(entry: Entry, place: Path, task: str) -> Iterator[str]:
     (path,) = (place / name for name in FORECAST_FILES if (place / name).exists())
     hdf5.read_forecast(path, entries.shapes()[entry.size][task])
-
-
-def read_scores(place: Path) -> run_files.ScoreFile:
-    """The scores of one task and seed."""
-    return schema.read_json(run_files.ScoreFile, place / "scores.json", MAX_BYTES["scores.json"])
-
-
-def read_figures(place: Path) -> Figures | None:
-    """What one task and seed has to show, if anything."""
-    return _read_optional(Figures, place / "figures.json")
-
-
-def read_timing(place: Path) -> Timing | None:
-    """What an entry says of the speed of one task and seed, if anything."""
-    return _read_optional(Timing, place / "timing.json")
-
-
-def _read_optional(model: type[Any], path: Path) -> Any:
-    return schema.read_json(model, path, MAX_BYTES[path.name]) if path.exists() else None
+    yield from ()
 
 
 def headline(task: str) -> str:
@@ -318,35 +263,35 @@ def headline(task: str) -> str:
     return "crps" if task.startswith("kpz-") else "valid_prediction_time"
 
 
-def _scores(entry: Entry, place: Path, task: str) -> None:
-    path, scores = place / "scores.json", read_scores(place)
-    for key, wanted in (("schema_version", schema.SCHEMA_VERSION), ("task", task), ("size", entry.size)):
-        _same(path, key, getattr(scores, key), wanted)
+def _scores(where: str, entry: Entry, run: Run, scores: ScoreFile) -> Iterator[str]:
+    task, name = run[0], headline(run[0])
+    wanted = {"schema_version": schema.SCHEMA_VERSION, "task": task, "size": entry.size}
+    yield from _differing(where, {key: (getattr(scores, key), value) for key, value in wanted.items()})
     for i, row in enumerate(scores.rows):
-        _same(path, f"rows.{i}.task", row.task, task)
+        yield from _differing(f"{where}: rows.{i}", {"task": (row.task, task)})
         if not all(v is None or abs(v) <= MAX_SCORE for v in (row.lead_time, row.value, row.low, row.high)):
-            raise EmubenchError(f"{path}: rows.{i}: a number that is not finite or beyond {MAX_SCORE:g}")
-    name, n_cases = headline(task), entries.shapes()[entry.size][task]["test"][1]
-    cases = scores.cases.get(name, [])
-    _same(path, f"cases.{name}: number of cases", len(cases), n_cases)
+            yield f"{where}: rows.{i}: a number that is not finite or beyond {MAX_SCORE:g}"
+    n_cases, cases = entries.shapes()[entry.size][task]["test"][1], scores.cases.get(name, [])
+    yield from _differing(where, {f"cases.{name}: number of cases": (len(cases), n_cases)})
     if not all(0 <= case <= MAX_SCORE for case in cases):
-        raise EmubenchError(f"{path}: cases.{name}: numbers from 0 to {MAX_SCORE:g} belong here")
+        yield f"{where}: cases.{name}: numbers from 0 to {MAX_SCORE:g} belong here"
     whole = [row.value for row in scores.rows if row.metric == name and row.lead_time is None]
     mean = sum(cases) / n_cases
     if len(whole) != 1 or whole[0] is None or not math.isclose(whole[0], mean, rel_tol=1e-6, abs_tol=1e-9):
-        raise EmubenchError(f"{path}: {name}: {whole} where the mean over cases {mean:.6g} belongs: it was edited")
+        yield f"{where}: {name}: {whole} where the mean over cases {mean:.6g} belongs: it was edited"
 
 
-def _one_footing(folder: Path, entry: Entry) -> Iterator[str]:
-    for task in entry.tasks():
-        first: run_files.ScoreFile | None = None
-        for seed in entry.seeds:
-            place = folder / task / f"seed-{seed}"
-            try:
-                scores = read_scores(place)
-            except EmubenchError:
-                continue  # named above
-            first = first or scores
-            for key in ("truth_sha256", "emubench_version"):
-                if getattr(scores, key) != getattr(first, key):
-                    yield f"{place}/scores.json: {key}: not that of the task's other seeds; score all of them again"
+def _figures(where: str, entry: Entry, run: Run, figures: Figures) -> Iterator[str]:
+    n_sites, n_times = entries.shapes()[entry.size][run[0]]["test"][-1], len(figures.lead_time)
+    for name, field in (("truth", figures.truth), ("forecast", figures.forecast)):
+        if n_times == 0 or len(field) != n_times or {len(row) for row in field} != {n_sites}:
+            yield f"{where}: {name}: a row of {n_sites} values for each of lead_time belongs here"
+
+
+def _one_footing(folder: Path, scores: dict[Run, ScoreFile]) -> Iterator[str]:
+    first: dict[str, ScoreFile] = {}
+    for (task, seed), found in sorted(scores.items()):
+        for key in ("truth_sha256", "emubench_version"):
+            if getattr(found, key) != getattr(first.setdefault(task, found), key):
+                where = f"{folder / SCORES}: {task}.{seed}: {key}"
+                yield f"{where}: not that of the task's other seeds; score all of them again"

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from emubench.core.errors import EmubenchError
 from emubench.files import schema
+from emubench.files.entry_files import MAX_SEEDS, MAX_TASKS, Run
 from emubench.files.schema import Model, Name
 
 ENTRIES = Path("leaderboard/entries")
@@ -27,7 +28,10 @@ Line = Annotated[str, Field(min_length=1, max_length=300)]
 Url = Annotated[str, Field(pattern=r"^(https://[A-Za-z0-9\-._~/?#@!$&()*+,;=%]{1,300})?$")]
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[a-z0-9_\-]{1,80}/seed-[0-9]{1,10}/[a-z]{1,20}\.(json|safetensors|npz|h5)$")]
+WEIGHTS = "model.safetensors"
+FORECAST_FILES = ("forecast.npz", "forecast.h5")
+_OF_A_RUN = r"[a-z0-9_\-]{1,80}/seed-[0-9]{1,10}/(model\.safetensors|forecast\.npz|forecast\.h5)"
+FileName = Annotated[str, Field(pattern=rf"^(cards\.json|(scores|figures|timing)\.json\.xz|{_OF_A_RUN})$")]
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Scalar = Annotated[str, Field(max_length=200)] | bool | Integer | Annotated[float, Field(allow_inf_nan=False)] | None
 Setting = Scalar | Annotated[list[Scalar], Field(max_length=100)]
@@ -36,7 +40,7 @@ Setting = Scalar | Annotated[list[Scalar], Field(max_length=100)]
 class Entry(Model):
     """What ``entry.toml`` holds."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: Name
     """As the folder is called."""
     division: Literal["standard", "open"]
@@ -50,24 +54,28 @@ class Entry(Model):
     method: Name
     """A file of ``baselines/``, or "forecasts"."""
     knowledge: Literal["none", "structure", "equation form", "equation"]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=16)]
+    tasks: Annotated[list[Name], Field(min_length=1, max_length=MAX_TASKS)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=MAX_SEEDS)]
+    """Every task was trained with every seed."""
     training_command: Text
     data: Text
     """The data used, beyond the task's own."""
     budget: Text
     hardware: Line
     notes: Annotated[str, Field(max_length=10_000)] = ""
-    overrides: Annotated[dict[Name, Annotated[dict[Name, Setting], Field(max_length=100)]], Field(max_length=64)] = {}
+    overrides: Annotated[
+        dict[Name, Annotated[dict[Name, Setting], Field(max_length=100)]], Field(max_length=MAX_TASKS)
+    ] = {}
     """Per task, the settings in which it differs from the method's defaults."""
     files: Annotated[dict[FileName, Digest], Field(min_length=1, max_length=2000)]
     """SHA-256 of every other file of the folder."""
 
-    @field_validator("seeds")
+    @field_validator("tasks", "seeds")
     @classmethod
-    def _different(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) != len(seeds):
-            raise ValueError("a seed stands twice")
-        return seeds
+    def _different(cls, listed: list[str] | list[int]) -> list[str] | list[int]:
+        if len(set(listed)) != len(listed):
+            raise ValueError("one stands twice")
+        return listed
 
     @model_validator(mode="after")
     def _fits(self) -> Entry:
@@ -80,9 +88,21 @@ class Entry(Model):
         """What fewer than three seeds are."""
         return "" if len(self.seeds) >= SEEDS_OF_A_METHOD else "a checkpoint, not a method"
 
-    def tasks(self) -> list[str]:
-        """Its tasks, sorted."""
-        return sorted({name.split("/")[0] for name in self.files})
+    @property
+    def runs(self) -> list[Run]:
+        """Task and seed of all it has."""
+        return [(task, seed) for task in self.tasks for seed in self.seeds]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it can be run as it is; a standard entry is retrained by the judge, and needs none."""
+        return any(name.endswith(WEIGHTS) for name in self.files)
+
+
+def place(run: Run) -> str:
+    """The folder of a run's weights or forecasts, below the entry's."""
+    task, seed = run
+    return f"{task}/seed-{seed}"
 
 
 def read(folder: Path) -> Entry:

@@ -19,9 +19,10 @@ from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.evaluation import scoring
-from emubench.files import run_files, schema
-from emubench.leaderboard.submission import check
-from emubench.leaderboard.submission.entries import FORECASTS, Entry
+from emubench.files import run_files
+from emubench.files.entry_files import CARDS
+from emubench.leaderboard.submission.contents import Contents
+from emubench.leaderboard.submission.entries import FORECASTS
 from emubench.runs import jobs
 from emubench.runs.sandbox.judged import JudgedEmulator, Limits
 
@@ -50,14 +51,15 @@ def judge_run(
         return Judgement(task.name, seed, result, timing, judged.reason)
 
 
-def judge_place(
-    entry: Entry, place: Path, task: Task, data: Path, seed: int, limits: Limits, progress: Progress | None = None
+def judge_entry(
+    found: Contents, task: Task, data: Path, seed: int, limits: Limits, progress: Progress | None = None
 ) -> Judgement:
     """Score one task and seed of an entry: its forecast file, or its weights."""
-    if entry.method != FORECASTS:
-        return judge_run(place, task, data, seed, limits, progress)
-    (path,) = (place / name for name in check.FORECAST_FILES if (place / name).exists())
-    return Judgement(task.name, seed, scoring.score_forecast(path, task, data, progress), {})
+    run = task.name, seed
+    if found.entry.method == FORECASTS:
+        return Judgement(task.name, seed, scoring.score_forecast(found.path(run), task, data, progress), {})
+    with found.unpacked(run) as folder:
+        return judge_run(folder, task, data, seed, limits, progress)
 
 
 @contextlib.contextmanager
@@ -76,28 +78,28 @@ def time_limit(seconds: float, refusal: str) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def check_method(folder: Path, entry: Entry) -> None:
+def check_method(found: Contents) -> None:
     """Raise :class:`EmubenchError` unless the entry declares what its method's file does.
 
     That is the file's ``knowledge``, and in every card the settings that its defaults and the ``overrides`` give.
     """
+    folder, entry = found.folder, found.entry
     if entry.method == FORECASTS:
         return
     if (known := baselines.get(entry.method).knowledge) != entry.knowledge:
         raise EmubenchError(f"{folder}/entry.toml: knowledge: {entry.knowledge!r}, where {entry.method} says {known!r}")
-    for task in entry.tasks():
+    for task in entry.tasks:
         job = jobs.Job(entry.method, task, entry.size, overrides=entry.overrides.get(task, {}))
         config = json.loads(json.dumps(dataclasses.asdict(job.config())))
         for seed in entry.seeds:
-            path = folder / task / f"seed-{seed}" / "card.json"
-            stated = schema.read_json(run_files.Card, path, check.MAX_BYTES["card.json"]).config
+            stated = found.cards[task, seed].config
             for name in sorted(config.keys() | stated.keys()):
                 if (one := stated.get(name)) != (two := config.get(name)):
-                    found = f"{one!r}, where {entry.method}'s defaults and entry.toml's overrides give {two!r}"
-                    raise EmubenchError(f"{path}: config: {name}: {found[:200]}")
+                    fault = f"{one!r}, where {entry.method}'s defaults and entry.toml's overrides give {two!r}"
+                    raise EmubenchError(f"{folder / CARDS}: {task}.{seed}: config: {name}: {fault[:200]}")
 
 
-def false_claims(path: Path, claimed: run_files.ScoreFile, found: run_files.ScoreFile) -> list[str]:
+def false_claims(where: str, claimed: run_files.ScoreFile, found: run_files.ScoreFile) -> list[str]:
     """One line for every whole-forecast score that is claimed and was not found."""
     rows = {row.metric: row for row in found.rows if row.lead_time is None}
     faults = []
@@ -106,9 +108,9 @@ def false_claims(path: Path, claimed: run_files.ScoreFile, found: run_files.Scor
             continue
         judged = rows.get(row.metric)
         if judged is None:
-            faults.append(f"{path}: {row.metric}: no such score is known")
+            faults.append(f"{where}: {row.metric}: no such score is known")
         elif not _agree(row.value, judged):
-            faults.append(f"{path}: {row.metric}: {_shown(row.value)} is claimed, {_shown(judged.value)} was found")
+            faults.append(f"{where}: {row.metric}: {_shown(row.value)} is claimed, {_shown(judged.value)} was found")
     return faults
 
 

@@ -14,41 +14,43 @@ from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput import speedup
-from emubench.files import run_files, schema, store, timing
-from emubench.leaderboard.submission import check, entries
+from emubench.files import entry_files, schema, store, timing
+from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING, Run
+from emubench.files.run_files import Card, Figures, ScoreFile
+from emubench.files.timing import RANKED, EntryTiming, Solver, Speed, Timing
+from emubench.leaderboard.submission import entries
 from emubench.leaderboard.submission.check import FILL_IN
-from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Entry
+from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, WEIGHTS, Entry
 
 MAX_TIMES = 96
 
 
-def thinned(figures: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's ``figures.json`` that the page shows: at most 96 times, four significant digits.
-
-    >>> thinned({"lead_time": [0.12345678], "truth": [[1.0]], "forecast": [[2.0]], "more": 3})
-    {'lead_time': [0.1235], 'truth': [[1.0]], 'forecast': [[2.0]]}
-    """
-    every = math.ceil(len(figures.get("lead_time", [])) / MAX_TIMES) or 1
-    content = {key: _rounded(figures[key][::every]) for key in ("lead_time", "truth", "forecast")}
-    for key in ("spatial_power", "truth_spatial_power"):
-        if key in figures:
-            content[key] = _rounded(figures[key])
-    return content
+def thinned(figures: Figures) -> Figures:
+    """The figures that an entry keeps: the example at no more than 96 times, and four significant digits of all."""
+    every = math.ceil(len(figures.lead_time) / MAX_TIMES) or 1
+    content = _rounded(figures.model_dump())
+    example = {key: content[key][::every] for key in ("lead_time", "truth", "forecast")}
+    return Figures.model_validate(content | example)
 
 
 def _rounded(values: Any) -> Any:
-    return [_rounded(v) for v in values] if isinstance(values, list) else float(f"{values:.4g}")
+    if isinstance(values, dict):
+        return {key: _rounded(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_rounded(value) for value in values]
+    return float(f"{values:.4g}") if isinstance(values, float) else values
 
 
-def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any]) -> Path:
+def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any], weights: bool = False) -> Path:
     """Make ``out/name`` from scored runs of one method: one run per task and seed.
 
-    ``stated`` holds what the submitter says of them: authors, contact, licence … Raises :class:`EmubenchError` for
-    runs that do not belong together or were not scored.
+    ``stated`` holds what the submitter says of them: authors, contact, licence … A standard entry has its weights only
+    if they are asked for, an open one always. Raises :class:`EmubenchError` for runs that do not belong together or
+    were not scored.
     """
-    placed: dict[tuple[str, int], tuple[Path, run_files.Card]] = {}
+    placed: dict[Run, tuple[Path, Card]] = {}
     for run in runs:
-        card = schema.read_json(run_files.Card, run / "card.json", 2**20)
+        card = schema.read_json(Card, run / "card.json", 2**20)
         if (run / "recipe.json").exists() or card.task not in entries.shapes().get(card.size, {}):
             raise EmubenchError(f"{run}: {card.task} at size {card.size} is none of the benchmark's tasks")
         if not (run / "scores.json").exists():
@@ -73,14 +75,15 @@ def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any]) ->
         "method": first.baseline,
         "knowledge": first.knowledge,
         "size": first.size,
+        "tasks": sorted({task for task, _ in placed}),
         "seeds": sorted({seed for _, seed in placed}),
         "overrides": {task: v for task, v in overrides.items() if v},
         "training_command": command if len(settings) == 1 else f"{command} (settings per task: overrides)",
         "budget": f"{sum(card.train_seconds for card in cards):.0f} s of training in all",
         "hardware": f"{_hardware(next(iter(placed.values()))[0]) or first.device}, {first.threads} thread(s)",
     }
-    sources = {f"{task}/seed-{seed}": run for (task, seed), (run, _) in placed.items()}
-    return _make(name, out, content | stated, lambda folder: _copy_runs(folder, sources))
+    weights = weights or stated.get("division") == "open"
+    return _make(name, out, content | stated, lambda folder: _copy_runs(folder, placed, weights))
 
 
 def from_forecasts(name: str, forecasts: dict[str, Path], data: Path, size: str, out: Path, stated: dict) -> Path:
@@ -91,6 +94,7 @@ def from_forecasts(name: str, forecasts: dict[str, Path], data: Path, size: str,
         "knowledge": FILL_IN,
         "division": "open",
         "size": size,
+        "tasks": sorted(forecasts),
         "seeds": [0],
         "training_command": FILL_IN,
         "budget": FILL_IN,
@@ -99,33 +103,43 @@ def from_forecasts(name: str, forecasts: dict[str, Path], data: Path, size: str,
 
     def fill(folder: Path) -> None:
         for task, path in forecasts.items():
-            place = folder / task / "seed-0"
+            place = folder / entries.place((task, 0))
             place.mkdir(parents=True)
             shutil.copyfile(path, place / ("forecast.npz" if path.suffix == ".npz" else "forecast.h5"))
-            (place / "scores.json").write_text(results[task].scores.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            _write_json(place / "figures.json", thinned(results[task].figures))
+        figures = {task: Figures.model_validate(result.figures) for task, result in results.items()}
+        entry_files.write(folder, SCORES, {(task, 0): result.scores for task, result in results.items()})
+        entry_files.write(folder, FIGURES, {(task, 0): thinned(found) for task, found in figures.items()})
 
     return _make(name, out, content | stated, fill)
 
 
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
-
-
-def _copy_runs(folder: Path, sources: dict[str, Path]) -> None:
+def _copy_runs(folder: Path, placed: dict[Run, tuple[Path, Card]], weights: bool) -> None:
+    scores, figures, timings = {}, {}, {}
+    first = min(seed for _, seed in placed)  # whose solvers are kept
     drawn = set()  # tasks of which a figure is there: one seed is enough to look at
-    for place, run in sorted(sources.items()):
-        (folder / place).mkdir(parents=True)
-        for kind in ("card.json", "model.safetensors", "scores.json"):
-            shutil.copyfile(run / kind, folder / place / kind)
-            os.chmod(folder / place / kind, 0o644)
-        if (run / "timing.json").exists():
-            _write_json(folder / place / "timing.json", _timing(run, place.split("/")[0]))
-        task = place.split("/")[0]
-        if (run / "figures.json").exists() and task not in drawn:
+    for key, (run, _) in sorted(placed.items()):
+        task, seed = key
+        scores[key] = schema.read_json(ScoreFile, run / "scores.json")
+        measured = timing.read(run)
+        if measured is not None:
+            timings[key] = _timing(measured, task, solvers=seed == first)
+        if task not in drawn and (run / "figures.json").exists():
             drawn.add(task)
-            figures = json.loads((run / "figures.json").read_text(encoding="utf-8"))
-            _write_json(folder / place / "figures.json", thinned(figures))
+            figures[key] = thinned(schema.read_json(Figures, run / "figures.json"))
+        if weights:
+            _copy_weights(run, folder / entries.place(key))
+    entry_files.write(folder, CARDS, {key: card for key, (_, card) in placed.items()})
+    for kind, found in ((SCORES, scores), (FIGURES, figures), (TIMING, timings)):
+        if found:
+            entry_files.write(folder, kind, found)
+
+
+def _copy_weights(run: Path, place: Path) -> None:
+    if not (run / WEIGHTS).exists():
+        raise EmubenchError(f"{run}: has no {WEIGHTS}, which the entry is to keep")
+    place.mkdir(parents=True)
+    shutil.copyfile(run / WEIGHTS, place / WEIGHTS)
+    os.chmod(place / WEIGHTS, 0o644)
 
 
 def _hardware(run: Path) -> str:
@@ -135,34 +149,31 @@ def _hardware(run: Path) -> str:
     return bench.hardware.name if bench else ""
 
 
-def _timing(run: Path, task: str) -> dict[str, Any]:
-    """What the page shows of a run's ``timing.json``: its speed, and where it was benched, the solvers beside it."""
-    content = json.loads((run / "timing.json").read_text(encoding="utf-8"))
-    known = {key: content[key] for key in check.Timing.model_fields if key in content}
-    measured = timing.read(run)
-    bench = measured.benches.get("eager") if measured else None
-    if measured and bench and timing.RANKED in bench.speedups:
-        known["speedup"] = bench.speedups[timing.RANKED].model_dump()
-        rates = [(rung, rung.scenarios[timing.RANKED].lyapunov_times_per_second.median) for rung in measured.ladder]
-        known["solvers"] = [
-            {
-                "name": speedup.label(tasks.get(task), rung),
-                "accuracy": float(f"{rung.accuracy:.4g}"),
-                "lyapunov_times_per_second": float(f"{rate:.4g}"),
-            }
-            for rung, rate in rates
-        ]
-    return known
+def _timing(measured: Timing, task: str, solvers: bool) -> EntryTiming:
+    """What the page shows of a run's timing: its speed, and where it was benched, the solvers beside it."""
+    speed = measured.model_dump(include=set(Speed.model_fields))
+    bench = measured.benches.get("eager")
+    if bench is None or RANKED not in bench.speedups:
+        return EntryTiming(**speed)
+    found = [
+        Solver(
+            name=speedup.label(tasks.get(task), rung),
+            accuracy=float(f"{rung.accuracy:.4g}"),
+            lyapunov_times_per_second=float(f"{rung.scenarios[RANKED].lyapunov_times_per_second.median:.4g}"),
+        )
+        for rung in measured.ladder
+    ]
+    return EntryTiming(**speed, speedup=bench.speedups[RANKED], solvers=found if solvers else [])
 
 
 def _make(name: str, out: Path, content: dict[str, Any], fill: Any) -> Path:
     """Fill a folder under a temporary name, hash its files, write ``entry.toml``, and only then give it its name."""
     blank = {key: FILL_IN for key in ("contact", "licence")} | {"authors": [FILL_IN], "division": "standard"}
     blank["data"] = "the task's own training and validation data, nothing else"
-    content = {"schema_version": 1, "name": name} | blank | content
+    content = {"schema_version": 2, "name": name} | blank | content
     if content["knowledge"] == FILL_IN:
         raise EmubenchError("say with --knowledge what the method knows: none, structure, 'equation form' or equation")
-    schema.parse(Entry, content | {"files": {"a/seed-0/card.json": "0" * 64}}, f"entry {name}")  # before any work
+    schema.parse(Entry, content | {"files": {SCORES: "0" * 64}}, f"entry {name}")  # before any work
     folder = out / name
     if folder.exists():
         raise EmubenchError(f"{folder}: is there already; choose another name or remove it")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emubench.core.errors import EmubenchError
 from emubench.data import tasks
+from emubench.files.entry_files import SCORES, Run
 from emubench.files.run_files import ScoreRow
 from emubench.files.timing import RANKED, Bench
 from emubench.leaderboard.submission import check, judge
+from emubench.leaderboard.submission.contents import Contents
 from emubench.leaderboard.submission.entries import FORECASTS
 from emubench.runs import bench as benches
 from emubench.runs.sandbox import judged
@@ -73,28 +74,30 @@ def rescore(
     With ``bench_seconds`` the first seed of every task is timed for so long per scenario, beside a ladder of solvers.
     Raises :class:`~emubench.core.errors.EmubenchError` for an entry that does not pass the check, and for missing data.
     """
-    entry = check.require(folder)
-    judge.check_method(folder, entry)
+    contents = check.require(folder)
+    entry = contents.entry
+    judge.check_method(contents)
+    if entry.method != FORECASTS and not entry.has_weights:
+        more = "a maintainer retrains it (emubench submit verify), and submit new --weights keeps them"
+        raise EmubenchError(f"{folder}: has no weights to be run: {more}")
     ladder_seconds = min(60.0, 30 * bench_seconds)
     options = benches.Options(threads=limits.threads, seconds=bench_seconds, ladder_seconds=ladder_seconds)
     session, found = benches.Session(data, options), []
-    for task in entry.tasks():
-        for seed in entry.seeds:
-            place = folder / task / f"seed-{seed}"
-            judgement = judge.judge_place(entry, place, tasks.get(task, entry.size), data, seed, limits, progress)
-            if judgement.reason:
-                faults = [f"{place}: the emulator {judgement.reason}; its cases count as failed"]
-            else:
-                claims = check.read_scores(place)
-                faults = judge.false_claims(place / "scores.json", claims, judgement.result.scores)
-            timed = bench_seconds > 0 and seed == entry.seeds[0] and entry.method != FORECASTS and not faults
-            found.append(Outcome(judgement, tuple(faults), _bench(place, session, progress) if timed else None))
+    for name, seed in entry.runs:
+        where = f"{folder / SCORES}: {name}.{seed}"
+        judgement = judge.judge_entry(contents, tasks.get(name, entry.size), data, seed, limits, progress)
+        if judgement.reason:
+            faults = [f"{where}: the emulator {judgement.reason}; its cases count as failed"]
+        else:
+            faults = judge.false_claims(where, contents.scores[name, seed], judgement.result.scores)
+        timed = bench_seconds > 0 and seed == entry.seeds[0] and entry.method != FORECASTS and not faults
+        found.append(
+            Outcome(judgement, tuple(faults), _bench(contents, (name, seed), session, progress) if timed else None)
+        )
     return found
 
 
-def _bench(place: Path, session: benches.Session, progress: judge.Progress | None) -> Bench:
+def _bench(contents: Contents, run: Run, session: benches.Session, progress: judge.Progress | None) -> Bench:
     """Bench a copy of a run's folder: nothing is written into the entry."""
-    with tempfile.TemporaryDirectory(prefix="emubench-bench-") as temporary:
-        for name in ("card.json", "model.safetensors", "scores.json"):
-            shutil.copyfile(place / name, Path(temporary) / name)
-        return session.bench(Path(temporary), progress)
+    with contents.unpacked(run) as folder:
+        return session.bench(folder, progress)

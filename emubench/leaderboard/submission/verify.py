@@ -24,7 +24,8 @@ from emubench.files import run_files, schema, store
 from emubench.files.schema import Model, Name
 from emubench.leaderboard import ranking, statistics
 from emubench.leaderboard.submission import check, judge, season
-from emubench.leaderboard.submission.entries import Digest, Entry
+from emubench.leaderboard.submission.contents import Contents
+from emubench.leaderboard.submission.entries import Digest
 from emubench.metrics._headline import headline
 from emubench.runs import folders, jobs, scored, stages
 from emubench.runs.sandbox.judged import Limits
@@ -122,14 +123,15 @@ def verify(
     progress: judge.Progress | None = None,
 ) -> Finding:
     """Retrain, score and time an entry of the standard division on the sealed data of a season."""
-    entry = check.require(folder)
+    contents = check.require(folder)
+    entry = contents.entry
     if entry.division != "standard":
         raise EmubenchError(f"{folder}: of the open division; only standard entries are verified")
-    judge.check_method(folder, entry)
+    judge.check_method(contents)
     opened = season.get(board, name)
     if opened.emubench_version != __version__:
         raise EmubenchError(f"season {name} is of emubench {opened.emubench_version}, and this is {__version__}")
-    wanted = [task for task in opened.tasks if task in entry.tasks() and (only is None or task in only)]
+    wanted = [task for task in opened.tasks if task in entry.tasks and (only is None or task in only)]
     if not wanted:
         raise EmubenchError(f"{folder}: none of its tasks is one of season {name}: {', '.join(opened.tasks)}")
     seed, rows = season.seed_of(board, name), []
@@ -138,7 +140,7 @@ def verify(
         for task_name in wanted:
             task, data = tasks.get(task_name, opened.size), Path(temporary) / "data"
             generation.generate(task, data, seed, workers=1, progress=progress)
-            rows.append(_row(folder, entry, task, data, seeds, limits, progress))
+            rows.append(_row(contents, task, data, seeds, limits, progress))
     verified = Verified(
         schema_version=schema.SCHEMA_VERSION,
         emubench_version=__version__,
@@ -153,14 +155,14 @@ def verify(
 
 
 def _row(
-    folder: Path,
-    entry: Entry,
+    contents: Contents,
     task: Task,
     data: Path,
     seeds: list[int],
     limits: Limits,
     progress: judge.Progress | None,
 ) -> VerifiedRow:
+    folder, entry = contents.folder, contents.entry
     runs, reasons = [], []
     for seed in seeds:
         overrides = dict(entry.overrides.get(task.name, {}))
@@ -192,7 +194,7 @@ def _row(
         surviving_fraction=run_files.finite_or_none(ranking.pooled_row(runs, "surviving_fraction", 0.0)[0]),
         lyapunov_times_per_second=float(np.mean([run.throughput for run in runs])),
         train_seconds=float(np.mean([run.card.train_seconds for run in runs])),
-        claimed=_claimed(folder, entry, task),
+        claimed=_claimed(contents, task),
         reason="; ".join(reasons)[:1000],
     )
 
@@ -229,12 +231,12 @@ def _skills(task: Task, score: tuple[float, float, float], runs: list[scored.Run
     }
 
 
-def _claimed(folder: Path, entry: Entry, task: Task) -> float | None:
+def _claimed(contents: Contents, task: Task) -> float | None:
     """Mean over the entry's seeds of its own score on the public contexts, if it is of the same size."""
-    if entry.size != task.size:
+    if contents.entry.size != task.size:
         return None
-    files = [check.read_scores(folder / task.name / f"seed-{seed}") for seed in entry.seeds]
-    return float(np.mean([np.mean(file.cases[headline(task).metric]) for file in files]))
+    found = [contents.scores[task.name, seed] for seed in contents.entry.seeds]
+    return float(np.mean([np.mean(scores.cases[headline(task).metric]) for scores in found]))
 
 
 def _keep(found: Verified, path: Path, again: bool) -> Finding:
