@@ -23,17 +23,24 @@ import tomli_w
 import typer
 
 import emubench.baselines
+from benchmarks.maintain import targets
 from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.files import run_files, store
 from emubench.leaderboard import ranking
 from emubench.metrics._headline import headline
+from emubench.runs import folders
 from emubench.runs.scored import read_runs
 
 FOLDER = Path(next(iter(emubench.baselines.__path__)))
 PATH, README, PLOT = FOLDER / "expected.toml", FOLDER / "README.md", FOLDER.parent / "docs" / "baselines.png"
 MARK = "<!-- below: python -m benchmarks.maintain.expected -->\n"
+TARGETS = """### What the baselines must reach
+
+Headline scores are valid prediction times in Lyapunov times, of kpz the CRPS, of which less is better. *Above*
+means that the two intervals of 95 % don't touch.
+"""
 SENTENCE = re.compile(r"(?<=\n\n)Expected skill \(.*?``baselines/expected\.toml``\.", re.DOTALL)
 """What :func:`sentence` wrote into a docstring."""
 HEAD = "# Written by python -m benchmarks.maintain.expected; standard size, intervals of 95 %.\n\n"
@@ -48,13 +55,13 @@ def load(path: Path = PATH) -> Expected:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def collect(folders: list[Path]) -> Expected:
-    """Scores and costs of the scored standard runs with default settings below ``folders``."""
+def collect(places: list[Path]) -> Expected:
+    """Scores and costs of the scored standard runs with default settings below ``places``."""
     runs = [
-        run for run in read_runs(folders.find_runs(folders)) if run.card.size == "standard" and not run.card.overrides
+        run for run in read_runs(folders.find_runs(places)) if run.card.size == "standard" and not run.card.overrides
     ]
     if not runs:
-        raise EmubenchError(f"{', '.join(map(str, folders))}: no scored runs of standard size and default settings")
+        raise EmubenchError(f"{', '.join(map(str, places))}: no scored runs of standard size and default settings")
     cards: dict[tuple[str, str], list[run_files.Card]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.card.seed):
         cards[run.card.baseline, run.task.name].append(run.card)
@@ -172,7 +179,7 @@ def readme(text: str, expected: Expected) -> str:
     head, mark, _ = text.partition(MARK)
     if not mark:
         raise EmubenchError(f"{README}: the line {MARK.strip()} is missing")
-    return f"{head}{MARK}\n{as_tables(expected)}"
+    return f"{head}{MARK}\n{TARGETS}\n{targets.as_table(expected)}\n{as_tables(expected)}"
 
 
 def main(runs: Annotated[list[Path], typer.Argument(help="Folders of scored runs.")]) -> None:

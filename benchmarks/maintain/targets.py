@@ -5,6 +5,7 @@ One baseline is above another where their intervals of 95 % don't touch, which a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -31,14 +32,15 @@ class Score(NamedTuple):
         return f"`{self.baseline}` {self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
     @property
-    def worst(self) -> float:
-        """The end of the interval that is the worse one, turned so that more is better."""
-        return self.low if self.sign > 0 else -self.high
+    def mean(self) -> float:
+        """The value, turned so that more is better; what is no number is the worst."""
+        return -math.inf if math.isnan(self.value) else self.sign * self.value
 
     @property
-    def best(self) -> float:
-        """The other end, turned alike."""
-        return self.high if self.sign > 0 else -self.low
+    def ends(self) -> tuple[float, float]:
+        """The worse and the better end of the interval, turned alike."""
+        low, high = sorted((self.sign * self.low, self.sign * self.high))
+        return (-math.inf, -math.inf) if math.isnan(self.value) else (low, high)
 
 
 class Target(NamedTuple):
@@ -76,7 +78,7 @@ def _scores(expected: Expected, names: Iterable[str], task: str, metric: str) ->
         metric = "crps" if sign < 0 else "valid_prediction_time"
     rows = [(name, expected[name][task][metric]) for name in names]
     found = [Score(name, row["value"], row["low"], row["high"], sign) for name, row in rows]
-    return sorted(found, key=lambda score: -score.sign * score.value)
+    return sorted(found, key=lambda score: score.mean, reverse=True)
 
 
 def _levels(expected: Expected) -> Iterator[Target]:
@@ -114,9 +116,9 @@ def _above(expected: Expected) -> Iterator[Target]:
 
     def line(task: str, what: str, names: Iterable[str], rival: str, choose: Callable[..., Score]) -> Target:
         def measure() -> tuple[str, bool]:
-            one = choose(_scores(expected, names, task, HEADLINE), key=lambda score: score.worst)
+            one = choose(_scores(expected, names, task, HEADLINE), key=lambda score: score.ends[0])
             (other,) = _scores(expected, (rival,), task, HEADLINE)
-            return f"{one}; {other}", one.worst > other.best
+            return f"{one}; {other}", one.ends[0] > other.ends[1]
 
         return _target(task, f"{what} above `{rival}`", measure)
 
@@ -137,4 +139,4 @@ def _lost(expected: Expected) -> Iterator[Target]:
             shares = [score.value for t in tasks for score in _scores(expected, FAMILIES, t, "surviving_fraction")]
             return f"at most {1 - min(shares):.2%}", min(shares) == 1
 
-        yield _target(f"*-{track}", f"{', '.join(f'`{name}`' for name in FAMILIES)}: no lost run", measure)
+        yield _target(f"all systems, {track}", f"{', '.join(f'`{name}`' for name in FAMILIES)}: no lost run", measure)

@@ -30,7 +30,6 @@ class Saddle(System):
 
     name = "saddle"
     equation = "u' = A u"
-    ring = False
     schemes = ("rk4",)
     reference_climate = Climate(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), time_unit=2.0)
     shape = (3,)

@@ -61,7 +61,7 @@ def test_the_true_field_of_a_system_has_no_weak_residual(name):
     start = np.stack([system.draw(rng, system.starts[0]) for _ in range(2)])
     states = torch.from_numpy(simulate(system, start, 240)[:, 200:])
     rate = system.sample_interval * system.rhs(states)
-    space = (0, 3) if system.ring else ()
+    space = (0, 3) if system.grid else ()
     parts = doubled(family((10,), 8, space))
     size = residuals(parts, states, 0 * rate).square().mean().sqrt()
     assert float(residuals(parts, states, rate).square().mean().sqrt()) < 5e-3 * float(size)
