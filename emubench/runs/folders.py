@@ -69,7 +69,7 @@ def build(run: Path) -> OpenRun:
             if setting.name not in card.config:
                 raise EmubenchError(f"config: setting {setting.name} of {card.baseline} is missing")
         config = configured(defaults, card.config, card.baseline, "config.")
-        return OpenRun(run, card, task, build_emulator(card.baseline, task, config))
+        return OpenRun(run, card, task, build_emulator(module, task, config))
     except EmubenchError as error:
         raise EmubenchError(f"{run / 'card.json'}: {error}") from error.__cause__
 

@@ -7,14 +7,18 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from emubench import __version__, baselines
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data import recipes, tasks
+from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
+from emubench.learning.training.log import Log
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,7 @@ class Job:
     def config(self) -> Any:
         """The baseline's ``Config`` for this task with ``overrides`` applied; unknown keys and types are refused."""
         module = baselines.get(self.baseline)
-        defaults = module.default_config(self.get_task()) if hasattr(module, "default_config") else module.Config()
-        return configured(defaults, self.overrides, self.baseline, "--set ")
+        return configured(defaults_of(module, self.get_task()), self.overrides, self.baseline, "--set ")
 
     def get_task(self) -> Task:
         """The task at the job's size."""
@@ -44,7 +47,7 @@ class Job:
 
     def build(self) -> nn.Module:
         """The emulator before training."""
-        return build_emulator(self.baseline, self.get_task(), self.config())
+        return build_emulator(baselines.get(self.baseline), self.get_task(), self.config())
 
     def hash8(self) -> str:
         """First eight hex digits of the hash of everything that determines the run."""
@@ -56,6 +59,11 @@ class Job:
     def folder(self, out: Path) -> Path:
         """Where its run lies."""
         return out / self.baseline / self.task / f"{self.size}-seed-{self.seed}-{self.hash8()}"
+
+
+def defaults_of(module: ModuleType, task: Task) -> Any:
+    """The ``Config`` that a baseline takes for a task if nothing is set."""
+    return module.default_config(task) if hasattr(module, "default_config") else module.Config()
 
 
 def configured(defaults: Any, settings: dict[str, Any], baseline_name: str, where: str) -> Any:
@@ -72,9 +80,31 @@ def configured(defaults: Any, settings: dict[str, Any], baseline_name: str, wher
     return dataclasses.replace(defaults, **values)
 
 
-def build_emulator(name: str, task: Task, config: Any) -> nn.Module:
+def name_of(module: ModuleType) -> str:
+    """The name of a baseline's module: the last part of its own."""
+    return module.__name__.rpartition(".")[2]
+
+
+def build_emulator(module: ModuleType, task: Task, config: Any) -> nn.Module:
+    """The emulator of a baseline before training; settings that it can't be built with are one line."""
     try:
-        return baselines.get(name).build(task, config)
+        return module.build(task, config)
     except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EmubenchError(f"{name} can't be built with these settings: {reason}") from error
+        raise EmubenchError(f"{name_of(module)} can't be built with these settings: {reason}") from error
+
+
+def fit(module: ModuleType, task: Task, config: Any, data: Observations, seed: int = 0, log: Log | None = None) -> Any:
+    """Build the emulator of a baseline and train it in memory; equal arguments give equal weights.
+
+    Torch's own generator is seeded, so that what was drawn from it before plays no part. A fit that breaks down, as a
+    matrix that can't be inverted, raises :class:`EmubenchError`.
+    """
+    torch.manual_seed(seed)
+    emulator = build_emulator(module, task, config)
+    try:
+        module.train(emulator, data, config, seed, log or Log())
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]  # documented as public
+        what = f"{name_of(module)} on {task.name}: with these settings the fit breaks down"
+        raise EmubenchError(f"{what}: {str(error).splitlines()[0]}") from error
+    return emulator

@@ -20,7 +20,7 @@ from emubench.files import run_files, schema, store
 from emubench.learning.training import log as logs
 from emubench.learning.training.checkpoint import Checkpoints
 from emubench.runs.folders import RECIPE, Progress, load, read_card
-from emubench.runs.jobs import Job
+from emubench.runs.jobs import Job, fit
 
 
 def train(job: Job, data: Path, out: Path, progress: Progress | None = None, tensorboard: bool = False) -> Path:
@@ -34,14 +34,12 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
         store.sweep(folder)  # event files of an attempt that was killed would be shown as a run of their own
     module, observations = baselines.get(job.baseline), dataset.load(task, data)
     torch.set_num_threads(job.threads)
-    torch.manual_seed(job.seed)
     partial, kept = store.temporary_name(folder), store.partial_name(folder)
     try:
         partial.mkdir(parents=True)
-        emulator = job.build()
         log = logs.Log(partial / "log.jsonl", progress, Checkpoints(kept, observations.digest), tensorboard)
         try:
-            module.train(emulator, observations, config, job.seed, log)
+            emulator = fit(module, task, config, observations, job.seed, log)
         finally:
             log.close()
         card = run_files.Card(
@@ -66,9 +64,6 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
         (partial / "card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
         _publish(partial, folder)
         shutil.rmtree(kept, ignore_errors=True)
-    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]  # documented as public
-        what = f"{job.baseline} on {job.task}: with these settings the fit breaks down"
-        raise EmubenchError(f"{what}: {str(error).splitlines()[0]}") from error
     except (OSError, SafetensorError) as error:
         shutil.rmtree(kept, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error

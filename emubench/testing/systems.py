@@ -1,8 +1,4 @@
-"""The contracts, importable by others: each check raises AssertionError that says what was broken, and where.
-
->>> from emubench import systems, testing
->>> testing.check_system(systems.get("lorenz63"))
-"""
+"""The contract of a system: declarations, draws, solver steps, symmetries, simulations, and facts that are measured."""
 
 from __future__ import annotations
 
@@ -18,6 +14,7 @@ from emubench.core.random import stream
 from emubench.dynamics import kernels
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.system import Step, System
+from emubench.testing.examples import distance, require
 
 STOCHASTIC_SETTLING = 32
 """Samples that a stochastic system, started from an exact draw, gets to forget it: else no wrong term would show."""
@@ -73,12 +70,7 @@ def check_system(system: System, *, n_trajectories: int = 256, n_samples: int = 
     _check_simulation(system, state.numpy(), seed)
     for name, fact in measure_facts(system, n_trajectories, n_samples, seed).items():
         message = f"measured {fact.measured:.6g}, known {fact.value:.6g} ± {fact.tolerance:.2g}"
-        _require(system, fact.holds, f"fact {name!r}: {message}")
-
-
-def _require(system: System, condition: bool, message: str) -> None:
-    if not condition:  # not an assert statement: python -O would drop it
-        raise AssertionError(f"{system.name}: {message}")
+        require(system.name, fact.holds, f"fact {name!r}: {message}")
 
 
 def _draws(system: System, n: int, seed: int) -> tuple[np.ndarray, list[np.random.Generator]]:
@@ -95,25 +87,25 @@ def _probe(system: System, seed: int) -> tuple[Tensor, Tensor | None]:
     return torch.from_numpy(state.copy()), None if noise is None else torch.from_numpy(noise)
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
-    """Largest difference relative to the size of ``b``; infinite where either is not finite."""
-    difference = float((a.double() - b.double()).abs().max() / (1 + b.double().abs().max()))
-    return difference if np.isfinite(difference) else float("inf")
-
-
 def _check_declarations(system: System) -> None:
     facts = system.facts
     names = [fact.name for fact in facts]
-    _require(system, len(set(names)) == len(names), f"two facts have the same name: {names}")
-    _require(system, any(fact.measure for fact in facts), "no fact can be measured, so nothing would tell a wrong term")
+    require(system.name, len(set(names)) == len(names), f"two facts have the same name: {names}")
+    require(
+        system.name, any(fact.measure for fact in facts), "no fact can be measured, so nothing would tell a wrong term"
+    )
     for fact in facts:
         sound = np.isfinite(fact.value) and 0 < fact.tolerance < np.inf and fact.source
-        _require(system, bool(sound), f"fact {fact.name!r} needs a finite value, a positive tolerance and a source")
-    _require(system, bool(np.isfinite(system.mean).all()), f"climatological mean {system.mean} is not finite")
-    _require(system, bool((system.std > 0).all()), f"climatological standard deviation {system.std} is not positive")
-    _require(system, system.mean.shape == system.shape, f"mean has shape {system.mean.shape}, the state {system.shape}")
-    _require(system, system.time_unit > 0, f"time unit {system.time_unit} is not positive")
-    _require(system, len(system.shape) == len(system.dimension_names), f"shape {system.shape}: one name per axis")
+        require(system.name, bool(sound), f"fact {fact.name!r} needs a finite value, a positive tolerance and a source")
+    require(system.name, bool(np.isfinite(system.mean).all()), f"climatological mean {system.mean} is not finite")
+    require(
+        system.name, bool((system.std > 0).all()), f"climatological standard deviation {system.std} is not positive"
+    )
+    require(
+        system.name, system.mean.shape == system.shape, f"mean has shape {system.mean.shape}, the state {system.shape}"
+    )
+    require(system.name, system.time_unit > 0, f"time unit {system.time_unit} is not positive")
+    require(system.name, len(system.shape) == len(system.dimension_names), f"shape {system.shape}: one name per axis")
     try:
         system.solver(scheme="no such scheme")
     except EmubenchError:
@@ -125,13 +117,13 @@ def _check_declarations(system: System) -> None:
 def _check_draws(system: System, seed: int) -> None:
     for start in system.starts:
         first, again = (system.draw(stream(seed, "draw"), start) for _ in range(2))
-        _require(system, first.shape == system.shape, f"draw {start!r} has shape {first.shape}, not {system.shape}")
-        _require(system, first.dtype == np.float64, f"draw {start!r} has dtype {first.dtype}, not float64")
-        _require(system, bool(np.isfinite(first).all()), f"draw {start!r} is not finite")
-        _require(system, bool((first == again).all()), f"draw {start!r} differs between equal streams")
+        require(system.name, first.shape == system.shape, f"draw {start!r} has shape {first.shape}, not {system.shape}")
+        require(system.name, first.dtype == np.float64, f"draw {start!r} has dtype {first.dtype}, not float64")
+        require(system.name, bool(np.isfinite(first).all()), f"draw {start!r} is not finite")
+        require(system.name, bool((first == again).all()), f"draw {start!r} differs between equal streams")
     other = system.draw(stream(seed + 1, "draw"), system.starts[0])
     first = system.draw(stream(seed, "draw"), system.starts[0])
-    _require(system, bool((first != other).any()), f"draw {system.starts[0]!r} is the same for different streams")
+    require(system.name, bool((first != other).any()), f"draw {system.starts[0]!r} is the same for different streams")
 
 
 def _check_step(system: System, scheme: str, state: Tensor, noise: Tensor | None) -> None:
@@ -139,16 +131,18 @@ def _check_step(system: System, scheme: str, state: Tensor, noise: Tensor | None
     step, before = system.solver(scheme=scheme), state.clone()
     after = step(state, noise)
     what = f"a {scheme} step"
-    _require(system, after.shape == state.shape, f"{what} turns shape {tuple(state.shape)} into {tuple(after.shape)}")
-    _require(system, after.dtype == torch.float64, f"{what} turns float64 into {after.dtype}")
-    _require(system, bool(after.isfinite().all()), f"{what} from the attractor is not finite")
-    _require(system, bool((state == before).all()), f"{what} changes its argument")
-    _require(system, bool((step(state, noise) == after).all()), f"{what} differs when repeated")
+    require(
+        system.name, after.shape == state.shape, f"{what} turns shape {tuple(state.shape)} into {tuple(after.shape)}"
+    )
+    require(system.name, after.dtype == torch.float64, f"{what} turns float64 into {after.dtype}")
+    require(system.name, bool(after.isfinite().all()), f"{what} from the attractor is not finite")
+    require(system.name, bool((state == before).all()), f"{what} changes its argument")
+    require(system.name, bool((step(state, noise) == after).all()), f"{what} differs when repeated")
     alone = torch.cat([step(state[i : i + 1], None if noise is None else noise[i : i + 1]) for i in range(len(state))])
-    _require(system, _distance(alone, after) < 1e-13, f"{what} of a state depends on the others of its batch")
+    require(system.name, distance(alone, after) < 1e-13, f"{what} of a state depends on the others of its batch")
     single = system.solver(scheme=scheme, dtype=torch.float32)(state.float(), None if noise is None else noise.float())
-    _require(system, single.dtype == torch.float32, f"{what} turns float32 into {single.dtype}")
-    _require(system, _distance(single, after) < 1e-5, f"{what} in float32 is off by {_distance(single, after):.1e}")
+    require(system.name, single.dtype == torch.float32, f"{what} turns float32 into {single.dtype}")
+    require(system.name, distance(single, after) < 1e-5, f"{what} in float32 is off by {distance(single, after):.1e}")
     if noise is not None:
         try:
             step(state, None)
@@ -167,7 +161,7 @@ def _check_derivative(system: System, scheme: str, state: Tensor, noise: Tensor 
     eps = 1e-5
     difference = (step(state + eps * direction, noise) - step(state - eps * direction, noise)) / (2 * eps)
     by_hand, by_torch = (weight * difference).sum(), (gradient * direction).sum()
-    _require(system, _distance(by_torch, by_hand) < 1e-6, f"the derivative of a {scheme} step is wrong")
+    require(system.name, distance(by_torch, by_hand) < 1e-6, f"the derivative of a {scheme} step is wrong")
 
 
 def _check_schemes_agree(system: System, state: Tensor, noise: Tensor | None) -> None:
@@ -178,7 +172,7 @@ def _check_schemes_agree(system: System, state: Tensor, noise: Tensor | None) ->
     first = changes[system.schemes[0]]
     for name, change in changes.items():
         off = float((change - first).abs().max() / first.abs().max())
-        _require(system, off < 0.1, f"over a short step scheme {name} is {off:.0%} off {system.schemes[0]}")
+        require(system.name, off < 0.1, f"over a short step scheme {name} is {off:.0%} off {system.schemes[0]}")
 
 
 def _noise_map(symmetry: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -194,8 +188,8 @@ def _check_symmetries(system: System, state: Tensor, noise: Tensor | None) -> No
         first, second = symmetry(state), state
         for _ in range(8):
             first, second = step(first, mapped_noise), step(second, noise)
-        off = _distance(first, symmetry(second))
-        _require(system, off < 1e-12, f"symmetry {name!r} does not commute with the step: off by {off:.1e}")
+        off = distance(first, symmetry(second))
+        require(system.name, off < 1e-12, f"symmetry {name!r} does not commute with the step: off by {off:.1e}")
 
 
 def _check_simulation(system: System, state: np.ndarray, seed: int) -> None:
@@ -205,12 +199,12 @@ def _check_simulation(system: System, state: np.ndarray, seed: int) -> None:
         return [stream(seed, "simulation", i) for i in range(len(state))]
 
     def compare(a: np.ndarray, b: np.ndarray, message: str) -> None:
-        off = _distance(torch.from_numpy(a.copy()), torch.from_numpy(b.copy()))
-        _require(system, off < 1e-9, f"{message}: off by {off:.1e}")
+        off = distance(torch.from_numpy(a.copy()), torch.from_numpy(b.copy()))
+        require(system.name, off < 1e-9, f"{message}: off by {off:.1e}")
 
     samples = simulate(system, state, 4, streams())
-    _require(system, samples.shape == (len(state), 4, *system.shape), f"simulate() gives shape {samples.shape}")
-    _require(system, samples.dtype == np.float64, f"simulate() gives {samples.dtype}, not float64")
+    require(system.name, samples.shape == (len(state), 4, *system.shape), f"simulate() gives shape {samples.shape}")
+    require(system.name, samples.dtype == np.float64, f"simulate() gives {samples.dtype}, not float64")
     compare(simulate(system, state, 4, streams()), samples, "equal streams give different samples")
     compare(simulate(system, state[2:3], 4, streams()[2:3]), samples[2:3], "a trajectory depends on the others")
     rngs = streams()
@@ -223,6 +217,8 @@ def _check_simulation(system: System, state: np.ndarray, seed: int) -> None:
     try:
         simulate(system, lost, 2, streams())
     except EmubenchError as error:
-        _require(system, "trajectory 1" in str(error), f"the error for a lost trajectory 1 does not name it: {error}")
+        require(
+            system.name, "trajectory 1" in str(error), f"the error for a lost trajectory 1 does not name it: {error}"
+        )
     else:
         raise AssertionError(f"{system.name}: simulate() returns a solution that is not finite")
