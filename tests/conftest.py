@@ -15,7 +15,6 @@ pytest_plugins = [
     "tests.support.diagnosed",
     "tests.support.generated",
     "tests.support.grids",
-    "tests.support.small_jobs",
     "tests.support.submissions",
 ]
 

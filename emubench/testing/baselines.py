@@ -30,7 +30,7 @@ def check_baseline(module: ModuleType, task: Task | None = None, data: Path | No
     """Raise AssertionError where ``module`` breaks the contract of a baseline (see CONTRIBUTING.md).
 
     It is trained twice on ``task`` (lorenz63-noisy at tiny size if not given), whose dataset lies below the folder
-    ``data``, or is made in a temporary one. ``settings`` replace some of its defaults: give a small budget. Checked are:
+    ``data``, or is made in a temporary one. ``settings`` replace some of its defaults: give a small budget. Checked:
 
     - ``knowledge`` is one of "none", "structure", "equation form", "equation"; ``Config`` is a frozen dataclass whose
       fields all have defaults, and comes back from JSON as it was;

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 
-import pytest
 import torch
 
 from emubench import baselines
@@ -58,19 +57,3 @@ def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 JOB = Job("resnet_ode", "lorenz63-noisy", "tiny", overrides={"steps": 20, "batch": 16})
 """Twenty steps of a network."""
-
-
-# --- every baseline ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def emulator_of(data):
-    """A baseline trained with the smallest budget on a task."""
-    made = {}
-
-    def get(baseline: str, name: str):
-        if (baseline, name) not in made:
-            made[baseline, name] = trained(small(baseline, name), data)
-        return made[baseline, name]
-
-    return get
