@@ -25,29 +25,29 @@ def task_and_folder(tmp_path_factory):
     return task, folder
 
 
-def lazily(path, starts):
+def lazily(task, folder, starts):
     """By ``torch.utils.data.DataLoader``, one window at a time."""
-    windows = Windows(path, CONTEXT, TARGET)
+    windows = Windows(task, CONTEXT, TARGET, folder)
     subset = torch.utils.data.Subset(windows, [t * windows.per_trajectory + s for t, s in starts.tolist()])
     loader = torch.utils.data.DataLoader(subset, batch_size=BATCH)
     return lambda: [batch.context for batch in loader]
 
 
-def in_memory(path, starts):
+def in_memory(task, folder, starts):
     """As the baselines train: all windows as a view of one tensor, a batch by one index."""
-    with h5py.File(path, "r") as file:
+    with h5py.File(layout.task_path(task, folder), "r") as file:
         samples = torch.from_numpy(file["train/observation"][:]).float()
     pool = dataset.windows(samples, CONTEXT + TARGET)
     rows = torch.from_numpy(starts[:, 0] * (len(pool) // len(samples)) + starts[:, 1])
     return lambda: [pool[part][:, :CONTEXT] for part in rows.split(BATCH)]
 
 
-def plainly(path, starts):
+def plainly(task, folder, starts):
     """What one would write first with h5py."""
 
     def epoch():
         batches = []
-        with h5py.File(path, "r") as file:
+        with h5py.File(layout.task_path(task, folder), "r") as file:
             array = file["train/observation"]
             for first in range(0, N, BATCH):
                 rows = [array[t, s : s + CONTEXT + TARGET] for t, s in starts[first : first + BATCH]]
@@ -64,9 +64,8 @@ def test_an_epoch(benchmark, task_and_folder, way):
     rng = np.random.default_rng(0)
     length = task.train.length - CONTEXT - TARGET + 1
     starts = np.stack([rng.integers(task.train.trajectories, size=N), rng.integers(length, size=N)], axis=1)
-    path = layout.task_path(task, folder)
-    epoch = way(path, starts)
+    epoch = way(task, folder, starts)
     benchmark.group = f"{N} windows"
     batches = benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
-    expected = plainly(path, starts)()
+    expected = plainly(task, folder, starts)()
     assert all(torch.equal(a, b) for a, b in zip(batches, expected, strict=True))

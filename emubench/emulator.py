@@ -17,7 +17,19 @@ from emubench.core.random import torch_stream
 
 @runtime_checkable
 class Emulator(Protocol):
-    """Anything that forecasts. It sees the context (NaN = not observed), never the truth; physical units throughout."""
+    """Anything that forecasts. It sees the context (NaN = not observed), never the truth; physical units throughout.
+
+    The context has the shape ``(case, time, *space)``, the forecast ``(member, case, time, *space)``, of float32 or
+    float64. There is nothing to inherit; :func:`emubench.testing.check_emulator` says whether the contract is kept.
+
+    >>> import emubench
+    >>> class Last:
+    ...     def forecast(self, context, n_steps, n_members, generator):
+    ...         return torch.nan_to_num(context[:, -1:]).expand(-1, n_steps, -1)[None].clone()
+    >>> isinstance(Last(), emubench.Emulator)
+    True
+    >>> emubench.testing.check_emulator(Last(), emubench.tasks.get("lorenz63-noisy", "tiny"))
+    """
 
     def forecast(
         self, context: Float[Tensor, "B C *S"], n_steps: int, n_members: int, generator: torch.Generator
@@ -28,7 +40,24 @@ class Emulator(Protocol):
 
 @runtime_checkable
 class Stepper(Protocol):
-    """An emulator with a state, advanced one sample interval at a time; its forecast is :func:`step_forecast`."""
+    """An emulator with a state, advanced one sample interval at a time; its forecast is :func:`step_forecast`.
+
+    What needs a state asks for it: the rollout timed alone, compiled steps, Lyapunov spectra and other diagnostics.
+
+    >>> import emubench
+    >>> class Decay:
+    ...     def start(self, context, n_members, generator):
+    ...         return torch.nan_to_num(context[:, -1])[None]
+    ...     def step(self, state, generator):
+    ...         return 0.9 * state
+    ...     def read(self, state):
+    ...         return state
+    ...     def forecast(self, *asked):
+    ...         return emubench.step_forecast(self, *asked)
+    >>> isinstance(Decay(), emubench.Stepper)
+    True
+    >>> emubench.testing.check_emulator(Decay(), emubench.tasks.get("lorenz63-noisy", "tiny"))
+    """
 
     def start(self, context: Float[Tensor, "B C *S"], n_members: int, generator: torch.Generator) -> Tensor:
         """The state ``"M B ..."`` at the last context sample."""
@@ -46,7 +75,19 @@ class Stepper(Protocol):
 def step_forecast(
     stepper: Stepper, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator
 ) -> Float[Tensor, "M B T *S"]:
-    """Derive ``forecast`` from a :class:`Stepper`."""
+    """Derive ``forecast`` from a :class:`Stepper`: the scored components of each of ``n_steps`` sample intervals.
+
+    >>> import emubench
+    >>> class Clock:
+    ...     def start(self, context, n_members, generator):
+    ...         return context[None, :, -1]
+    ...     def step(self, state, generator):
+    ...         return state + 1
+    ...     def read(self, state):
+    ...         return state
+    >>> emubench.step_forecast(Clock(), torch.zeros(1, 64, 1), 3, 1, torch.Generator()).flatten().tolist()
+    [1.0, 2.0, 3.0]
+    """
     return roll_out(stepper, stepper.start(context, n_members, generator), n_steps, generator)
 
 
@@ -68,6 +109,14 @@ def checked_forecast(
 
     A wrong shape or dtype raises :class:`EmubenchError` naming both; NaN and infinity pass, to be scored as failures.
     The context is handed over as a copy, so that no emulator can change what it is judged on.
+
+    >>> import emubench
+    >>> class Short:
+    ...     def forecast(self, context, n_steps, n_members, generator):
+    ...         return context[None, :, :2]
+    >>> emubench.checked_forecast(Short(), torch.zeros(4, 64, 3), 100, 1, torch.Generator())
+    Traceback (most recent call last):
+    emubench.core.errors.EmubenchError: forecast: shape (1, 4, 2, 3) where (1, 4, 100, 3) belongs
     """
     forecast = emulator.forecast(context.clone(), n_steps, n_members, generator)
     return check_forecast(forecast, context, n_steps, n_members)

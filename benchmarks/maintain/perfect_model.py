@@ -26,7 +26,7 @@ from emubench.core.random import stream
 from emubench.data import reference, tasks, trajectories
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator
-from emubench.evaluation.forecast import forecast
+from emubench.evaluation.forecast import forecast_chunk
 from emubench.files import store
 from emubench.metrics import Truth
 from emubench.metrics._headline import headline
@@ -56,7 +56,7 @@ def fresh_cases(task: Task, seed: int, block: int) -> tuple[Tensor, Truth]:
 def headline_cases(emulator: Emulator, task: Task, seed: int, block: int) -> Tensor:
     """The headline score of each case of a block."""
     context, truth = fresh_cases(task, seed, block)
-    made = forecast(emulator, task, "test", context, block, seed)
+    made = forecast_chunk(emulator, task, "test", context, block, seed)
     return headline(task).cases(made, truth.values, truth.start)
 
 

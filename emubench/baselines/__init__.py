@@ -1,4 +1,9 @@
-"""The baselines, one method per file: in a checkout its folder ``baselines/``, in a wheel the files beside this one."""
+"""The baselines, one method per file: in a checkout its folder ``baselines/``, in a wheel the files beside this one.
+
+>>> import emubench
+>>> [name for name in emubench.baselines.names() if emubench.baselines.get(name).knowledge == "equation"]
+['oracle']
+"""
 
 from pathlib import Path
 from types import ModuleType
@@ -23,5 +28,8 @@ def get(name: str) -> ModuleType:
     """The module of a baseline: it defines ``knowledge``, ``Config``, ``build`` and ``train``.
 
     Raises :class:`~emubench.core.errors.EmubenchError` for an unknown name, naming the nearest.
+
+    >>> get("resnet_ode").Config().substeps
+    4
     """
     return registry.load(__name__, name, "baseline")

@@ -8,7 +8,13 @@ from collections.abc import Iterable
 
 
 class EmubenchError(Exception):
-    """Something that the caller can put right: the message says what is wrong, where, and what would be right."""
+    """Something that the caller can put right: the message says what is wrong, where, and what would be right.
+
+    >>> import emubench
+    >>> emubench.systems.get("lorenz69")
+    Traceback (most recent call last):
+    emubench.core.errors.EmubenchError: unknown system 'lorenz69': did you mean lorenz96 or lorenz63?
+    """
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> EmubenchError:

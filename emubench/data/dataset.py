@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.data import widths
+from emubench.data import recipes, widths
 from emubench.data.layout import Layout, task_path, time_axis, truth_path, write_lead_times
+from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
 from emubench.files import hdf5, netcdf, store
 from emubench.files.header import read_header
@@ -109,8 +110,24 @@ def train_digest(task: Task, data: Path) -> str:
         return str(file["train/observation"].attrs.get(store.DIGEST, ""))
 
 
-def load(task: Task, data: Path) -> Observations:
-    """Read a task's observations into memory (float64)."""
+def load(task: TaskLike, data: Path | str = "data") -> Observations:
+    """Read a task's observations into memory: tensors of float64 in physical units, NaN where nothing was observed.
+
+    ``train`` and ``validation`` have the shape ``(trajectory, time, *space)``, ``context("test")`` and
+    ``context("climate")`` the shape ``(case, time, *space)``. ``task`` is a task, or the name or recipe of one at
+    standard size, ``data`` the folder it was generated below.
+
+    Raises :class:`EmubenchError` where nothing was generated, or where a file is damaged.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> files = emubench.generate(task)
+    >>> observations = emubench.load(task)
+    >>> tuple(observations.train.shape), tuple(observations.context("test").shape)
+    ((4, 256, 3), (16, 64, 3))
+    """
+    data = Path(data)
+    task = recipes.resolve(task, data=data)
     path = task_path(task, data)
     with open_file(path, "observations", task) as file:
         shapes = Layout(task, "observations").shapes

@@ -25,9 +25,10 @@ import torch
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.core.workers import worker_pool
-from emubench.data import dataset, layout
+from emubench.data import dataset, layout, recipes
 from emubench.data.layout import Layout
 from emubench.data.partial import Partial
+from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
 from emubench.data.trajectories import LANES, STRETCH, blank_samples, stretches
 from emubench.files import netcdf, store
@@ -262,8 +263,8 @@ def check_device(device: str) -> None:
 
 
 def generate(
-    task: Task,
-    data: Path,
+    task: TaskLike,
+    data: Path | str = "data",
     seed: int = 0,
     workers: int | None = 1,
     progress: Progress | None = None,
@@ -271,11 +272,25 @@ def generate(
 ) -> list[Path]:
     """Make the task's observations and, unless they are there, its system's truth; return the files written.
 
+    They lie below the folder ``data`` as ``<size>/<task>.h5`` and ``<size>/<system>.truth.h5``; files that are there
+    are kept, and interrupted ones are gone on with. ``task`` is a task, or the name or recipe of one at standard size.
+
     ``workers`` processes compute and write at the same time; ``None``: one per usable core if it is worth it. On
     another ``device`` than "cpu" 1024 trajectories of the truth are simulated at a time, up to rounding the same: such
     a file is a faithful rebuild, not identical bytes.
+
+    Raises :class:`EmubenchError` where the disk is too small, or a file that is there is of another task or seed.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> [path.name for path in emubench.generate(task)]
+    ['lorenz63.truth.h5', 'lorenz63-noisy.h5']
+    >>> emubench.generate(task)    # everything is there already
+    []
     """
     check_device(device)
+    data = Path(data)
+    task = recipes.resolve(task, data=data)
     truth, path = layout.truth_path(task, data), layout.task_path(task, data)
     kinds = {"truth": truth, "observations": path}
     missing = {kind: file for kind, file in kinds.items() if not file.exists()}

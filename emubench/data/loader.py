@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.data import layout, verification
-from emubench.files import hdf5
+from emubench.data import dataset, layout, recipes
+from emubench.data.recipes import TaskLike
 from emubench.files.header import read_header
 
 if TYPE_CHECKING:
@@ -31,32 +31,45 @@ class Windows(torch.utils.data.Dataset[Window]):
     """All windows of ``context + target`` consecutive samples of a split's observations, read when they are asked for.
 
     Rows are stored whole in time, so that a window is one read. h5py has one global lock and its handles don't survive
-    a fork: every process opens its own, and so several workers of a ``DataLoader`` read side by side::
+    a fork: every process opens its own, and so several workers of a ``DataLoader`` read side by side.
 
-        windows = Windows("data/standard/lorenz96-noisy.h5", context=16, target=8)
-        loader = torch.utils.data.DataLoader(windows, batch_size=64, shuffle=True, num_workers=2)
+    ``task`` is a task, or the name or recipe of one at standard size, ``data`` the folder it was generated below. A
+    window is a :class:`Window` of ``context`` and ``target`` samples ``(time, *space)`` in ``dtype``, NaN where nothing
+    was observed; ``split`` is "train" or "validation", and consecutive windows begin ``stride`` samples apart.
+
+    Raises :class:`EmubenchError` where nothing was generated, or a window does not fit into a trajectory.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> files = emubench.generate(task)
+    >>> windows = emubench.Windows(task, 16, 8, stride=8)
+    >>> loader = torch.utils.data.DataLoader(windows, batch_size=32, shuffle=True)
+    >>> batch = next(iter(loader))
+    >>> tuple(batch.context.shape), tuple(batch.target.shape)
+    ((32, 16, 3), (32, 8, 3))
     """
 
     def __init__(
         self,
-        path: Path | str,
+        task: TaskLike,
         context: int,
         target: int,
+        data: Path | str = "data",
         *,
         stride: int = 1,
         split: str = "train",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.path, self.array = Path(path), f"{split}/observation"
+        task = recipes.resolve(task, data=data)
+        self.path, self.array = layout.task_path(task, Path(data)), f"{split}/observation"
         self.context, self.target, self.stride, self.dtype = context, target, stride, dtype
         if min(context, stride) < 1 or target < 0:
             wrong = f"context {context}, target {target}, stride {stride}"
             raise EmubenchError(f"windows of {wrong}: context and stride are at least 1, target at least 0")
-        with hdf5.open_plain(self.path) as file:
-            header = read_header(self.path, file)
-            shapes = layout.Layout(verification.task_of(self.path, header), header.kind).shapes
-            if self.array not in shapes:
-                raise EmubenchError(f"{self.path}: holds {header.kind}, but no array {self.array}")
+        shapes = layout.Layout(task, "observations").shapes
+        if self.array not in shapes:
+            raise EmubenchError(f"windows are of the splits train and validation, not of {split!r}")
+        dataset.open_file(self.path, "observations", task).close()
         self.n_trajectories, self.n_samples, *_ = shapes[self.array]
         if context + target > self.n_samples:
             raise EmubenchError(
@@ -94,18 +107,34 @@ class Windows(torch.utils.data.Dataset[Window]):
         return {**self.__dict__, "_opened": None, "_owner": -1}
 
 
-def to_xarray(path: Path | str, group: str) -> xarray.Dataset:
-    """A lazy view of one group (``train``, ``validation``, ``test``, ``climate``) of a dataset file.
+def open_dataset(
+    task: TaskLike, group: str = "train", data: Path | str = "data", *, truth: bool = False
+) -> xarray.Dataset:
+    """A lazy view of one group of a task's dataset: ``train``, ``validation``, ``test`` or ``climate``.
 
-    With the file's attributes beside the group's; it is a context manager and closes the file.
+    It holds ``observation`` (trajectory, time, *space) or ``context`` (case, time, *space), NaN where nothing was
+    observed, and with ``truth`` the true states instead, which no emulator may see. The file's attributes are beside
+    the group's. It reads what is asked for, is a context manager and closes the file. ``task`` is a task, or the name
+    or recipe of one at standard size, ``data`` the folder it was generated below.
+
+    Raises :class:`EmubenchError` for a group that does not exist, and where nothing was generated.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> files = emubench.generate(task)
+    >>> with emubench.open_dataset(task, "train") as train:
+    ...     dict(train.observation.sizes)
+    {'trajectory': 4, 'time': 256, 'component': 3}
     """
     import xarray
 
-    path = Path(path)
-    with hdf5.open_plain(path) as file:
-        header = read_header(path, file)
+    folder = Path(data)
+    task = recipes.resolve(task, data=folder)
+    kind, path = ("truth", layout.truth_path) if truth else ("observations", layout.task_path)
+    with dataset.open_file(path(task, folder), kind, task) as file:
+        header = read_header(path(task, folder), file)
         if group not in file:
-            raise EmubenchError(f"{path}: no group {group!r}; there are {', '.join(sorted(file))}")
-    opened = xarray.open_dataset(path, engine="h5netcdf", group=group)
+            raise EmubenchError(f"{path(task, folder)}: no group {group!r}; there are {', '.join(sorted(file))}")
+    opened = xarray.open_dataset(path(task, folder), engine="h5netcdf", group=group)
     opened.attrs.update(header.model_dump(exclude_unset=True))
     return opened

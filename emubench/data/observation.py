@@ -18,7 +18,14 @@ class Observation:
 
     ``components`` are the state's components that are ever observed (``None``: all); they are the scored ones.
     ``fraction`` of the sites of a ring are observed, drawn once per trajectory. ``noise`` is in units of the
-    climatological standard deviation.
+    climatological standard deviation. One that observes nothing, or a noise outside 0 … 10, raises
+    :class:`EmubenchError`.
+
+    >>> import emubench
+    >>> half = Observation(fraction=0.5, noise=0.1)
+    >>> seen = half(emubench.systems.get("lorenz96"), np.zeros((8, 40)), np.random.default_rng(0))
+    >>> seen.shape, int(np.isnan(seen[0]).sum())                   # (time, space); NaN = not observed
+    ((8, 40), 20)
     """
 
     components: tuple[int, ...] | None = None

@@ -246,11 +246,20 @@ def stored(name: str, size: str, data: Path) -> Task | None:
     return from_json(text, size, path) if text else None
 
 
-def resolve(name_or_path: str | Path, size: str = "standard", data: Path | None = None) -> Task:
-    """The task called so, or that of a recipe file, or a custom one that was generated below the folder ``data``."""
-    text = str(name_or_path)
-    if text.endswith(".toml") or isinstance(name_or_path, Path):
-        return load(Path(text), size, data)
-    if text not in tasks.names() and data is not None and (custom := stored(text, size, data)) is not None:
+TaskLike = Task | str | Path
+"""A task, or at standard size the name of one or the path of its recipe."""
+
+
+def resolve(task: TaskLike, size: str = "standard", data: Path | str | None = None) -> Task:
+    """The task called so, or that of a recipe file, or a custom one that was generated below the folder ``data``.
+
+    A task itself is handed back as it is.
+    """
+    if isinstance(task, Task):
+        return task
+    folder = None if data is None else Path(data)
+    if str(task).endswith(".toml") or isinstance(task, Path):
+        return load(Path(task), size, folder)
+    if task not in tasks.names() and folder is not None and (custom := stored(task, size, folder)) is not None:
         return custom
-    return tasks.get(text, size)
+    return tasks.get(task, size)

@@ -1,4 +1,11 @@
-"""The sixteen tasks, all on one screen: system + observation + amounts of data + context + horizon."""
+"""The sixteen tasks, all on one screen: system + observation + amounts of data + context + horizon.
+
+>>> import emubench
+>>> emubench.tasks.names()[:4]
+['kpz-clean', 'kpz-noisy', 'kpz-partial', 'kpz-scarce']
+>>> emubench.tasks.get("kpz-noisy", "tiny").n_test
+16
+"""
 
 from __future__ import annotations
 
@@ -96,7 +103,19 @@ def size_with(name: str, trajectories: int | None = None, length: int | None = N
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned from what, and how far ahead it is judged."""
+    """What is to be learned from what, and how far ahead it is judged.
+
+    ``train`` and ``validation`` are amounts of data (trajectories, samples), ``n_test`` and ``n_climate`` numbers of
+    cases, ``context``, ``test_steps`` and ``climate_steps`` numbers of samples. The sixteen tasks of the benchmark are
+    had by name, those of a recipe from its file (see datasets/README.md).
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz96-partial", "tiny")
+    >>> task.track, task.shape, task.train.trajectories, task.context
+    ('partial', (40,), 4, 64)
+    >>> round(task.test_steps * task.lead_time_step), task.system.lead_time_unit
+    (20, 'Lyapunov time')
+    """
 
     name: str
     system: System

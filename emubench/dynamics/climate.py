@@ -67,7 +67,7 @@ def measure_climate(
     n_cases: int = 64,
     seed: int = 0,
 ) -> Climate:
-    """Mean, std, time unit and agreement time of ``system`` at its parameters, for ``climate=``.
+    """Mean, std, time unit and agreement time of ``system`` at its parameters, for ``climate=`` (see :class:`Climate`).
 
     Deterministic: trajectories run by the system's own solver for 256, 512, 1024 … samples, each stretch the spin-up
     of the next, until the leading exponent λ₁ over one stretch is known to ``accuracy`` and the growth there exceeds

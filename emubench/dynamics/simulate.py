@@ -75,10 +75,19 @@ def simulate(
 ) -> Float[np.ndarray, "B T *S"]:
     """The ``n_samples`` samples that follow ``state``, checked: by the fast kernel where there is one.
 
+    ``state`` has the shape ``(trajectory, *space)``, the samples have ``(trajectory, time, *space)``, of float64 in
+    physical units, a sample interval apart. A stochastic system takes the noise of trajectory b from ``rngs[b]``.
+
     Kernels are for "cpu". On any other torch ``device`` ("cuda", and for tests "cpu:0") the reference integrators do
     it, from the same draws and the same noise, equal up to rounding: for batches of thousands of trajectories.
 
     Raises :class:`SimulationError` with trajectory, time and likely cause where the solution can't be trusted.
+
+    >>> import emubench
+    >>> system = emubench.systems.get("lorenz96")
+    >>> start = system.draw(np.random.default_rng(0), "attractor")
+    >>> emubench.simulate(system, start[None], 100).shape
+    (1, 100, 40)
     """
     from emubench.dynamics import kernels  # a fast path imports numba, which not every caller needs
 

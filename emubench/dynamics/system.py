@@ -37,7 +37,13 @@ class Fact:
 
 @dataclass(frozen=True)
 class Climate:
-    """Long-time statistics, in physical units; one value per named component, or a single one on a grid."""
+    """Long-time statistics, in physical units; one value per named component, or a single one on a grid.
+
+    >>> import emubench
+    >>> climate = emubench.systems.get("lorenz96").climate
+    >>> print(f"mean {climate.mean[0]:.1f}, standard deviation {climate.std[0]:.1f}, unit {climate.time_unit:.2f}")
+    mean 2.3, standard deviation 3.6, unit 0.59
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -52,7 +58,16 @@ class System(ABC):
     """An autonomous, possibly stochastic system on a state of shape ``*S``; parameters are the fields of a subclass.
 
     ``climate`` is known for the default parameters; with others it has to be given, because noise levels and
-    scores are in its units.
+    scores are in its units: see :func:`emubench.measure_climate`. A parameter that makes no sense, and a
+    ``solver_step`` that does not divide ``sample_interval``, raise :class:`EmubenchError`.
+
+    >>> import emubench
+    >>> system = emubench.systems.get("lorenz96", forcing=10.0)
+    >>> system.shape, system.grid, system.sample_interval
+    ((40,), (40,), 0.05)
+    >>> step = system.solver()                              # one step of the reference solver, differentiable
+    >>> tuple(step(torch.zeros(2, 40, dtype=torch.float64), None).shape)
+    (2, 40)
     """
 
     name: ClassVar[str]

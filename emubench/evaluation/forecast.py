@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.core.errors import unknown
 from emubench.core.random import torch_stream
+from emubench.data import dataset, recipes
+from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.metrics._headline import headline
@@ -27,6 +31,33 @@ def chunks(n_cases: int) -> Iterator[slice]:
 
 
 def forecast(
+    emulator: Emulator, task: TaskLike, data: Path | str = "data", *, split: str = "test", seed: int = 0
+) -> Float[Tensor, "M B T *S"]:
+    """The forecast of every case of a split, as it is scored: ``(member, case, time, *space)`` in physical units.
+
+    ``split`` is one of ``task.splits``: "test", or "climate" for the long runs. Times are a sample interval apart, the
+    first is that after the context; :func:`emubench.load_truth` has the truth beside it. There is one member, but where
+    the task is scored in law and the emulator gives an ensemble. ``task`` is a task, or the name or recipe of one at
+    standard size, ``data`` the folder it was generated below.
+
+    Raises :class:`EmubenchError` where the emulator answers in another shape or type than it was asked for.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> files = emubench.generate(task)
+    >>> persistence = emubench.train("persistence", task)
+    >>> tuple(emubench.forecast(persistence, task).shape)
+    (1, 16, 442, 3)
+    """
+    task = recipes.resolve(task, data=data)
+    if split not in task.splits:
+        raise unknown("split", split, task.splits)
+    contexts = dataset.load(task, data).context(split)
+    made = [forecast_chunk(emulator, task, split, contexts[c], c.start, seed) for c in chunks(len(contexts))]
+    return torch.cat(made, dim=1)[:, :, torch.tensor(task.leads(split)) - 1]
+
+
+def forecast_chunk(
     emulator: Emulator, task: Task, split: str, context: Tensor, first: int, seed: int, n_steps: int | None = None
 ) -> Float[Tensor, "M B T *S"]:
     """Forecast of the chunk of cases that begins at ``first``, from its contexts, on the device where these are.
@@ -49,7 +80,7 @@ def headline_cases(
     """The headline score of every test case, forecast as it is scored and as far ahead as ``truth`` goes."""
     found = []
     for cases in chunks(len(truth)):
-        made = forecast(emulator, task, "test", contexts[cases], cases.start, seed, truth.shape[1])
+        made = forecast_chunk(emulator, task, "test", contexts[cases], cases.start, seed, truth.shape[1])
         found.append(headline(task).cases(made.cpu(), truth[cases], start[cases]))
         if progress is not None:
             progress(cases.stop, len(truth))

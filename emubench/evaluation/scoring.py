@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,16 +15,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench import __version__, metrics
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import EmubenchError, unknown
 from emubench.core.random import torch_stream
-from emubench.data import dataset, layout, reference, widths
+from emubench.data import dataset, layout, recipes, reference, widths
+from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, check_forecast
 from emubench.evaluation.figures import Collector
-from emubench.evaluation.forecast import CHUNK, chunks, forecast
+from emubench.evaluation.forecast import CHUNK, chunks, forecast_chunk
 from emubench.files import hdf5, run_files, schema, store
 from emubench.files.timing import Speed
 from emubench.metrics import Pool, Row, Summary, Truth
+from emubench.metrics._headline import headline
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 N_RESAMPLES = 1000
 INTERVAL = (0.025, 0.975)
@@ -32,22 +38,66 @@ Forecaster = Callable[[str, slice], Tensor]
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """Scores of one emulator on one task, with what the plots need."""
+    """Scores of one emulator on one task, with what the plots need and the time that the forecasts took."""
 
+    task: Task
     scores: run_files.ScoreFile
     figures: dict[str, Any]
+    """The content of ``figures.json``."""
+    timing: dict[str, Any] = field(default_factory=dict)
+    """The content of ``timing.json``; empty where the forecasts were made elsewhere."""
+
+    def table(self) -> pd.DataFrame:
+        """One row per score: task, metric, lead_time, value, low, high (95 %), n_cases, unit; see docs/metrics.md.
+
+        ``lead_time`` is NaN in the scores of a whole forecast, elsewhere in units of the task.
+        """
+        import pandas as pd  # which takes longer to import than a task to score
+
+        return pd.DataFrame([row.model_dump() for row in self.scores.rows]).astype({"lead_time": "float64"})
+
+    def __repr__(self) -> str:
+        """The score that heads the task, with its interval."""
+        head = headline(self.task)
+        row = next(row for row in self.scores.rows if row.metric == head.metric and row.lead_time is None)
+        ends = ", ".join("failed" if end is None else f"{end:.3g}" for end in (row.low, row.high))
+        value = "failed" if row.value is None else f"{row.value:.3g}"
+        return f"<{self.task.name} ({self.task.size}): {head.metric} {value} [{ends}] {row.unit}>"
 
 
-def load_truth(task: Task, data: Path, split: str) -> tuple[Tensor, Tensor, str]:
-    """Scored components at the leads asked for ``"B T *S"``, kinds of start ``"B"`` and the stored hash of the truth.
+class StoredTruth(NamedTuple):
+    """The truth that a split is scored against."""
 
-    Of ``"widths"`` the truth is a draw from the exact law, which is stored nowhere: its hash is empty.
+    values: Float[Tensor, "B T *S"]
+    """The scored components at the leads asked for, in physical units."""
+    start: Tensor
+    """Index into ``system.starts`` of each case."""
+    digest: str
+    """The stored hash; empty where the truth is a draw from the exact law, which is stored nowhere."""
+
+
+def load_truth(task: TaskLike, data: Path | str = "data", split: str = "test") -> StoredTruth:
+    """The truth of every case of a split, beside :func:`emubench.forecast`: for scorers, and never for an emulator.
+
+    ``split`` is one of ``task.splits``: "test", or "climate" for the long runs. Its ``values`` have the shape
+    ``(case, time, *space)``; the first time is the sample after the context. Raises :class:`EmubenchError` where it was
+    not generated, or is damaged.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> files = emubench.generate(task)
+    >>> tuple(emubench.load_truth(task).values.shape)
+    (16, 442, 3)
     """
+    data = Path(data)
+    task = recipes.resolve(task, data=data)
+    if split not in task.splits:
+        raise unknown("split", split, task.splits)
     if split == widths.SPLIT:
         values = widths.truth(task, dataset.seed_of(task, data))
-        return values, torch.zeros(len(values), dtype=torch.long), ""
+        return StoredTruth(values, torch.zeros(len(values), dtype=torch.long), "")
     path = layout.truth_path(task, data)
     with dataset.open_truth(task, data) as file:
         values = hdf5.read_array(path, file, f"{split}/truth")
@@ -56,7 +106,7 @@ def load_truth(task: Task, data: Path, split: str) -> tuple[Tensor, Tensor, str]
     scored = task.observation.select(values[:, task.context :])
     if not np.isfinite(scored).all():
         raise EmubenchError(f"{path}: array {split}/truth holds values that are not finite")
-    return torch.from_numpy(np.ascontiguousarray(scored)), torch.from_numpy(start.astype("i8")), digest
+    return StoredTruth(torch.from_numpy(np.ascontiguousarray(scored)), torch.from_numpy(start.astype("i8")), digest)
 
 
 def truth_digest(task: Task, data: Path) -> str:
@@ -88,7 +138,7 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
     """Score the forecasts that ``forecaster`` gives for every case of ``task.splits``, at the leads asked for."""
     frozen = reference.get(task.name)
     rows: list[run_files.ScoreRow] = []
-    headline: dict[str, list[float]] = {}
+    kept: dict[str, list[float]] = {}
     figures = Collector(task)
     digests = []
     for split in task.splits:
@@ -111,7 +161,7 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
             whole = Summary(torch.cat([p.cases for p in part]), part[0].rows, part[0].finish, part[0].headline)
             rows += _rows(task, whole, weights)
             for name, column in whole.headline.items():
-                headline[name] = whole.cases[:, column].tolist()
+                kept[name] = whole.cases[:, column].tolist()
     scores = run_files.ScoreFile(
         schema_version=schema.SCHEMA_VERSION,
         emubench_version=__version__,
@@ -119,9 +169,9 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
         size=task.size,
         truth_sha256=store.combine(digests),
         rows=rows,
-        cases=headline,
+        cases=kept,
     )
-    return Result(with_skill(scores, task), figures.content())
+    return Result(task, with_skill(scores, task), figures.content())
 
 
 def _score_row(task: Task, row: Row, value: Tensor, low: Tensor, high: Tensor, n_cases: int) -> run_files.ScoreRow:
@@ -161,16 +211,35 @@ def with_skill(scores: run_files.ScoreFile, task: Task) -> run_files.ScoreFile:
 
 
 def evaluate(
-    emulator: Emulator, task: Task, data: Path, seed: int = 0, progress: Progress | None = None
-) -> tuple[Result, dict[str, Any]]:
-    """Forecast every context with ``emulator``, score, and time the rollouts: result and timing."""
+    emulator: Emulator, task: TaskLike, data: Path | str = "data", *, seed: int = 0, progress: Progress | None = None
+) -> Result:
+    """Forecast every context of a task with ``emulator``, score the forecasts, and time them.
+
+    ``emulator`` is any object with ``forecast``, see :class:`emubench.Emulator`. Its random numbers follow from
+    ``seed``, so that equal emulators get equal scores. ``task`` is a task, or the name or recipe of one at standard
+    size, ``data`` the folder it was generated below. The result has the scores as a ``table()``, and
+    :func:`emubench.compare` and :func:`emubench.plot` take several.
+
+    Raises :class:`EmubenchError` where the emulator answers in another shape or type than it was asked for; NaN and
+    infinity are scored as failures.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> files = emubench.generate(task)
+    >>> result = emubench.evaluate(emubench.train("persistence", task), task)
+    >>> table = result.table().set_index("metric")
+    >>> bool(0 < table.loc["valid_prediction_time", "value"] < 1)     # in Lyapunov times
+    True
+    """
+    data = Path(data)
+    task = recipes.resolve(task, data=data)
     observations = dataset.load(task, data)
     contexts = {split: observations.context(split) for split in task.splits}
     seconds = dict.fromkeys(task.splits, 0.0)
 
     def forecaster(split: str, cases: slice) -> Tensor:
         begun = time.perf_counter()
-        made = forecast(emulator, task, split, contexts[split][cases], cases.start, seed)
+        made = forecast_chunk(emulator, task, split, contexts[split][cases], cases.start, seed)
         seconds[split] += time.perf_counter() - begun
         leads = torch.tensor(task.leads(split)) - 1
         return made if len(leads) == task.steps(split) else made[:, :, leads]
@@ -185,7 +254,7 @@ def evaluate(
         "device": "cpu",
     }
     Speed.model_validate(timing)
-    return result, timing
+    return dataclasses.replace(result, timing=timing)
 
 
 def forecast_shapes(task: Task) -> dict[str, tuple[int, ...]]:
@@ -199,8 +268,25 @@ def read_forecast(path: Path, task: Task) -> dict[str, Tensor]:
     return {s: torch.from_numpy(np.ascontiguousarray(a, a.dtype.newbyteorder("="))) for s, a in arrays.items()}
 
 
-def score_forecast(path: Path, task: Task, data: Path, progress: Progress | None = None) -> Result:
-    """Score a forecast file through the same code as an emulator of ours."""
+def score_forecast(
+    path: Path | str, task: TaskLike, data: Path | str = "data", progress: Progress | None = None
+) -> Result:
+    """Score a forecast file that any framework has made, through the same code as an emulator.
+
+    The file is ``.npz`` with an array per split of the task ("test", "climate"), or HDF5 with ``forecast`` in a group
+    per split, of the shape ``(member, case, time, *space)`` at the lead times asked for. Raises :class:`EmubenchError`
+    where an array is missing, or has another shape.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> files = emubench.generate(task)
+    >>> zeros = {split: np.zeros((1, task.cases(split), task.steps(split), 3)) for split in task.splits}
+    >>> np.savez("forecast.npz", **zeros)
+    >>> len(emubench.score_forecast("forecast.npz", task).table()) > 100
+    True
+    """
+    path, data = Path(path), Path(data)
+    task = recipes.resolve(task, data=data)
     forecasts = read_forecast(path, task)
     observations = dataset.load(task, data)
     contexts = {split: observations.context(split) for split in task.splits}

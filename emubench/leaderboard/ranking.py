@@ -37,7 +37,7 @@ from emubench.leaderboard.statistics import (
     unpaired_ranks,
 )
 from emubench.metrics._headline import headline
-from emubench.runs.scored import Run
+from emubench.runs.scored import Run, Scored, runs_of
 
 FLOORS = ("persistence", "linear")
 
@@ -128,6 +128,33 @@ def known_scale(task: Task, cells: Sequence[Cell]) -> Scale:
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
+
+
+def compare(scored: Scored) -> pd.DataFrame:
+    """Rank what was scored: one row per task and entry, and one per track and entry (``task`` null), the best first.
+
+    ``scored`` is a dictionary from names to results of :func:`emubench.evaluate` (or to lists of them: several seeds,
+    several tasks), or the folder of scored runs, or a list of such folders. A rank is an interval, ``rank_low`` to
+    ``rank_high``: entries share one unless the 99 % interval of their paired difference excludes 0. ``value``, ``low``
+    and ``high`` are the score that heads the task and its 95 % interval, in ``unit``; all columns are those of
+    :data:`COLUMNS`. What is not known is null: so is the making of an emulator that was evaluated in memory.
+
+    Raises :class:`EmubenchError` where there is nothing to compare, or where sizes, versions or truths differ.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> files = emubench.generate(task)
+    >>> emulators = {name: emubench.train(name, task) for name in ("persistence", "oracle")}
+    >>> results = {name: emubench.evaluate(made, task) for name, made in emulators.items()}
+    >>> ranks = emubench.compare(results).set_index(["task", "entry"])
+    >>> ranks.loc["lorenz63-noisy", ["rank_low", "rank_high"]].to_dict("index")
+    {'oracle': {'rank_low': 1, 'rank_high': 1}, 'persistence': {'rank_low': 2, 'rank_high': 2}}
+    """
+    runs = runs_of(scored)
+    frame = table(runs)
+    evaluated = frame["entry"].isin([run.entry for run in runs if run.result is not None])
+    frame.loc[evaluated, ["baseline", "knowledge", "train_seconds", "n_parameters"]] = None
+    return frame
 
 
 def table(runs: Sequence[Run]) -> pd.DataFrame:

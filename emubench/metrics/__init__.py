@@ -2,6 +2,12 @@
 
 ``emubench/metrics/<name>.py`` defines ``split`` ("test" or "climate"), ``applies(task) -> bool`` and
 ``summarise(forecast "M B T *S", truth) -> Summary`` for a chunk of cases.
+
+>>> import emubench
+>>> "crps" in emubench.metrics.names()
+True
+>>> emubench.metrics.get("crps").applies(emubench.tasks.get("kpz-noisy"))
+True
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.tasks import Task
+from emubench.evaluation.scoring import Result
 from emubench.files import run_files, schema, timing
 from emubench.files.timing import RANKED, Speedup, Timing
 from emubench.metrics._headline import headline
@@ -37,11 +39,13 @@ class Run:
     timing: Timing | None = None
     claimed_speedup: Speedup | None = None
     """Of an entry, whose folder holds no more of its timing."""
+    result: Result | None = None
+    """Of an emulator that was evaluated in memory: there is no folder, and the card says nothing of its making."""
 
     @cached_property
     def task(self) -> Task:
         """The task it was scored on."""
-        return folders.task_of(self.path, self.card)
+        return self.result.task if self.result else folders.task_of(self.path, self.card)
 
     @property
     def speedup(self) -> Speedup | None:
@@ -99,6 +103,49 @@ def read_runs(paths: list[Path]) -> list[Run]:
             same = f"both are {one.entry} on {one.task.name} with seed {one.card.seed}"
             raise EmubenchError(f"{one.path} and {two.path}: {same}; compare one of them")
     return named
+
+
+Scored = Mapping[str, Result | Sequence[Result]] | str | Path | Sequence[str | Path]
+"""What can be compared: results by the name of what was evaluated, or folders that hold scored runs."""
+
+
+def runs_of(scored: Scored) -> list[Run]:
+    """The runs at or below one folder or several, or those that stand for results; of a name's results, one per seed.
+
+    Raises :class:`EmubenchError` where there are none, or where they don't stand on one footing.
+    """
+    if not isinstance(scored, Mapping):
+        paths = [scored] if isinstance(scored, str | Path) else scored
+        return read_runs(folders.find_runs([Path(path) for path in paths]))
+    runs: list[Run] = []
+    for name, results in scored.items():
+        seeds: Counter[str] = Counter()
+        for result in [results] if isinstance(results, Result) else results:
+            runs.append(_evaluated(name, result, seeds[result.task.name]))
+            seeds[result.task.name] += 1
+    if not runs:
+        raise EmubenchError("no results to compare; make some with: emubench.evaluate(emulator, task)")
+    check_footing(runs)
+    return runs
+
+
+def _evaluated(name: str, result: Result, seed: int) -> Run:
+    card = run_files.Card(
+        schema_version=schema.SCHEMA_VERSION,
+        emubench_version=result.scores.emubench_version,
+        baseline="evaluated",
+        task=result.task.name,
+        size=result.task.size,
+        seed=seed,
+        data_sha256="",
+        knowledge="none",
+        config={},
+        n_parameters=0,
+        train_seconds=0.0,
+        threads=1,
+        device="",
+    )
+    return Run(Path(name), card, result.scores, result.timing.get("lyapunov_times_per_second"), name, result=result)
 
 
 def check_footing(runs: list[Run]) -> None:

@@ -111,9 +111,9 @@ def score(run: Path, data: Path, progress: Progress | None = None, again: bool =
             store.write_text(path, current.model_dump_json(indent=1) + "\n")
         return current
     torch.set_num_threads(card.threads)
-    result, timing = scoring.evaluate(opened.emulator, task, data, card.seed, progress)  # type: ignore[arg-type]
+    result = scoring.evaluate(opened.emulator, task, data, seed=card.seed, progress=progress)  # type: ignore[arg-type]
     store.write_text(run / "figures.json", json.dumps(result.figures) + "\n")
-    store.write_text(run / "timing.json", json.dumps(timing, indent=1) + "\n")
+    store.write_text(run / "timing.json", json.dumps(result.timing, indent=1) + "\n")
     store.write_text(path, result.scores.model_dump_json(indent=1) + "\n")
     return result.scores
 

@@ -1,4 +1,11 @@
-"""The systems: one file each, found by name."""
+"""The systems: one file each, found by name.
+
+>>> import emubench
+>>> emubench.systems.names()
+['kpz', 'kuramoto_sivashinsky', 'lorenz63', 'lorenz96']
+>>> emubench.systems.get("lorenz63", rho=30.0).equation
+"x' = sigma (y - x), y' = x (rho - z) - y, z' = x y - beta z"
+"""
 
 from __future__ import annotations
 

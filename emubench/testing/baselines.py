@@ -59,8 +59,8 @@ def _check_declarations(who: str, module: ModuleType, task: Task) -> None:
         require(who, hasattr(module, name), f"defines no {name}")
     known = module.knowledge in KNOWLEDGE
     require(who, known, f"knowledge is {module.knowledge!r}, where one of {', '.join(map(repr, KNOWLEDGE))} belongs")
-    kind = module.Config
-    frozen = dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    kind: Any = module.Config
+    frozen = getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
     require(who, frozen, "Config is no frozen dataclass")
     needed = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
     require(who, not needed, f"Config has no default for {', '.join(needed)}")
@@ -79,7 +79,7 @@ def _tensors(data: Observations) -> dict[str, Tensor]:
     return held | {f"contexts[{split!r}]": value for split, value in data.contexts.items()}
 
 
-def _check_training(who: str, module: ModuleType, task: Task, config: Any, data: Observations) -> nn.Module:
+def _check_training(who: str, module: ModuleType, task: Task, config: Any, data: Observations) -> Any:
     before = {name: tensor.clone() for name, tensor in _tensors(data).items()}
     emulator = _fit(who, module, task, config, data)
     for name, tensor in _tensors(data).items():
@@ -107,9 +107,9 @@ def _fit(who: str, module: ModuleType, task: Task, config: Any, data: Observatio
     return emulator
 
 
-def _check_weights(who: str, module: ModuleType, task: Task, config: Any, emulator: nn.Module) -> None:
+def _check_weights(who: str, module: ModuleType, task: Task, config: Any, emulator: Any) -> None:
     """Saved, and loaded into a fresh emulator."""
-    fresh = build_emulator(module, task, config)
+    fresh: Any = build_emulator(module, task, config)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         try:

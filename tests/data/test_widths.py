@@ -261,14 +261,14 @@ def test_a_forecast_file_of_growth_without_widths_is_refused(refused, data, tmp_
 def test_the_oracle_saturates(data):
     task = tasks.get("kpz-clean", "tiny")
     module = baselines.get("oracle")
-    result, timing = scoring.evaluate(module.build(task, module.Config()), task, data)
+    result = scoring.evaluate(module.build(task, module.Config()), task, data)
     rows = {(r.metric, r.lead_time): r for r in result.scores.rows}
     assert rows["width_ratio", None].n_cases == 64
     assert rows["width_ratio", None].low < 1.1
     assert rows["width_ratio", None].high > 0.9
     assert rows["slope_spectrum_distance", None].value < 0.15
     assert rows["growth_ratio", 8.0].value == pytest.approx(1, abs=0.35)  # 8 flat cases
-    assert timing["widths_seconds"] > 0
+    assert result.timing["widths_seconds"] > 0
     assert result.scores.truth_sha256 == scoring.truth_digest(task, data)
     json.dumps(result.figures, allow_nan=False)
 

@@ -97,7 +97,7 @@ def test_a_start_from_the_last_noisy_sample_loses_a_logarithm(data):
 
 def test_the_score_before_is_the_score_of_the_run(data):
     emulator = true_stepper(LORENZ63.system, 0.05)
-    result, _ = scoring.evaluate(emulator, LORENZ63, data)
+    result = scoring.evaluate(emulator, LORENZ63, data)
     (row,) = [r for r in result.scores.rows if r.metric == "valid_prediction_time"]
     found = values(measure("noise_doubling", Subject(emulator, LORENZ63, data)))
     assert found["valid_prediction_time_at_noise"] == pytest.approx(row.value, rel=1e-12)

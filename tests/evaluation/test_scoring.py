@@ -192,9 +192,9 @@ def test_a_score_is_finished_after_averaging():
 )
 def test_scores_repeat_and_name_their_cases(data, name):
     task = tasks.get(name, "tiny")
-    first, timing = scoring.evaluate(Wanderer(), task, data, seed=3)
-    again, _ = scoring.evaluate(Wanderer(), task, data, seed=3)
-    other, _ = scoring.evaluate(Wanderer(), task, data, seed=4)
+    first = scoring.evaluate(Wanderer(), task, data, seed=3)
+    again = scoring.evaluate(Wanderer(), task, data, seed=3)
+    other = scoring.evaluate(Wanderer(), task, data, seed=4)
     assert first.scores == again.scores
     assert first.figures == again.figures
     assert rows_of(first) != rows_of(other)
@@ -207,7 +207,7 @@ def test_scores_repeat_and_name_their_cases(data, name):
     headline = "crps" if task.system.stochastic else "valid_prediction_time"
     assert list(first.scores.cases) == [headline]
     assert np.mean(first.scores.cases[headline]) == pytest.approx(rows_of(first)[headline, None][0])
-    assert timing["lyapunov_times_per_second"] > 0
+    assert first.timing["lyapunov_times_per_second"] > 0
 
 
 WIDTH_ROWS = re.compile("width_|slope_spectrum")
@@ -223,7 +223,7 @@ def test_an_emulator_that_always_fails_gets_the_worst_scores(data, name, value):
         def forecast(self, context, n_steps, n_members, generator):
             return torch.full((n_members, len(context), n_steps, *context.shape[2:]), value, dtype=torch.float64)
 
-    result, _ = scoring.evaluate(Failing(), task, data)
+    result = scoring.evaluate(Failing(), task, data)
     rows = rows_of(result)
     assert all(v is not None for row in rows.values() for v in row)
     assert rows["surviving_fraction", None] == (0, 0, 0)
@@ -265,7 +265,7 @@ def test_the_size_of_chunks_does_not_matter(data, monkeypatch, name, chunk):
 def test_skill_is_zero_at_the_floor_and_one_at_the_oracle(data, monkeypatch, name, metric, floor, oracle):
     task = tasks.get(name, "tiny")
     monkeypatch.setattr(reference, "get", lambda _: {"floor": floor, "oracle": oracle})
-    rows = rows_of(scoring.evaluate(Wanderer(), task, data)[0])
+    rows = rows_of(scoring.evaluate(Wanderer(), task, data))
     value, skill = rows[metric, None], rows["skill_accuracy", None]
     assert skill[0] == pytest.approx((value[0] - floor) / (oracle - floor))
     ends = sorted((v - floor) / (oracle - floor) for v in value[1:])
@@ -275,7 +275,7 @@ def test_skill_is_zero_at_the_floor_and_one_at_the_oracle(data, monkeypatch, nam
 @pytest.mark.parametrize("name", ["lorenz63-clean", "lorenz96-clean"])
 def test_the_first_lead_is_the_sample_after_the_context(data, name):
     task, module = tasks.get(name, "tiny"), baselines.get("oracle")
-    rows = rows_of(scoring.evaluate(module.build(task, module.Config()), task, data)[0])  # the true flow, exact start
+    rows = rows_of(scoring.evaluate(module.build(task, module.Config()), task, data))  # the true flow, exact start
     errors = [row[0] for (metric, _), row in rows.items() if metric == "rms_error"]
     assert errors[0] < 1e-9
     assert max(errors) < 1e-2

@@ -178,7 +178,7 @@ def test_a_remote_forecast_is_the_local_one(submitted_runs, data):
     (run,) = folders.find_runs([submitted_runs / "linear"])
     opened = folders.load(run)
     emulator, task = opened.emulator, opened.task
-    here, _ = scoring.evaluate(emulator, task, data, 3)  # type: ignore[arg-type]
+    here = scoring.evaluate(emulator, task, data, seed=3)  # type: ignore[arg-type]
     there = judge.judge_run(run, task, data, 3, LIMITS)
     assert there.reason == ""
     assert there.result.scores == here.scores

@@ -24,9 +24,9 @@ SMALL = {
 """What is added to commands, so that they end within a test's time."""
 
 
-def blocks(heading: str, language: str) -> list[str]:
-    """The blocks of code in one language below a heading of CONTRIBUTING.md."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+def blocks(heading: str, language: str, page: str = "CONTRIBUTING.md") -> list[str]:
+    """The blocks of code in one language below a heading of a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
     below = text.partition(f"\n## {heading}\n")[2]
     return re.findall(rf"```{language}\n(.*?)```", below.partition("\n## ")[0], re.DOTALL)
 

@@ -56,7 +56,7 @@ def scored(name: str, task: tasks.Task, data, **settings) -> dict[tuple[str, flo
     config = module.Config(**settings)
     emulator = module.build(task, config)
     module.train(emulator, dataset.load(task, data), config, 0, None)
-    result, _ = scoring.evaluate(emulator, task, data)
+    result = scoring.evaluate(emulator, task, data)
     return rows_of(result)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import EmubenchError, unknown
 from emubench.data import tasks
 from emubench.data.tasks import TRACKS
 from emubench.files import store
@@ -27,7 +27,7 @@ from emubench.leaderboard.plots.ladder import ladder_plot
 from emubench.leaderboard.plots.laws import density_plot, height_plot, rank_plot, spectrum_plot
 from emubench.leaderboard.plots.style import styles
 from emubench.leaderboard.plots.throughput import throughput_plot
-from emubench.runs.scored import Run
+from emubench.runs.scored import Run, Scored, runs_of
 
 DPI = 120
 OF_TASK = {
@@ -42,6 +42,44 @@ OF_TASK = {
     "ladder": ladder_plot,
 }
 """Plots of one task, by the end of their names; one that does not apply is left out."""
+
+
+def plot(scored: Scored, kind: str = "error", task: str | None = None) -> Figure:
+    """One figure of what was scored on a task, with all entries in it; for all of them see ``emubench compare --plot``.
+
+    ``scored`` is what :func:`emubench.compare` takes: a dictionary from names to results, or folders of scored runs.
+    ``kind`` is one of "error", "forecast", "survival", "density", "spectrum", "ranks", "heights", "exponents" and
+    "ladder"; ``task`` names one where several were scored. A notebook shows the figure, ``savefig(path)`` writes it.
+
+    Raises :class:`EmubenchError` where the kind does not exist, or does not apply to what was scored.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> files = emubench.generate(task)
+    >>> result = emubench.evaluate(emubench.train("persistence", task), task)
+    >>> emubench.plot({"persistence": result}, "error").axes[0].get_xlabel()
+    'lead time [Lyapunov times]'
+    """
+    if kind not in OF_TASK:
+        raise unknown("kind of plot", kind, OF_TASK)
+    runs = runs_of(scored)
+    found = tasks.in_order({run.task.name for run in runs})
+    if task is None and len(found) > 1:
+        raise EmubenchError(f"scored on {', '.join(found)}: give one of them as task=")
+    if task is not None and task not in found:
+        raise unknown("scored task", task, found)
+    chosen = [run for run in runs if run.task.name == (task or found[0])]
+    best = list(ranking.rows_of_task(ranking.table(chosen), chosen[0].task.name)["entry"])
+    with mpl.rc_context(theme()):
+        figure = OF_TASK[kind](chosen[0].task, chosen, best, styles(best))
+    if figure is None:
+        raise EmubenchError(f"{chosen[0].task.name}: there is nothing to draw a plot {kind!r} of")
+    return figure
+
+
+def theme() -> Any:
+    """How all plots look."""
+    return {**sns.axes_style("ticks"), **sns.plotting_context("notebook", font_scale=0.9)}
 
 
 def draw(
@@ -60,10 +98,9 @@ def draw(
     for track in TRACKS:
         if ranking.names_of_tasks(frame, track):
             todo.append((f"{track}-throughput", lambda t=track: throughput_plot(frame, t, style)))
-    theme: Any = {**sns.axes_style("ticks"), **sns.plotting_context("notebook", font_scale=0.9)}
     written = []
     for done, (name, make) in enumerate(todo):
-        with mpl.rc_context(theme):
+        with mpl.rc_context(theme()):
             figure = make()
             if figure is not None:
                 written.append(_save(figure, folder / f"{name}.png"))

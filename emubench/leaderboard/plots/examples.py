@@ -36,6 +36,8 @@ class Example:
 
 def read_figures(run: Run) -> Figures | None:
     """The checked ``figures.json`` of a run; ``None`` if it has none."""
+    if run.result is not None:
+        return Figures.model_validate(run.result.figures)
     path = run.path / "figures.json"
     return schema.read_json(Figures, path, MAX_BYTES) if path.exists() else None
 

@@ -13,7 +13,6 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from emubench import baselines
 from emubench.core.errors import EmubenchError
@@ -38,7 +37,6 @@ class Judgement:
     task: str
     seed: int
     result: scoring.Result
-    timing: dict[str, Any]
     reason: str = ""
 
 
@@ -47,8 +45,8 @@ def judge_run(
 ) -> Judgement:
     """Score the run in ``folder`` in a child process, on the truth below ``data``."""
     with JudgedEmulator.of_run(folder, limits) as judged:
-        result, timing = scoring.evaluate(judged, task, data, seed, progress)
-        return Judgement(task.name, seed, result, timing, judged.reason)
+        result = scoring.evaluate(judged, task, data, seed=seed, progress=progress)
+        return Judgement(task.name, seed, result, judged.reason)
 
 
 def judge_entry(
@@ -57,7 +55,7 @@ def judge_entry(
     """Score one task and seed of an entry: its forecast file, or its weights."""
     run = task.name, seed
     if found.entry.method == FORECASTS:
-        return Judgement(task.name, seed, scoring.score_forecast(found.path(run), task, data, progress), {})
+        return Judgement(task.name, seed, scoring.score_forecast(found.path(run), task, data, progress))
     with found.unpacked(run) as folder:
         return judge_run(folder, task, data, seed, limits, progress)
 

@@ -37,7 +37,7 @@ class Outcome:
         name = check.headline(self.judgement.task)
         (row,) = (row for row in self.rows if row.metric == name)
         value = "–" if row.value is None else f"{row.value:.4g} [{row.low:.4g}, {row.high:.4g}]"
-        speed = self.judgement.timing.get("lyapunov_times_per_second")
+        speed = self.judgement.result.timing.get("lyapunov_times_per_second")
         timed = f", {speed:.3g} Lyapunov times per second here" if speed is not None else ""
         if self.bench is not None and RANKED in self.bench.speedups:
             gained = self.bench.speedups[RANKED]
@@ -53,7 +53,7 @@ class Outcome:
         return known | {
             "faults": self.faults,
             "scores": scores,
-            "timing": self.judgement.timing,
+            "timing": self.judgement.result.timing,
             "bench": measured,
         }
 

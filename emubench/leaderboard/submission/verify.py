@@ -172,7 +172,7 @@ def _row(
         with judge.time_limit(limits.train_seconds, refusal):
             run = stages.train(job, data, data.parent / "runs", progress)
         judged = judge.judge_run(run, task, data, seed, limits, progress)
-        speed = float(judged.timing["lyapunov_times_per_second"])
+        speed = float(judged.result.timing["lyapunov_times_per_second"])
         runs.append(scored.Run(run, folders.read_card(run), judged.result.scores, speed, entry.name))
         reasons += [judged.reason] if judged.reason else []
     cell = ranking.make_cell(runs)

@@ -1,0 +1,59 @@
+"""An emulator by the name of its method: trained in memory, or kept as a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from emubench import baselines
+from emubench.core.errors import EmubenchError
+from emubench.data import dataset, recipes
+from emubench.data.recipes import TaskLike
+from emubench.learning.training.log import Log
+from emubench.runs import folders, stages
+from emubench.runs.jobs import Job, configured, defaults_of, fit, name_of
+
+
+def train(
+    baseline: str | ModuleType,
+    task: TaskLike,
+    data: Path | str = "data",
+    *,
+    seed: int = 0,
+    out: Path | str | None = None,
+    progress: folders.Progress | None = None,
+    **settings: Any,
+) -> nn.Module:
+    """Train a baseline on a task and return its emulator; equal arguments give equal weights.
+
+    ``baseline`` is one of ``emubench.baselines.names()``, or a module that defines what such a file does (see
+    CONTRIBUTING.md). ``settings`` replace some of its defaults, such as ``steps=500``. ``task`` is a task, or the name
+    or recipe of one at standard size, ``data`` the folder it was generated below. With ``out`` the run is kept below
+    that folder, as by ``emubench train``, and one that is there is read instead. ``progress(done, total)`` is called on
+    the way.
+
+    Raises :class:`EmubenchError` for a setting that does not exist, where the data are missing, and where a training
+    diverges.
+
+    >>> import emubench
+    >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
+    >>> files = emubench.generate(task)
+    >>> emulator = emubench.train("resnet_ode", task, steps=2)
+    >>> isinstance(emulator, emubench.Emulator)
+    True
+    """
+    task = recipes.resolve(task, data=data)
+    if out is not None:
+        name = baseline if isinstance(baseline, str) else name_of(baseline)
+        if not isinstance(baseline, str) and (name not in baselines.names() or baselines.get(name) is not baseline):
+            raise EmubenchError(f"out={str(out)!r}: a run is rebuilt by the name of its baseline, and {name} is none")
+        job = Job(name, task.name, task.size, seed, overrides=settings, recipe=recipes.to_json(task))
+        return folders.load(stages.train(job, Path(data), Path(out), progress)).emulator
+    module = baselines.get(baseline) if isinstance(baseline, str) else baseline
+    config = configured(defaults_of(module, task), settings, name_of(module), "")
+    with torch.random.fork_rng(devices=[]):
+        return fit(module, task, config, dataset.load(task, data), seed, Log(progress=progress))

@@ -1,0 +1,80 @@
+"""The forecast of a whole split is the one that is scored, beside the truth that it is scored against."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import emubench
+from emubench.core.errors import EmubenchError
+from emubench.data import dataset, tasks
+from tests.support.steppers import Noisy
+
+
+def rows(result) -> dict:
+    return {(row.metric, row.lead_time): row.value for row in result.scores.rows}
+
+
+def test_a_forecast_is_the_one_that_is_scored(data):
+    task = tasks.get("lorenz63-partial", "tiny")
+    emulator = Noisy(lambda state: state)
+    made, truth = emubench.forecast(emulator, task, data, seed=4), emubench.load_truth(task, data)
+    assert made.shape == (1, *truth.values.shape) == (1, 16, task.test_steps, 1)
+    error = ((made.mean(0) - truth.values) / torch.from_numpy(task.observation.select(task.system.std))).square()
+    scored = rows(emubench.evaluate(emulator, task, data, seed=4))
+    first = round(task.lead_time_step, 6)
+    assert scored["rms_error", first] == pytest.approx(float(error[:, 0].mean().sqrt()))
+    assert not torch.equal(made, emubench.forecast(emulator, task, data, seed=5))
+    assert torch.equal(made, emubench.forecast(emulator, task, str(data), seed=4))
+
+
+def test_cases_beyond_a_chunk_get_numbers_of_their_own(data, monkeypatch):
+    task, emulator = tasks.get("lorenz63-partial", "tiny"), Noisy(lambda state: 0 * state)
+    monkeypatch.setattr("emubench.evaluation.forecast.CHUNK", 10)
+    made = emubench.forecast(emulator, task, data)
+    assert made.shape[1] == 16
+    assert len({float(v) for v in made[0, :, -1, 0]}) == 16
+
+
+def test_every_split_is_forecast_at_the_leads_asked_for(data):
+    task = tasks.get("kpz-noisy", "tiny")
+    emulator = emubench.train("persistence", task, data)
+    for split in task.splits:
+        truth = emubench.load_truth(task, data, split).values
+        assert emubench.forecast(emulator, task, data, split=split).shape == (1, *truth.shape)
+    contexts = dataset.load(task, data).context("climate")
+    last = emubench.forecast(emulator, task, data, split="climate")[0, :, 0]
+    seen = ~contexts[:, -1].isnan()
+    assert torch.equal(last[seen], contexts[:, -1][seen])
+
+
+def test_an_unknown_split_is_named(data):
+    task = tasks.get("lorenz63-noisy", "tiny")
+    for call in (
+        lambda: emubench.forecast(emubench.train("persistence", task, data), task, data, split="tset"),
+        lambda: emubench.load_truth(task, data, "tset"),
+    ):
+        with pytest.raises(EmubenchError, match="unknown split 'tset': did you mean test"):
+            call()
+
+
+def test_a_result_is_a_table_and_one_line(data):
+    task = tasks.get("lorenz63-noisy", "tiny")
+    result = emubench.evaluate(emubench.train("persistence", task, data), task, data)
+    table = result.table()
+    assert list(table.columns) == ["task", "metric", "lead_time", "value", "low", "high", "n_cases", "unit"]
+    assert len(table) == len(result.scores.rows)
+    (row,) = table[(table.metric == "valid_prediction_time") & table.lead_time.isna()].to_dict("records")
+    shown = f"valid_prediction_time {row['value']:.3g} [{row['low']:.3g}, {row['high']:.3g}] Lyapunov time"
+    assert repr(result) == f"<lorenz63-noisy (tiny): {shown}>"
+    assert result.timing["lyapunov_times_per_second"] > 0
+
+
+def test_a_result_that_failed_says_so(data):
+    task = tasks.get("kpz-noisy", "tiny")
+
+    class Failing:
+        def forecast(self, context, n_steps, n_members, generator):
+            return torch.full((1, len(context), n_steps, *context.shape[2:]), float("nan"))
+
+    assert repr(emubench.evaluate(Failing(), task, data)).startswith("<kpz-noisy (tiny): crps 46.2 [46.2, 46.2] height")
