@@ -26,6 +26,7 @@ settings.load_profile("emubench")
 
 @pytest.fixture(autouse=True)
 def few_runs(request, monkeypatch) -> None:
-    """A calibration of innovations takes most of a tiny training: of its runs as few as will do for a contract."""
+    """A calibration of innovations takes most of a tiny training: of its runs and rounds as few as a contract needs."""
     if request.path.name != "test_innovation.py" and request.node.get_closest_marker("slow") is None:
         monkeypatch.setattr(innovation, "RUNS", 8)
+        monkeypatch.setattr(innovation, "RELAXATION", (1.0,))

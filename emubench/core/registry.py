@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
@@ -43,5 +45,10 @@ def _files(package: str) -> list[str]:
 
 
 def _plugins(package: str) -> dict[str, EntryPoint]:
-    group = f"emubench.{package.rpartition('.')[2]}"
+    return _offered(f"emubench.{package.rpartition('.')[2]}", tuple(sys.path))
+
+
+@cache
+def _offered(group: str, places: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Entry points of the distributions in ``places``: kept, as reading all of them takes milliseconds every time."""
     return {point.name: point for point in entry_points(group=group)}

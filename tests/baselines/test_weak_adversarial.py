@@ -113,9 +113,10 @@ def test_twins_find_the_field_where_estimates_are_biased():
 
 def configured(name: str, **settings):
     task = tasks.get(name, "tiny")
-    small = {"width": 8, "batch": 4, "members": 5, "checks": 2, "steps": 4, **settings}
+    default = module.default_config(task)
+    small = {"width": 8, "batch": 4, "members": 5, "checks": 2, "steps": 4, "twins": min(32, default.twins)}
     small |= {} if task.system.stochastic else {"pool": 16, "filtered": (2, 96)}
-    config = dataclasses.replace(module.default_config(task), **small)
+    config = dataclasses.replace(default, **(small | settings))
     torch.manual_seed(0)
     return task, module.build(task, config), config
 
@@ -238,6 +239,7 @@ def test_under_noise_the_weak_form_beats_one_step_regression(data):
             members=20,
             steps=30,
             rounds=1,
+            twins=768,
             pool=128,
             filtered=(4, 160),
         )
@@ -268,13 +270,9 @@ def test_what_the_adversary_sees_does_not_know_the_noise_of_its_window(settings)
 
 @pytest.mark.parametrize("name", ["lorenz63-noisy", "kpz-noisy"])
 def test_training_noise_is_added_where_it_is_asked_for(data, name):
-    task = tasks.get(name, "tiny")
     ends = []
     for noise in (0.0, 0.0, 0.3):
-        small = {"steps": 4, "checks": 1, "batch": 4, "width": 8, "average": 0.0, "training_noise": noise}
-        config = dataclasses.replace(module.default_config(task), **small)
-        torch.manual_seed(0)
-        flow = module.build(task, config)
+        task, flow, config = configured(name, checks=1, average=0.0, training_noise=noise)
         module.train(flow, dataset.load(task, data), config, 0, Log())
         ends.append(torch.cat([p.detach().flatten() for p in flow.field.parameters()]))
     assert torch.equal(ends[0], ends[1])
