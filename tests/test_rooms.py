@@ -1,4 +1,4 @@
-"""The order of the rooms holds, and what would break it is found."""
+"""The order of the rooms holds, what would break it is found, and the README shows them."""
 
 from __future__ import annotations
 
@@ -28,3 +28,11 @@ def test_every_kind_of_fault_is_named(tmp_path):
 def test_every_folder_of_the_package_is_a_room():
     entries = {path.stem for path in rooms.PACKAGE.iterdir()} - {"__init__", "__pycache__"}
     assert entries == set(rooms.ORDER)
+
+
+def test_the_readme_shows_the_rooms_by_their_docstrings():
+    text = rooms.README.read_text(encoding="utf-8")
+    assert rooms.readme(text) == text
+    shown = rooms.table().splitlines()[2:]
+    assert [line.split("`")[1].removesuffix(".py") for line in shown] == list(rooms.ORDER)
+    assert all(len(line.split(" | ")[1]) > 20 for line in shown)

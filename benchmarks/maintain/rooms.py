@@ -1,5 +1,7 @@
 """The rooms of the package, and what breaks their order: ``python -m benchmarks.maintain.rooms``.
 
+With ``--readme`` the table of ``README.md`` is written anew, of the first paragraph of each room's docstring.
+
 Each room imports only from those before it. No file imports another in a circle. No import of emubench stands inside a
 function, but for the doors to what is heavy or optional: see :data:`DOORS`. Exit status 1 if any of this is broken.
 """
@@ -7,12 +9,14 @@ function, but for the doors to what is heavy or optional: see :data:`DOORS`. Exi
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = Path(__file__).resolve().parents[2] / "emubench"
+README = PACKAGE.parent / "README.md"
 ORDER = (
     "core",
     "files",
@@ -140,8 +144,32 @@ def summary(package: Path = PACKAGE) -> list[str]:
     return lines
 
 
+def table(package: Path = PACKAGE) -> str:
+    """A row of Markdown per room: its name, and what its docstring says first."""
+    known = modules(package)
+    rows = ["| room | holds |", "|---|---|"]
+    for place in ORDER:
+        path = known[f"emubench.{place}"]
+        said = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
+        said = re.sub(r":\w+:`~?(.*?)`|``(.*?)``", lambda found: f"`{found[1] or found[2]}`", " ".join(said.split()))
+        link = f"emubench/{place}" if path.name == "__init__.py" else f"emubench/{place}.py"
+        rows.append(f"| [`{link.removeprefix('emubench/')}`]({link}) | {said} |")
+    return "\n".join(rows)
+
+
+def readme(text: str) -> str:
+    """``text`` with the table of rooms, the only one that begins so, made anew."""
+    head = "| room | holds |"
+    before, found, after = text.partition(head)
+    if not found:
+        raise ValueError(f"README.md: the table {head} is missing")
+    return "\n\n".join([before + table(), after.partition("\n\n")[2]])
+
+
 def main() -> int:
     """Print the rooms in their order, then what breaks it."""
+    if sys.argv[1:] == ["--readme"]:
+        README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
     found = faults()
     print("\n".join(summary()))
     print("\n".join(found) or "no arrow runs back up, no circle, no import inside a function but at the doors")

@@ -1,1 +1,1 @@
-"""Forecasts of an emulator, their scores and figures, and diagnostics beside them."""
+"""Forecasts of an emulator: their scores, figures and diagnostics, and how fast they come beside solvers."""

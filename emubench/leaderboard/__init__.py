@@ -1,1 +1,1 @@
-"""The leaderboard's page: a static site made of the entries alone, by ``emubench leaderboard build``."""
+"""What is made of many runs: rankings and their statistics, plots, submissions, and the leaderboard's page."""
