@@ -180,7 +180,7 @@ class System(ABC):
         if self.climate is None:
             raise EmubenchError(
                 f"{self.name}: no climate is stored for the parameters {self.parameters()}; "
-                "measure it with emubench.dynamics.climate.measure_climate and pass it as climate="
+                "measure it with emubench.measure_climate and pass it as climate="
             )
         return self.climate
 
