@@ -2,25 +2,22 @@
 
 Chaos forbids equal bytes on another machine. So a recipe ``datasets/<task>.toml`` holds, beside the hashes of its
 arrays, what a faithful rebuild has in common with them: the exact draws and masks, samples of some trajectories at
-early times, and statistics. Maintainers make them with ``python -m emubench.data.fingerprints DATA`` from seed 0.
+early times, and statistics. Maintainers make them from seed 0 (``benchmarks/maintain/fingerprints.py``).
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import h5py
 import numpy as np
-import tomli_w
 from pydantic import Field
 
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.data import dataset, generation, layout, recipes, tasks, verification
+from emubench.data import layout, recipes, verification
 from emubench.data.tasks import Task
 from emubench.files import hdf5, schema, store
 from emubench.files.header import read_header
@@ -31,16 +28,6 @@ SEED = 0
 """The seed of the published datasets."""
 TOLERANCE = 1e-6
 """Of sample 0, in climatological standard deviations; it grows as the error does, e-fold per Lyapunov time."""
-LEAD_TIMES = (2.0, 5.0, 8.0)
-SAMPLES = (1, 8, 63)
-"""Samples compared where there is no Lyapunov time; rounding errors hardly grow there."""
-MAX_SITES = 8
-N_ERRORS = 6.0
-"""Statistics may differ by so many standard errors."""
-TEXT = """# Recipe and fingerprint of {name}. The recipe says what the task is made of; [fingerprint.<size>] is what
-# `emubench verify` compares a file of seed {seed} with.
-# Made by `python -m emubench.data.fingerprints DATA`, not by hand.
-"""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Indices = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)]
 
@@ -70,7 +57,7 @@ class Fingerprint(Model):
     arrays: dict[str, ArrayPrint]
 
 
-# --- taking one -------------------------------------------------------------------------------------------------------
+# --- what is compared ------------------------------------------------------------------------------------------------
 
 
 def draws(task: Task, seed: int) -> str:
@@ -85,17 +72,7 @@ def draws(task: Task, seed: int) -> str:
     return digest.hexdigest()
 
 
-def _spread(n: int, count: int) -> list[int]:
-    return sorted({round(i * (n - 1) / max(1, count - 1)) for i in range(min(n, count))})
-
-
-def _times(task: Task, length: int) -> list[int]:
-    unit = task.system.time_unit / task.system.sample_interval
-    early = SAMPLES if task.system.stochastic else [round(lead * unit) for lead in LEAD_TIMES]
-    return sorted({0, *(t for t in early if t < length)})
-
-
-def _statistics(task: Task, array: Any) -> tuple[np.ndarray, np.ndarray, str]:
+def statistics(task: Task, array: Any) -> tuple[np.ndarray, np.ndarray, str]:
     """Mean and standard deviation of every row, and the hash of all rows' masks; a stretch of a row at a time.
 
     In climatological units, so that no component outweighs the others.
@@ -119,48 +96,9 @@ def _statistics(task: Task, array: Any) -> tuple[np.ndarray, np.ndarray, str]:
     return np.array(means), np.array(stds), mask.hexdigest()
 
 
-def _tolerance(rows: np.ndarray, std: float) -> float:
-    """Of a mean over independent rows: some standard errors; of few rows, a quarter of σ."""
-    if len(rows) < 4:
-        return 0.25 * std
-    return N_ERRORS * float(rows.std(ddof=1)) / math.sqrt(len(rows)) + 1e-5 * std
-
-
-def _values(array: Any, rows: list[int], times: list[int], sites: list[int]) -> np.ndarray:
+def values_at(array: Any, rows: list[int], times: list[int], sites: list[int]) -> np.ndarray:
+    """Stored values at ``rows`` × ``times`` × ``sites``, as float64."""
     return np.array([[np.asarray(array[row, t], dtype="f8")[sites] for t in times] for row in rows])
-
-
-def of_array(task: Task, array: h5py.Dataset) -> ArrayPrint:
-    """The fingerprint of a stored array."""
-    means, stds, mask = _statistics(task, array)
-    rows = sorted({0, min(1, len(means) - 1), len(means) - 1})
-    times, sites = _times(task, array.shape[1]), _spread(array.shape[-1], MAX_SITES)
-    std = float(stds.mean())
-    return ArrayPrint(
-        sha256=str(array.attrs[store.DIGEST]),
-        mask_sha256=mask,
-        rows=rows,
-        times=times,
-        sites=sites,
-        values=[float(v) for v in _values(array, rows, times, sites).ravel()],
-        mean=float(means.mean()),
-        std=std,
-        mean_tolerance=_tolerance(means, std),
-        std_tolerance=_tolerance(stds, std),
-    )
-
-
-def of_task(task: Task, data: Path) -> Fingerprint:
-    """The fingerprint of a generated task; that of the clean track is the truth's as well."""
-    arrays = {}
-    for kind, path in (("observations", layout.task_path(task, data)), ("truth", layout.truth_path(task, data))):
-        if kind == "truth" and task.track != "clean":
-            continue
-        verification.verify(path)
-        with dataset.open_file(path, kind, task, SEED) as file:
-            for name in layout.Layout(task, kind).shapes:
-                arrays[name] = of_array(task, file[name])  # type: ignore[arg-type]
-    return Fingerprint(seed=SEED, draws_sha256=draws(task, SEED), arrays=arrays)
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
@@ -211,10 +149,10 @@ def judge(path: Path) -> str:
 
 def _fault(task: Task, array: Any, expected: ArrayPrint) -> str | None:
     """The first check that an array fails, if any."""
-    means, stds, mask = _statistics(task, array)
+    means, stds, mask = statistics(task, array)
     if mask != expected.mask_sha256:
         return "draws: other samples are unobserved"
-    found = _values(array, expected.rows, expected.times, expected.sites)
+    found = values_at(array, expected.rows, expected.times, expected.sites)
     wanted = np.array(expected.values).reshape(found.shape)
     std = task.observation.select(task.system.std)  # the truth is compared as the clean task's, which shows all of it
     gap = np.nan_to_num(np.abs(found - wanted) / std[expected.sites])
@@ -233,41 +171,3 @@ def _fault(task: Task, array: Any, expected: ArrayPrint) -> str | None:
         if not abs(got - want) <= tolerance:
             return f"statistics: {what} {got:.6g} where {want:.6g} ± {tolerance:.2g} belongs"
     return None
-
-
-# --- making the files -------------------------------------------------------------------------------------------------
-
-
-def recipe_text(task: Task, fingerprints: dict[str, Fingerprint]) -> str:
-    """``datasets/<task>.toml``: the recipe, whose amounts are the size's, and a fingerprint per size."""
-    content = recipes.describe(task)
-    del content["amounts"]
-    head = {"name": task.name, "track": task.track, "system": content["system"]}
-    prints = {size: found.model_dump() for size, found in fingerprints.items()}
-    return TEXT.format(name=task.name, seed=SEED) + tomli_w.dumps(head | {"fingerprint": prints}, indent=1)
-
-
-def write(data: Path, target: Path, names: list[str], sizes: list[str]) -> None:
-    """Generate what is missing below ``data`` and write the recipes to ``target``."""
-    for name in names:
-        prints = {}
-        for size in sizes:
-            task = tasks.get(name, size)
-            generation.generate(task, data, SEED, workers=None)
-            prints[size] = of_task(task, data)
-        store.write_text(target / f"{name}.toml", recipe_text(tasks.get(name), prints))
-
-
-def main() -> None:
-    """``python -m emubench.data.fingerprints DATA``: once per benchmark version, on purpose."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("data", type=Path, help="folder of the datasets of seed 0; what is missing is generated")
-    parser.add_argument("--target", type=Path, default=folder())
-    parser.add_argument("--tasks", nargs="*", default=tasks.names())
-    parser.add_argument("--sizes", nargs="*", default=list(tasks.SIZES))
-    given = parser.parse_args()
-    write(given.data, given.target, given.tasks, given.sizes)
-
-
-if __name__ == "__main__":
-    main()
