@@ -115,10 +115,10 @@ def test_running_moments_are_those_of_all_samples():
     for batch in samples:
         moments.add(batch)
     flat = samples.reshape(-1, 4)
-    mean, std = moments.mean_and_std(ring=False)
+    mean, std = moments.mean_and_std(())
     assert mean == pytest.approx(tuple(flat.mean(0)))
     assert std == pytest.approx(tuple(flat.std(0)))
-    mean, std = moments.mean_and_std(ring=True)
+    mean, std = moments.mean_and_std((3,))
     assert mean == pytest.approx((flat.mean(),))
     assert std == pytest.approx((flat.std(),))
 

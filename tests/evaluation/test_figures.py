@@ -50,7 +50,7 @@ def collect(truths: dict[str, Truth], change=lambda values: values, members: int
 @pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz63-partial", "lorenz96-partial", "kpz-noisy"])
 def test_the_truth_itself_lies_on_the_truth_and_in_the_band(truths, name):
     figures = collect(truths(name))
-    ring = tasks.get(name).system.grid
+    ring = bool(tasks.get(name).system.grid)
     components = 1 if ring else tasks.get(name).shape[0]
     assert len(figures.density) == len(figures.temporal_spectrum) == components
     assert (figures.spatial_spectrum is not None) == ring

@@ -14,7 +14,7 @@ from emubench import baselines, metrics
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, reference, tasks
 from emubench.emulator import check_forecast, checked_ensemble, checked_forecast
-from emubench.evaluation import scoring
+from emubench.evaluation import forecast, scoring
 from emubench.metrics import Row, Summary
 from emubench.runs import folders, jobs, stages
 
@@ -252,7 +252,7 @@ def test_the_size_of_chunks_does_not_matter(data, monkeypatch, name, chunk):
         return forecasts[split][:, cases]
 
     whole = scoring.score(task, data, forecaster)
-    monkeypatch.setattr(scoring, "CHUNK", chunk)
+    monkeypatch.setattr(forecast, "CHUNK", chunk)
     parts = scoring.score(task, data, forecaster)
     for key, row in rows_of(whole).items():
         assert rows_of(parts)[key] == pytest.approx(row, rel=1e-9, abs=1e-12)
@@ -290,7 +290,7 @@ def test_every_chunk_has_a_random_stream_of_its_own(data, monkeypatch):
             seeds.append(generator.initial_seed())
             return torch.zeros(1, len(context), n_steps, *context.shape[2:])
 
-    monkeypatch.setattr(scoring, "CHUNK", 4)
+    monkeypatch.setattr(forecast, "CHUNK", 4)
     for name in ("lorenz63-partial", "lorenz63-scarce"):
         scoring.evaluate(Listener(), tasks.get(name, "tiny"), data)
     assert len(set(seeds)) == len(seeds) == 2 * (4 + 2)

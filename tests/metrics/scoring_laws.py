@@ -77,7 +77,7 @@ def wrong(name: str) -> Wrong:
 
 def bootstrapped(summary: Summary, metric: str, start: torch.Tensor) -> Score:
     """One whole-forecast score of a summary."""
-    (index,) = (i for i, row in enumerate(summary.rows) if row == (metric, None, row.unit))
+    (index,) = (i for i, row in enumerate(summary.rows) if (row.metric, row.lead_time) == (metric, None))
     return Score(*(float(v[index]) for v in scoring.bootstrap(summary, scoring.resample(start))))
 
 
