@@ -22,7 +22,10 @@ EVERY = [
 @pytest.mark.parametrize(("baseline", "name"), EVERY)
 def test_every_baseline_keeps_the_contract(data, baseline, name):
     task = tasks.get(name, "tiny")
-    testing.check_baseline(baselines.get(baseline), task, data, **small(baseline, name).overrides)
+    settings = small(baseline, name).overrides
+    if "rows" in settings:
+        settings["rows"] = 4000  # a map of 500 rows makes 8 σ of 10⁻¹⁴, and so of the rounding of another batch
+    testing.check_baseline(baselines.get(baseline), task, data, **settings)
 
 
 @pytest.mark.parametrize("name", ["lorenz63-partial", "lorenz96-partial", "kpz-partial"])
