@@ -17,13 +17,14 @@ from emubench.core.errors import EmubenchError
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
-def check_device(device: str) -> torch.device:
-    """The device called so, or an error where torch can't use it."""
+def check_device(device: str, dtype: torch.dtype = torch.float32) -> torch.device:
+    """The device called so; :class:`EmubenchError`, in one line, where torch can't compute in ``dtype`` on it."""
     try:
         found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise EmubenchError(f"--device {device}: {str(error).splitlines()[0]}") from None
+        torch.zeros(1, dtype=dtype, device=found).cpu()
+    except (RuntimeError, AssertionError, TypeError) as error:  # a CPU build asserts, MPS has no float64
+        reason = str(error).splitlines()[0]
+        raise EmubenchError(f"--device {device}: cannot be used here ({reason}); cpu always can") from None
     return found
 
 

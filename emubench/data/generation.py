@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import check_device, usable_cores
 from emubench.core.random import stream
 from emubench.core.workers import worker_pool
 from emubench.data import dataset, layout, recipes
@@ -253,15 +254,6 @@ def _results(jobs: Iterator[Block], workers: int) -> Generator[tuple[Block, byte
 # --- a task -----------------------------------------------------------------------------------------------------------
 
 
-def check_device(device: str) -> None:
-    """Refuse, in one line, a device that torch can't use here."""
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device).cpu()
-    except (RuntimeError, AssertionError, TypeError) as error:  # a CPU build asserts, MPS has no float64
-        reason = str(error).splitlines()[0]
-        raise EmubenchError(f"--device {device}: cannot be used here ({reason}); cpu always can") from None
-
-
 def generate(
     task: TaskLike,
     data: Path | str = "data",
@@ -288,7 +280,7 @@ def generate(
     >>> emubench.generate(task)    # everything is there already
     []
     """
-    check_device(device)
+    check_device(device, torch.float64)
     data = Path(data)
     task = recipes.resolve(task, data=data)
     truth, path = layout.truth_path(task, data), layout.task_path(task, data)
@@ -319,11 +311,6 @@ class _Meter:
 
     def finished(self, n: int) -> None:
         self._before += n
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _on_disk(path: Path) -> int:

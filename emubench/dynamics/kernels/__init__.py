@@ -8,7 +8,6 @@ states are advanced in single precision by the kernels of deterministic systems.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -17,6 +16,7 @@ import numpy as np
 
 from emubench.core import registry
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import usable_cores
 from emubench.dynamics.system import System
 
 Rollout = Callable[[System, np.ndarray, int, list[np.random.Generator]], np.ndarray]
@@ -53,7 +53,7 @@ def rollout_parallel(
     if fast is None:
         raise EmubenchError(f"{system.name}: no kernel does the parameters {system.parameters()}")
     if n_threads is None:
-        n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        n_threads = usable_cores()
     size = max(1, -(-len(state) // (n_threads * WHOLE_BLOCKS))) * WHOLE_BLOCKS
     parts = [slice(start, start + size) for start in range(0, max(len(state), 1), size)]
     with ThreadPoolExecutor(n_threads) as pool:
