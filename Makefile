@@ -4,13 +4,22 @@ BIN := .venv/bin
 
 .PHONY: demo test slow lint clean
 
-.venv/ready: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
-	touch $@
+# What the demo needs: the package alone.
+.venv/package: pyproject.toml constraints.txt
+	@echo "making .venv and installing torch ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	@echo "installing emubench and what it needs ..."
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
 
-demo: .venv/ready
+# What its developers need besides: the tests, the linters.
+.venv/ready: .venv/package
+	@echo "installing what developers need ..."
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: .venv/package
 	$(BIN)/emubench demo --out demo
 
 test: .venv/ready

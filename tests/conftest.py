@@ -9,13 +9,13 @@ from hypothesis import settings
 from emubench.learning.objectives import innovation
 
 pytest_plugins = [
+    "tests.support.submissions",  # before boards, which imports it
     "tests.support.boards",
     "tests.support.commands",
     "tests.support.datasets",
     "tests.support.diagnosed",
     "tests.support.generated",
     "tests.support.grids",
-    "tests.support.submissions",
 ]
 
 torch.set_num_threads(1)  # the tensors here are small: more threads only wait for each other
