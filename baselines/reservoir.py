@@ -21,7 +21,7 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz -0.1
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -33,16 +33,17 @@ from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
-from emubench.learning.filters.nudging import missed_spectrum, nudged
 from emubench.learning.least_squares import local_cubic, solve_factor, triangular_factor
 from emubench.learning.models.growth_map import BOUND
 from emubench.learning.models.ridge_map import Window, take_scales
-from emubench.learning.rings import coloured, gaussian_fill, interpolate_ring, on_ring
+from emubench.learning.rings import coloured, gaussian_fill, interpolate_ring, on_ring, pair_spectrum
 from emubench.learning.training.descent import Best, Log
 from emubench.learning.training.settings import check_least, check_positive
 from emubench.learning.training.validation import forecast_error
 
 knowledge = "structure"
+Model = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Memory and values ``"B N"`` to both, one sample later."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,59 @@ def default_config(task: Task) -> Config:
     if scarce:
         return replace(base, size=300, input_scale=0.3, passes=3, ridges=(1e-4, 1e-3, 1e-2, 1e-1))
     return replace(base, ridges=(1e-8, 1e-5, 1e-3))
+
+
+# --- nudging ----------------------------------------------------------------------------------------------------------
+
+
+def nudged(
+    model: Model, memory: Tensor, seen: Float[Tensor, "B T N"], gain: float | Tensor, ring: bool, growing: bool
+) -> Iterator[tuple[Tensor, Float[Tensor, "B N"]]]:
+    """Memory and values at every sample: v = forecast + ``gain`` · (seen − forecast), the forecast where NaN is seen.
+
+    The cheapest assimilation there is, without ensemble or covariances (Hoke & Anthes 1976, in continuous time,
+    doi:10.1175/1520-0493(1976)104<1551:TIONMB>2.0.CO;2). Before anything of a case was seen its values are zero: the
+    mean, or the flat start of a ``growing`` height. The first sample that is seen is taken as it is, its gaps filled by
+    :func:`first_guess`.
+    """
+    forecast = torch.zeros_like(seen[:, 0])
+    begun = torch.zeros_like(forecast[:, :1], dtype=torch.bool)
+    for now in seen.unbind(1):
+        sight = ~torch.isnan(now)
+        values = forecast + gain * torch.where(sight, now - forecast, 0.0)
+        if not begun.all():
+            values = torch.where(begun, values, first_guess(now, ring, growing))
+            begun = begun | sight.any(-1, keepdim=True)
+        yield memory, values
+        memory, forecast = model(memory, values)
+
+
+def first_guess(sample: Float[Tensor, "B N"], ring: bool, growing: bool) -> Float[Tensor, "B N"]:
+    """``sample`` with its gaps filled: on rings linearly between neighbours, else by zero; nothing seen gives zeros.
+
+    Of a ``growing`` height the gaps are filled about its own level.
+
+    >>> nan = float("nan")
+    >>> first_guess(torch.tensor([[1.0, nan, 3.0, nan], [nan] * 4]), ring=True, growing=False).tolist()
+    [[1.0, 2.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]]
+    """
+    level = sample.nanmean(-1, keepdim=True) if growing else torch.zeros_like(sample[:, :1])
+    filled = interpolate_ring(sample - level) if ring else torch.nan_to_num(sample)
+    return filled + torch.nan_to_num(level)
+
+
+def missed_spectrum(
+    model: Model, driven: Iterable[tuple[tuple[Tensor, Tensor], Tensor]], noise: float
+) -> Float[Tensor, " K"]:
+    """Power spectrum of what forecasts of one sample miss of the next observation, less that of its white ``noise``.
+
+    ``driven`` has memory and values at a sample, as :func:`nudged` gives them, and the observation after it.
+    """
+    missed = torch.stack([after - model(*now)[1] for now, after in driven])
+    return (pair_spectrum(missed) - noise**2).clamp(min=0)
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
 
 
 class Reservoir(nn.Module):

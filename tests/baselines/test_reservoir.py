@@ -15,6 +15,7 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import dataset, tasks
 from emubench.emulator import load_weights, save_weights
+from emubench.learning.rings import coloured
 from emubench.learning.training.descent import Log
 
 reservoir = baselines.get("reservoir")
@@ -197,3 +198,18 @@ def test_noise_free_lorenz63_is_forecast_for_several_lyapunov_times(data):
 def test_settings_that_mean_nothing_are_refused(settings, message):
     with pytest.raises(EmubenchError, match=message):
         reservoir.Config(**settings)
+
+
+def test_what_a_forecast_misses_less_the_noise_is_the_innovation():
+    """h(t + 1) = h(t)/2 + η, observed with white noise where the forecast starts from the truth."""
+    generator, noise = torch.Generator().manual_seed(2), 0.5
+    spectrum = 4.0 / (1.0 + torch.arange(17.0, dtype=torch.float64) ** 2)
+    now = torch.randn(8000, 32, generator=generator, dtype=torch.float64)
+    after = now / 2 + coloured(spectrum, now.shape, generator)
+    seen = after + noise * torch.randn(now.shape, generator=generator, dtype=torch.float64)
+
+    def model(memory: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return memory, values / 2
+
+    driven = [((torch.zeros(0), n), s) for n, s in zip(now.split(2000), seen.split(2000), strict=True)]
+    assert torch.allclose(reservoir.missed_spectrum(model, driven, noise), spectrum, rtol=0.05, atol=0.02)

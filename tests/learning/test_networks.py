@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from emubench.learning.filters.nudging import missed_spectrum
 from emubench.learning.rings import coloured, pair_spectrum
 
 SPECTRUM = 4.0 / (1.0 + torch.arange(17.0, dtype=torch.float64) ** 2)
@@ -25,17 +24,3 @@ def test_the_spectrum_of_gappy_fields_is_that_of_whole_ones():
     fields = coloured(SPECTRUM, (20_000, 32), generator)
     gappy = torch.where(torch.rand(fields.shape, generator=generator) < 0.5, fields, torch.nan)
     assert torch.allclose(pair_spectrum(gappy), SPECTRUM, atol=0.08)
-
-
-def test_what_a_forecast_misses_less_the_noise_is_the_innovation():
-    """h(t + 1) = h(t)/2 + η, observed with white noise where the forecast starts from the truth."""
-    generator, noise = torch.Generator().manual_seed(2), 0.5
-    now = torch.randn(8000, 32, generator=generator, dtype=torch.float64)
-    after = now / 2 + coloured(SPECTRUM, now.shape, generator)
-    seen = after + noise * torch.randn(now.shape, generator=generator, dtype=torch.float64)
-
-    def model(memory: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return memory, values / 2
-
-    driven = [((torch.zeros(0), n), s) for n, s in zip(now.split(2000), seen.split(2000), strict=True)]
-    assert torch.allclose(missed_spectrum(model, driven, noise), SPECTRUM, rtol=0.05, atol=0.02)

@@ -1,1 +1,1 @@
-"""State estimation from noisy, partial contexts: ensemble Kalman filters, nudging, Wiener smoothing."""
+"""State estimation from noisy, partial contexts: ensemble Kalman filters and Wiener smoothing."""
