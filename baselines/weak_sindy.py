@@ -28,22 +28,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.learning.filters.climate_filter import ClimateFilter
+from emubench.dynamics.schemes import etdrk4, rk4
+from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
+from emubench.learning.filters.ensemble import Advance
 from emubench.learning.models.growth_map import USED, GrowthMap, LocalProducts
-from emubench.learning.objectives.refinement import gauss_newton
-from emubench.learning.objectives.term_library import TermLibrary
-from emubench.learning.objectives.weak_form import eliminate, hidden_equation, normal_equations, ring_filters
+from emubench.learning.objectives.weak_form import (
+    Exponents,
+    eliminate,
+    hidden_equation,
+    monomials,
+    normal_equations,
+    ring_filters,
+)  # fmt: skip
 from emubench.learning.rings import gaussian_fill, interpolate_ring, neighbourhoods, on_ring
 from emubench.learning.training.descent import Best, Log, best_of
 from emubench.learning.training.settings import check_least, check_localisation, check_only, check_positive
 from emubench.learning.training.validation import forecast_error
 
 knowledge = "equation form"
+FASTEST = 1.0
+"""Growth per sample at most of a mode: none grows faster than the fastest that the data resolve."""
+RELATIVE = 1e-4
+"""By so much a coefficient is changed to see what it does."""
+LOST = 4
+"""Forecasts whose squared error is so many times the median's say nothing about the equation."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,76 @@ def default_config(task: Task) -> Config:
         config = dataclasses.replace(config, rounds=24, step=0.4, half_widths=(6, 8), training_inflation=1.2)
         config = dataclasses.replace(config, filtered=(8, 256), inflation=1.02, spin_up=200)
     return config
+
+
+class TermLibrary:
+    """Θ, at most quadratic: monomials of all components; on rings of the values within ``radius``, alike at every site.
+
+    With ``orders`` instead, on rings: 1, ∂ʲu for j = 0 … ``orders``, and ∂ʲ(u²) for j = 0, 1, 2. Term i is monomial
+    ``exponents[i]``, differentiated ``orders[i]`` times; the first is not.
+    """
+
+    def __init__(self, n: int, ring: bool, radius: int, orders: int = 0) -> None:
+        self.n, self.ring, self.radius, self.spatial = n, ring, radius, ring and orders > 0
+        if self.spatial:
+            terms = [(0, 0), *((1, j) for j in range(orders + 1)), *((2, j) for j in range(3))]
+            self.exponents: list[Exponents] = [(power,) for power, _ in terms]
+            self.orders = [order for _, order in terms]
+        else:
+            self.exponents = monomials(2 * radius + 1 if ring else n, 2)
+            self.orders = [0] * len(self.exponents)
+        variables = [[j + 1 for j, times in enumerate(e) for _ in range(times)] for e in self.exponents]
+        self.factors = [[(v + [0, 0])[k] for v in variables] for k in range(2)]  # of each term; 0 stands for 1
+
+    def __len__(self) -> int:
+        """How many terms."""
+        return len(self.orders)
+
+    def tendency(self, u: Float[Tensor, "... S"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "... S"]:
+        """Θ(u) w for terms without derivatives; on rings (K = 1) only those are evaluated whose weight is not zero."""
+        if not self.ring:
+            padded = nn.functional.pad(u, (1, 0), value=1.0)
+            return (padded[..., self.factors[0]] * padded[..., self.factors[1]]) @ weight
+        padded = [torch.ones_like(u), *(u.roll(self.radius - j, -1) for j in range(2 * self.radius + 1))]
+        kept = torch.nonzero(weight[:, 0])[:, 0].tolist()
+        terms = ((weight[i, 0], padded[self.factors[0][i]] * padded[self.factors[1][i]]) for i in kept)
+        return sum((w * product for w, product in terms), torch.zeros_like(u))
+
+    def flow(self, weight: Float[Tensor, "F K"], substeps: int) -> Callable[[Tensor], Tensor]:
+        """One unit of time in ``substeps`` Runge–Kutta steps, of Fourier modes exponential where there are derivatives.
+
+        Modes above two thirds of the band are dropped from products, which alias there.
+        """
+        if not self.spatial:
+            step = rk4(lambda u: self.tendency(u, weight), 1 / substeps)
+        else:
+            step = self._exponential(weight[:, 0], 1 / substeps)
+
+        def advance(state: Tensor) -> Tensor:
+            v = torch.fft.rfft(state) if self.spatial else state
+            for _ in range(substeps):
+                v = step(v, None)
+            return torch.fft.irfft(v, n=self.n) if self.spatial else v
+
+        return advance
+
+    def _exponential(self, weight: Float[Tensor, " F"], h: float) -> Callable[[Tensor, None], Tensor]:
+        k = 2j * torch.pi / self.n * torch.arange(self.n // 2 + 1)
+        symbol, parts = torch.zeros(len(k), dtype=torch.float64), torch.zeros(3, len(k), dtype=torch.complex128)
+        for (exponent,), order, w in zip(self.exponents, self.orders, weight, strict=True):
+            if exponent == 1 and order % 2 == 0:
+                symbol = symbol + w * (k**order).real
+            else:
+                parts[exponent] = parts[exponent] + w * k**order
+        kept = torch.arange(len(k)) < self.n / 3
+        parts[0, 1:] = 0
+        parts[0, 0] *= self.n
+
+        def nonlinear(v: Tensor) -> Tensor:
+            return kept * (parts[0] + parts[1] * v + parts[2] * torch.fft.rfft(torch.fft.irfft(v, n=self.n) ** 2))
+
+        # half the band is noise to the regression
+        return etdrk4(symbol.clamp(min=-700, max=FASTEST).numpy(), nonlinear, h, torch.float64, "cpu")
 
 
 class WeakSindy(nn.Module):
@@ -168,6 +252,49 @@ def fit_hidden(
     terms |= {((2, 0, 0), 2): -c, ((1, 1, 0), 2): d, ((0, 0, 1), 2): -e}
     for (exponents, k), weight in terms.items():
         emulator.coefficients[emulator.library.exponents.index(exponents), k] = weight
+
+
+def gauss_newton(
+    coefficients: Float[Tensor, "P S"],
+    active: list[tuple[int, int]],
+    model: Callable[[], Advance],
+    climate: ClimateFilter,
+    observed: Float[Tensor, "B T C"],
+    ahead: int,
+    share: float,
+) -> None:
+    """A ``share`` of a Gauss–Newton step, in place, of the ``active`` coefficients that ``model()`` reads.
+
+    What is fitted are forecasts of ``ahead`` samples from the filter's analyses, against what was observed (not NaN). A
+    share, because the analyses lean towards the observations and make up for a part of the model's error: whole steps
+    overshoot to the other side. Forecasts of trajectories that the filter lost are left out.
+    """
+    if not active:
+        return
+    begun = torch.arange(min(SPIN_UP, observed.shape[1] // 4), observed.shape[1] - ahead, max(1, ahead // 2))
+    first = climate.analyses(model(), observed)[:, begun].flatten(0, 1)
+    target = torch.stack([observed[:, begun + k].flatten(0, 1) for k in range(1, ahead + 1)], dim=1)
+
+    def run() -> Tensor:
+        advance, state, states = model(), first, []
+        for _ in range(ahead):
+            state = advance(state)
+            states.append(state[:, : target.shape[-1]])
+        return torch.stack(states, dim=1)
+
+    base = run()
+    residual = (target - base) / climate.noise
+    size = residual.square().flatten(1).nanmean(1)
+    kept = ~torch.isnan(residual) & (size < LOST * size.median()).reshape(-1, 1, 1)
+    columns = []
+    for i, k in active:
+        weight = float(coefficients[i, k])
+        coefficients[i, k] = weight * (1 + RELATIVE)
+        columns.append(((run() - base) / climate.noise)[kept] / (RELATIVE * weight))
+        coefficients[i, k] = weight
+    step = torch.linalg.lstsq(torch.stack(columns, dim=1), residual[kept][:, None]).solution[:, 0]
+    for (i, k), change in zip(active, step.tolist(), strict=True):
+        coefficients[i, k] += share * change
 
 
 def refine(emulator: WeakSindy, observed: Tensor, config: Config) -> None:
