@@ -14,7 +14,7 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset, tasks
 from emubench.emulator import checked_forecast
-from emubench.learning.models.networks import GrowthField, LipschitzField
+from emubench.learning.models.networks import GrowthField
 from emubench.learning.rings import neighbourhoods
 from emubench.learning.training.descent import Log
 
@@ -49,7 +49,7 @@ def jacobian(f, state: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("growth", [False, True])
 def test_the_norm_of_a_circular_convolution_is_that_of_its_matrix(n, growth):
     """The operator, written out as a matrix on a ring: the bound holds for any length and is reached for long ones."""
-    field, radius = LipschitzField(n, 5, 0.5, 4, growth), 4
+    field, radius = module.LipschitzField(n, 5, 0.5, 4, growth), 4
     weight = torch.randn(5, 2 * radius + 1, generator=torch_stream(1, "weight")).double()
     eye = torch.eye(n, dtype=torch.float64)
     local = neighbourhoods(eye, radius) - (eye[..., None] if growth else 0)  # of each unit vector: "n n w"
@@ -78,7 +78,7 @@ def test_no_residual_branch_stretches_by_more_than_its_bound(name, lipschitz):
 
 def test_the_bound_is_reached_by_a_branch_that_could_do_so():
     """One channel that passes the largest mode on: the constant is the bound but for φ, whose slope is near 1/1.1."""
-    field = LipschitzField(3, 1, 0.8).double()
+    field = module.LipschitzField(3, 1, 0.8).double()
     with torch.no_grad():
         for layer in (field.first, field.hidden, field.out):
             weight = layer.parametrizations.weight.original

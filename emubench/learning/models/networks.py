@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -97,66 +95,6 @@ class GrowthField(nn.Module):
         local = neighbourhoods(u, self.radius) - u[..., None]
         bounded = self.limit * torch.tanh(local / self.limit)
         return (self.linear(local) + self.network(bounded))[..., 0]
-
-
-class _Scaled(nn.Module):
-    """Scales a weight down to operator norm 1 where it is larger."""
-
-    def __init__(self, norm: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight / self.norm(weight).clamp(min=1.0)
-
-
-class LipschitzField(nn.Module):
-    """A field whose Lipschitz constant in the Euclidean norm is at most ``bound``: ``bound · W₃ φ(W₂ φ(W₁ u))``.
-
-    Every W has operator norm at most 1, found exactly at every call (not estimated, as by power iteration), and
-    φ(x) = silu(x)/1.1 is 1-Lipschitz (Chen et al. 2019, arXiv:1906.02735). With a ``radius`` it acts on rings, where W₁
-    is a circular convolution; with ``growth`` of differences to the site, so that a shift of all heights changes
-    nothing. At first it is zero.
-    """
-
-    def __init__(self, n: int, width: int, bound: float, radius: int | None = None, growth: bool = False) -> None:
-        super().__init__()
-        self.bound, self.radius, self.growth = bound, radius, growth
-        n_in, n_out = (n, n) if radius is None else (2 * radius + 1, 1)
-        self.first, self.hidden, self.out = nn.Linear(n_in, width), nn.Linear(width, width), nn.Linear(width, n_out)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-        first = spectral_norm if radius is None else self.convolution_norm
-        for layer, norm in ((self.first, first), (self.hidden, spectral_norm), (self.out, spectral_norm)):
-            nn.utils.parametrize.register_parametrization(layer, "weight", _Scaled(norm))
-
-    def convolution_norm(self, weight: Float[Tensor, "W w"]) -> Tensor:
-        """Operator norm of the circular convolution, on rings of any length: the largest norm of its symbol.
-
-        Found at 64 (2r + 1) wavenumbers; between these a trigonometric polynomial of degree r is larger by less than
-        one part in 1000, which is added.
-        """
-        size = 64 * weight.shape[1]
-        symbol = torch.fft.rfft(weight, n=size)
-        if self.growth:
-            centre = torch.exp(-2j * torch.pi * torch.arange(size // 2 + 1) * (weight.shape[1] // 2) / size)
-            symbol = symbol - weight.sum(1, keepdim=True) * centre.to(symbol)
-        return 1.001 * symbol.abs().square().sum(0).max().sqrt()
-
-    def forward(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
-        """Apply to states, or around every site of rings."""
-        x = u
-        if self.radius is not None:
-            x = neighbourhoods(u, self.radius)
-            x = x - u[..., None] if self.growth else x
-        x = nn.functional.silu(self.first(x)) / 1.1
-        y = self.bound * self.out(nn.functional.silu(self.hidden(x)) / 1.1)
-        return y if self.radius is None else y[..., 0]
-
-
-def spectral_norm(weight: Float[Tensor, "o i"]) -> Tensor:
-    """The largest singular value."""
-    return torch.linalg.matrix_norm(weight, 2)
 
 
 class WindowEncoder(nn.Module):
