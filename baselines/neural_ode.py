@@ -23,6 +23,8 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.11
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -32,21 +34,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError, unknown
-from emubench.data.dataset import Observations
+from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4_coefficients, etdrk4_step, three_eighths
+from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
+from emubench.learning.filters.wiener import smoothed
 from emubench.learning.gaps import masked_mse
-from emubench.learning.models.adaptive_steps import by_torchdiffeq
-from emubench.learning.models.flow import FlowConfig, LearnedFlow, check_polish, polish_one_step
+from emubench.learning.models.flow import LARGEST, POLISHED, FlowConfig, LearnedFlow, check_polish, polish_one_step
 from emubench.learning.models.networks import ProductMlp, RingField
 from emubench.learning.models.ode_gradients import exponential_segments, segments, supports
 from emubench.learning.objectives.innovation import fit_innovation
-from emubench.learning.objectives.shooting import longest_segment, polish_segments
 from emubench.learning.training.descent import Descent, Log
+from emubench.learning.training.polish import polish
 from emubench.learning.training.settings import check_least, check_positive
 
 knowledge = "structure"
 SOLVERS = ("rk4", "dopri5", "dopri8", "bosh3", "adaptive_heun")
+LONGEST = 0.3
+"""Lyapunov times that a segment may last: over longer ones gradients explode and minima are many."""
+HALF_WIDTH = 4
+"""Samples on both sides of one that the Wiener filter sees."""
+LAG = 6
+"""Samples after one that the smoother sees."""
+MEMBERS, INFLATION = 32, 1.2
+"""Of the smoother; with less inflation it trusts a model that is not yet right, and confirms it."""
+Estimate = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""States of trajectories ``"B T D"`` and the observations of the same samples, in σ."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,11 @@ class Config(FlowConfig):
         check_positive(self, "substeps", "tolerance", "coarse")
         check_polish(self.polish)
         check_least(self, 0, "damping", "continuity", "rounds")
+
+
+def longest_segment(task: Task) -> int:
+    """Samples in 0.3 Lyapunov times, at least 1 (systems without a Lyapunov time: 1)."""
+    return 1 if task.system.growing else max(1, int(LONGEST / task.lead_time_step))
 
 
 def default_config(task: Task) -> Config:
@@ -205,6 +223,29 @@ class NeuralOde(LearnedFlow):
         return torch.fft.irfft(v, n=self.n, norm="forward")
 
 
+class _Autonomous(nn.Module):
+    """The tendency as torchdiffeq wants it, f(t, u); a module, whose parameters the adjoint finds."""
+
+    def __init__(self, flow: NeuralOde) -> None:
+        super().__init__()
+        self.field, self.tendency = flow.field, flow.tendency
+
+    def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        return self.tendency(state)
+
+
+def by_torchdiffeq(flow: NeuralOde, state: Float[Tensor, "B D"], times: Float[Tensor, " T"]) -> Float[Tensor, "T B D"]:
+    """The solution at ``times`` by torchdiffeq, with the flow's solver, tolerance and kind of gradient."""
+    import torchdiffeq
+
+    config = flow.config
+    solve = torchdiffeq.odeint_adjoint if config.adjoint else torchdiffeq.odeint
+    options = {"step_size": 1 / config.substeps} if config.solver == "rk4" else None
+    accuracy = {"rtol": config.tolerance, "atol": config.tolerance}
+    solution = solve(_Autonomous(flow), state, times.to(state), method=config.solver, options=options, **accuracy)
+    return cast(Tensor, solution)
+
+
 def build(task: Task, config: Config) -> NeuralOde:
     """The emulator before training."""
     if config.unroll > (most := longest_segment(task)) and not task.system.growing:
@@ -254,3 +295,69 @@ def shooting_loss(
         return loss
     gaps = states[: -len(batch), -1] - torch.cat(starts[1:])
     return loss + config.continuity * gaps.square().mean()
+
+
+# --- segments from both sides -----------------------------------------------------------------------------------------
+
+
+def by_wiener(flow: LearnedFlow, noise: Float[Tensor, " D"]) -> Estimate:
+    """Linear estimates from the data's own second moments."""
+
+    def estimate(observed: Tensor) -> tuple[Tensor, Tensor]:
+        return smoothed(observed, noise, HALF_WIDTH, flow.ring)[0], observed[:, HALF_WIDTH:-HALF_WIDTH]
+
+    return estimate
+
+
+def by_flow(flow: LearnedFlow, noise: Float[Tensor, " D"], generator: torch.Generator) -> Estimate:
+    """Estimates of a fixed-lag smoother; its first members are drawn from Wiener estimates."""
+
+    def advance(ensemble: Float[Tensor, "M B D"]) -> Tensor:
+        states = flow.unroll(flow.limit(ensemble.flatten(0, 1).float()), 1)[:, 0]
+        return torch.nan_to_num(states).clamp(-LARGEST, LARGEST).double().view(ensemble.shape)
+
+    def estimate(observed: Tensor) -> tuple[Tensor, Tensor]:
+        climate = ClimateFilter(flow.n, list(range(flow.n)), MEMBERS, INFLATION)
+        climate.noise.copy_(noise)
+        climate.set_first(by_wiener(flow, noise)(observed)[0].flatten(0, 1), generator)
+        first = min(SPIN_UP, observed.shape[1] // 4)
+        states = climate.smoothed(advance, observed, LAG)[:, first:]
+        return states, observed[:, first : first + states.shape[1]]
+
+    return estimate
+
+
+def polish_segments(
+    flow: LearnedFlow, data: Observations, horizon: int, n_iterations: int, generator: torch.Generator, log: Log,
+    rounds: int = 0,
+) -> None:  # fmt: skip
+    """Finish the field's fit on segments of ``horizon`` samples from Wiener estimates, then ``rounds`` times from the
+    smoother's; ``n_iterations`` each.
+    """
+    noise = (data.noise_std / data.std).double()
+    if flow.encoder is not None:
+        flow.encoder.requires_grad_(False)
+    for i in range(1 + rounds):
+        estimate = by_flow(flow, noise, generator) if i else by_wiener(flow, noise)
+        pools = [two_sided_segments(flow, part, estimate, horizon, generator) for part in (data.train, data.validation)]
+
+        def loss(pool: Tensor) -> Tensor:
+            start, targets = flow.limit(pool[:, 0, : flow.n]), pool[:, 1:, flow.n :]
+            return masked_mse(flow.unroll(start, horizon), targets)
+
+        polish(flow, lambda: loss(pools[0]), lambda: loss(pools[1]), n_iterations, log)  # noqa: B023
+
+
+@torch.no_grad()
+def two_sided_segments(
+    flow: LearnedFlow, part: Tensor, estimate: Estimate, horizon: int, generator: torch.Generator
+) -> Float[Tensor, "P L E"]:
+    """A draw of segments, states beside observations: ``POLISHED`` of them, on rings 16 sites for each of these.
+
+    Of no more trajectories than hold so many end to end: estimates cost more than the draw.
+    """
+    n = 16 * POLISHED // flow.n if flow.ring else POLISHED
+    few = math.ceil(n / max(1, part.shape[1] // (1 + horizon)))
+    part = part[torch.randperm(len(part), generator=generator)[:few]]
+    pool = windows(torch.cat(estimate(flow.normalised(part).double()), -1).float(), 1 + horizon)
+    return pool[torch.randperm(len(pool), generator=generator)[:n]]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import tasks
@@ -18,7 +19,6 @@ from emubench.dynamics.schemes import etdrk4_coefficients, etdrk4_step
 from emubench.dynamics.simulate import simulate
 from emubench.emulator import checked_forecast
 from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, rollout_loss
-from emubench.learning.objectives.shooting import polish_segments
 from emubench.learning.rings import neighbourhoods, signal_band
 from emubench.learning.training.descent import Descent, Log
 from emubench.learning.training.polish import polish
@@ -288,7 +288,7 @@ def test_polishing_on_noisy_segments_finds_the_flow():
     data = Observations(NOISY, "0", "", observed[:80], observed[80:], {}, zeros, ones, 0.1 * ones)
     flow = turning(SETTINGS, Matrix)
     before = {k: v.clone() for k, v in flow.encoder.state_dict().items()}
-    polish_segments(flow, data, 3, 50, torch.Generator().manual_seed(0), Log())
+    baselines.get("neural_ode").polish_segments(flow, data, 3, 50, torch.Generator().manual_seed(0), Log())
     basis = torch.eye(3)
     assert float((flow.advance(basis) - turning(SETTINGS).advance(basis)).detach().abs().max()) < 0.02
     assert all(torch.equal(v, before[k]) for k, v in flow.encoder.state_dict().items())

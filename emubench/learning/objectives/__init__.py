@@ -1,1 +1,1 @@
-"""What a training minimises: transport distances, weak forms, adversaries, shooting, calibrated innovations."""
+"""What a training minimises: transport distances, weak forms, adversaries, calibrated innovations."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from emubench import baselines
 from emubench.core.random import stream
 from emubench.data import tasks
 from emubench.learning.models.flow import FlowConfig, LearnedFlow
-from emubench.learning.objectives import shooting
-from emubench.learning.objectives.shooting import LAG, SPIN_UP, by_flow, by_wiener, segments
 
+module = baselines.get("neural_ode")
+by_wiener, by_flow, SPIN_UP = module.by_wiener, module.by_flow, module.SPIN_UP
 NOISE = 0.1
 TASK = tasks.get("lorenz63-noisy", "tiny")
 
@@ -65,7 +66,7 @@ def test_estimates_stand_beside_the_observations_of_the_same_samples():
         states, beside = estimate(values)
         assert states.shape == (24, length, 3)
         assert torch.equal(beside, values[:, first : first + length])
-    assert 160 - LAG - SPIN_UP == 122
+    assert 160 - module.LAG - SPIN_UP == 122
 
 
 def test_no_more_trajectories_are_estimated_than_hold_the_segments(monkeypatch):
@@ -78,8 +79,8 @@ def test_no_more_trajectories_are_estimated_than_hold_the_segments(monkeypatch):
         return trajectories[:, 4:-4], trajectories[:, 4:-4]
 
     for wanted, few in ((60, 3), (10**4, 24)):
-        monkeypatch.setattr(shooting, "POLISHED", wanted)
-        pool = segments(flow, part, estimate, 6, generator)
+        monkeypatch.setattr(module, "POLISHED", wanted)
+        pool = module.two_sided_segments(flow, part, estimate, 6, generator)
         assert pool.shape == (min(wanted, 24 * 146), 7, 6)
         taken = estimated[-1]
         assert len(taken) == few
