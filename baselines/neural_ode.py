@@ -26,7 +26,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -223,27 +223,18 @@ class NeuralOde(LearnedFlow):
         return torch.fft.irfft(v, n=self.n, norm="forward")
 
 
-class _Autonomous(nn.Module):
-    """The tendency as torchdiffeq wants it, f(t, u); a module, whose parameters the adjoint finds."""
-
-    def __init__(self, flow: NeuralOde) -> None:
-        super().__init__()
-        self.field, self.tendency = flow.field, flow.tendency
-
-    def forward(self, t: Tensor, state: Tensor) -> Tensor:
-        return self.tendency(state)
-
-
 def by_torchdiffeq(flow: NeuralOde, state: Float[Tensor, "B D"], times: Float[Tensor, " T"]) -> Float[Tensor, "T B D"]:
     """The solution at ``times`` by torchdiffeq, with the flow's solver, tolerance and kind of gradient."""
     import torchdiffeq
 
     config = flow.config
+    arguments: dict[str, Any] = {"method": config.solver, "rtol": config.tolerance, "atol": config.tolerance}
+    if config.solver == "rk4":
+        arguments["options"] = {"step_size": 1 / config.substeps}
+    if config.adjoint:
+        arguments["adjoint_params"] = tuple(flow.field.parameters())
     solve = torchdiffeq.odeint_adjoint if config.adjoint else torchdiffeq.odeint
-    options = {"step_size": 1 / config.substeps} if config.solver == "rk4" else None
-    accuracy = {"rtol": config.tolerance, "atol": config.tolerance}
-    solution = solve(_Autonomous(flow), state, times.to(state), method=config.solver, options=options, **accuracy)
-    return cast(Tensor, solution)
+    return cast(Tensor, solve(lambda _, u: flow.tendency(u), state, times.to(state), **arguments))
 
 
 def build(task: Task, config: Config) -> NeuralOde:
