@@ -28,30 +28,25 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.learning.filters.climate_filter import SPIN_UP
+from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
+from emubench.learning.filters.wiener import smoothed
 from emubench.learning.gaps import fill_gaps
 from emubench.learning.models.field_flow import FieldConfig, FieldFlow
 from emubench.learning.models.flow import jittered, one_step_loss, rollout_loss
-from emubench.learning.objectives.adversary import (
-    DIFFERENCE,
-    Adversary,
-    Family,
-    Game,
-    bump_family,
-    fit_linear,
-    fixed_loss,
-    residuals,
-)
-from emubench.learning.objectives.estimates import Estimates, by_model, by_wiener
+from emubench.learning.models.networks import GatedMlp
 from emubench.learning.objectives.innovation import fit_innovation
+from emubench.learning.objectives.weak_windows import DIFFERENCE, Family, bump_family, fit_linear, residuals
 from emubench.learning.rings import interpolate_ring, neighbourhoods, on_ring
+from emubench.learning.training.checkpoint import Checkpoint, adam_memory, named, recall_adam
 from emubench.learning.training.descent import Best, Descent, Log
 from emubench.learning.training.settings import check_least, check_positive, check_unused
 from emubench.learning.training.validation import forecast_error
@@ -163,6 +158,135 @@ def build(task: Task, config: Config) -> WeakFlow:
     if task.system.growing:
         check_unused(config, default_config(task), IN_TIME, f"on {task.name}, whose weak form is one in space")
     return WeakFlow(task, config)
+
+
+# --- estimates of the states ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Estimated states û and what takes the derivative's place, u; ``weight`` 1 where the residual counts, else 0."""
+
+    states: Float[Tensor, "B T D"]
+    observed: Float[Tensor, "B T D"]
+    weight: Float[Tensor, "B D"]
+
+    def draw(self, n: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """û, u and weights of ``n`` stretches of ``length`` samples, or of as many as there are."""
+        length = min(length, self.states.shape[1])
+        b = torch.randint(len(self.states), (n,), generator=generator)
+        t = torch.randint(self.states.shape[1] - length + 1, (n, 1), generator=generator) + torch.arange(length)
+        return self.states[b[:, None], t], self.observed[b[:, None], t], self.weight[b][:, None]
+
+
+def by_wiener(flow: WeakFlow, observation: Tensor, data: Observations, half_width: int, trusted: float) -> Estimates:
+    """Linear estimates from ``half_width`` samples on both sides (0: the data themselves).
+
+    Gaps of u are filled by them, and count where all neighbours are known to ``trusted`` σ; everywhere if nowhere.
+    """
+    u, w = flow.normalised(observation).double(), half_width
+    if not w:
+        u = flow.lifted(u).float()
+        return Estimates(u, u, torch.ones_like(u[:, 0]))
+    states, variance = smoothed(u, data.noise_std / data.std, w, flow.ring)
+    u, weight = u[:, w:-w], torch.ones_like(u[:, 0]).float()
+    if torch.isnan(u).any():
+        known = neighbourhoods(variance.sqrt(), flow.config.radius).amax(-1) < trusted
+        weight = known.float() if known.any() else weight
+        u = torch.where(torch.isnan(u), states, u)
+    lifted = flow.limit(flow.lifted(states).float())
+    return Estimates(lifted, flow.lifted(u).float(), weight.repeat(1, flow.n_state // flow.n))
+
+
+@torch.no_grad()
+def by_model(flow: WeakFlow, observation: Tensor, filtered: tuple[int, ...], lag: int) -> Estimates:
+    """What the fixed-lag smoother makes of a part (trajectories, samples) of the data, with the flow as its model.
+
+    Residuals count where data were observed.
+    """
+    n, length = filtered
+    climate = cast(ClimateFilter, flow.climate)
+    u = flow.normalised(observation[:n, :length]).double()
+    skip = min(max(SPIN_UP, flow.reach), u.shape[1] // 4)
+    states = climate.smoothed(flow.model(), u, lag)[:, skip:]
+    observed = flow.lifted(u)[:, -states.shape[1] - lag : -lag]
+    seen = ~torch.isnan(observed)
+    observed = torch.where(seen, observed, states).float()
+    return Estimates(flow.limit(states.float()), observed, seen[:, 0].float())
+
+
+# --- the game of field and adversary ----------------------------------------------------------------------------------
+
+
+class Adversary(nn.Module):
+    """Combines the family's functions by what the state was before the window.
+
+    ``n_groups`` is 1 where one network serves all components (sites of a ring, each with its own input), else their
+    number. Coefficients are bounded: (½ + tanh) of each function's own norm; at first all are ½.
+    """
+
+    def __init__(self, n_in: int, n_groups: int, family: Family, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.family, self.n_groups = family, n_groups
+        self.network = GatedMlp(n_in, n_groups * len(family.gram), width)
+        with torch.no_grad():
+            for weight in self.network.parameters():  # its own draws: the field's stay those of a run without it
+                bound = n_in**-0.5 if weight.shape[-1] == n_in else width**-0.5
+                weight.uniform_(-bound, bound, generator=generator)
+            self.network.out.weight.zero_()
+            self.network.out.bias.zero_()
+
+    def forward(self, seen: Float[Tensor, "... I"]) -> Float[Tensor, "... F"]:
+        """Coefficients of the functions, for every component."""
+        raw = self.network(seen)
+        raw = raw if self.n_groups == 1 else raw.unflatten(-1, (self.n_groups, -1))
+        return (0.5 + torch.tanh(raw)) / self.family.gram.diagonal().sqrt()
+
+
+class Game:
+    """Alternating ascent and descent: a call takes one step of the adversary, and returns the loss of the model.
+
+    That loss is ``share`` of the adversary's and the rest of the fixed bumps', which no adversary can look away from.
+    """
+
+    def __init__(self, adversary: Adversary, rate: float, share: float) -> None:
+        self.adversary, self.family, self.share = adversary, adversary.family, share
+        self.optimizer = torch.optim.Adam(adversary.parameters(), lr=rate)
+
+    def memory(self) -> dict[str, Tensor]:
+        """The adversary's weights and its optimiser's memory, for a checkpoint."""
+        return named("adversary", self.adversary.state_dict()) | adam_memory(self.optimizer, "ascent")
+
+    def recall(self, checkpoint: Checkpoint) -> None:
+        """Set them back to what the checkpoint holds."""
+        self.adversary.load_state_dict(checkpoint.take("adversary", self.adversary.state_dict()))
+        recall_adam(self.optimizer, checkpoint, "ascent")
+
+    def __call__(self, residual: Float[Tensor, "B T D F"], seen: Tensor, weight: Tensor) -> Tensor:
+        """From the residuals, what the adversary may see, and the weights "B 1 D" of the windows."""
+        combined = self.adversary(seen)
+        ascent = combined_loss(residual.detach(), combined, self.family, weight)
+        self.optimizer.zero_grad()
+        (-ascent).backward()
+        self.optimizer.step()
+        tested = combined_loss(residual, combined.detach(), self.family, weight)
+        return self.share * tested + (1 - self.share) * fixed_loss(residual, self.family, weight)
+
+
+def fixed_loss(residual: Float[Tensor, "B T D F"], family: Family, weight: Tensor) -> Tensor:
+    """Mean of rₖ² / Gₖₖ over functions and windows; windows of ``weight`` 0 don't count."""
+    return _mean((residual.square() / family.gram.diagonal()).mean(-1), weight)
+
+
+def combined_loss(residual: Float[Tensor, "B T D F"], combined: Tensor, family: Family, weight: Tensor) -> Tensor:
+    """Mean of (c · r)² / c·Gc: what descends in the model and ascends in the adversary."""
+    norm = ((combined @ family.gram) * combined).sum(-1)
+    return _mean((residual * combined).sum(-1).square() / norm.clamp(min=1e-12), weight)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.expand_as(values)
+    return (values * weight).sum() / weight.sum().clamp(min=1)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -15,10 +15,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
 from emubench.dynamics.simulate import simulate
 from emubench.emulator import Stepper, checked_forecast, load_weights, save_weights
-from emubench.learning.objectives.adversary import (
-    bump_family,
-    residuals,
-)
+from emubench.learning.objectives.weak_windows import bump_family, residuals
 from emubench.learning.training.descent import Log
 from tests.support.oscillations import oscillations, turn
 

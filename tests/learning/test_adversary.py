@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from emubench import systems
+from emubench import baselines, systems
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.dynamics.simulate import simulate
-from emubench.learning.objectives.adversary import (
-    Adversary,
-    Game,
+from emubench.learning.objectives.weak_windows import (
     bump_family,
-    combined_loss,
-    fixed_loss,
     normal_equations,
     residuals,
 )
 from tests.support.oscillations import oscillations, turn
 
+module = baselines.get("weak_adversarial")
+Adversary, Game = module.Adversary, module.Game
+combined_loss, fixed_loss = module.combined_loss, module.fixed_loss
 ONE = torch.ones(1)
 
 

@@ -1,1 +1,1 @@
-"""What a training minimises: transport distances, weak forms, adversaries, calibrated innovations."""
+"""What a training minimises: transport distances, weak forms, calibrated innovations."""

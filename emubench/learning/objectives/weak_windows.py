@@ -1,10 +1,8 @@
-"""Test functions for weak forms, and the network that looks for those on which a model fails most.
+"""Weak forms of a vector field on windows of samples, and their closed form where the field is linear in coefficients.
 
 With φ of compact support in time and ψ in space, du/dt = f(u) becomes r = ∑ ψ (φ′ u + φ f(û)) = 0, summed over the
 samples and sites of a window: the data u are not differentiated, and f takes an estimate û of the state. A family of
-smooth bumps gives residuals rₖ; an adversary proposes the combination c that makes (c · r)² / c·Gc largest, G being the
-covariance that r would have if the model were right up to white errors. After Zang et al. 2020,
-doi:10.1016/j.jcp.2020.109409, whose test function is one network on the whole domain of a boundary value problem.
+smooth bumps gives residuals rₖ.
 """
 
 from __future__ import annotations
@@ -18,9 +16,7 @@ from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
 from emubench.learning.models.field_flow import FieldFlow
-from emubench.learning.models.networks import GatedMlp
 from emubench.learning.objectives.weak_form import bump
-from emubench.learning.training.checkpoint import Checkpoint, adam_memory, named, recall_adam
 
 
 @dataclass(frozen=True)
@@ -158,74 +154,3 @@ def fit_linear(
             own = [(u[..., part], library) for u, library in copies]
             equations.append(normal_equations(family, own, weight[..., part], sites))
     flow.set_linear(torch.stack([solved(equations, ridge) for equations in rows], dim=-1).float())
-
-
-class Adversary(nn.Module):
-    """Combines the family's functions by what the state was before the window.
-
-    ``n_groups`` is 1 where one network serves all components (sites of a ring, each with its own input), else their
-    number. Coefficients are bounded: (½ + tanh) of each function's own norm; at first all are ½.
-    """
-
-    def __init__(self, n_in: int, n_groups: int, family: Family, width: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.family, self.n_groups = family, n_groups
-        self.network = GatedMlp(n_in, n_groups * len(family.gram), width)
-        with torch.no_grad():
-            for weight in self.network.parameters():  # its own draws: the field's stay those of a run without it
-                bound = n_in**-0.5 if weight.shape[-1] == n_in else width**-0.5
-                weight.uniform_(-bound, bound, generator=generator)
-            self.network.out.weight.zero_()
-            self.network.out.bias.zero_()
-
-    def forward(self, seen: Float[Tensor, "... I"]) -> Float[Tensor, "... F"]:
-        """Coefficients of the functions, for every component."""
-        raw = self.network(seen)
-        raw = raw if self.n_groups == 1 else raw.unflatten(-1, (self.n_groups, -1))
-        return (0.5 + torch.tanh(raw)) / self.family.gram.diagonal().sqrt()
-
-
-class Game:
-    """Alternating ascent and descent: a call takes one step of the adversary, and returns the loss of the model.
-
-    That loss is ``share`` of the adversary's and the rest of the fixed bumps', which no adversary can look away from.
-    """
-
-    def __init__(self, adversary: Adversary, rate: float, share: float) -> None:
-        self.adversary, self.family, self.share = adversary, adversary.family, share
-        self.optimizer = torch.optim.Adam(adversary.parameters(), lr=rate)
-
-    def memory(self) -> dict[str, Tensor]:
-        """The adversary's weights and its optimiser's memory, for a checkpoint."""
-        return named("adversary", self.adversary.state_dict()) | adam_memory(self.optimizer, "ascent")
-
-    def recall(self, checkpoint: Checkpoint) -> None:
-        """Set them back to what the checkpoint holds."""
-        self.adversary.load_state_dict(checkpoint.take("adversary", self.adversary.state_dict()))
-        recall_adam(self.optimizer, checkpoint, "ascent")
-
-    def __call__(self, residual: Float[Tensor, "B T D F"], seen: Tensor, weight: Tensor) -> Tensor:
-        """From the residuals, what the adversary may see, and the weights "B 1 D" of the windows."""
-        combined = self.adversary(seen)
-        ascent = combined_loss(residual.detach(), combined, self.family, weight)
-        self.optimizer.zero_grad()
-        (-ascent).backward()
-        self.optimizer.step()
-        tested = combined_loss(residual, combined.detach(), self.family, weight)
-        return self.share * tested + (1 - self.share) * fixed_loss(residual, self.family, weight)
-
-
-def fixed_loss(residual: Float[Tensor, "B T D F"], family: Family, weight: Tensor) -> Tensor:
-    """Mean of rₖ² / Gₖₖ over functions and windows; windows of ``weight`` 0 don't count."""
-    return _mean((residual.square() / family.gram.diagonal()).mean(-1), weight)
-
-
-def combined_loss(residual: Float[Tensor, "B T D F"], combined: Tensor, family: Family, weight: Tensor) -> Tensor:
-    """Mean of (c · r)² / c·Gc: what descends in the model and ascends in the adversary."""
-    norm = ((combined @ family.gram) * combined).sum(-1)
-    return _mean((residual * combined).sum(-1).square() / norm.clamp(min=1e-12), weight)
-
-
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    weight = weight.expand_as(values)
-    return (values * weight).sum() / weight.sum().clamp(min=1)
