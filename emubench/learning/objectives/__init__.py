@@ -1,1 +1,1 @@
-"""What a training minimises: transport distances, weak forms, calibrated innovations."""
+"""What a training minimises: weak forms, calibrated innovations."""

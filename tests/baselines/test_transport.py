@@ -10,19 +10,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.learning.objectives.transport import (
-    MAX_RANGE,
-    cloud_cost,
-    cloud_divergence,
-    cloud_transport,
-    densities,
-    heat_kernel,
-    ring_divergence,
-    ring_transport,
-)
 
+module = baselines.get("ot_regularized")
+MAX_RANGE, densities, heat_kernel = module.MAX_RANGE, module.densities, module.heat_kernel
+cloud_cost, cloud_divergence, cloud_transport = module.cloud_cost, module.cloud_divergence, module.cloud_transport
+ring_divergence, ring_transport = module.ring_divergence, module.ring_transport
 CONVERGED = {"tolerance": 1e-11, "max_iterations": 20000}
 
 
