@@ -152,7 +152,8 @@ def potentials(
 def dual_value(a: Tensor, b: Tensor, f: Tensor, g: Tensor, to_a: SoftMin, eps: float) -> Tensor:
     """⟨a, f⟩ + ⟨b, g⟩ − ε (⟨a ⊗ b, exp((f ⊕ g − c)/ε)⟩ − 1), with f and g given in ε.
 
-    At the optimal potentials it is OT_ε; they are constants, for there its derivatives by them are zero.
+    At the optimal potentials it is OT_ε(a, b), the least ⟨P, c⟩ + ε KL(P | a ⊗ b) over couplings P of a and b, with
+    half the squared distance as cost c. They are constants, for there its derivatives by them are zero.
     """
     f, g = f.detach(), g.detach()
     mass = (a * torch.exp(f - to_a(b.clamp(min=1e-300).log() + g))).sum(-1)
@@ -187,16 +188,11 @@ def cloud_transport(
     def to_a(h: Tensor) -> Tensor:
         return -torch.logsumexp(h[..., None, :] - cost, dim=-1)
 
+    def to_b(h: Tensor) -> Tensor:
+        return -torch.logsumexp(h[..., :, None] - cost, dim=-2)
+
     with torch.no_grad():
-        fixed = cost.detach()
-        f, g = potentials(
-            a.log(),
-            b.log(),
-            lambda h: -torch.logsumexp(h[..., None, :] - fixed, dim=-1),
-            lambda h: -torch.logsumexp(h[..., :, None] - fixed, dim=-2),
-            tolerance,
-            max_iterations,
-        )
+        f, g = potentials(a.log(), b.log(), to_a, to_b, tolerance, max_iterations)
     return dual_value(a, b, f, g, to_a, eps)
 
 
