@@ -36,7 +36,6 @@ from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4, rk4
 from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
-from emubench.learning.filters.ensemble import Advance
 from emubench.learning.models.growth_map import USED, GrowthMap, LocalProducts
 from emubench.learning.objectives.weak_form import (
     Exponents,
@@ -254,55 +253,43 @@ def fit_hidden(
         emulator.coefficients[emulator.library.exponents.index(exponents), k] = weight
 
 
-def gauss_newton(
-    coefficients: Float[Tensor, "P S"],
-    active: list[tuple[int, int]],
-    model: Callable[[], Advance],
-    climate: ClimateFilter,
-    observed: Float[Tensor, "B T C"],
-    ahead: int,
-    share: float,
-) -> None:
-    """A ``share`` of a Gauss–Newton step, in place, of the ``active`` coefficients that ``model()`` reads.
+def refine(emulator: WeakSindy, observed: Float[Tensor, "B T C"], config: Config) -> None:
+    """A share of a Gauss–Newton step, in place, of the terms that were kept.
 
-    What is fitted are forecasts of ``ahead`` samples from the filter's analyses, against what was observed (not NaN). A
-    share, because the analyses lean towards the observations and make up for a part of the model's error: whole steps
-    overshoot to the other side. Forecasts of trajectories that the filter lost are left out.
+    What is fitted are forecasts of ``config.ahead`` samples from the filter's analyses, against what was observed (not
+    NaN). A share, because the analyses lean towards the observations and make up for a part of the model's error: whole
+    steps overshoot to the other side. Forecasts of trajectories that the filter lost are left out.
     """
+    coefficients, noise, ahead = emulator.coefficients, emulator.filter.noise, config.ahead
+    active = [(i, k) for i, k in torch.nonzero(coefficients).tolist()]
+    if emulator.hidden:  # v is x′ and w has no scale of its own
+        active = [(i, k) for i, k in active if coefficients[i, k] != 1]
     if not active:
         return
     begun = torch.arange(min(SPIN_UP, observed.shape[1] // 4), observed.shape[1] - ahead, max(1, ahead // 2))
-    first = climate.analyses(model(), observed)[:, begun].flatten(0, 1)
+    first = emulator.filter.analyses(emulator.flow(), observed)[:, begun].flatten(0, 1)
     target = torch.stack([observed[:, begun + k].flatten(0, 1) for k in range(1, ahead + 1)], dim=1)
 
     def run() -> Tensor:
-        advance, state, states = model(), first, []
+        advance, state, states = emulator.flow(), first, []
         for _ in range(ahead):
             state = advance(state)
             states.append(state[:, : target.shape[-1]])
         return torch.stack(states, dim=1)
 
     base = run()
-    residual = (target - base) / climate.noise
+    residual = (target - base) / noise
     size = residual.square().flatten(1).nanmean(1)
     kept = ~torch.isnan(residual) & (size < LOST * size.median()).reshape(-1, 1, 1)
     columns = []
     for i, k in active:
         weight = float(coefficients[i, k])
         coefficients[i, k] = weight * (1 + RELATIVE)
-        columns.append(((run() - base) / climate.noise)[kept] / (RELATIVE * weight))
+        columns.append(((run() - base) / noise)[kept] / (RELATIVE * weight))
         coefficients[i, k] = weight
     step = torch.linalg.lstsq(torch.stack(columns, dim=1), residual[kept][:, None]).solution[:, 0]
     for (i, k), change in zip(active, step.tolist(), strict=True):
-        coefficients[i, k] += share * change
-
-
-def refine(emulator: WeakSindy, observed: Tensor, config: Config) -> None:
-    """A share of a Gauss–Newton step of the terms that were kept, on forecasts from the filter's analyses."""
-    active = [(i, k) for i, k in torch.nonzero(emulator.coefficients).tolist()]
-    if emulator.hidden:  # v is x′ and w has no scale of its own
-        active = [(i, k) for i, k in active if emulator.coefficients[i, k] != 1]
-    gauss_newton(emulator.coefficients, active, emulator.flow, emulator.filter, observed, config.ahead, config.step)
+        coefficients[i, k] += config.step * change
 
 
 def set_climate(emulator: WeakSindy, data: Observations, config: Config, generator: torch.Generator) -> None:
