@@ -37,14 +37,7 @@ from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4, rk4
 from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
 from emubench.learning.models.growth_map import USED, GrowthMap, LocalProducts
-from emubench.learning.objectives.weak_form import (
-    Exponents,
-    eliminate,
-    hidden_equation,
-    monomials,
-    normal_equations,
-    ring_filters,
-)  # fmt: skip
+from emubench.learning.objectives.weak_form import Exponents, bump, hidden_equation, monomials, normal_equations
 from emubench.learning.rings import gaussian_fill, interpolate_ring, neighbourhoods, on_ring
 from emubench.learning.training.descent import Best, Log, best_of
 from emubench.learning.training.settings import check_least, check_localisation, check_only, check_positive
@@ -220,6 +213,46 @@ class WeakSindy(nn.Module):
             state = advance(state)
             samples.append(state[:, : self.n_seen])
         return torch.stack(samples, dim=1)[None]
+
+
+def ring_filters(n_sites: int, half_width: int, power: int, orders: list[int]) -> Float[Tensor, "F N"]:
+    """For every order n the weights (−1)ⁿ ψ⁽ⁿ⁾ on the ring: summed with a field, they give ∫ ψ ∂ⁿu dx by parts.
+
+    A half-width of 0 is the site itself, for terms without derivative.
+    """
+    filters = torch.zeros(len(orders), n_sites, dtype=torch.float64)
+    for row, order in zip(filters, orders, strict=True):
+        values = bump(half_width, power, order) * (-1) ** order if half_width else torch.ones(1)
+        row.index_add_(0, torch.arange(-half_width, half_width + 1) % n_sites, values.double())
+    return filters
+
+
+def eliminate(
+    grams: Float[Tensor, "G F F"], moments: Float[Tensor, "G F K"], threshold: float
+) -> tuple[Float[Tensor, "F K"], Float[Tensor, "F K"]]:
+    """Least squares with backward elimination: coefficients of the terms that matter, and their standard errors.
+
+    The term of least |w| / standard error is dropped until all are above ``threshold``. Standard errors are those of
+    the sandwich formula over the blocks G: they need no model of the noise, and count blocks as independent.
+    """
+    n, n_targets = moments.shape[1:]
+    coefficients, errors = torch.zeros(2, n, n_targets, dtype=grams.dtype)
+    for k in range(n_targets):
+        kept = torch.arange(n)
+        while len(kept):
+            gram, moment = grams[:, kept][:, :, kept], moments[:, kept, k]
+            scale = gram.sum(0).diagonal().abs().sqrt().clamp(min=1e-300)
+            inverse = torch.linalg.inv(gram.sum(0) / scale / scale[:, None]) / scale / scale[:, None]
+            w = inverse @ moment.sum(0)
+            score = moment - gram @ w
+            error = (inverse @ (score.T @ score) @ inverse).diagonal().sqrt()
+            ratio = w.abs() / error.clamp(min=1e-300)
+            weakest = int(ratio.argmin())
+            if ratio[weakest] >= threshold:
+                coefficients[kept, k], errors[kept, k] = w, error
+                break
+            kept = torch.cat([kept[:weakest], kept[weakest + 1 :]])
+    return coefficients, errors
 
 
 def fit(emulator: WeakSindy, states: Tensor, noise: float | Tensor, half_width: int, config: Config) -> None:

@@ -13,13 +13,11 @@ from emubench.dynamics.simulate import simulate
 from emubench.evaluation import scoring
 from emubench.learning.objectives.weak_form import (
     bump,
-    eliminate,
     evaluate,
     hidden_equation,
     monomials,
     noise_covariance,
     normal_equations,
-    ring_filters,
     smooth,
     unbiased_powers,
 )
@@ -27,6 +25,7 @@ from emubench.learning.rings import gaussian_fill, interpolate_ring
 from emubench.learning.training.descent import Log
 
 weak_sindy = baselines.get("weak_sindy")
+eliminate, ring_filters = weak_sindy.eliminate, weak_sindy.ring_filters
 
 
 def samples(name: str, n: int, length: int, seed: int = 0) -> torch.Tensor:

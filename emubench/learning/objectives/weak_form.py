@@ -94,18 +94,6 @@ def noise_covariance(
     return products - clean[:, table]
 
 
-def ring_filters(n_sites: int, half_width: int, power: int, orders: list[int]) -> Float[Tensor, "F N"]:
-    """For every order n the weights (−1)ⁿ ψ⁽ⁿ⁾ on the ring: summed with a field, they give ∫ ψ ∂ⁿu dx by parts.
-
-    A half-width of 0 is the site itself, for terms without derivative.
-    """
-    filters = torch.zeros(len(orders), n_sites, dtype=torch.float64)
-    for row, order in zip(filters, orders, strict=True):
-        values = bump(half_width, power, order) * (-1) ** order if half_width else torch.ones(1)
-        row.index_add_(0, torch.arange(-half_width, half_width + 1) % n_sites, values.double())
-    return filters
-
-
 def normal_equations(
     values: Float[Tensor, "R T X V"],
     targets: Float[Tensor, "R T X K"],
@@ -119,7 +107,7 @@ def normal_equations(
     """Gram matrices and moments of ∫ φ ψ u' = ∫ φ ψ Θ(u) w, less the noise's share, one of each per block of time.
 
     ``values`` of V variables along R series on X sites, their noise's standard deviation ``noise``; term f is monomial
-    ``exponents[f]`` summed over the sites with ``filters[f]`` (see :func:`ring_filters`). Time is in samples.
+    ``exponents[f]`` summed over the sites with ``filters[f]``. Time is in samples.
     """
     phi, slope = bump(half_width, power), bump(half_width, power, 1)
     hat = torch.fft.rfft(filters).conj()
@@ -144,34 +132,6 @@ def normal_equations(
             grams.append(gram)
             moments.append(torch.einsum("rtxf,rtxk->rfk", left, right))
     return torch.cat(grams), torch.cat(moments)
-
-
-def eliminate(
-    grams: Float[Tensor, "G F F"], moments: Float[Tensor, "G F K"], threshold: float
-) -> tuple[Float[Tensor, "F K"], Float[Tensor, "F K"]]:
-    """Least squares with backward elimination: coefficients of the terms that matter, and their standard errors.
-
-    The term of least |w| / standard error is dropped until all are above ``threshold``. Standard errors are those of
-    the sandwich formula over the blocks G: they need no model of the noise, and count blocks as independent.
-    """
-    n, n_targets = moments.shape[1:]
-    coefficients, errors = torch.zeros(2, n, n_targets, dtype=grams.dtype)
-    for k in range(n_targets):
-        kept = torch.arange(n)
-        while len(kept):
-            gram, moment = grams[:, kept][:, :, kept], moments[:, kept, k]
-            scale = gram.sum(0).diagonal().abs().sqrt().clamp(min=1e-300)
-            inverse = torch.linalg.inv(gram.sum(0) / scale / scale[:, None]) / scale / scale[:, None]
-            w = inverse @ moment.sum(0)
-            score = moment - gram @ w
-            error = (inverse @ (score.T @ score) @ inverse).diagonal().sqrt()
-            ratio = w.abs() / error.clamp(min=1e-300)
-            weakest = int(ratio.argmin())
-            if ratio[weakest] >= threshold:
-                coefficients[kept, k], errors[kept, k] = w, error
-                break
-            kept = torch.cat([kept[:weakest], kept[weakest + 1 :]])
-    return coefficients, errors
 
 
 def hidden_equation(
