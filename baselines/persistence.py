@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.learning.gaps import last_observed, ring_fill
+from emubench.learning.gaps import last_observed
 from emubench.learning.training.descent import Log
 
 knowledge = "none"
@@ -40,7 +40,10 @@ class Persistence(nn.Module):
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
         """One member, constant in time."""
-        fill = ring_fill(context) if self.growth else self.mean
+        fill = self.mean
+        if self.growth:
+            level = last_observed(context.nanmean(-1, keepdim=True), torch.zeros(1, dtype=context.dtype))
+            fill = level.expand_as(context[:, -1])
         return last_observed(context, fill)[None, :, None].repeat(1, 1, n_steps, *[1] * (context.ndim - 2))
 
 

@@ -20,12 +20,6 @@ def last_observed(context: Float[Tensor, "B T *S"], fill: Tensor) -> Float[Tenso
     return state
 
 
-def ring_fill(context: Float[Tensor, "B T N"]) -> Float[Tensor, "B N"]:
-    """Mean of what each case last shows, for every site: what to put where a growing height was never observed."""
-    level = last_observed(context.nanmean(-1, keepdim=True), torch.zeros(1, dtype=context.dtype))
-    return level.expand_as(context[:, -1])
-
-
 def fill_gaps(values: Tensor) -> tuple[Tensor, Tensor]:
     """Values with NaN set to zero, and the mask (1 = observed) of the same shape and dtype."""
     seen = ~torch.isnan(values)
