@@ -19,8 +19,8 @@ from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4, rk4
 from emubench.learning.filters.climate_filter import ClimateFilter
 from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow
-from emubench.learning.models.networks import QuadraticMlp, RingQuadratic
-from emubench.learning.rings import signal_band
+from emubench.learning.models.networks import QuadraticMlp, RingField
+from emubench.learning.rings import neighbourhoods, signal_band
 from emubench.learning.training.settings import check_positive
 
 
@@ -63,8 +63,13 @@ class FieldFlow(LearnedFlow):
         if self.growth:
             return super().new_field(config)
         if self.ring:
-            return RingQuadratic(config.radius, config.width)
+            return RingField(config.radius, config.width, QuadraticMlp)
         return QuadraticMlp(self.n_state, self.n_state, config.width)
+
+    @property
+    def quadratic(self) -> QuadraticMlp:
+        """The network of the field, on rings that of a neighbourhood."""
+        return cast(QuadraticMlp, self.field.network if self.ring else self.field)
 
     @property
     def reach(self) -> int:
@@ -97,13 +102,10 @@ class FieldFlow(LearnedFlow):
 
         From products is taken what white ``noise``, in σ and on rings within the band, adds to their means.
         """
-        if isinstance(self.field, RingQuadratic):
-            network, monomials = self.field.network, self.field.monomials(states)
-        else:
-            network = cast(QuadraticMlp, self.field)
-            monomials = network.monomials(states)[:, :, None]
+        places = neighbourhoods(states, self.config.radius) if self.ring else states[:, :, None]
+        monomials = self.quadratic.monomials(places)
         if noise is not None:
-            i, j = network.pairs
+            i, j = self.quadratic.pairs
             row = torch.fft.irfft(self.band, n=self.n) if self.ring else torch.eye(self.n_state)[0]
             excess = row[j - i] * noise[i] * noise[j]
             monomials = monomials - nn.functional.pad(excess, (monomials.shape[-1] - len(i), 0))
@@ -116,8 +118,7 @@ class FieldFlow(LearnedFlow):
     @torch.no_grad()
     def set_linear(self, found: Float[Tensor, "F K"]) -> None:
         """Take over coefficients of the library, half of the way if there are some already."""
-        network = self.field.network if isinstance(self.field, RingQuadratic) else cast(QuadraticMlp, self.field)
-        weights, kept = network.weight, self.seen
+        weights, kept = self.quadratic.weight, self.seen
         share = 0.5 if bool(weights.any()) else 1.0
         weights.lerp_(found[: len(weights)], share)
         if self.config.stiff:

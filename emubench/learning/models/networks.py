@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -51,12 +53,15 @@ class ProductMlp(nn.Module):
 
 
 class RingField(nn.Module):
-    """A local, translation-equivariant field on a ring of any length: one gated perceptron for every neighbourhood."""
+    """A local, translation-equivariant field on a ring of any length: one network for every neighbourhood.
 
-    def __init__(self, radius: int, width: int) -> None:
+    ``kind`` makes it, a gated perceptron by default, given the numbers of inputs and outputs and the width.
+    """
+
+    def __init__(self, radius: int, width: int, kind: Callable[[int, int, int], nn.Module] = GatedMlp) -> None:
         super().__init__()
         self.radius = radius
-        self.network: nn.Module = GatedMlp(2 * radius + 1, 1, width)
+        self.network = kind(2 * radius + 1, 1, width)
 
     def forward(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
         """Tendency at every site."""
@@ -64,7 +69,7 @@ class RingField(nn.Module):
 
 
 class GrowthField(nn.Module):
-    """The same for a growing height: it sees only differences to the site, so a shift of all heights changes nothing.
+    """A field of a growing height: it sees only differences to the site, so a shift of all heights changes nothing.
 
     A linear term (at first a diffusion) plus a gated perceptron whose inputs saturate at ``limit``, the largest
     differences of the training data: outside these the linear term rules, which keeps rare steep slopes from growing.
@@ -150,20 +155,3 @@ class QuadraticMlp(nn.Module):
         form = x.new_zeros(n, n, self.weight.shape[1]).index_put((self.pairs[0], self.pairs[1]), pairs).movedim(-1, 1)
         quadratic = ((x @ form.reshape(n, -1)).unflatten(-1, form.shape[1:]) * x[..., None, :]).sum(-1)
         return constant[0] + x @ linear + quadratic + self.network(x)
-
-
-class RingQuadratic(nn.Module):
-    """The same for every neighbourhood of a ring."""
-
-    def __init__(self, radius: int, width: int) -> None:
-        super().__init__()
-        self.radius = radius
-        self.network = QuadraticMlp(2 * radius + 1, 1, width)
-
-    def monomials(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N F"]:
-        """Of the values around every site."""
-        return self.network.monomials(neighbourhoods(u, self.radius))
-
-    def forward(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
-        """Tendency at every site."""
-        return self.network(neighbourhoods(u, self.radius))[..., 0]
