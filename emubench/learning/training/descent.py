@@ -133,7 +133,7 @@ class Descent:
         self.optimizer = torch.optim.Adam(self.parameters, lr=budget.learning_rate)
         self.schedule = cosine(self.optimizer, budget.steps)
         self.averages = [p.detach().clone() for p in self.parameters]
-        self.best, self.best_loss, self.step, self.loss = copy_state(module), math.inf, 0, math.nan
+        self.best, self.step, self.loss = Best(module), 0, math.nan
         self.generator, self.checkpoint = generator, log.stage()
 
     def __iter__(self) -> Iterator[int]:
@@ -144,9 +144,9 @@ class Descent:
             yield step
             if (step % every == 0 or step == self.budget.steps) and math.isfinite(self._check()):
                 self._keep()
-        if not math.isfinite(self.best_loss):
+        if not math.isfinite(self.best.error):
             raise EmubenchError("training: no look at the validation data was finite: lower --set learning_rate")
-        self.module.load_state_dict(self.best)
+        self.best.restore()
 
     def __call__(self, loss: Tensor) -> None:
         """One optimiser step down ``loss``."""
@@ -167,8 +167,7 @@ class Descent:
         self._set(self.averages)
         self.module.eval()
         value = float(self.validation())
-        if value < self.best_loss:
-            self.best, self.best_loss = copy_state(self.module), value
+        self.best.keep(value)
         self._set(current)
         self.module.train()
         self.log(self.step, self.budget.steps, loss=self.loss, validation=value)
@@ -181,11 +180,11 @@ class Descent:
     def _keep(self) -> None:
         if self.generator is None:
             return
-        tensors = named("model", self.module.state_dict()) | named("best", self.best)
+        tensors = named("model", self.module.state_dict()) | named("best", self.best.state)
         tensors |= {"random.own": self.generator.get_state(), "random.shared": torch.get_rng_state()}
         tensors |= named("average", {str(i): average for i, average in enumerate(self.averages)})
         tensors |= adam_memory(self.optimizer, "adam") | (self.rival.memory() if self.rival else {})
-        state = {"step": self.step, "loss": self.loss, "best_loss": self.best_loss}
+        state = {"step": self.step, "loss": self.loss, "best_loss": self.best.error}
         self.log.keep(self.checkpoint, tensors, **state)
 
     def _resume(self) -> None:
@@ -194,7 +193,8 @@ class Descent:
             return
         take, own = self.checkpoint.take, self.module.state_dict()
         self.module.load_state_dict(take("model", own))
-        self.best, self.best_loss, self.step, self.loss = take("best", own), state.best_loss, state.step, state.loss
+        self.best.state, self.best.error = take("best", own), state.best_loss
+        self.step, self.loss = state.step, state.loss
         averages = take("average", {str(i): p for i, p in enumerate(self.parameters)})
         self.averages = [averages[str(i)] for i in range(len(self.parameters))]
         recall_adam(self.optimizer, self.checkpoint, "adam")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from emubench.learning.training.checkpoint import Checkpoint, named
-from emubench.learning.training.descent import check_loss, copy_state
+from emubench.learning.training.descent import Best, check_loss
 from emubench.learning.training.log import Log
 
 
@@ -99,18 +98,17 @@ def polish(
 
     checkpoint = log.stage()
     work = Polish(module, loss, checkpoint)
-    best, best_loss, begun = copy_state(module), look(), 0
-    best_loss = best_loss if math.isfinite(best_loss) else math.inf  # any finite one is better than NaN
+    best, begun = Best(module), 0
+    best.keep(look())
     if (state := checkpoint.load()) is not None:
-        best, best_loss, begun = checkpoint.take("best", best), state.best_loss, state.step
+        best.state, best.error, begun = checkpoint.take("best", best.state), state.best_loss, state.step
         work.remember(state.numbers)
         log.resume(state)
     for done in range(begun + BLOCK, iterations + 1, BLOCK):
         value = work.block(done)
-        if (checked := look()) < best_loss:
-            best, best_loss = copy_state(module), checked
+        best.keep(checked := look())
         log(done, iterations, loss=value, validation=checked)
         tensors, numbers = work.memory()
-        tensors |= named("best", best)
-        log.keep(checkpoint, tensors, step=done, loss=value, best_loss=best_loss, numbers=numbers)
-    module.load_state_dict(best)
+        tensors |= named("best", best.state)
+        log.keep(checkpoint, tensors, step=done, loss=value, best_loss=best.error, numbers=numbers)
+    best.restore()
