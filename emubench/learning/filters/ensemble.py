@@ -136,17 +136,14 @@ def assimilate(
         if before is not None:
             ensemble = before(t, ensemble)
         observed = context[:, t]
-        if torch.isnan(observed).all():
-            if record is not None:
-                record(ensemble)
-            continue
-        if inflation != 1.0:
+        seen = ~torch.isnan(observed).flatten(1).all(1)
+        if seen.any() and inflation != 1.0:
             mean = ensemble.mean(0)
-            seen = ~torch.isnan(observed).flatten(1).all(1)
             factor = torch.where(seen, inflation, 1.0).reshape(-1, *[1] * (mean.ndim - 1))
             ensemble = mean + factor * (ensemble - mean)
-        parts = ensemble, observe(ensemble), observed, noise
-        ensemble = transform_update(*parts) if taper is None else localised_update(*parts, taper)
+        if seen.any():
+            parts = ensemble, observe(ensemble), observed, noise
+            ensemble = transform_update(*parts) if taper is None else localised_update(*parts, taper)
         if record is not None:
             record(ensemble)
     return ensemble
