@@ -8,6 +8,7 @@ Bortz 2021, doi:10.1016/j.jcp.2021.110525, who select terms but don't correct th
 
 from __future__ import annotations
 
+import math
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -37,11 +38,9 @@ def monomials(n_variables: int, degree: int) -> list[Exponents]:
     >>> monomials(2, 2)
     [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
     """
-    found = []
-    for d in range(degree + 1):
-        for chosen in combinations_with_replacement(range(n_variables), d):
-            found.append(tuple(chosen.count(i) for i in range(n_variables)))
-    return found
+    variables = range(n_variables)
+    products = [chosen for d in range(degree + 1) for chosen in combinations_with_replacement(variables, d)]
+    return [tuple(chosen.count(i) for i in variables) for chosen in products]
 
 
 def unbiased_powers(values: Tensor, variance: float | Tensor, degree: int) -> Float[Tensor, "P ..."]:
@@ -60,13 +59,10 @@ def unbiased_powers(values: Tensor, variance: float | Tensor, degree: int) -> Fl
 
 def evaluate(powers: Float[Tensor, "P ... V"], exponents: list[Exponents]) -> Float[Tensor, "... F"]:
     """Monomials from the powers of their variables (the last axis)."""
-    features = []
+    one, features = powers[0, ..., 0], []
     for chosen in exponents:
-        feature = powers[0, ..., 0]
-        for variable, exponent in enumerate(chosen):
-            if exponent:
-                feature = feature * powers[exponent, ..., variable]
-        features.append(feature)
+        factors = (powers[exponent, ..., variable] for variable, exponent in enumerate(chosen) if exponent)
+        features.append(math.prod(factors, start=one))
     return torch.stack(features, dim=-1)
 
 
