@@ -92,10 +92,6 @@ class GrowthMap(nn.Module):
         kernel = nn.functional.pad(linear, (0, 1))[None]
         return correlate_ring(slopes[:, None], kernel) + self.features.combine(bounded, rest)
 
-    def innovation(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """A draw of η."""
-        return coloured(self.spectrum, shape, generator)
-
     # --- the Stepper protocol ---
 
     def start(self, context: Tensor, n_members: int, generator: torch.Generator) -> Tensor:
@@ -108,11 +104,11 @@ class GrowthMap(nn.Module):
 
     def _shared_step(self, h: Float[Tensor, "M B N"], generator: torch.Generator) -> Tensor:
         """A step in which all cases get the same innovations."""
-        return self.mean(h) + self.innovation(torch.Size((h.shape[0], 1, self.n)), generator)
+        return self.mean(h) + coloured(self.spectrum, (len(h), 1, self.n), generator)
 
     def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
         """One sample interval."""
-        return self.mean(state) + self.innovation(state.shape, generator)
+        return self.mean(state) + coloured(self.spectrum, state.shape, generator)
 
     def read(self, state: Tensor) -> Tensor:
         """The heights."""
@@ -132,7 +128,8 @@ class GrowthMap(nn.Module):
         slopes = heights.roll(-1, -1) - heights
         self.scale.copy_(slopes.std())
         self._regress(heights, data.train, generator)
-        residual = (data.train[:, 1:] - self._means(heights[:, :-1]))[:, ::8]
+        forecasts = torch.cat([self.mean(h[None]) for h in heights[:, :-1]])
+        residual = (data.train[:, 1:] - forecasts)[:, ::8]
         self.spectrum.copy_((pair_spectrum(residual) - noise**2).clamp(min=0))
         if self.clean:
             return
@@ -144,9 +141,6 @@ class GrowthMap(nn.Module):
             self._regress(self._filtered(context, noise, generator), context, generator)
         self._filtered(context, noise, generator)
 
-    def _means(self, heights: Tensor) -> Tensor:
-        return torch.cat([self.mean(h[None]) for h in heights])
-
     def _filtered(self, context: Tensor, noise: float, generator: torch.Generator) -> Float[Tensor, "B T N"]:
         """Analyses of ``context``; η's spectrum is scaled to make the filter's own forecast errors as expected."""
         skip, t, power = min(16, context.shape[1] // 4), 0, torch.zeros(2, len(self.spectrum), dtype=torch.float64)
@@ -157,9 +151,8 @@ class GrowthMap(nn.Module):
             if t >= skip:
                 centre = new.mean(0)
                 power[0] += pair_spectrum(context[:, t] - centre) - noise**2
-                power[1] += (
-                    torch.fft.rfft(new - centre).abs().square().mean((0, 1)) / self.n * len(new) / (len(new) - 1)
-                )
+                spread = torch.fft.rfft(new - centre).abs().square().mean((0, 1))
+                power[1] += spread / self.n * len(new) / (len(new) - 1)
             return new
 
         analyses = self.filter.analyses(advance, context)
@@ -174,9 +167,8 @@ class GrowthMap(nn.Module):
         seen = ~torch.isnan(observed[b, t + 1])
         x, y = x[seen], y[seen]
         gram = x.T @ x / len(x)
-        self.weight.copy_(
-            torch.linalg.solve(gram + self.ridge * torch.eye(len(gram), dtype=gram.dtype), x.T @ y / len(x))
-        )
+        penalty = self.ridge * torch.eye(len(gram), dtype=gram.dtype)
+        self.weight.copy_(torch.linalg.solve(gram + penalty, x.T @ y / len(x)))
 
 
 class LocalProducts(RingFeatures):

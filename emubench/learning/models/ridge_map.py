@@ -344,7 +344,7 @@ class RidgeMap(nn.Module):
                         later.weight.copy_(later.skip())  # until it is fitted, it repeats what it is given
                     for inflation in self.config.inflations[: 1 if self.clean else None]:
                         self.inflation.fill_(inflation)
-                        own.keep(self.error(data))
+                        own.keep(forecast_error(self, data, self.delays if self.clean else 48, self.config.horizon))
                 own.restore()
                 error = own.error
             best.keep(error)
@@ -370,7 +370,3 @@ class RidgeMap(nn.Module):
             )
             factor = triangular_factor(blocks)
             yield from (solve_factor(factor, unit.skip(), ridge) for ridge in self.config.ridges)
-
-    def error(self, data: Observations) -> float:
-        """Of short forecasts of validation data."""
-        return forecast_error(self, data, self.delays if self.clean else 48, self.config.horizon)
