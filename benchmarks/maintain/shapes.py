@@ -8,13 +8,15 @@ from emubench.data import tasks
 from emubench.evaluation import scoring
 from emubench.files import store
 from emubench.leaderboard.submission import entries
+from emubench.metrics._headline import headline
 
 
 def content() -> str:
     """What :data:`emubench.leaderboard.submission.entries.SHAPES_FILE` has to hold, from the tasks themselves."""
-    sizes = ("tiny", "standard")
-    table = {size: {n: scoring.forecast_shapes(tasks.get(n, size)) for n in tasks.names()} for size in sizes}
-    return json.dumps(table, sort_keys=True) + "\n"
+    sizes, names = ("tiny", "standard"), tasks.names()
+    shapes = {size: {name: scoring.forecast_shapes(tasks.get(name, size)) for name in names} for size in sizes}
+    headlines = {name: headline(tasks.get(name)).metric for name in names}
+    return json.dumps({"headlines": headlines, "shapes": shapes}, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":

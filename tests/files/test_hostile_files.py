@@ -24,7 +24,7 @@ from emubench.leaderboard.submission import entries, verify
 from emubench.runs import jobs
 from tests.support.submissions import TASK, edit_entry, sign_again
 
-SHAPES = {split: (1, *shape[1:]) for split, shape in entries.shapes()["tiny"][TASK].items()}
+SHAPES = {split: (1, *shape[1:]) for split, shape in entries.asked().shapes["tiny"][TASK].items()}
 WHOLE = SHAPES["test"]
 N_BYTES = 4 * int(np.prod(WHOLE))
 

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from benchmarks.maintain import shapes
 from emubench.core.errors import EmubenchError
+from emubench.data import tasks
 from emubench.files import entry_files, run_files, safetensors_header, timing
 from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING
 from emubench.leaderboard import ranking
@@ -116,10 +117,7 @@ def test_runs_that_do_not_belong_together_are_refused(refused, submitted_runs, t
 def test_the_published_schema_and_shapes_are_today_s():
     assert (ROOT / "leaderboard" / "entry.schema.json").read_text() == entries.json_schema()
     assert entries.SHAPES_FILE.read_text() == shapes.content()
-    from emubench.data import tasks
-
-    for name in tasks.names():
-        assert check.headline(name) == headline(tasks.get(name)).metric
+    assert entries.asked().headlines == {name: headline(tasks.get(name)).metric for name in tasks.names()}
 
 
 def test_the_readme_s_example_reads_an_entry():
@@ -478,7 +476,7 @@ def test_weights_damaged_anywhere_never_crash_the_reader(sound_entry):
 
 # --- forecasts --------------------------------------------------------------------------------------------------------
 
-SHAPES = {split: (1, *shape[1:]) for split, shape in entries.shapes()["tiny"][TASK].items()}
+SHAPES = {split: (1, *shape[1:]) for split, shape in entries.asked().shapes["tiny"][TASK].items()}
 
 
 def zeros(path: Path) -> Path:
@@ -559,4 +557,4 @@ def test_a_pickle_in_a_forecast_is_never_opened(faults, sound_entry, tmp_path):
 
 def test_the_names_of_tasks_here_are_the_ranking_s():
     names = {name for track in ("clean", "noisy", "partial", "scarce") for name in ranking.names_of_track(track)}
-    assert set(entries.shapes()["standard"]) == names
+    assert set(entries.asked().shapes["standard"]) == names

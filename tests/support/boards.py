@@ -75,7 +75,7 @@ def small_board(submitted_runs, tmp_path_factory) -> Path:
     for baseline in ("linear", "persistence"):
         new.from_runs(baseline, folders.find_runs([submitted_runs / baseline]), board / "entries", STATED)
     path = board.parent / "f.npz"
-    shapes = entries.shapes()["tiny"][TASK]
+    shapes = entries.asked().shapes["tiny"][TASK]
     np.savez_compressed(path, **{s: np.zeros((1, *shape[1:]), "f4") for s, shape in shapes.items()})
     folder = forecast_entry(board / "entries" / "hostile", board / "entries" / "linear", path)
     said = entries.read(folder).model_dump()

@@ -109,7 +109,7 @@ def _item(what: str, lines: Iterable[str]) -> Item:
 
 
 def _names(folder: Path, entry: Entry) -> tuple[str, ...]:
-    path, known = folder / ENTRY_FILE, entries.shapes()[entry.size]
+    path, known = folder / ENTRY_FILE, entries.asked().shapes[entry.size]
     methods = baselines.names()
     found = []
     for key, value in entry.model_dump(include={"authors", "contact", "licence", *FREE_TEXT}).items():
@@ -211,7 +211,7 @@ def _hashes(folder: Path, entry: Entry) -> Iterator[str]:
 
 def _known_runs(entry: Entry) -> list[Run]:
     """Those of tasks that there are; another task is a fault of its own."""
-    return [run for run in entry.runs if run[0] in entries.shapes()[entry.size]]
+    return [run for run in entry.runs if run[0] in entries.asked().shapes[entry.size]]
 
 
 def _kind(folder: Path, entry: Entry, name: str, found: dict[str, dict[Run, Any]]) -> Iterator[str]:
@@ -254,24 +254,19 @@ def _weights(path: Path, card: Card) -> Iterator[str]:
 
 def _forecast(entry: Entry, place: Path, task: str) -> Iterator[str]:
     (path,) = (place / name for name in FORECAST_FILES if (place / name).exists())
-    hdf5.read_forecast(path, entries.shapes()[entry.size][task])
+    hdf5.read_forecast(path, entries.asked().shapes[entry.size][task])
     yield from ()
 
 
-def headline(task: str) -> str:
-    """Name of the metric whose per-case values are kept."""
-    return "crps" if task.startswith("kpz-") else "valid_prediction_time"
-
-
 def _scores(where: str, entry: Entry, run: Run, scores: ScoreFile) -> Iterator[str]:
-    task, name = run[0], headline(run[0])
+    task, name = run[0], entries.asked().headlines[run[0]]
     wanted = {"schema_version": schema.SCHEMA_VERSION, "task": task, "size": entry.size}
     yield from _differing(where, {key: (getattr(scores, key), value) for key, value in wanted.items()})
     for i, row in enumerate(scores.rows):
         yield from _differing(f"{where}: rows.{i}", {"task": (row.task, task)})
         if not all(v is None or abs(v) <= MAX_SCORE for v in (row.lead_time, row.value, row.low, row.high)):
             yield f"{where}: rows.{i}: a number that is not finite or beyond {MAX_SCORE:g}"
-    n_cases, cases = entries.shapes()[entry.size][task]["test"][1], scores.cases.get(name, [])
+    n_cases, cases = entries.asked().shapes[entry.size][task]["test"][1], scores.cases.get(name, [])
     yield from _differing(where, {f"cases.{name}: number of cases": (len(cases), n_cases)})
     if not all(0 <= case <= MAX_SCORE for case in cases):
         yield f"{where}: cases.{name}: numbers from 0 to {MAX_SCORE:g} belong here"
@@ -282,7 +277,7 @@ def _scores(where: str, entry: Entry, run: Run, scores: ScoreFile) -> Iterator[s
 
 
 def _figures(where: str, entry: Entry, run: Run, figures: Figures) -> Iterator[str]:
-    n_sites, n_times = entries.shapes()[entry.size][run[0]]["test"][-1], len(figures.lead_time)
+    n_sites, n_times = entries.asked().shapes[entry.size][run[0]]["test"][-1], len(figures.lead_time)
     for name, field in (("truth", figures.truth), ("forecast", figures.forecast)):
         if n_times == 0 or len(field) != n_times or {len(row) for row in field} != {n_sites}:
             yield f"{where}: {name}: a row of {n_sites} values for each of lead_time belongs here"

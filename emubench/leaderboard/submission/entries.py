@@ -148,13 +148,16 @@ def sha256(path: Path) -> str:
 SHAPES_FILE = Path(__file__).with_name("shapes.json")
 
 
+class Asked(Model):
+    """What ``shapes.json`` says of all tasks; ``python -m benchmarks.maintain.shapes`` writes it."""
+
+    headlines: dict[str, str]
+    """``[task]``: the metric whose per-case values are kept."""
+    shapes: dict[str, dict[str, dict[str, tuple[int, ...]]]]
+    """``[size][task][split]``: the shape ``(M, B, T, *S)`` of a whole forecast."""
+
+
 @cache
-def shapes() -> dict[str, dict[str, dict[str, tuple[int, ...]]]]:
-    """``[size][task][split]``: shape ``(M, B, T, *S)`` of a whole forecast. Written by ``python -m
-    benchmarks.maintain.shapes``.
-    """
-    content = json.loads(SHAPES_FILE.read_text(encoding="utf-8"))
-    return {
-        size: {task: {split: tuple(shape) for split, shape in splits.items()} for task, splits in found.items()}
-        for size, found in content.items()
-    }
+def asked() -> Asked:
+    """What tasks ask for, read once."""
+    return Asked.model_validate_json(SHAPES_FILE.read_bytes())

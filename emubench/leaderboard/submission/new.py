@@ -51,7 +51,7 @@ def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any], we
     placed: dict[Run, tuple[Path, Card]] = {}
     for run in runs:
         card = schema.read_json(Card, run / "card.json", 2**20)
-        if (run / "recipe.json").exists() or card.task not in entries.shapes().get(card.size, {}):
+        if (run / "recipe.json").exists() or card.task not in entries.asked().shapes.get(card.size, {}):
             raise EmubenchError(f"{run}: {card.task} at size {card.size} is none of the benchmark's tasks")
         if not (run / "scores.json").exists():
             raise EmubenchError(f"{run}: has no scores yet; make them with: emubench score {run}")

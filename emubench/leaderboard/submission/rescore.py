@@ -14,6 +14,7 @@ from emubench.files.timing import RANKED, Bench
 from emubench.leaderboard.submission import check, judge
 from emubench.leaderboard.submission.contents import Contents
 from emubench.leaderboard.submission.entries import FORECASTS
+from emubench.metrics._headline import headline
 from emubench.runs import bench as benches
 from emubench.runs.sandbox import judged
 
@@ -34,7 +35,7 @@ class Outcome:
 
     def line(self) -> str:
         """For people."""
-        name = check.headline(self.judgement.task)
+        name = headline(self.judgement.result.task).metric
         (row,) = (row for row in self.rows if row.metric == name)
         value = "–" if row.value is None else f"{row.value:.4g} [{row.low:.4g}, {row.high:.4g}]"
         speed = self.judgement.result.timing.get("lyapunov_times_per_second")
