@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emubench.cli.options import Json, SizeOption, print_json
+from emubench.cli.options import Json, SizeOption, answer
 
 app = typer.Typer(help="The leaderboard's page: build, serve.", no_args_is_help=True)
 Board = Annotated[Path, typer.Option("--board", help="The folder with entries/, verified/ and seasons.toml.")]
@@ -24,10 +24,8 @@ def build(board: Board = BOARD, out: Site = SITE, size: SizeOption = "standard",
     from emubench.leaderboard.page import build as building
 
     written = building.build(board, out, size)
-    if json:
-        print_json([str(path) for path in written])
-    else:
-        print(f"wrote {out / 'index.html'}; look at it with: emubench leaderboard serve --out {out}")
+    text = f"wrote {out / 'index.html'}; look at it with: emubench leaderboard serve --out {out}"
+    answer(json, [str(path) for path in written], text)
 
 
 @app.command()

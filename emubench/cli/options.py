@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import json as jsonlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from emubench.core.errors import one_line
 
 if TYPE_CHECKING:
     from emubench.files.run_files import ScoreRow
@@ -39,11 +41,27 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(job, completed=done, total=total)
 
 
+def answer(json: bool, value: Any, text: str) -> None:
+    """Print a result: ``value`` for machines if ``json`` is asked for, else ``text`` for people."""
+    if json:
+        print_json(value)
+    else:
+        print(text)
+
+
 def print_json(value: Any) -> None:
     """Print a result for machines."""
-    print(json.dumps(value, indent=1))
+    print(jsonlib.dumps(value, indent=1))
 
 
 def print_rows(rows_of: Iterable[tuple[Path, Iterable[ScoreRow]]]) -> None:
     """Print the scores of several runs for machines, each row with the ``run`` that it is of."""
     print_json([{"run": str(run), **row.model_dump()} for run, rows in rows_of for row in rows])
+
+
+def leave(faults: Iterable[str]) -> None:
+    """Print one line per fault on standard error and end with status 1, if there are any."""
+    lines = [f"emubench: {one_line(fault)}" for fault in faults]
+    if lines:
+        typer.echo("\n".join(lines), err=True)
+        raise typer.Exit(1)

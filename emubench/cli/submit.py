@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from emubench.cli.options import DATA, Data, Json, SizeOption, print_json, progress
-from emubench.core.errors import EmubenchError, one_line
+from emubench.cli.options import DATA, Data, Json, SizeOption, answer, leave, progress
+from emubench.core.errors import EmubenchError
 from emubench.leaderboard.submission.entries import ENTRIES
 
 app = typer.Typer(help="Submit a model to the leaderboard: new, check, run, verify.", no_args_is_help=True)
@@ -57,12 +57,9 @@ def new(
 
         folder = making.from_runs(name, folders.find_runs(runs), out, stated, weights)
     else:
-        pairs = dict(_pair(text) for text in forecasts or [])
+        pairs = dict(map(_pair, forecasts or []))
         folder = making.from_forecasts(name, pairs, data, size, out, stated)
-    if json:
-        print_json(str(folder))
-    else:
-        print(f"entry {folder}; complete {folder}/entry.toml, then: emubench submit check {folder}")
+    answer(json, str(folder), f"entry {folder}; complete {folder}/entry.toml, then: emubench submit check {folder}")
 
 
 def _pair(text: str) -> tuple[str, Path]:
@@ -81,12 +78,10 @@ def check(folder: Folder, json: Json = False) -> None:
     from emubench.leaderboard.submission import check as checks
 
     items = checks.check(folder)
-    found = checks.faults(items)
-    if json:
-        print_json({"entry": str(folder), "checks": [{"what": i.what, "faults": i.faults} for i in items]})
-    else:
-        print("\n".join(f"{'FAULT' if item.faults else 'ok':5} {item.what}" for item in items))
-    _leave(found)
+    lines = (f"{'FAULT' if item.faults else 'ok':5} {item.what}" for item in items)
+    listed = [{"what": item.what, "faults": item.faults} for item in items]
+    answer(json, {"entry": str(folder), "checks": listed}, "\n".join(lines))
+    leave(checks.faults(items))
 
 
 @app.command()
@@ -114,11 +109,8 @@ def run(
     limits = Limits(call_seconds=call_seconds, memory_bytes=int(memory_gb * 2**30), threads=threads)
     with progress(folder.name) as show:
         found = rescore.rescore(folder, data, limits, show, bench_seconds)
-    if json:
-        print_json([outcome.as_json() for outcome in found])
-    else:
-        print("\n".join(outcome.line() for outcome in found))
-    _leave([fault for outcome in found for fault in outcome.faults])
+    answer(json, [outcome.as_json() for outcome in found], "\n".join(outcome.line() for outcome in found))
+    leave(fault for outcome in found for fault in outcome.faults)
 
 
 @app.command()
@@ -146,11 +138,8 @@ def verify(
     limits = Limits(threads=threads, train_seconds=train_seconds)
     with progress(folder.name) as show:
         found = verifying.verify(folder, board, name, seeds, only, limits, again, show)
-    if json:
-        print_json(found.as_json())
-    else:
-        print("\n".join(found.lines()))
-    _leave(list(found.faults))
+    answer(json, found.as_json(), "\n".join(found.lines()))
+    leave(found.faults)
 
 
 @season_app.command("new")
@@ -168,17 +157,13 @@ def season_new(
     from emubench.leaderboard.submission import season
 
     made = season.open_season(board, name, size, only)
-    if json:
-        print_json(made.model_dump())
-    else:
-        print(f"season {name}: commitment {made.commitment}\ncommit {board}/seasons.toml; keep the secret's file safe")
+    text = f"season {name}: commitment {made.commitment}\ncommit {board}/seasons.toml; keep the secret's file safe"
+    answer(json, made.model_dump(), text)
 
 
 @season_app.command("close")
 def season_close(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    board: Board = BOARD,
-    json: Json = False,
+    name: Annotated[str, typer.Argument(metavar="NAME")], board: Board = BOARD, json: Json = False
 ) -> None:
     """Close a season: publish its secret, so that anyone can redo every verified row.
 
@@ -187,15 +172,4 @@ def season_close(
     from emubench.leaderboard.submission import season
 
     closed = season.close_season(board, name)
-    if json:
-        print_json(closed.model_dump())
-    else:
-        print(f"season {name} is closed and its secret published in {board}/seasons.toml")
-
-
-def _leave(faults: list[str]) -> None:
-    """Print one line per fault and end with status 1, if there are any."""
-    for fault in faults:
-        typer.echo(f"emubench: {one_line(fault)}", err=True)
-    if faults:
-        raise typer.Exit(1)
+    answer(json, closed.model_dump(), f"season {name} is closed and its secret published in {board}/seasons.toml")
