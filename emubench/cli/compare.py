@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,35 +9,29 @@ from typing import Any
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from emubench.cli import tables
+from emubench.cli.options import progress
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
 from emubench.files import store
 from emubench.leaderboard import ranking
 from emubench.leaderboard.formats import UNKNOWN, fixed, percent, rank, si, significant
 from emubench.leaderboard.ranking import as_json
-from emubench.runs import folders, stages
-from emubench.runs.scored import read_runs
+from emubench.runs import stages
+from emubench.runs.scored import runs_of
 
-WIDTH = 120
 SPEEDUP = "/solver"
-Progress = Callable[[int, int], None]
 
 
-def compare(
-    runs: list[Path], plot_dir: Path | None = None, json: bool = False, progress: Progress | None = None
-) -> pd.DataFrame:
-    """Rank the runs at or below ``runs`` and print the tables (``json``: the rows of
-    :func:`emubench.leaderboard.ranking.table`).
+def compare(runs: list[Path], plot_dir: Path | None = None, json: bool = False) -> None:
+    """Rank the runs on disk at or below ``runs`` and print the tables; with ``json``, their rows.
 
-    With ``plot_dir`` the tables (``<track>.csv``, ``ranking.json``) and plots are written there. Everything is rebuilt
-    from the runs on disk alone.
+    With ``plot_dir`` the tables (``<track>.csv``, ``ranking.json``) and plots are written there.
     """
-    read = read_runs(folders.find_runs(runs))
+    read = runs_of(runs)
     frame = ranking.table(read)
     if json:
         print(as_json(frame))
@@ -50,25 +43,18 @@ def compare(
         write(frame, plot_dir)
         from emubench.leaderboard import plots  # seaborn takes seconds to import
 
-        console = Console(stderr=True)
-        with ProgressBar(console=console, disable=progress is not None or not console.is_terminal) as bar:
-            job = bar.add_task("plots", total=None)
-            show_progress = progress or (lambda done, total: bar.update(job, completed=done, total=total))
-            plots.draw(read, frame, plot_dir, show_progress)
-    return frame
+        with progress("plots") as shown:
+            plots.draw(read, frame, plot_dir, shown)
 
 
-def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
+def write(frame: pd.DataFrame, folder: Path) -> None:
     """Write one CSV file per track, and all rows as ``ranking.json``."""
     try:
         store.write_text(folder / "ranking.json", as_json(frame) + "\n")
-        written = [folder / "ranking.json"]
         for track, rows in frame.groupby("track", sort=False):
-            written.append(folder / f"{track}.csv")
-            store.write_text(written[-1], rows.to_csv(index=False, lineterminator="\n"))
+            store.write_text(folder / f"{track}.csv", rows.to_csv(index=False, lineterminator="\n"))
     except OSError as error:
         raise EmubenchError(f"{folder}: tables cannot be written there ({error.strerror})") from None
-    return written
 
 
 # --- for people -------------------------------------------------------------------------------------------------------
@@ -76,7 +62,7 @@ def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 def show(frame: pd.DataFrame, console: Console | None = None) -> None:
     """Print two tables per track: the entries over all systems, and task by task; for tasks of recipes the latter."""
-    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = console or tables.console()
     for track in (*TRACKS, CUSTOM):
         if len(ranking.rows_of_whole_track(frame, track)):
             console.print(summary(frame, track))

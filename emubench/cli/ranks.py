@@ -66,9 +66,8 @@ def compare(
     Example: emubench compare runs --plot plots
     """
     from emubench.cli import compare as report
-    from emubench.runs import folders
 
-    report.compare(folders.find_runs(runs), plot, json)
+    report.compare(runs, plot, json)
 
 
 @app.command()

@@ -14,11 +14,17 @@ from emubench import baselines, systems
 from emubench.core.errors import unknown
 from emubench.data import tasks
 from emubench.files.run_files import DiagnosticsFile, ScoreRow
+from emubench.leaderboard.formats import UNKNOWN
+
+WIDTH = 120
+"""Columns of what is printed to no terminal."""
+TRUE = "true_"
+"""How the names of the true system's diagnostics begin."""
 
 
 def console() -> Console:
-    """The terminal, or 120 columns where there is none."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+    """The terminal, or :data:`WIDTH` columns where there is none."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def _task_row(name: str, size: str) -> dict[str, Any]:
@@ -80,20 +86,13 @@ def show(title: str, table_rows: list[dict[str, Any]]) -> None:
 
 def show_scores(run: str, scores: list[ScoreRow], title: str = "95 % interval over cases") -> None:
     """Print whole-forecast scores of a run with their intervals; curves are in the files."""
-    table = Table(title=f"{run} ({title})", box=box.SIMPLE)
-    for column in ("task", "metric", "value", "low", "high", "cases", "unit"):
-        table.add_column(column)
+    columns = ("task", "metric", "value", "low", "high", "cases", "unit")
+    table = Table(*columns, title=f"{run} ({title})", box=box.SIMPLE)
     for row in scores:
         if row.lead_time is None:
-            numbers = ("–" if v is None else f"{v:.3g}" for v in (row.value, row.low, row.high))
+            numbers = map(number, (row.value, row.low, row.high))
             table.add_row(row.task, row.metric, *numbers, str(row.n_cases), row.unit)
     console().print(table)
-
-
-UNKNOWN = "–"
-
-
-TRUE = "true_"
 
 
 def number(value: float | None) -> str:
@@ -107,10 +106,8 @@ def number(value: float | None) -> str:
 
 def with_interval(row: ScoreRow | None) -> str:
     """``value [low, high]``; a value that was not finite, or is not there, is a dash."""
-    if row is None:
-        return UNKNOWN
-    if row.low is None or row.high is None:
-        return number(row.value)
+    if row is None or row.low is None or row.high is None:
+        return UNKNOWN if row is None else number(row.value)
     return f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from emubench.cli import compare
+from emubench.cli import compare, tables
 from emubench.core.errors import EmubenchError
 from emubench.leaderboard import plots, ranking
 from tests.support import benched
@@ -18,7 +18,7 @@ from tests.support.scored_runs import everything, table, write_run
 
 
 def printed(frame: pd.DataFrame) -> str:
-    console = Console(width=compare.WIDTH, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=tables.WIDTH, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     compare.show(frame, console)
     return console.export_text()
 
@@ -29,7 +29,7 @@ def test_tables_fit_120_columns_with_everything_in_them(tmp_path, frozen):
         for seed in (0, 1):
             everything(tmp_path, name, 12.0, rows=rows, seed=seed, speed=12345.0 * (1 + seed))
     text = printed(table(tmp_path))
-    assert max(map(len, text.splitlines())) <= compare.WIDTH
+    assert max(map(len, text.splitlines())) <= tables.WIDTH
     for words in (
         "noisy track: RANKED",
         "net10",
@@ -85,7 +85,7 @@ def test_the_speed_up_is_shown_where_it_was_measured(tmp_path, frozen):
     write_run(tmp_path, "net", "lorenz96-clean", np.full(16, 2.0))
     frame = table(tmp_path)
     text = printed(frame)
-    assert max(map(len, text.splitlines())) <= compare.WIDTH
+    assert max(map(len, text.splitlines())) <= tables.WIDTH
     clean, noisy = text.split("noisy track, task by task")
     assert "/solver" not in clean
     for words in ("/solver", "0.071", "12.3k", "(3)"):
