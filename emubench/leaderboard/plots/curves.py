@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,6 +15,7 @@ from emubench.leaderboard.plots.style import (
     MAX_LINES,
     Style,
     by_entry,
+    finish,
     label_corner,
     label_level,
     lead_time_unit,
@@ -44,9 +45,7 @@ def error_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict
         lead, value, low, high = mean_curve(seeds, metric)
         if not len(lead):
             continue
-        look = style[entry]
-        ax.plot(lead, value, color=look.color, linestyle=look.dash, linewidth=2, label=entry)
-        ax.fill_between(lead, low, np.minimum(high, 1e3), color=look.color, alpha=0.18, linewidth=0)
+        _curve(ax, style[entry], lead, value, low, high, label=entry)
         tops.append(min(float(high.max()), limit))
         unskilled = np.flatnonzero(value > 0.9)
         ends.append(lead[unskilled[0]] if len(unskilled) else lead[-1])
@@ -66,10 +65,13 @@ def error_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict
             label_level(ax, UNSKILLED, "independent states")
     label_corner(ax, [(f"↑ {entry} leaves the axis", style[entry].color) for entry in beyond])
     ax.set_xlabel(f"lead time [{lead_time_unit(task)}]")
-    ax.set_title(title(task, "error of the forecast", len(shown), len(best)), loc="left")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    sns.despine(figure)
-    return figure
+    return finish(figure, title(task, "error of the forecast", len(shown), len(best)), ax=ax)
+
+
+def _curve(ax: Axes, look: Style, lead: np.ndarray, *value_low_high: np.ndarray, **kwargs: Any) -> None:
+    value, low, high = value_low_high
+    ax.plot(lead, value, linewidth=2, **look.line, **kwargs)
+    ax.fill_between(lead, low, np.minimum(high, 1e3), color=look.color, alpha=0.18, linewidth=0)
 
 
 def _reference_band(ax: Axes, runs: Sequence[Run], metric: str) -> None:
@@ -91,22 +93,17 @@ def survival_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
         lead, *curves = mean_curve(seeds, "surviving_fraction", worst=0.0)
         if not len(lead):
             continue
-        lead, (value, low, high) = np.append(0, lead), (np.append(1, curve) for curve in curves)
-        look = style[entry]
-        note = " (none lost)" if value.min() == 1 else ""
+        lead, curves = np.append(0, lead), [np.append(1, curve) for curve in curves]
+        note = " (none lost)" if curves[0].min() == 1 else ""
         whole.append(entry)
-        ax.plot(lead, value, color=look.color, linestyle=look.dash, linewidth=2, label=entry + note, clip_on=False)
-        ax.fill_between(lead, low, high, color=look.color, alpha=0.18, linewidth=0)
+        _curve(ax, style[entry], lead, *curves, label=entry + note, clip_on=False)
         ax.set_xlim(0, lead[-1])
     if not whole:
         return None
     ax.set_ylim(0, 1.02)
     ax.set_ylabel("share of runs not lost")
     ax.set_xlabel(f"lead time [{lead_time_unit(task)}]")
-    ax.set_title(title(task, "survival of long runs", len(shown), len(best)), loc="left")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    sns.despine(figure)
-    return figure
+    return finish(figure, title(task, "survival of long runs", len(shown), len(best)), ax=ax)
 
 
 def mean_curve(seeds: Sequence[Run], metric: str, worst: float = WORST) -> tuple[np.ndarray, ...]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from emubench.data.tasks import Task
-from emubench.leaderboard.plots.style import MAX_LINES, TRUTH, Style, by_entry, title
+from emubench.leaderboard.plots.style import MAX_LINES, TRUTH, Style, by_entry, finish, title
 from emubench.runs import stages
 from emubench.runs.scored import Run
 
@@ -43,8 +42,7 @@ def exponent_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
     looks = {"truth": Style(TRUTH, "-", "o"), **style}
     for entry, (mean, deviation) in [("truth", (value, error)), *((entry, spectra[0]) for entry, spectra in found)]:
         look, index = looks[entry], np.arange(1, len(mean) + 1)
-        size = 7 if entry == "truth" else 4
-        drawn = {"color": look.color, "linestyle": look.dash, "marker": look.marker, "markersize": size}
+        drawn = {**look.line, "marker": look.marker, "markersize": 7 if entry == "truth" else 4}
         ax.errorbar(index, mean, 2 * deviation, linewidth=1.2, capsize=2, label=entry, **drawn)
     ax.set_xlim(0.5, n_shown + 0.5)
     margin = 0.1 * float(np.ptp(value)) + 1e-9
@@ -52,7 +50,4 @@ def exponent_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("index")
     ax.set_ylabel("Lyapunov exponent [1/time]")
-    ax.set_title(title(task, "Lyapunov spectrum", len(found), len(best)), loc="left")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    sns.despine(figure)
-    return figure
+    return finish(figure, title(task, "Lyapunov spectrum", len(found), len(best)), ax=ax)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -13,7 +12,7 @@ from matplotlib.lines import Line2D
 from emubench.data.tasks import Task
 from emubench.evaluation.throughput.speedup import RANKED_SKILL, label
 from emubench.files.timing import RANKED, Bench, Rung
-from emubench.leaderboard.plots.style import Style, by_entry, title
+from emubench.leaderboard.plots.style import Style, by_entry, finish, handle, point, title
 from emubench.metrics._headline import headline
 from emubench.runs.scored import Run
 
@@ -42,10 +41,7 @@ def ladder_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dic
             for mode, bench in run.timing.benches.items():
                 _point(ax, style[entry], bench, mode)
         if seeds:
-            look = style[entry]
-            handles.append(
-                Line2D([], [], color=look.color, marker=look.marker, markersize=8, linestyle="", label=entry)
-            )
+            handles.append(handle(entry, color=style[entry].color, marker=style[entry].marker, markersize=8, ls=""))
     ax.set_xscale("log")
     ax.margins(x=0.08)
     unit = "samples" if task.system.stochastic else "Lyapunov times"
@@ -55,10 +51,7 @@ def ladder_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dic
         ax.invert_yaxis()
     else:
         ax.set_ylim(bottom=0)
-    ax.set_title(title(task, "accuracy against throughput, with solvers"), loc="left")
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    sns.despine(figure)
-    return figure
+    return finish(figure, title(task, "accuracy against throughput, with solvers"), handles, ax)
 
 
 def speed(rung: Rung) -> float:
@@ -82,40 +75,27 @@ def _solvers(ax: Axes, task: Task, ladder: Sequence[Rung]) -> list[Line2D]:
         rungs = [rung for rung in ladder if rung.start == start]
         if rungs:
             ax.plot([speed(r) for r in rungs], [r.accuracy for r in rungs], marker, color=SOLVER, zorder=1)
-            handles.append(Line2D([], [], color=SOLVER, marker=marker, linestyle="", label=f"solver, {STARTS[start]}"))
+            handles.append(handle(f"solver, {STARTS[start]}", color=SOLVER, marker=marker, linestyle=""))
     line = envelope(task, ladder)
     steps = {"drawstyle": "steps-post", "zorder": 1}  # between two settings there is none
     ax.plot([speed(r) for r in line], [r.accuracy for r in line], color=SOLVER, lw=1.2, **steps)
-    handles.append(Line2D([], [], color=SOLVER, lw=1.2, label="no solver is better in both"))
+    handles.append(handle("no solver is better in both", color=SOLVER, lw=1.2))
     height = np.ptp([r.accuracy for r in line]) or 1.0
     last = np.inf
     for rung in line:
         if abs(rung.accuracy - last) > 0.06 * height or last == np.inf:
             text = label(task, rung).replace(" per sample", "").replace(", filter", "").replace(", small filter", "")
-            ax.annotate(
-                text, (speed(rung), rung.accuracy), (5, 2), textcoords="offset points", fontsize=8, color=SOLVER
-            )
+            at = (speed(rung), rung.accuracy)
+            ax.annotate(text, at, (5, 2), textcoords="offset points", fontsize=8, color=SOLVER)
             last = rung.accuracy
     return handles
 
 
 def _point(ax: Axes, look: Style, bench: Bench, mode: str) -> None:
-    rate = bench.scenarios[RANKED].lyapunov_times_per_second
+    rate, plain = bench.scenarios[RANKED].lyapunov_times_per_second, mode == "eager"
+    speed, accuracy = (rate.median, rate.low, rate.high), (bench.accuracy, bench.accuracy_low, bench.accuracy_high)
     hollow = bench.skill is None or bench.skill < RANKED_SKILL
-    plain = mode == "eager"
-    ax.errorbar(
-        rate.median,
-        bench.accuracy,
-        xerr=[[max(rate.median - rate.low, 0)], [max(rate.high - rate.median, 0)]],
-        yerr=[[max(bench.accuracy - bench.accuracy_low, 0)], [max(bench.accuracy_high - bench.accuracy, 0)]],
-        color=look.color,
-        marker=look.marker,
-        markersize=(13 if look.marker == "*" else 9) * (1 if plain else 0.6),
-        markerfacecolor="white" if hollow else look.color,
-        markeredgecolor=look.color if hollow else "white",
-        capsize=3,
-        zorder=3,
-    )
+    point(ax, look, speed, accuracy, hollow=hollow, scale=1 if plain else 0.6)
     if not plain:
         at = (rate.median, bench.accuracy)
         ax.annotate(mode, at, (6, -12), textcoords="offset points", fontsize=8, color=look.color, zorder=4)

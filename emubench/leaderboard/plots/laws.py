@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,12 +15,14 @@ from emubench.data.tasks import Task
 from emubench.files.run_files import Comparison, Figures
 from emubench.leaderboard.plots import tracy_widom
 from emubench.leaderboard.plots.examples import read_figures
-from emubench.leaderboard.plots.style import MAX_LINES, TRUTH, Style, by_entry, label_level, title
+from emubench.leaderboard.plots.style import MAX_LINES, TRUTH, Style, by_entry, finish, handle, label_level, title
 from emubench.metrics.stability import CAP
 from emubench.runs.scored import Run
 
 RANK_LEADS = (1.0, 8.0, 64.0)
 MAX_PANELS = 3
+LAW: dict[str, Any] = {"color": "0.35", "linewidth": 1.4, "linestyle": (0, (2, 2))}
+"""How the Tracy–Widom law is drawn."""
 Found = list[tuple[str, Figures]]
 
 
@@ -35,13 +37,6 @@ def _panels(n: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, n, squeeze=False)[0])
 
 
-def _finish(figure: Figure, handles: list[Line2D], heading: str) -> Figure:
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    figure.suptitle(heading, x=0.01, ha="left")
-    sns.despine(figure)
-    return figure
-
-
 def _truth(ax: Axes, curve: Comparison, floor: float = 0.0) -> None:
     ax.fill_between(curve.x, np.maximum(curve.low, floor), curve.high, color="0.8", linewidth=0, zorder=0)
     ax.plot(curve.x, np.maximum(curve.truth, floor), color=TRUTH, linewidth=2.2, zorder=1)
@@ -49,13 +44,10 @@ def _truth(ax: Axes, curve: Comparison, floor: float = 0.0) -> None:
 
 def _handles(found: Found, style: dict[str, Style], truth: str = "truth", *, climate: bool = True) -> list[Line2D]:
     """The legend: the truth with its band, then the entries; of long runs (``climate``) which are lost or still."""
-    handles = [Line2D([], [], color=TRUTH, linewidth=2.2, label=truth)]
-    handles.append(Line2D([], [], color="0.8", linewidth=8, label="another sample\nof the truth (99 %)"))
-    for entry, figures in found:
-        note = _note(figures) if climate else ""
-        look = style[entry]
-        handles.append(Line2D([], [], color=look.color, linestyle=look.dash, linewidth=1.8, label=entry + note))
-    return handles
+    band = handle("another sample\nof the truth (99 %)", color="0.8", linewidth=8)
+    notes = {entry: _note(figures) if climate else "" for entry, figures in found}
+    entries = (handle(entry + note, linewidth=1.8, **style[entry].line) for entry, note in notes.items())
+    return [handle(truth, color=TRUTH, linewidth=2.2), band, *entries]
 
 
 def _note(figures: Figures) -> str:
@@ -76,13 +68,13 @@ def density_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: di
         truth = found[0][1].density[c]
         _truth(ax, truth)
         for entry, curve in _curves(found, "density", c):
-            ax.plot(curve.x, curve.run or [], color=style[entry].color, linestyle=style[entry].dash, linewidth=1.6)
+            ax.plot(curve.x, curve.run or [], linewidth=1.6, **style[entry].line)
         inside = np.flatnonzero(np.array(truth.truth) > 0)
         ax.set_xlim(truth.x[inside[0]] - 0.7, truth.x[inside[-1]] + 0.7)
         ax.set_ylim(0, 2 * max(truth.truth))
         ax.set_xlabel(_component(task, c, "(h − mean(h))/σ" if task.system.growing else "(u − ⟨u⟩)/σ"))
     axes[0].set_ylabel("density")
-    return _finish(figure, _handles(found, style), title(task, "values of long runs", len(found), len(best)))
+    return finish(figure, title(task, "values of long runs", len(found), len(best)), _handles(found, style))
 
 
 def _component(task: Task, c: int, ring: str) -> str:
@@ -119,7 +111,7 @@ def spectrum_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
         ax.set_xlabel(f"frequency{name} [1/{task.system.lead_time_unit}]")
         _frequencies(ax)
     axes[0].set_ylabel("mean power [squared units of the field]")
-    return _finish(figure, _handles(found, style), title(task, "spectra of long runs", len(found), len(best)))
+    return finish(figure, title(task, "spectra of long runs", len(found), len(best)), _handles(found, style))
 
 
 def _frequencies(ax: Axes) -> None:
@@ -137,7 +129,7 @@ def _spectrum(ax: Axes, curves: list[tuple[str, Comparison]], truth: Comparison,
     _truth(ax, truth, bottom / 10)
     for entry, curve in curves:
         power = np.clip(np.array(curve.run), bottom / 10, 10 * top)  # what has no power lies below the axis
-        ax.plot(curve.x, power, color=style[entry].color, linestyle=style[entry].dash, linewidth=1.6)
+        ax.plot(curve.x, power, linewidth=1.6, **style[entry].line)
     ax.set_yscale("log")
     ax.set_xscale("log" if len(truth.x) > 64 else "linear")
     ax.set_xlim(truth.x[0] * 0.95, truth.x[-1] * 1.02)
@@ -161,17 +153,15 @@ def rank_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[
                 if ranks.lead_time == lead and sum(ranks.frequency) > 0:
                     relative = len(ranks.frequency) * np.array(ranks.frequency)
                     edges, top = np.linspace(0, 1, len(relative) + 1), max(top, float(relative.max()))
-                    look = style[entry]
-                    ax.stairs(relative, edges, baseline=None, color=look.color, linestyle=look.dash, linewidth=1.6)
+                    ax.stairs(relative, edges, baseline=None, linewidth=1.6, **style[entry].line)
         ax.set_xlim(0, 1)
         ax.set_xlabel("rank of the truth / members")
         ax.set_title(f"lead {lead:g} sample{'s' if lead > 1 else ''}", loc="left", fontsize=11)
     for ax in axes:
         ax.set_ylim(0, min(max(2.0, 1.1 * top), 6.0))
     axes[0].set_ylabel("frequency relative to the uniform")
-    handles = [Line2D([], [], color=TRUTH, linewidth=2.2, label="members and truth\nof one law")]
-    handles += _handles(found, style, climate=False)[2:]
-    return _finish(figure, handles, title(task, "rank histogram", len(found), len(best)))
+    truth, _, *entries = _handles(found, style, "members and truth\nof one law", climate=False)
+    return finish(figure, title(task, "rank histogram", len(found), len(best)), [truth, *entries])
 
 
 def height_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
@@ -185,26 +175,15 @@ def height_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dic
     limit = tracy_widom.flat_density(np.sign(task.system.parameters()["lam"]) * u)  # growth downwards mirrors the law
     for c, (ax, truth) in enumerate(zip(axes, shown, strict=True)):
         _truth(ax, truth, 1e-9)
-        ax.plot(u, limit, color="0.35", linewidth=1.4, linestyle=(0, (2, 2)), zorder=1)
+        ax.plot(u, limit, **LAW, zorder=1)
         for entry, curve in _curves(found, "heights", c):
-            density = np.maximum(np.array(curve.run), 1e-9)
-            ax.plot(curve.x, density, color=style[entry].color, linestyle=style[entry].dash, linewidth=1.6)
+            ax.plot(curve.x, np.maximum(np.array(curve.run), 1e-9), linewidth=1.6, **style[entry].line)
         ax.set_yscale("log")
         ax.set_ylim(1e-5, 2)
         ax.set_xlim(-4, 5)
         ax.set_xlabel("(h − ⟨h⟩ of the truth) / (Γt)$^{1/3}$")
         ax.set_title(f"t = {truth.time:g}", loc="left", fontsize=11)
     axes[0].set_ylabel("density")
-    solver = f"exact solver, N = {task.system.shape[0]}"
-    handles = _handles(found, style, solver, climate=False)
-    law = Line2D(
-        [],
-        [],
-        color="0.35",
-        linewidth=1.4,
-        linestyle=(0, (2, 2)),
-        label="Tracy–Widom, orthogonal\n(infinite ring and time)",
-    )
-    return _finish(
-        figure, [handles[0], law, *handles[1:]], title(task, "heights grown from flat", len(found), len(best))
-    )
+    solver, *others = _handles(found, style, f"exact solver, N = {task.system.shape[0]}", climate=False)
+    handles = [solver, handle("Tracy–Widom, orthogonal\n(infinite ring and time)", **LAW), *others]
+    return finish(figure, title(task, "heights grown from flat", len(found), len(best)), handles)

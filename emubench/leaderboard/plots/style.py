@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from emubench.data.tasks import Task
 from emubench.runs.scored import Run
@@ -13,6 +17,9 @@ from emubench.runs.scored import Run
 MAX_LINES = 12
 REFERENCES = ("oracle", "linear", "persistence", "climatology")
 TRUTH = "black"
+Interval = tuple[float, float | None, float | None]
+"""A value with the ends of its interval, where these are known."""
+_REMARK = {"fontsize": 9, "bbox": {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}, "zorder": 4}
 
 
 class Style(NamedTuple):
@@ -21,6 +28,11 @@ class Style(NamedTuple):
     color: str
     dash: Any
     marker: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Colour and dash, as matplotlib names them."""
+        return {"color": self.color, "linestyle": self.dash}
 
 
 _REFERENCE_STYLES = {
@@ -69,10 +81,8 @@ def label_corner(ax: Axes, texts: Sequence[tuple[str, str]], *, below: bool = Fa
             "axes fraction",
             "offset points",
             va="bottom" if below else "top",
-            fontsize=9,
             color=color,
-            bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1},
-            zorder=4,
+            **_REMARK,
         )
 
 
@@ -87,8 +97,35 @@ def label_level(ax: Axes, level: float, text: str, *, left: bool = False, below:
         "offset points",
         ha="left" if left else "right",
         va="top" if below else "bottom",
-        fontsize=9,
         color="0.35",
-        bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1},
-        zorder=4,
+        **_REMARK,
     )
+
+
+def point(ax: Axes, look: Style, x: Interval, y: Interval, *, hollow: bool = False, scale: float = 1.0) -> None:
+    """An entry's marker at ``(x, y)`` with both intervals as bars; ``scale`` is that of its size."""
+    across, up = (
+        None if low is None or high is None else [[max(value - low, 0)], [max(high - value, 0)]]
+        for value, low, high in (x, y)
+    )
+    fill = {"markerfacecolor": "white", "markeredgecolor": look.color} if hollow else {"markeredgecolor": "white"}
+    size = scale * (13 if look.marker == "*" else 9)
+    drawn = {"color": look.color, "marker": look.marker, "markersize": size, "capsize": 3, "zorder": 3}
+    ax.errorbar(x[0], y[0], xerr=across, yerr=up, **drawn, **fill)
+
+
+def handle(label: str, **look: Any) -> Line2D:
+    """An item of a legend."""
+    return Line2D([], [], label=label, **look)
+
+
+def finish(figure: Figure, heading: str, handles: Sequence[Artist] = (), ax: Axes | None = None) -> Figure:
+    """Add title, legend and open frames; ``ax`` is the only panel, whose labels are the legend without ``handles``."""
+    if ax is None:
+        figure.suptitle(heading, x=0.01, ha="left")
+    else:
+        ax.set_title(heading, loc="left")
+        handles = handles or ax.get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    sns.despine(figure)
+    return figure

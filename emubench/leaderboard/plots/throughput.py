@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from emubench.data import tasks
 from emubench.leaderboard import ranking
-from emubench.leaderboard.plots.style import Style, label_corner, label_level
+from emubench.leaderboard.plots.style import Style, finish, handle, label_corner, label_level, point
 from emubench.metrics._headline import headline
 
 
@@ -28,14 +26,11 @@ def throughput_plot(frame: pd.DataFrame, track: str, style: dict[str, Style]) ->
     for ax, name in zip(axes.flat, names, strict=False):
         _facet(ax, ranking.records(ranking.rows_of_task(frame, name)), style)
     handles = [
-        Line2D([], [], color=style[e].color, marker=style[e].marker, markersize=8, linestyle="", label=e)
-        for e in ranking.rows_of_whole_track(frame, track)["entry"]
+        handle(entry, color=style[entry].color, marker=style[entry].marker, markersize=8, linestyle="")
+        for entry in ranking.rows_of_whole_track(frame, track)["entry"]
     ]
-    handles.append(Line2D([], [], color="0.6", linewidth=1, label="Pareto front"))
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    figure.suptitle(f"{track} track: accuracy against throughput (up and right is better)", x=0.01, ha="left")
-    sns.despine(figure)
-    return figure
+    handles.append(handle("Pareto front", color="0.6", linewidth=1))
+    return finish(figure, f"{track} track: accuracy against throughput (up and right is better)", handles)
 
 
 def _facet(ax: Axes, rows: list[dict[str, Any]], style: dict[str, Style]) -> None:
@@ -43,34 +38,16 @@ def _facet(ax: Axes, rows: list[dict[str, Any]], style: dict[str, Style]) -> Non
     speed = "lyapunov_times_per_second"
     timed = sorted((row for row in rows if row[speed]), key=lambda row: row[speed])
     for row in timed:
-        look = style[row["entry"]]
-        across = (
-            None
-            if row[f"{speed}_low"] is None
-            else [[row[speed] - row[f"{speed}_low"]], [row[f"{speed}_high"] - row[speed]]]
-        )
-        ax.errorbar(
-            row[speed],
-            row["value"],
-            xerr=across,
-            yerr=[[max(row["value"] - row["low"], 0)], [max(row["high"] - row["value"], 0)]],
-            color=look.color,
-            marker=look.marker,
-            markersize=13 if look.marker == "*" else 9,
-            markeredgecolor="white",
-            capsize=3,
-            zorder=3,
-        )
+        across = row[speed], row[f"{speed}_low"], row[f"{speed}_high"]
+        point(ax, style[row["entry"]], across, (row["value"], row["low"], row["high"]))
     front = [row for row in timed if row["pareto_front"]]
     ax.plot([r[speed] for r in front], [r["value"] for r in front], color="0.6", lw=1, drawstyle="steps-pre", zorder=1)
-    for name in ("floor", "oracle"):
-        if rows[0][name] is not None:
-            label_level(ax, rows[0][name], name, below=name == "floor" and headline(task).better < 0)
+    scale = {name: rows[0][name] for name in ("floor", "oracle") if rows[0][name] is not None}
+    for name, level in scale.items():
+        label_level(ax, level, name, below=name == "floor" and headline(task).better < 0)
     ax.set_xscale("log")
     ax.margins(x=0.15)
-    beyond = _accuracy_limits(
-        ax, timed, [rows[0][k] for k in ("floor", "oracle") if rows[0][k] is not None], headline(task).better
-    )
+    beyond = _accuracy_limits(ax, timed, list(scale.values()), headline(task).better)
     label_corner(ax, [(f"↓ {entry} is below the axis", style[entry].color) for entry in beyond], below=True)
     ax.set_xlabel(f"throughput [{'samples' if task.system.stochastic else 'Lyapunov times'} per second]")
     ax.set_ylabel(headline(task).label)
