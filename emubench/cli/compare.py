@@ -20,6 +20,7 @@ from emubench.files import store
 from emubench.leaderboard import ranking
 from emubench.leaderboard.formats import UNKNOWN, fixed, percent, rank, si, significant
 from emubench.leaderboard.ranking import as_json
+from emubench.leaderboard.statistics import ends
 from emubench.runs import stages
 from emubench.runs.scored import runs_of
 
@@ -140,7 +141,7 @@ def _detail(row: dict[str, Any], compared: bool) -> list[Text]:
     cells = (
         rank(row),
         row["entry"],
-        _interval(row, "", significant),
+        _interval(row, "value", significant),
         fixed(row["skill_accuracy"]),
         _interval(row, "skill_stability", fixed),
         percent(1 - row["surviving_fraction"]),
@@ -185,7 +186,7 @@ def _front(row: dict[str, Any]) -> str:
 
 
 def _interval(row: dict[str, Any], name: str, form: Callable[[Any], str]) -> str:
-    value, low, high = (row[k] for k in ((name, f"{name}_low", f"{name}_high") if name else ("value", "low", "high")))
+    value, low, high = ends(row, name)
     if pd.isna(value):
         return UNKNOWN
     if pd.isna(low) or form(low) == form(high):
@@ -194,7 +195,7 @@ def _interval(row: dict[str, Any], name: str, form: Callable[[Any], str]) -> str
 
 
 def _speed(row: dict[str, Any]) -> str:
-    value, low, high = (row[f"lyapunov_times_per_second{end}"] for end in ("", "_low", "_high"))
+    value, low, high = ends(row, "lyapunov_times_per_second")
     return si(value) if pd.isna(low) or value <= 0 else f"{si(value)} ±{50 * (high - low) / value:.0f}%"
 
 

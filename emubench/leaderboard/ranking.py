@@ -10,9 +10,9 @@ worse. Scales (floor and oracle) are frozen, so that a new entry moves no old sc
 from __future__ import annotations
 
 import json as jsonlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,19 +21,21 @@ from emubench import systems
 from emubench.data import reference, tasks
 from emubench.data.reference import Scale
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS, Task
-from emubench.leaderboard import ranking
 from emubench.leaderboard.statistics import (
+    ENDS,
     MISSING,
     N_RESAMPLES,
     Z_SHOWN,
+    Row,
+    bounded,
     case_weights,
-    geometric_mean,
     interval,
-    mean_over_tasks,
     pareto_front,
     rank_intervals,
     seed_weights,
+    set_ranks,
     significantly_better,
+    together,
     unpaired_ranks,
 )
 from emubench.metrics._headline import headline
@@ -42,8 +44,7 @@ from emubench.runs.scored import Run, Scored, runs_of
 FLOORS = ("persistence", "linear")
 
 
-def _columns(kind: str, *names: str, bounded: bool = False) -> dict[str, str]:
-    ends = ("", "_low", "_high") if bounded else ("",)
+def _columns(kind: str, *names: str, ends: tuple[str, ...] = ("",)) -> dict[str, str]:
     return {f"{name}{end}": kind for name in names for end in ends}
 
 
@@ -53,10 +54,10 @@ COLUMNS = (
     | _columns("str", "metric", "unit")
     | _columns("float64", "value", "low", "high", "floor", "oracle")
     | _columns("str", "scale")
-    | _columns("float64", "skill_accuracy", "skill_stability", bounded=True)
+    | _columns("float64", "skill_accuracy", "skill_stability", ends=ENDS)
     | _columns("Int64", "stability_rank_low", "stability_rank_high")
-    | _columns("float64", "surviving_fraction", "dead_fraction", "lyapunov_times_per_second", bounded=True)
-    | _columns("float64", "speedup_at_equal_accuracy", bounded=True)
+    | _columns("float64", "surviving_fraction", "dead_fraction", "lyapunov_times_per_second", ends=ENDS)
+    | _columns("float64", "speedup_at_equal_accuracy", ends=ENDS)
     | _columns("boolean", "speedup_ranked", "pareto_front")
     | _columns("float64", "train_seconds")
     | _columns("Int64", "n_parameters")
@@ -159,51 +160,54 @@ def compare(scored: Scored) -> pd.DataFrame:
 
 def table(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per task and entry, and one per track and entry (``task`` null), the best first: see :data:`COLUMNS`."""
-    grouped: dict[tuple[str, str], list[Run]] = {}
+    grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
-        grouped.setdefault((run.task.name, run.entry), []).append(run)
-    cells = [make_cell(group) for group in grouped.values()]
-    rows: list[dict[str, Any]] = []
+        grouped[run.task.name, run.entry].append(run)
+    by_task: dict[str, list[Cell]] = defaultdict(list)
+    for (name, _), group in grouped.items():
+        by_task[name].append(make_cell(group))
+    rows: list[Row] = []
     for track in (*TRACKS, CUSTOM):
-        by_task: dict[str, list[Cell]] = {}
-        for cell in cells:
-            if cell.task.track == track:
-                by_task.setdefault(cell.task.name, []).append(cell)
-        if not by_task:
-            continue
-        scales = {name: known_scale(found[0].task, found) for name, found in by_task.items()}
-        by_entry: dict[str, list[dict[str, Any]]] = {}
-        task_rows = []
-        for name, found in by_task.items():
-            task_rows += _task_rows(track, found, scales[name])
-        for row in task_rows:
-            by_entry.setdefault(row["entry"], []).append(row)
-        rows += ([] if track == CUSTOM else _track_rows(track, by_task, scales, by_entry)) + task_rows
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    return frame.astype({c: kind for c, kind in COLUMNS.items() if kind != "str"})
+        cells = {name: found for name, found in by_task.items() if found[0].task.track == track}
+        scales = {name: known_scale(found[0].task, found) for name, found in cells.items()}
+        task_rows = [row for name, found in cells.items() for row in _task_rows(track, found, scales[name])]
+        rows += ([] if track == CUSTOM else _track_rows(track, cells, scales, task_rows)) + task_rows
+    return frame_of(rows, COLUMNS)
 
 
-def _task_rows(track: str, cells: list[Cell], scale: Scale) -> list[dict[str, Any]]:
+def frame_of(rows: list[Row], columns: dict[str, str]) -> pd.DataFrame:
+    """The table of rows, with pandas types by the names of its columns."""
+    frame = pd.DataFrame(rows, columns=list(columns))
+    return frame.astype({name: kind for name, kind in columns.items() if kind != "str"})
+
+
+def _placed(rows: list[Row], accuracy: np.ndarray, sampled: np.ndarray, known: bool = True) -> list[Row]:
+    """The rows of one task or track with ranks and Pareto front, the best first; no skill may be ``known``."""
+    if not rows:
+        return []
+    speed = np.array([row["lyapunov_times_per_second"] for row in rows])
+    for row, on_front in zip(rows, pareto_front(accuracy, speed), strict=True):
+        row["pareto_front"] = bool(on_front) if known else None
+    if rows[0]["track"] in (*RANKED_TRACKS, CUSTOM):
+        set_ranks(rows, "stability_rank", unpaired_ranks(rows, "skill_stability"))
+        if known:
+            set_ranks(rows, "rank", rank_intervals(significantly_better(sampled)))
+    order = sorted(range(len(rows)), key=lambda i: (-accuracy[i], rows[i]["entry"]))
+    return [rows[i] for i in order]
+
+
+def _task_rows(track: str, cells: list[Cell], scale: Scale) -> list[Row]:
     """Rows of one task, the best first."""
-    task = cells[0].task
-    sampled = np.stack([headline(task).better * cell.pooled(cell.sampled) for cell in cells])
-    accuracy = np.array([headline(task).better * cell.value for cell in cells])
-    rows = [_task_row(track, cell, scale) for cell in cells]
-    front = pareto_front(accuracy, np.array([row["lyapunov_times_per_second"] for row in rows]))
-    ranks = rank_intervals(significantly_better(sampled))
-    stability = unpaired_ranks(rows, "skill_stability")
-    for i, row in enumerate(rows):
-        row["pareto_front"] = bool(front[i])
-        if track in (*RANKED_TRACKS, CUSTOM):
-            row["rank_low"], row["rank_high"] = ranks[i]
-            row["stability_rank_low"], row["stability_rank_high"] = stability[i]
-    return [rows[i] for i in sorted(range(len(rows)), key=lambda i: (-accuracy[i], rows[i]["entry"]))]
+    better = headline(cells[0].task).better
+    sampled = np.stack([better * cell.pooled(cell.sampled) for cell in cells])
+    accuracy = np.array([better * cell.value for cell in cells])
+    return _placed([_task_row(track, cell, scale) for cell in cells], accuracy, sampled)
 
 
-def _task_row(track: str, cell: Cell, scale: Scale) -> dict[str, Any]:
+def _task_row(track: str, cell: Cell, scale: Scale) -> Row:
     task, card = cell.task, cell.runs[0].card
     low, high = interval(cell.pooled(cell.sampled))
-    row: dict[str, Any] = {
+    row: Row = {
         "track": track,
         "task": task.name,
         "entry": cell.entry,
@@ -224,72 +228,22 @@ def _task_row(track: str, cell: Cell, scale: Scale) -> dict[str, Any]:
     }
     if scale.usable:
         sampled = interval(cell.pooled(scale.skill(cell.sampled)))
-        _put(row, "skill_accuracy", (float(scale.skill(cell.by_seed).mean()), *sampled))
+        row |= bounded("skill_accuracy", float(scale.skill(cell.by_seed).mean()), *sampled)
     for metric, worst in (("skill_stability", 0.0), ("surviving_fraction", 0.0), ("dead_fraction", 1.0)):
         value, *bounds = pooled_row(cell.runs, metric, worst)
-        _put(row, metric, (value, *np.clip(bounds, 0.0, 1.0)))
-    speeds = [run.throughput for run in cell.runs if run.throughput is not None]
-    if len(speeds) == len(cell.runs):
-        ends = (min(speeds), max(speeds)) if len(speeds) > 1 else (np.nan, np.nan)
-        _put(row, "lyapunov_times_per_second", (float(np.mean(speeds)), *ends))
-    else:
-        row["lyapunov_times_per_second"] = np.nan
-    return row | _speedup(cell.runs)
+        row |= bounded(metric, value, *np.clip(bounds, 0.0, 1.0))
+    speeds = np.array([run.throughput for run in cell.runs], dtype=np.float64)  # NaN where one was not timed
+    ends = (speeds.min(), speeds.max()) if len(speeds) > 1 else (np.nan, np.nan)
+    return row | bounded("lyapunov_times_per_second", speeds.mean(), *ends) | _speedup(cell.runs)
 
 
-def _speedup(runs: Sequence[Run]) -> dict[str, Any]:
+def _speedup(runs: Sequence[Run]) -> Row:
     """Mean over seeds of the speed-up at equal accuracy, where ``emubench bench`` has measured it of all."""
-    found = [run.speedup for run in runs]
-    if not all(one is not None and one.value is not None for one in found):
+    found = [run.speedup for run in runs if run.speedup is not None and run.speedup.value is not None]
+    if len(found) < len(runs):
         return {}
-    row: dict[str, Any] = {"speedup_ranked": all(one.ranked for one in found if one is not None)}
-    ends = np.array([(one.value, one.low, one.high) for one in found if one is not None], dtype=np.float64)
-    _put(row, "speedup_at_equal_accuracy", tuple(ends.mean(0)))
-    return row
-
-
-def _put(row: dict[str, Any], name: str, values: tuple[float, ...]) -> None:
-    row[name], row[f"{name}_low"], row[f"{name}_high"] = values
-
-
-def _track_rows(
-    track: str,
-    by_task: dict[str, list[Cell]],
-    scales: dict[str, Scale],
-    by_entry: dict[str, list[dict[str, Any]]],
-) -> list[dict[str, Any]]:
-    """Rows of a whole track, the best first; a task without a scale counts for nobody."""
-    scaled = [name for name in names_of_track(track) if name not in by_task or scales[name].usable]
-    cells = {(cell.entry, name): cell for name, found in by_task.items() for cell in found}
-    entries = list(by_entry)
-    sampled, value = np.zeros((len(entries), N_RESAMPLES)), np.zeros(len(entries))
-    for name in scaled:
-        # Systems are independent of each other, so their resamples must not be aligned: each has its own draw.
-        for i, entry in enumerate(entries):
-            cell = cells.get((entry, name))
-            if cell is None:
-                skill, mean = np.full(N_RESAMPLES, MISSING), MISSING
-            else:
-                skill = cell.pooled(scales[name].skill(cell.sampled).clip(-1, 1))
-                mean = float(scales[name].skill(cell.by_seed).clip(-1, 1).mean())
-            sampled[i] += skill / len(scaled)
-            value[i] += mean / len(scaled)
-    any_scale = any(scale.usable for scale in scales.values())
-    rows = [_track_row(track, entry, by_entry[entry]) for entry in entries]
-    ranks = rank_intervals(significantly_better(sampled))
-    stability = unpaired_ranks(rows, "skill_stability")
-    front = pareto_front(
-        value if any_scale else np.full(len(rows), np.nan), np.array([r["lyapunov_times_per_second"] for r in rows])
-    )
-    for i, row in enumerate(rows):
-        row["pareto_front"] = bool(front[i]) if any_scale else None
-        if any_scale:
-            _put(row, "skill_accuracy", (float(value[i]), *interval(sampled[i])))
-        if track in RANKED_TRACKS:
-            row["stability_rank_low"], row["stability_rank_high"] = stability[i]
-            if any_scale:
-                row["rank_low"], row["rank_high"] = ranks[i]
-    return [rows[i] for i in sorted(range(len(rows)), key=lambda i: (-value[i], entries[i]))]
+    ends = np.array([(one.value, one.low, one.high) for one in found], dtype=np.float64)
+    return bounded("speedup_at_equal_accuracy", *ends.mean(0)) | {"speedup_ranked": all(one.ranked for one in found)}
 
 
 def names_of_track(track: str) -> list[str]:
@@ -297,38 +251,38 @@ def names_of_track(track: str) -> list[str]:
     return [f"{system}-{track}" for system in systems.names()]
 
 
-def _track_row(track: str, entry: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What an entry's tasks have in common, and their stability and throughput together."""
-    n_tasks = len(names_of_track(track))
-    missing = n_tasks - len(rows)
-    stability = np.array([[row[f"skill_stability{e}"] for e in ("", "_low", "_high")] for row in rows])
-    speeds = [row["lyapunov_times_per_second"] for row in rows]
-    row = {
-        "track": track,
-        "task": None,
-        "entry": entry,
-        "baseline": rows[0]["baseline"],
-        "knowledge": rows[0]["knowledge"],
-        "seeds": min(row["seeds"] for row in rows),
-        "missing_tasks": missing,
-        "lyapunov_times_per_second": np.nan if missing else geometric_mean(speeds),
-        "train_seconds": float(sum(row["train_seconds"] for row in rows)),
-        "n_parameters": max(row["n_parameters"] for row in rows),
-    }
-    _put(row, "skill_stability", mean_over_tasks(stability, n_tasks))
-    return row
+def _track_rows(
+    track: str, by_task: dict[str, list[Cell]], scales: dict[str, Scale], task_rows: list[Row]
+) -> list[Row]:
+    """Rows of a whole track, the best first; a task without a scale counts for nobody."""
+    names = names_of_track(track)
+    scaled = [name for name in names if name not in by_task or scales[name].usable]
+    cells = {(cell.entry, name): cell for name, found in by_task.items() for cell in found}
+    any_scale = any(scale.usable for scale in scales.values())
+    entries = list(dict.fromkeys(row["entry"] for row in task_rows))
+    sampled, value, rows = np.zeros((len(entries), N_RESAMPLES)), np.zeros(len(entries)), []
+    for i, entry in enumerate(entries):
+        # Systems are independent of each other, so their resamples must not be aligned: each has its own draw.
+        for name in scaled:
+            skill, mean = np.full(N_RESAMPLES, MISSING), MISSING
+            if cell := cells.get((entry, name)):
+                skill = cell.pooled(scales[name].skill(cell.sampled).clip(-1, 1))
+                mean = float(scales[name].skill(cell.by_seed).clip(-1, 1).mean())
+            sampled[i] += skill / len(scaled)
+            value[i] += mean / len(scaled)
+        mine = [row for row in task_rows if row["entry"] == entry]
+        row = together(mine, len(names), ("track", "entry", "baseline", "knowledge"), ("skill_stability",))
+        row["n_parameters"] = max(one["n_parameters"] for one in mine)
+        rows.append(row | (bounded("skill_accuracy", float(value[i]), *interval(sampled[i])) if any_scale else {}))
+    return _placed(rows, value, sampled, any_scale)
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+# --- looking at it ----------------------------------------------------------------------------------------------------
+
+
+def records(frame: pd.DataFrame) -> list[Row]:
     """The table as plain rows for JSON: what is not known is ``None``."""
-    return [
-        {key: None if pd.isna(value) else _plain(value) for key, value in row.items()}
-        for row in frame.to_dict(orient="records")
-    ]
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    return frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
 
 
 def rows_of_whole_track(frame: pd.DataFrame, track: str) -> pd.DataFrame:
@@ -348,10 +302,9 @@ def rows_of_task(frame: pd.DataFrame, task: str) -> pd.DataFrame:
 
 def names_of_tasks(frame: pd.DataFrame, track: str) -> list[str]:
     """The tasks of a track that are in the table, in their usual order."""
-    found = set(frame.loc[frame["track"] == track, "task"].dropna())
-    return tasks.in_order(found)
+    return tasks.in_order(set(frame.loc[frame["track"] == track, "task"].dropna()))
 
 
 def as_json(frame: pd.DataFrame) -> str:
     """The rows of the table as a JSON list."""
-    return jsonlib.dumps(ranking.records(frame), indent=1, allow_nan=False)
+    return jsonlib.dumps(records(frame), indent=1, allow_nan=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from emubench.core.random import stream
 from emubench.evaluation import scoring
@@ -15,6 +16,54 @@ MISSING = -1.0
 """Skill of a task that an entry misses."""
 Z_SHOWN, Z_DIFFERENT = 1.959964, 2.575829
 """Quantiles of the normal distribution: of the 95 % intervals shown, and the 99 % of what counts as different."""
+N_RESAMPLES = 10_000
+QUANTILE_DIFFERENT = 0.005
+"""The lower end of a 99 % interval."""
+ROUNDING = 1e-9
+"""Equal scores summed in another order differ by less: that is no difference."""
+ENDS = ("", "_low", "_high")
+"""What follows the name of a score in the columns of its value and of its interval's ends."""
+Row = dict[str, Any]
+"""A row of a table, by the names of its columns."""
+
+
+def ends(row: Mapping[str, Any], name: str) -> tuple[Any, Any, Any]:
+    """A score of a row with the ends of its interval; that which heads the task is "value", "low" and "high"."""
+    names = ("value", "low", "high") if name == "value" else [name + end for end in ENDS]
+    value, low, high = (row[key] for key in names)
+    return value, low, high
+
+
+def bounded(name: str, value: float, low: float, high: float) -> Row:
+    """The columns of a score with its interval."""
+    return dict(zip([name + end for end in ENDS], (value, low, high), strict=True))
+
+
+def set_ranks(rows: Sequence[Row], name: str, intervals: Iterable[Any]) -> None:
+    """Fill rank intervals into rows, as the columns ``name_low`` and ``name_high``."""
+    for row, (low, high) in zip(rows, intervals, strict=True):
+        row |= {f"{name}_low": low, f"{name}_high": high}
+
+
+def together(rows: Sequence[Row], n_tasks: int, same: Sequence[str], scores: Sequence[str]) -> Row:
+    """One row of an entry's rows on the ``n_tasks`` of a track: ``scores`` are averaged, the columns ``same`` kept.
+
+    Throughput is the geometric mean, which orders entries the same in whatever unit a system's time is counted; it is
+    not known where a task is missing.
+    """
+    missing = n_tasks - len(rows)
+    speeds = np.array([row["lyapunov_times_per_second"] for row in rows], dtype=np.float64)
+    made: Row = {key: rows[0][key] for key in same} | {
+        "task": None,
+        "seeds": min(row["seeds"] for row in rows),
+        "missing_tasks": missing,
+        "lyapunov_times_per_second": np.nan if missing else np.exp(np.log(speeds.clip(1e-300)).mean()),
+        "train_seconds": sum(row["train_seconds"] for row in rows),
+    }
+    for score in scores:
+        skills = np.array([ends(row, score) for row in rows], dtype=np.float64).clip(-1, 1)
+        made |= bounded(score, *mean_over_tasks(skills, n_tasks))
+    return made
 
 
 def rank_intervals(better: np.ndarray) -> np.ndarray:
@@ -35,22 +84,12 @@ def unpaired_ranks(rows: Sequence[Mapping[str, Any]], score: str) -> list[tuple[
     >>> unpaired_ranks([{"s": 0.1, "s_low": 0.0, "s_high": 0.2}, {"s": 0.9, "s_low": 0.8, "s_high": 1.0}], "s")
     [(2, 2), (1, 1)]
     """
-    ends = [[row[f"{score}{end}"] for end in ("", "_low", "_high")] for row in rows]
-    value, low, high = np.array(ends, dtype=np.float64).reshape(-1, 3).T
+    value, low, high = np.array([ends(row, score) for row in rows], dtype=np.float64).reshape(-1, 3).T
     if np.isnan(value).any():
         return [(None, None)] * len(rows)
     variance = ((high - low) / (2 * Z_SHOWN)) ** 2
     better = value - value[:, None] > Z_DIFFERENT * np.sqrt(variance + variance[:, None])
     return [(int(first), int(last)) for first, last in rank_intervals(better)]
-
-
-def geometric_mean(speeds: Sequence[float]) -> float:
-    """Throughput on several systems together: it orders entries the same in whatever unit a system's time is counted.
-
-    >>> round(geometric_mean([1.0, 100.0]), 9)
-    10.0
-    """
-    return float(np.exp(np.log(np.maximum(speeds, 1e-300)).mean()))
 
 
 def mean_over_tasks(scores: np.ndarray, n_tasks: int) -> tuple[float, float, float]:
@@ -65,21 +104,9 @@ def mean_over_tasks(scores: np.ndarray, n_tasks: int) -> tuple[float, float, flo
     return mean, float(mean - below), float(mean + above)
 
 
-N_RESAMPLES = 10_000
-
-
-DIFFERENCE = (0.005, 0.995)
-
-
-ROUNDING = 1e-9
-"""Equal scores summed in another order differ by less: that is no difference."""
-
-
 @cache
 def case_weights(system: str, n_kinds: int, n_cases: int) -> np.ndarray:
     """Bootstrap weights ``"R B"`` of a system's cases: one draw for all entries, and another for each system."""
-    import torch
-
     seed = int(stream(0, "ranking", system).integers(2**62))
     return scoring.resample(torch.arange(n_cases) % n_kinds, N_RESAMPLES, seed).numpy()
 
@@ -98,7 +125,7 @@ def interval(sampled: np.ndarray) -> tuple[float, float]:
 
 def significantly_better(sampled: np.ndarray) -> np.ndarray:
     """Entry (i, j): whether j beats i, from paired bootstrap samples ``"n R"`` of scores where more is better."""
-    low = np.stack([np.quantile(sampled - one, DIFFERENCE[0], axis=1) for one in sampled])
+    low = np.stack([np.quantile(sampled - one, QUANTILE_DIFFERENT, axis=1) for one in sampled])
     return low > ROUNDING
 
 

@@ -15,6 +15,7 @@ from emubench.leaderboard import formats, ranking
 from emubench.leaderboard.page import charts
 from emubench.leaderboard.page.board import Board, Shown
 from emubench.leaderboard.page.tracks import gain, notes, rank, score_text
+from emubench.leaderboard.statistics import ends
 from emubench.metrics._headline import headline
 from emubench.runs import scored
 
@@ -50,9 +51,9 @@ def _judged(board: Board, one: Shown) -> list[dict[str, str]]:
             "season": r["season"],
             "task": r["task"],
             "rank": (place := rank(r, "rank")).text or place.why,
-            "score": f"{r['metric']} {score_text(r['value'], r['low'], r['high'])}",
-            "skill": score_text(r["skill_accuracy"], r["skill_accuracy_low"], r["skill_accuracy_high"]),
-            "stability": score_text(r["skill_stability"], r["skill_stability_low"], r["skill_stability_high"]),
+            "score": f"{r['metric']} {score_text(*ends(r, 'value'))}",
+            "skill": score_text(*ends(r, "skill_accuracy")),
+            "stability": score_text(*ends(r, "skill_stability")),
             "seeds": str(r["seeds"]),
             "notes": notes(one, r) or "none",
         }
@@ -66,11 +67,9 @@ def _task_context(one: Shown, row: dict[str, Any], figures: Figures | None) -> d
     unit = runs[0].task.system.lead_time_unit
     speed, gained = row["lyapunov_times_per_second"], gain(one, row)
     headline = {
-        row["metric"].replace("_", " "): f"{score_text(row['value'], row['low'], row['high'])} ({row['unit']})",
-        "skill by accuracy": score_text(row["skill_accuracy"], row["skill_accuracy_low"], row["skill_accuracy_high"]),
-        "skill by stability": score_text(
-            row["skill_stability"], row["skill_stability_low"], row["skill_stability_high"]
-        ),
+        row["metric"].replace("_", " "): f"{score_text(*ends(row, 'value'))} ({row['unit']})",
+        "skill by accuracy": score_text(*ends(row, "skill_accuracy")),
+        "skill by stability": score_text(*ends(row, "skill_stability")),
         "speed": "not timed" if speed is None else f"{formats.si(speed)} {unit}s per second",
         "speed-up at equal accuracy": gained.text or gained.why,
         "parameters": f"{row['n_parameters']:,}" if one.is_model else "not known: forecasts alone",

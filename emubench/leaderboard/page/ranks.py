@@ -17,6 +17,7 @@ import pandas as pd
 from emubench.data import reference, tasks
 from emubench.data.tasks import RANKED_TRACKS, TRACKS
 from emubench.leaderboard import ranking, statistics
+from emubench.leaderboard.statistics import Row
 from emubench.leaderboard.submission.entries import SEEDS_OF_A_METHOD
 from emubench.leaderboard.submission.season import Season
 from emubench.leaderboard.submission.verify import Verified, VerifiedRow
@@ -27,7 +28,8 @@ COLUMNS = {"season": "str", "judge": "str"} | {
     name: kind for name, kind in ranking.COLUMNS.items() if not name.startswith(LEFT_OUT)
 }
 """Columns of :func:`table` and their pandas types."""
-Row = dict[str, Any]
+SAME = ("judge", "track", "entry", "baseline", "knowledge")
+SCORES = ("skill_accuracy", "skill_stability")
 
 
 def table(season: str, opened: Season, found: Sequence[Verified], knowledge: Mapping[str, str]) -> pd.DataFrame:
@@ -39,57 +41,36 @@ def table(season: str, opened: Season, found: Sequence[Verified], knowledge: Map
     rows: list[Row] = []
     for track in TRACKS:
         names = [name for name in tasks.in_order(set(opened.tasks)) if name.endswith(f"-{track}")]
-        by_entry = {v.entry: [_task_row(track, v, row) for row in v.rows if row.task in names] for v in found}
-        whole = [_track_row(mine, len(names)) for mine in by_entry.values() if mine]
-        single = [row for mine in by_entry.values() for row in mine]
+        by_entry = [
+            [_task_row(track, v, row, knowledge[v.entry]) for row in v.rows if row.task in names] for v in found
+        ]
+        whole = [statistics.together(mine, len(names), SAME, SCORES) for mine in by_entry if mine]
+        single = [row for mine in by_entry for row in mine]
         for group in (whole, *([row for row in single if row["task"] == name] for name in names)):
-            for row in group:
-                row["knowledge"] = knowledge[row["entry"]]
             if track in RANKED_TRACKS:
                 _place([row for row in group if row["seeds"] >= SEEDS_OF_A_METHOD])
             rows += sorted(group, key=lambda row: (-_known(row["skill_accuracy"]), row["entry"]))
-    frame = pd.DataFrame([{"season": season} | row for row in rows], columns=list(COLUMNS))
-    return frame.astype({name: kind for name, kind in COLUMNS.items() if kind != "str"})
+    return ranking.frame_of([{"season": season} | row for row in rows], COLUMNS)
 
 
 def _known(value: float | None) -> float:
     return -np.inf if value is None or np.isnan(value) else value
 
 
-def _task_row(track: str, verified: Verified, row: VerifiedRow) -> Row:
+def _task_row(track: str, verified: Verified, row: VerifiedRow, knowledge: str) -> Row:
     frozen = reference.get(row.task)
     made: Row = {
         "judge": verified.judge,
         "track": track,
         "entry": verified.entry,
         "baseline": verified.method,
+        "knowledge": knowledge,
         "seeds": len(row.seeds),
         "floor": frozen.get("floor"),
         "oracle": frozen.get("oracle"),
         "scale": "frozen",
-    }
-    for end in ("", "_low", "_high"):
-        made[f"skill_accuracy{end}"] = getattr(row, f"skill{end}")
+    } | statistics.bounded("skill_accuracy", row.skill, row.skill_low, row.skill_high)
     return row.model_dump(include=set(COLUMNS) - {"seeds"}) | made
-
-
-def _track_row(rows: list[Row], n_tasks: int) -> Row:
-    """An entry's tasks of one track together."""
-    made = {key: rows[0][key] for key in ("judge", "track", "entry", "baseline")}
-    speeds = [row["lyapunov_times_per_second"] for row in rows]
-    missing = n_tasks - len(rows)
-    made |= {
-        "task": None,
-        "seeds": min(row["seeds"] for row in rows),
-        "missing_tasks": missing,
-        "lyapunov_times_per_second": np.nan if missing else statistics.geometric_mean(speeds),
-        "train_seconds": sum(row["train_seconds"] for row in rows),
-    }
-    for score in ("skill_accuracy", "skill_stability"):
-        ends = [f"{score}{end}" for end in ("", "_low", "_high")]
-        skills = np.array([[row[end] for end in ends] for row in rows], dtype=np.float64).clip(-1, 1)
-        made |= dict(zip(ends, statistics.mean_over_tasks(skills, n_tasks), strict=True))
-    return made
 
 
 def _place(rows: list[Row]) -> None:
@@ -97,9 +78,8 @@ def _place(rows: list[Row]) -> None:
 
     The front is that of the machine which judged the most rows: times are never compared across machines.
     """
-    for score, name in (("skill_accuracy", "rank"), ("skill_stability", "stability_rank")):
-        for row, ends in zip(rows, statistics.unpaired_ranks(rows, score), strict=True):
-            row[f"{name}_low"], row[f"{name}_high"] = ends
+    for score, name in zip(SCORES, ("rank", "stability_rank"), strict=True):
+        statistics.set_ranks(rows, name, statistics.unpaired_ranks(rows, score))
     if machine := most_common(row["judge"] for row in rows):
         timed = [row for row in rows if row["judge"] == machine]
         keys = ("skill_accuracy", "lyapunov_times_per_second")

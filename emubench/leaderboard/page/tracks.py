@@ -17,6 +17,7 @@ from emubench.leaderboard import formats, ranking
 from emubench.leaderboard.page import charts
 from emubench.leaderboard.page.board import Board, Shown
 from emubench.leaderboard.page.ranks import most_common
+from emubench.leaderboard.statistics import Row, ends
 from emubench.leaderboard.submission.entries import SEEDS_OF_A_METHOD
 
 ALL = "all systems together"
@@ -28,7 +29,6 @@ NOBODY = (
 SEALED, CLAIMED = "Verified on the sealed data of season", "Self-reported on the public contexts, not ranked"
 ORDER = (*RANKED_TRACKS, *(track for track in TRACKS if track not in RANKED_TRACKS))
 """Tracks as they are shown."""
-Record = dict[str, Any]
 
 
 class Cell(NamedTuple):
@@ -40,7 +40,7 @@ class Cell(NamedTuple):
     why: str = ""
 
 
-Columns = Callable[[Board, list[Record]], dict[str, list[Cell]]]
+Columns = Callable[[Board, list[Row]], dict[str, list[Cell]]]
 
 
 class Line(NamedTuple):
@@ -105,7 +105,7 @@ def _tables(board: Board, frame: pd.DataFrame, track: str, columns: Columns) -> 
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
-def _verified(board: Board, records: list[Record]) -> dict[str, list[Cell]]:
+def _verified(board: Board, records: list[Row]) -> dict[str, list[Cell]]:
     """Columns of what a judge found, by their titles."""
     return {
         "rank": [rank(r, "rank") for r in records],
@@ -120,7 +120,7 @@ def _verified(board: Board, records: list[Record]) -> dict[str, list[Cell]]:
     }
 
 
-def _claimed(board: Board, records: list[Record]) -> dict[str, list[Cell]]:
+def _claimed(board: Board, records: list[Row]) -> dict[str, list[Cell]]:
     """Columns of what entries say of themselves, by their titles."""
     columns = {
         "accuracy": _accuracy(records),
@@ -137,23 +137,22 @@ def _claimed(board: Board, records: list[Record]) -> dict[str, list[Cell]]:
     return columns
 
 
-def _accuracy(records: list[Record]) -> list[Cell]:
+def _accuracy(records: list[Row]) -> list[Cell]:
     if records[0]["task"] is None:
         return [_score(r, "skill_accuracy", -1.0, 1.0) for r in records]
     known = [r[key] for r in records for key in ("value", "low", "high") if r[key] is not None]
-    return [_score(r, "", min([0.0, *known]), max([1e-9, *known])) for r in records]
+    return [_score(r, "value", min([0.0, *known]), max([1e-9, *known])) for r in records]
 
 
-def _score(record: Record, key: str, start: float, end: float) -> Cell:
+def _score(record: Row, key: str, start: float, end: float) -> Cell:
     """A score with its interval, as text and on an axis from ``start`` to ``end``."""
-    names = (key, f"{key}_low", f"{key}_high") if key else ("value", "low", "high")
-    value, low, high = (record[name] for name in names)
+    value, low, high = ends(record, key)
     if value is None:
         return Cell("", why="not scored")
     return Cell(score_text(value, low, high), value, charts.bar(value, low, high, start, end))
 
 
-def rank(record: Record, name: str) -> Cell:
+def rank(record: Row, name: str) -> Cell:
     """A rank interval, or why there is none."""
     if record[f"{name}_low"] is not None:
         return Cell(formats.rank(record, name), record[f"{name}_low"])
@@ -162,18 +161,18 @@ def rank(record: Record, name: str) -> Cell:
     return Cell("", why="a checkpoint" if record["seeds"] < SEEDS_OF_A_METHOD else "no skill is known")
 
 
-def _speed(record: Record, why: str) -> Cell:
+def _speed(record: Row, why: str) -> Cell:
     value = record["lyapunov_times_per_second"]
     return Cell("", why=why) if value is None else Cell(formats.si(value), value)
 
 
-def _front(record: Record) -> Cell:
+def _front(record: Row) -> Cell:
     if record["pareto_front"] is None:
         return Cell("", why="not ranked")
     return Cell("on it" if record["pareto_front"] else "behind it", int(not record["pareto_front"]))
 
 
-def gain(one: Shown, record: Record) -> Cell:
+def gain(one: Shown, record: Row) -> Cell:
     """Speed-up at equal accuracy; in brackets where too little skill is left for it to count."""
     value = record["speedup_at_equal_accuracy"]
     if value is None:
@@ -183,7 +182,7 @@ def gain(one: Shown, record: Record) -> Cell:
     return Cell(shown if record["speedup_ranked"] else f"({shown})", value)
 
 
-def _parameters(one: Shown, record: Record) -> Cell:
+def _parameters(one: Shown, record: Row) -> Cell:
     n = record["n_parameters"]
     return Cell(f"{n:,}", n) if one.is_model else Cell("", why="forecasts alone")
 
@@ -192,7 +191,7 @@ def _count(n: int) -> Cell:
     return Cell(str(n), n)
 
 
-def notes(one: Shown, record: Record) -> str:
+def notes(one: Shown, record: Row) -> str:
     """What a reader of a verified row has to know: a claim that it does not bear out, why cases failed."""
     found = [f"{record['missing_tasks']} task(s) missing"] if record["missing_tasks"] else []
     for row in (row for v in one.verified if v.season == record["season"] for row in v.rows):

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from emubench.data import tasks
 from emubench.leaderboard import ranking
 from emubench.leaderboard.plots.style import Style, finish, handle, label_corner, label_level, point
+from emubench.leaderboard.statistics import ends
 from emubench.metrics._headline import headline
 
 
@@ -38,8 +39,7 @@ def _facet(ax: Axes, rows: list[dict[str, Any]], style: dict[str, Style]) -> Non
     speed = "lyapunov_times_per_second"
     timed = sorted((row for row in rows if row[speed]), key=lambda row: row[speed])
     for row in timed:
-        across = row[speed], row[f"{speed}_low"], row[f"{speed}_high"]
-        point(ax, style[row["entry"]], across, (row["value"], row["low"], row["high"]))
+        point(ax, style[row["entry"]], ends(row, speed), ends(row, "value"))
     front = [row for row in timed if row["pareto_front"]]
     ax.plot([r[speed] for r in front], [r["value"] for r in front], color="0.6", lw=1, drawstyle="steps-pre", zorder=1)
     scale = {name: rows[0][name] for name in ("floor", "oracle") if rows[0][name] is not None}
