@@ -229,7 +229,7 @@ def _kind(folder: Path, entry: Entry, name: str, found: dict[str, dict[Run, Any]
             yield from islice(look(where, entry, run, found[name][run]), 1)  # the first fault of each run
 
 
-def _differing(where: str, pairs: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
+def differing(where: str, pairs: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
     """One line for every key whose value is not the one that belongs there."""
     for key, (one, two) in pairs.items():
         if one != two:
@@ -241,7 +241,7 @@ def _card(where: str, entry: Entry, run: Run, card: Card) -> Iterator[str]:
     stated = {key: value for key, value in (card.overrides or {}).items() if value is not None}
     wanted = {"baseline": entry.method, "task": run[0], "seed": run[1], "size": entry.size}
     pairs = {key: (getattr(card, key), value) for key, value in (wanted | {"knowledge": entry.knowledge}).items()}
-    yield from _differing(where, pairs | {"overrides": (stated, entry.overrides.get(run[0], {}))})
+    yield from differing(where, pairs | {"overrides": (stated, entry.overrides.get(run[0], {}))})
 
 
 def _weights(path: Path, card: Card) -> Iterator[str]:
@@ -261,13 +261,13 @@ def _forecast(entry: Entry, place: Path, task: str) -> Iterator[str]:
 def _scores(where: str, entry: Entry, run: Run, scores: ScoreFile) -> Iterator[str]:
     task, name = run[0], entries.asked().headlines[run[0]]
     wanted = {"schema_version": schema.SCHEMA_VERSION, "task": task, "size": entry.size}
-    yield from _differing(where, {key: (getattr(scores, key), value) for key, value in wanted.items()})
+    yield from differing(where, {key: (getattr(scores, key), value) for key, value in wanted.items()})
     for i, row in enumerate(scores.rows):
-        yield from _differing(f"{where}: rows.{i}", {"task": (row.task, task)})
+        yield from differing(f"{where}: rows.{i}", {"task": (row.task, task)})
         if not all(v is None or abs(v) <= MAX_SCORE for v in (row.lead_time, row.value, row.low, row.high)):
             yield f"{where}: rows.{i}: a number that is not finite or beyond {MAX_SCORE:g}"
     n_cases, cases = entries.asked().shapes[entry.size][task]["test"][1], scores.cases.get(name, [])
-    yield from _differing(where, {f"cases.{name}: number of cases": (len(cases), n_cases)})
+    yield from differing(where, {f"cases.{name}: number of cases": (len(cases), n_cases)})
     if not all(0 <= case <= MAX_SCORE for case in cases):
         yield f"{where}: cases.{name}: numbers from 0 to {MAX_SCORE:g} belong here"
     whole = [row.value for row in scores.rows if row.metric == name and row.lead_time is None]

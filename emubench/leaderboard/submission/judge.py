@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.evaluation import scoring
+from emubench.evaluation.scoring import Progress
 from emubench.files import run_files
 from emubench.files.entry_files import CARDS
 from emubench.leaderboard.submission.contents import Contents
@@ -25,7 +26,6 @@ from emubench.leaderboard.submission.entries import FORECASTS
 from emubench.runs import jobs
 from emubench.runs.sandbox.judged import JudgedEmulator, Limits
 
-Progress = Callable[[int, int], None]
 ROUND_OFF = 0.1
 """Share of a score's 95 % interval by which another machine's round-off may move it."""
 
@@ -34,8 +34,6 @@ ROUND_OFF = 0.1
 class Judgement:
     """What the judge found of one task and seed; ``reason`` says why cases failed, if the child did."""
 
-    task: str
-    seed: int
     result: scoring.Result
     reason: str = ""
 
@@ -46,7 +44,7 @@ def judge_run(
     """Score the run in ``folder`` in a child process, on the truth below ``data``."""
     with JudgedEmulator.of_run(folder, limits) as judged:
         result = scoring.evaluate(judged, task, data, seed=seed, progress=progress)
-        return Judgement(task.name, seed, result, judged.reason)
+        return Judgement(result, judged.reason)
 
 
 def judge_entry(
@@ -55,7 +53,7 @@ def judge_entry(
     """Score one task and seed of an entry: its forecast file, or its weights."""
     run = task.name, seed
     if found.entry.method == FORECASTS:
-        return Judgement(task.name, seed, scoring.score_forecast(found.path(run), task, data, progress))
+        return Judgement(scoring.score_forecast(found.path(run), task, data, progress))
     with found.unpacked(run) as folder:
         return judge_run(folder, task, data, seed, limits, progress)
 
@@ -99,12 +97,10 @@ def check_method(found: Contents) -> None:
 
 def false_claims(where: str, claimed: run_files.ScoreFile, found: run_files.ScoreFile) -> list[str]:
     """One line for every whole-forecast score that is claimed and was not found."""
-    rows = {row.metric: row for row in found.rows if row.lead_time is None}
+    known = {row.metric: row for row in found.rows if row.lead_time is None}
     faults = []
-    for row in claimed.rows:
-        if row.lead_time is not None:
-            continue
-        judged = rows.get(row.metric)
+    for row in (row for row in claimed.rows if row.lead_time is None):
+        judged = known.get(row.metric)
         if judged is None:
             faults.append(f"{where}: {row.metric}: no such score is known")
         elif not _agree(row.value, judged):

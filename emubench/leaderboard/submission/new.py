@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +55,21 @@ def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any], we
         if not (run / "scores.json").exists():
             raise EmubenchError(f"{run}: has no scores yet; make them with: emubench score {run}")
         first = next(iter(placed.values()), (run, card))[1]
-        for key in ("baseline", "size", "knowledge"):
-            if getattr(card, key) != getattr(first, key):
-                one, two = getattr(first, key), getattr(card, key)
-                raise EmubenchError(f"the runs differ in their {key} ({one}, {two}): make an entry of each")
-        if (card.task, card.seed) in placed:
-            raise EmubenchError(
-                f"{run} and {placed[card.task, card.seed][0]}: the same task and seed; give one of them"
-            )
-        placed[card.task, card.seed] = (run, card)
+        for part in ("baseline", "size", "knowledge"):
+            if (one := getattr(first, part)) != (two := getattr(card, part)):
+                raise EmubenchError(f"the runs differ in their {part} ({one}, {two}): make an entry of each")
+        key = card.task, card.seed
+        if key in placed:
+            raise EmubenchError(f"{run} and {placed[key][0]}: the same task and seed; give one of them")
+        placed[key] = (run, card)
     cards = [card for _, card in placed.values()]
     first = cards[0]
     overrides = {card.task: {k: v for k, v in (card.overrides or {}).items() if v is not None} for card in cards}
     settings = {json.dumps(v) for v in overrides.values()}
     shown = " ".join(f"--set {k}={json.dumps(v)}" for k, v in first.overrides.items()) if first.overrides else ""
     command = f"emubench train {first.baseline} TASK --size {first.size} --seed SEED {shown}".strip()
+    measured = timing.read(runs[0])
+    bench = measured.benches.get("eager") if measured else None
     content = {
         "method": first.baseline,
         "knowledge": first.knowledge,
@@ -80,7 +79,7 @@ def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any], we
         "overrides": {task: v for task, v in overrides.items() if v},
         "training_command": command if len(settings) == 1 else f"{command} (settings per task: overrides)",
         "budget": f"{sum(card.train_seconds for card in cards):.0f} s of training in all",
-        "hardware": f"{_hardware(next(iter(placed.values()))[0]) or first.device}, {first.threads} thread(s)",
+        "hardware": f"{bench.hardware.name if bench else first.device}, {first.threads} thread(s)",
     }
     weights = weights or stated.get("division") == "open"
     return _make(name, out, content | stated, lambda folder: _copy_runs(folder, placed, weights))
@@ -89,26 +88,17 @@ def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any], we
 def from_forecasts(name: str, forecasts: dict[str, Path], data: Path, size: str, out: Path, stated: dict) -> Path:
     """Make ``out/name``, an open entry, from one forecast file per task; they are scored here."""
     results = {task: scoring.score_forecast(path, tasks.get(task, size), data) for task, path in forecasts.items()}
-    content = {
-        "method": FORECASTS,
-        "knowledge": FILL_IN,
-        "division": "open",
-        "size": size,
-        "tasks": sorted(forecasts),
-        "seeds": [0],
-        "training_command": FILL_IN,
-        "budget": FILL_IN,
-        "hardware": FILL_IN,
-    }
+    content = {"method": FORECASTS, "division": "open", "size": size, "tasks": sorted(forecasts), "seeds": [0]}
+    content |= dict.fromkeys(("knowledge", "training_command", "budget", "hardware"), FILL_IN)
 
     def fill(folder: Path) -> None:
         for task, path in forecasts.items():
             place = folder / entries.place((task, 0))
             place.mkdir(parents=True)
             shutil.copyfile(path, place / ("forecast.npz" if path.suffix == ".npz" else "forecast.h5"))
-        figures = {task: Figures.model_validate(result.figures) for task, result in results.items()}
+        figures = {(task, 0): thinned(Figures(**result.figures)) for task, result in results.items()}
         entry_files.write(folder, SCORES, {(task, 0): result.scores for task, result in results.items()})
-        entry_files.write(folder, FIGURES, {(task, 0): thinned(found) for task, found in figures.items()})
+        entry_files.write(folder, FIGURES, figures)
 
     return _make(name, out, content | stated, fill)
 
@@ -116,15 +106,13 @@ def from_forecasts(name: str, forecasts: dict[str, Path], data: Path, size: str,
 def _copy_runs(folder: Path, placed: dict[Run, tuple[Path, Card]], weights: bool) -> None:
     scores, figures, timings = {}, {}, {}
     first = min(seed for _, seed in placed)  # whose solvers are kept
-    drawn = set()  # tasks of which a figure is there: one seed is enough to look at
     for key, (run, _) in sorted(placed.items()):
         task, seed = key
         scores[key] = schema.read_json(ScoreFile, run / "scores.json")
-        measured = timing.read(run)
-        if measured is not None:
+        if (measured := timing.read(run)) is not None:
             timings[key] = _timing(measured, task, solvers=seed == first)
+        drawn = {task for task, _ in figures}  # one seed is enough to look at
         if task not in drawn and (run / "figures.json").exists():
-            drawn.add(task)
             figures[key] = thinned(schema.read_json(Figures, run / "figures.json"))
         if weights:
             _copy_weights(run, folder / entries.place(key))
@@ -142,27 +130,17 @@ def _copy_weights(run: Path, place: Path) -> None:
     os.chmod(place / WEIGHTS, 0o644)
 
 
-def _hardware(run: Path) -> str:
-    """The processor or accelerator that a run was benched on, if it was."""
-    measured = timing.read(run)
-    bench = measured.benches.get("eager") if measured else None
-    return bench.hardware.name if bench else ""
-
-
 def _timing(measured: Timing, task: str, solvers: bool) -> EntryTiming:
     """What the page shows of a run's timing: its speed, and where it was benched, the solvers beside it."""
     speed = measured.model_dump(include=set(Speed.model_fields))
     bench = measured.benches.get("eager")
     if bench is None or RANKED not in bench.speedups:
         return EntryTiming(**speed)
-    found = [
-        Solver(
-            name=speedup.label(tasks.get(task), rung),
-            accuracy=float(f"{rung.accuracy:.4g}"),
-            lyapunov_times_per_second=float(f"{rung.scenarios[RANKED].lyapunov_times_per_second.median:.4g}"),
-        )
-        for rung in measured.ladder
-    ]
+    found = []
+    for rung in measured.ladder:
+        rate = rung.scenarios[RANKED].lyapunov_times_per_second.median
+        name = speedup.label(tasks.get(task), rung)
+        found.append(Solver(name=name, accuracy=_rounded(rung.accuracy), lyapunov_times_per_second=_rounded(rate)))
     return EntryTiming(**speed, speedup=bench.speedups[RANKED], solvers=found if solvers else [])
 
 
@@ -181,9 +159,8 @@ def _make(name: str, out: Path, content: dict[str, Any], fill: Any) -> Path:
     try:
         partial.mkdir(parents=True)
         fill(partial)
-        files = {
-            str(p.relative_to(partial)): entries.sha256(p) for p in partial.rglob("*") if stat.S_ISREG(p.stat().st_mode)
-        }
+        found = sorted(path for path in partial.rglob("*") if path.is_file())
+        files = {str(path.relative_to(partial)): entries.sha256(path) for path in found}
         entry = schema.parse(Entry, content | {"files": files}, f"entry {name}")
         store.write_text(partial / ENTRY_FILE, entries.to_toml(entry))
         partial.rename(folder)

@@ -30,7 +30,6 @@ from emubench.files.schema import Model, Name
 from emubench.leaderboard.submission.entries import Digest
 
 VARIABLE = "EMUBENCH_SEASON_SECRET"
-SECRET_BYTES = 32
 
 
 class Season(Model):
@@ -44,15 +43,6 @@ class Season(Model):
     commitment: Digest
     draws_sha256: Digest
     secret: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-
-    def seed(self, secret: bytes) -> SealedSeed:
-        """The seed of the season; raises :class:`EmubenchError` unless this is the secret that was committed to."""
-        seed = SealedSeed(secret)
-        same = hashlib.sha256(secret).hexdigest() == self.commitment
-        if not same or _first_draws(self.tasks, self.size, seed) != self.draws_sha256:
-            part = "draws_sha256" if same else "commitment"
-            raise EmubenchError(f"{part}: the secret is not the one that this season committed to")
-        return seed
 
 
 class Seasons(Model):
@@ -101,9 +91,9 @@ def open_season(board: Path, name: str, size: str, only: list[str] | None = None
     chosen = only or [t for t in tasks.names() if t.rsplit("-", 1)[-1] in tasks.RANKED_TRACKS]
     for task in chosen:
         tasks.get(task, size)
-    file = _file(needed=True)
-    assert file is not None
-    secret = secrets.token_bytes(SECRET_BYTES)
+    if not (file := _file()):
+        raise EmubenchError(f"name in {VARIABLE} a new file, outside any git checkout, for the season's secret")
+    secret = secrets.token_bytes(32)
     season = Season(
         size=size,
         tasks=chosen,
@@ -141,22 +131,23 @@ def seed_of(board: Path, name: str) -> SealedSeed:
 
 
 def _seed(board: Path, name: str, season: Season, secret: bytes) -> SealedSeed:
-    try:
-        return season.seed(secret)
-    except EmubenchError as error:
-        raise EmubenchError(f"{path_of(board)}: season {name}: {error}") from None
+    """The seed that a secret makes, if it is the one that the season committed to."""
+    seed = SealedSeed(secret)
+    same = hashlib.sha256(secret).hexdigest() == season.commitment
+    if not same or _first_draws(season.tasks, season.size, seed) != season.draws_sha256:
+        part = "draws_sha256" if same else "commitment"
+        where = f"{path_of(board)}: season {name}: {part}"
+        raise EmubenchError(f"{where}: the secret is not the one that this season committed to")
+    return seed
 
 
 def _today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def _file(needed: bool) -> Path | None:
-    """The file that the variable names, which has to lie where git would not add it."""
-    name = os.environ.get(VARIABLE)
-    if not name:
-        if needed:
-            raise EmubenchError(f"name in {VARIABLE} a new file, outside any git checkout, for the season's secret")
+def _file() -> Path | None:
+    """The file that the variable names, if it does, which has to lie where git would not add it."""
+    if not (name := os.environ.get(VARIABLE)):
         return None
     path = Path(name).expanduser()
     for folder in path.absolute().resolve().parents:
@@ -167,8 +158,7 @@ def _file(needed: bool) -> Path | None:
 
 def read_secret() -> bytes:
     """The secret from the file that the variable names, or asked for in a terminal; 64 hexadecimal digits."""
-    file = _file(needed=False)
-    if file is not None:
+    if file := _file():
         where = str(file)
         if not file.is_file():
             raise EmubenchError(f"{where}: no such file; {VARIABLE} has to name the one that holds the season's secret")

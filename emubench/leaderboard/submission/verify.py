@@ -20,9 +20,12 @@ from emubench.core import hardware
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data import generation, reference, tasks
 from emubench.data.tasks import Task
+from emubench.evaluation import scoring
+from emubench.evaluation.scoring import Progress
 from emubench.files import run_files, schema, store
 from emubench.files.schema import Model, Name
-from emubench.leaderboard import ranking, statistics
+from emubench.leaderboard import ranking
+from emubench.leaderboard.statistics import bounded
 from emubench.leaderboard.submission import check, judge, season
 from emubench.leaderboard.submission.contents import Contents
 from emubench.leaderboard.submission.entries import Digest
@@ -30,7 +33,6 @@ from emubench.metrics._headline import headline
 from emubench.runs import folders, jobs, scored, stages
 from emubench.runs.sandbox.judged import Limits
 
-RANGE_99 = (0.005, 0.995)
 MAX_BYTES = 2**20
 """Of a file of verified rows."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -101,9 +103,8 @@ class Finding:
         """For people."""
         lines = []
         for row in self.verified.rows:
-            lines.append(
-                f"{row.task}: {row.metric} {row.value:.4g} [{row.low:.4g}, {row.high:.4g}], {len(row.seeds)} seeds"
-            )
+            interval = f"[{row.low:.4g}, {row.high:.4g}]"
+            lines.append(f"{row.task}: {row.metric} {row.value:.4g} {interval}, {len(row.seeds)} seeds")
             if row.claim_is_outside:
                 interval = f"the judge's 99 % interval [{row.low_99:.4g}, {row.high_99:.4g}]"
                 lines.append(f"  NOTE: {row.claimed:.4g} is claimed on the public contexts, outside {interval}")
@@ -120,7 +121,7 @@ def verify(
     only: list[str] | None = None,
     limits: Limits = Limits(),
     again: bool = False,
-    progress: judge.Progress | None = None,
+    progress: Progress | None = None,
 ) -> Finding:
     """Retrain, score and time an entry of the standard division on the sealed data of a season."""
     contents = check.require(folder)
@@ -160,7 +161,7 @@ def _row(
     data: Path,
     seeds: list[int],
     limits: Limits,
-    progress: judge.Progress | None,
+    progress: Progress | None,
 ) -> VerifiedRow:
     folder, entry = contents.folder, contents.entry
     runs, reasons = [], []
@@ -176,9 +177,11 @@ def _row(
         runs.append(scored.Run(run, folders.read_card(run), judged.result.scores, speed, entry.name))
         reasons += [judged.reason] if judged.reason else []
     cell = ranking.make_cell(runs)
-    sampled = cell.pooled(cell.sampled)
-    low, high = statistics.interval(sampled)
-    low_99, high_99 = (float(v) for v in np.quantile(sampled, RANGE_99))
+    low_99, low, high, high_99 = np.quantile(cell.pooled(cell.sampled), (0.005, *scoring.INTERVAL, 0.995)).tolist()
+    scale = reference.scale(task.name)
+    skill, *ends = map(float, scale.skill(np.array([cell.value, low, high]))) if scale.usable else [np.nan] * 3
+    stability = ranking.pooled_row(runs, "skill_stability", 0.0)
+    skills = bounded("skill", skill, min(ends), max(ends)) | bounded("skill_stability", *stability)
     return VerifiedRow(
         task=task.name,
         metric=headline(task).metric,
@@ -190,7 +193,7 @@ def _row(
         high_99=high_99,
         n_cases=len(runs[0].cases),
         seeds=seeds,
-        **_skills(task, (cell.value, low, high), runs),
+        **{name: run_files.finite_or_none(value) for name, value in skills.items()},
         surviving_fraction=run_files.finite_or_none(ranking.pooled_row(runs, "surviving_fraction", 0.0)[0]),
         lyapunov_times_per_second=float(np.mean([run.throughput for run in runs])),
         train_seconds=float(np.mean([run.card.train_seconds for run in runs])),
@@ -217,20 +220,6 @@ def check_size(folder: Path, job: jobs.Job) -> None:
         raise EmubenchError(f"{folder}/entry.toml: overrides: {found}")
 
 
-def _skills(task: Task, score: tuple[float, float, float], runs: list[scored.Run]) -> dict[str, float | None]:
-    """Skill by accuracy and by stability, each with its interval; null where it is not known."""
-    frozen = reference.get(task.name)
-    scale = reference.Scale(frozen.get("floor"), frozen.get("oracle"), "frozen")
-    value, *ends = map(float, scale.skill(np.array(score))) if scale.usable else [float("nan")] * 3
-    stability = ranking.pooled_row(runs, "skill_stability", 0.0)
-    known = {"skill": (value, min(ends), max(ends)), "skill_stability": stability}
-    return {
-        name + end: run_files.finite_or_none(part)
-        for name, parts in known.items()
-        for end, part in zip(("", "_low", "_high"), parts, strict=True)
-    }
-
-
 def _claimed(contents: Contents, task: Task) -> float | None:
     """Mean over the entry's seeds of its own score on the public contexts, if it is of the same size."""
     if contents.entry.size != task.size:
@@ -251,8 +240,7 @@ def _keep(found: Verified, path: Path, again: bool) -> Finding:
             elif not old.low_99 <= row.value <= old.high_99:
                 faults.append(f"{path}: {row.task}: {old.value:.5g} is published, {row.value:.5g} was found")
         return Finding(found, path, False, tuple(faults))
-    text = found.model_dump_json(indent=1) + "\n"
-    store.write_text(path, text)
+    store.write_text(path, found.model_dump_json(indent=1) + "\n")
     return Finding(found, path, True, ())
 
 
@@ -265,13 +253,13 @@ def read(board: Path) -> list[Verified]:
         if opened is None:
             raise EmubenchError(f"{path}: {unknown('season', rows.season, seasons)}")
         names = [row.task for row in rows.rows]
-        for key, one, two in (
-            ("season and entry", f"{rows.season}/{rows.entry}", f"{path.parent.name}/{path.stem}"),
-            ("commitment", rows.commitment, opened.commitment),
-            ("emubench_version", rows.emubench_version, opened.emubench_version),
-            ("rows", names, [task for task in opened.tasks if task in names]),
-        ):
-            if one != two:
-                raise EmubenchError(f"{path}: {key}: {repr(one)[:80]} where {repr(two)[:80]} belongs")
+        pairs = {
+            "season and entry": (f"{rows.season}/{rows.entry}", f"{path.parent.name}/{path.stem}"),
+            "commitment": (rows.commitment, opened.commitment),
+            "emubench_version": (rows.emubench_version, opened.emubench_version),
+            "rows": (names, [task for task in opened.tasks if task in names]),
+        }
+        for fault in check.differing(str(path), pairs):
+            raise EmubenchError(fault)
         found.append(rows)
     return found
