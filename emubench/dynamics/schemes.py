@@ -58,6 +58,11 @@ def three_eighths(rhs: RightHandSide, h: float) -> Step:
 EXPLICIT: dict[str, Callable[[RightHandSide, float], Step]] = {"rk4": rk4, "heun": heun, "euler": euler}
 
 
+def phi1(z: np.ndarray) -> np.ndarray:
+    """φ₁(z) = (e^z − 1)/z, 1 at z = 0."""
+    return np.where(np.abs(z) < 1e-12, 1.0, np.expm1(z) / np.where(z == 0, 1.0, z))
+
+
 class Etdrk4Coefficients(NamedTuple):
     """Coefficients of :func:`etdrk4` for a diagonal linear part, one per Fourier mode, float64."""
 
@@ -120,9 +125,7 @@ def etd1(
 ) -> Step:
     """Exponential Euler ``e^{hL} v + h φ₁(hL) N(v)``, of order 1: the cheap end of the solver ladder."""
     z = h * np.asarray(symbol)
-    phi = np.where(np.abs(z) < 1e-12, 1.0, np.expm1(z) / np.where(z == 0, 1.0, z))
-    e = torch.as_tensor(np.exp(z), dtype=dtype, device=device)
-    p = torch.as_tensor(h * phi, dtype=dtype, device=device)
+    e, p = (torch.as_tensor(v, dtype=dtype, device=device) for v in (np.exp(z), h * phi1(z)))
     return lambda v, _=None: e * v + p * nonlinear(v)
 
 
@@ -134,9 +137,8 @@ def ornstein_uhlenbeck(
     The mean decays as e^{hL}; the noise gets the variance ``intensity (e^{2hL} − 1)/2L`` (``intensity h`` at L = 0).
     """
     z = 2 * h * np.asarray(symbol)
-    growth = np.where(np.abs(z) < 1e-12, 1.0, np.expm1(z) / np.where(z == 0, 1.0, z))
-    decay = torch.as_tensor(np.exp(z / 2), dtype=dtype, device=device)
-    amplitude = torch.as_tensor(np.sqrt(intensity * h * growth), dtype=dtype, device=device)
+    factors = np.exp(z / 2), np.sqrt(intensity * h * phi1(z))
+    decay, amplitude = (torch.as_tensor(v, dtype=dtype, device=device) for v in factors)
 
     def step(u: Tensor, noise: Tensor | None = None) -> Tensor:
         if noise is None:

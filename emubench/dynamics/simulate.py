@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 from emubench.core.errors import EmubenchError
 from emubench.dynamics import noise
 from emubench.dynamics.system import Step, System
+
+WARM_UP = 3
+"""Calls before a CUDA graph is captured."""
 
 
 class SimulationError(EmubenchError):
@@ -45,23 +48,59 @@ def rollout(
 
 
 def reference_rollout(
-    system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], device: str = "cpu"
+    system: System,
+    state: np.ndarray,
+    n_samples: int,
+    rngs: list[np.random.Generator],
+    device: str | torch.device = "cpu",
+    scheme: str | None = None,
+    dtype: torch.dtype = torch.float64,
+    as_graph: bool = False,
 ) -> np.ndarray:
-    """The truth by the reference solver: states ``"B *S"`` to the next ``n_samples`` samples ``"B T *S"``, float64.
+    """The truth by the reference solver: states ``"B *S"`` to the next ``n_samples`` samples ``"B T *S"``.
 
-    Trajectory b takes its noise from ``rngs[b]`` alone, by way of :mod:`emubench.dynamics.noise`.
+    Trajectory b takes its noise from ``rngs[b]`` alone, by way of :mod:`emubench.dynamics.noise`. With ``as_graph`` a
+    deterministic system's sample interval is :func:`replayed` on a GPU.
     """
-    step, k = system.solver(device=device), system.steps_per_sample
-    current, samples = torch.as_tensor(state, dtype=torch.float64, device=device), []
-    for _ in range(n_samples):
-        noises: list[Tensor | None] = [None] * k
+    step, k = system.solver(scheme=scheme, dtype=dtype, device=device), system.steps_per_sample
+
+    def interval(state: Tensor) -> Tensor:
+        noises: Sequence[Tensor | None] = [None] * k
         if system.stochastic:
             drawn = noise.normals(noise.seeds(rngs, k), math.prod(system.shape)).reshape(-1, k, *system.shape)
-            noises = list(torch.from_numpy(drawn).to(device).unbind(1))
+            noises = torch.from_numpy(drawn).to(device, dtype).unbind(1)
         for xi in noises:
-            current = step(current, xi)
+            state = step(state, xi)
+        return state
+
+    current, samples = torch.as_tensor(state, dtype=dtype, device=device), []
+    advance = replayed(interval, current) if as_graph and not system.stochastic else interval
+    for _ in range(n_samples):
+        current = advance(current)
         samples.append(current)
     return torch.stack(samples, dim=1).cpu().numpy()
+
+
+def replayed(function: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
+    """``function`` for states of the shape of ``example``: on a GPU as a CUDA graph, elsewhere as it is."""
+    if example.device.type != "cuda":
+        return function
+    given, stream = example.clone(), torch.cuda.Stream(example.device)
+    stream.wait_stream(torch.cuda.current_stream(example.device))
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            function(given)
+    torch.cuda.current_stream(example.device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function(given)
+
+    def replay(state: Tensor) -> Tensor:
+        given.copy_(state)
+        graph.replay()
+        return result.clone()
+
+    return replay
 
 
 def simulate(

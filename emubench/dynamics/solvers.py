@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from emubench.core import registry
-from emubench.dynamics import kernels, noise
-from emubench.dynamics.simulate import simulate
+from emubench.dynamics import kernels
+from emubench.dynamics.simulate import reference_rollout, simulate
 from emubench.dynamics.system import System
 
 
@@ -92,7 +88,7 @@ class SettingSolver:
         changes = {"n_sites": setting.sites} if setting.sites else {}
         self.system = dataclasses.replace(system, solver_step=system.sample_interval / setting.steps, **changes)
         on_cpu = device.type == "cpu" and (setting.dtype == "float64" or not system.stochastic)
-        self.fast = kernels.find(self.system) if on_cpu and setting.scheme in _schemes(self.system) else None
+        self.fast = kernels.find(self.system, setting.scheme) if on_cpu else None
         if device.type == "cuda" and setting.scheme == "rk4" and _cuda().supports(self.system):
             self.fast = _cuda().rollout
         self.path = "torch" if self.fast is None else "kernel"
@@ -101,45 +97,11 @@ class SettingSolver:
         """On as many threads as torch uses."""
         states = np.ascontiguousarray(states, dtype=self.setting.dtype)
         with np.errstate(all="ignore"):
-            return self._by_torch(states, n_samples, rngs) if self.fast is None else self._fast(states, n_samples, rngs)
-
-    def _fast(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
-        fast, n_threads = self.fast, torch.get_num_threads()
-        assert fast is not None
-        scheme = {} if self.setting.scheme == self.system.schemes[0] else {"scheme": self.setting.scheme}
-        if self.device.type == "cuda":
-            return fast(self.system, states, n_samples, rngs)
-        if n_threads == 1:
-            return fast(self.system, states, n_samples, rngs, **scheme)
-        size = max(1, -(-len(states) // (n_threads * kernels.WHOLE_BLOCKS))) * kernels.WHOLE_BLOCKS
-        parts = [slice(start, start + size) for start in range(0, len(states), size)]
-        with ThreadPoolExecutor(n_threads) as pool:
-            done = pool.map(lambda p: fast(self.system, states[p], n_samples, rngs[p], **scheme), parts)
-            return np.concatenate(list(done))
-
-    def _by_torch(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
-        dtype = getattr(torch, self.setting.dtype)
-        step = self.system.solver(scheme=self.setting.scheme, dtype=dtype, device=self.device)
-        current, samples = torch.from_numpy(states).to(self.device, dtype), []
-        if not self.system.stochastic:
-
-            def interval(state: torch.Tensor) -> torch.Tensor:
-                for _ in range(self.setting.steps):
-                    state = step(state, None)
-                return state
-
-            advance = replayed(interval, current)
-            for _ in range(n_samples):
-                current = advance(current).clone()
-                samples.append(current)
-            return torch.stack(samples, dim=1).cpu().numpy()
-        for _ in range(n_samples):
-            drawn = noise.normals(noise.seeds(rngs, self.setting.steps), int(np.prod(self.system.shape)))
-            drawn = drawn.reshape(-1, self.setting.steps, *self.system.shape)
-            for xi in torch.from_numpy(drawn).to(self.device, dtype).unbind(1):
-                current = step(current, xi)
-            samples.append(current)
-        return torch.stack(samples, dim=1).cpu().numpy()
+            if self.fast is not None:
+                n_threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+                return kernels.rollout_parallel(self.system, states, n_samples, rngs, n_threads, self.fast)
+            scheme, dtype = self.setting.scheme, getattr(torch, self.setting.dtype)
+            return reference_rollout(self.system, states, n_samples, rngs, self.device, scheme, dtype, as_graph=True)
 
     def restrict(self, states: np.ndarray) -> np.ndarray:
         """The lower Fourier modes, where the setting has fewer sites."""
@@ -165,38 +127,3 @@ def resample(states: np.ndarray, n: int) -> np.ndarray:
 
 def _cuda() -> ModuleType:
     return importlib.import_module("emubench.dynamics.kernels._cuda")  # numba looks for a driver when it is imported
-
-
-def _schemes(system: System) -> tuple[str, ...]:
-    if system.name not in registry.names(kernels.__name__):
-        return ()
-    module = registry.load(kernels.__name__, system.name, "kernel")
-    return getattr(module, "SCHEMES", system.schemes[:1])
-
-
-WARM_UP = 3
-
-
-def replayed(function: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
-    """``function`` for states of the shape of ``example``: on a GPU as a CUDA graph, elsewhere as it is.
-
-    The result lies in memory that the next call overwrites.
-    """
-    if example.device.type != "cuda":
-        return function
-    given, stream = example.clone(), torch.cuda.Stream(example.device)
-    stream.wait_stream(torch.cuda.current_stream(example.device))
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            function(given)
-    torch.cuda.current_stream(example.device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function(given)
-
-    def replay(state: Tensor) -> Tensor:
-        given.copy_(state)
-        graph.replay()
-        return result
-
-    return replay

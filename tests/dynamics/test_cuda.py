@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from emubench.dynamics.solvers import replayed
+from emubench.dynamics.simulate import replayed
 
 SCRIPT = """
 import numpy as np

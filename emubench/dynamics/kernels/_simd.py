@@ -185,6 +185,13 @@ def store(typingctx, array, index, value):
     return types.void(array, types.intp, _OF_ARRAYS[array.dtype]), codegen
 
 
+@jit
+def copy(source, start, target, begin, n):
+    """Copy ``n`` vectors."""
+    for i in range(n):
+        store(target, begin + i, load(source, start + i))
+
+
 def lanes(dtype: np.dtype) -> int:
     """Trajectories in a vector of ``dtype``."""
     return SINGLES if dtype == np.float32 else LANES

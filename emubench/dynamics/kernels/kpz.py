@@ -11,16 +11,18 @@ import math
 
 import numpy as np
 
-from emubench.core.errors import unknown
 from emubench.dynamics.kernels._blocks import rollout_blocks
 from emubench.dynamics.kernels._normal import lane_seeds, normals
-from emubench.dynamics.kernels._simd import aligned, jit, load, store
+from emubench.dynamics.kernels._simd import aligned, copy, jit, load, store
+from emubench.dynamics.schemes import phi1
 from emubench.dynamics.system import System
 
 NEGLIGIBLE = 1e-16
 """Stencils end where their weights, which decay, fall below this fraction of the largest: the rounding of a double."""
 MAX_TAPS = 64
-SCHEMES = ("strang", "euler_maruyama")
+SPLIT = {"strang": True, "euler_maruyama": False}
+"""Whether a scheme takes the linear and the nonlinear part one after the other."""
+SCHEMES = tuple(SPLIT)
 MARGIN = 8
 """Rows before and behind the ring, at least."""
 
@@ -37,8 +39,7 @@ def stencils(system: System) -> np.ndarray:
     p, (n,) = system.parameters(), system.shape
     symbol = -p["nu"] * (2 * np.sin(np.pi * np.arange(n // 2 + 1) / n) / p["dx"]) ** 2
     z = 2 * system.solver_step * symbol
-    growth = np.where(np.abs(z) < 1e-12, 1.0, np.expm1(z) / np.where(z == 0, 1.0, z))
-    variance = 2 * p["noise"] / p["dx"] * system.solver_step * growth
+    variance = 2 * p["noise"] / p["dx"] * system.solver_step * phi1(z)
     weights = np.fft.irfft(np.stack([np.exp(z / 2), np.sqrt(variance)], axis=1), n=n, axis=0)[: n // 2 + 1]
     small = (np.abs(weights) <= NEGLIGIBLE * np.abs(weights).max(axis=0)).all(axis=1)
     return weights[: int(small.argmax()) if small.any() else len(small)]
@@ -47,25 +48,18 @@ def stencils(system: System) -> np.ndarray:
 def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "strang"
 ) -> np.ndarray:
-    """See :func:`emubench.dynamics.simulate.reference_rollout`; ``scheme`` may also be ``euler_maruyama``, for
-    comparisons.
-    """
+    """See :func:`emubench.dynamics.simulate.reference_rollout`; ``euler_maruyama`` is for comparisons."""
     p, (n,), n_steps, weights = system.parameters(), system.shape, system.steps_per_sample, stencils(system)
     first = max(MARGIN, len(weights) + 1)
     work = [aligned(n + 2 * first) for _ in range(3)]
-    h = system.solver_step
-    rate, diffusion = p["lam"] * h / 6 / p["dx"] ** 2, p["nu"] * h / p["dx"] ** 2
-    if scheme == "strang":
-        run, constants = _strang, (weights.ravel(), rate / 2)
-    elif scheme == "euler_maruyama":
-        run, constants = _euler_maruyama, (diffusion, rate, math.sqrt(2 * p["noise"] * h / p["dx"]))
-    else:
-        raise unknown("scheme of the kpz kernel", scheme, SCHEMES)
+    h, strang = system.solver_step, SPLIT[scheme]
+    rate = p["lam"] * h / 6 / p["dx"] ** 2 / (2 if strang else 1)
+    constants = (strang, rate, p["nu"] * h / p["dx"] ** 2, math.sqrt(2 * p["noise"] * h / p["dx"]), weights.ravel())
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
         steps = len(samples) // len(block) * n_steps
         seeds = lane_seeds([rngs[b] for b in trajectories], steps)
-        run(block, samples, seeds, n, first, steps // n_steps, n_steps, *constants, *work)
+        _advance(block, samples, seeds, n, first, steps // n_steps, n_steps, *constants, *work)
 
     return rollout_blocks(state.astype(np.float64, copy=False), n_samples, advance)
 
@@ -147,34 +141,20 @@ def _euler(u, xi, n, first, diffusion, rate, amplitude):
 
 
 @jit
-def _copy(source, start, target, first, n):
-    for i in range(n):
-        store(target, first + i, load(source, start + i))
-
-
-@jit
-def _strang(state, samples, seeds, n, first, n_samples, n_steps, weights, rate, u, v, xi):
-    """``rate`` is the nonlinear coefficient times half a step."""
-    _copy(state, 0, u, first, n)
+def _advance(state, samples, seeds, n, first, n_samples, n_steps, strang, rate, diffusion, noise, weights, u, v, xi):
+    """Strang splitting, with ``rate`` the nonlinear coefficient times half a step, or else Euler–Maruyama."""
+    copy(state, 0, u, first, n)
     for t in range(n_samples):
         for s in range(n_steps):
-            if rate != 0.0:
+            if strang and rate != 0.0:
                 _grow(u, n, first, rate)
             normals(seeds, t * n_steps + s, xi, first, n)
-            _diffuse(u, xi, v, n, first, weights)
-            u, v = v, u
-            if rate != 0.0:
-                _grow(u, n, first, rate)
-        _copy(u, first, samples, t * n, n)
-    _copy(u, first, state, 0, n)
-
-
-@jit
-def _euler_maruyama(state, samples, seeds, n, first, n_samples, n_steps, diffusion, rate, amplitude, u, v, xi):
-    _copy(state, 0, u, first, n)
-    for t in range(n_samples):
-        for s in range(n_steps):
-            normals(seeds, t * n_steps + s, xi, first, n)
-            _euler(u, xi, n, first, diffusion, rate, amplitude)
-        _copy(u, first, samples, t * n, n)
-    _copy(u, first, state, 0, n)
+            if strang:
+                _diffuse(u, xi, v, n, first, weights)
+                u, v = v, u
+                if rate != 0.0:
+                    _grow(u, n, first, rate)
+            else:
+                _euler(u, xi, n, first, diffusion, rate, noise)
+        copy(u, first, samples, t * n, n)
+    copy(u, first, state, 0, n)

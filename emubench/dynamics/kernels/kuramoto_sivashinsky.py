@@ -8,14 +8,15 @@ import functools
 
 import numpy as np
 
-from emubench.core.errors import unknown
 from emubench.dynamics.kernels._blocks import precision, rollout_blocks
 from emubench.dynamics.kernels._fft import forward, inverse, merge, positions, split, square, twiddles
-from emubench.dynamics.kernels._simd import aligned, jit, load, store
-from emubench.dynamics.schemes import etdrk4_coefficients
+from emubench.dynamics.kernels._simd import aligned, copy, jit, load, store
+from emubench.dynamics.schemes import etdrk4_coefficients, phi1
 from emubench.dynamics.system import System
 
-SCHEMES = ("etdrk4", "etd1")
+FOURTH = {"etdrk4": True, "etd1": False}
+"""Whether a scheme is of fourth order."""
+SCHEMES = tuple(FOURTH)
 
 
 def supports(system: System) -> bool:
@@ -25,43 +26,32 @@ def supports(system: System) -> bool:
 
 
 @functools.lru_cache(maxsize=8)
-def coefficients(system: System) -> np.ndarray:
-    """Per mode 0 … N/2: e^{hL}, e^{hL/2} and, times the factor of −(u²)_x/2, q, f1, 2 f2, f3.
+def coefficients(system: System, scheme: str) -> np.ndarray:
+    """Per mode 0 … N/2: e^{hL}, e^{hL/2} and, times the factor of −(u²)_x/2, q, f1, 2 f2, f3; of etd1 e^{hL}, h φ₁(hL).
 
     Coefficients here are rfft(u)/N. The product's modes come out N times too large, as no transform is normalised,
     and twice, by :func:`emubench.dynamics.kernels._fft.split`: its factor is −ik/(4N), the −i left to the kernel.
     """
-    n = system.shape[0]
-    k = 2 * np.pi / float(system.parameters()["length"]) * np.arange(n // 2 + 1)
-    c = etdrk4_coefficients(k**2 - k**4, system.solver_step)
-    factor = k * (np.arange(n // 2 + 1) < n / 3) / (4 * n)
-    return np.stack([c.exp, c.exp_half, factor * c.q, factor * c.f1, 2 * factor * c.f2, factor * c.f3], axis=1)
-
-
-@functools.lru_cache(maxsize=8)
-def coefficients_etd1(system: System) -> np.ndarray:
-    """Per mode e^{hL} and, times the factor of −(u²)_x/2, h φ₁(hL): see :func:`coefficients`."""
     n, h = system.shape[0], system.solver_step
     k = 2 * np.pi / float(system.parameters()["length"]) * np.arange(n // 2 + 1)
-    z = h * (k**2 - k**4)
-    phi = np.where(np.abs(z) < 1e-12, 1.0, np.expm1(z) / np.where(z == 0, 1.0, z))
-    return np.stack([np.exp(z), h * phi * k * (np.arange(n // 2 + 1) < n / 3) / (4 * n)], axis=1)
+    symbol, factor = k**2 - k**4, k * (np.arange(n // 2 + 1) < n / 3) / (4 * n)
+    if scheme == "etd1":
+        return np.stack([np.exp(h * symbol), h * phi1(h * symbol) * factor], axis=1)
+    c = etdrk4_coefficients(symbol, h)
+    return np.stack([c.exp, c.exp_half, factor * c.q, factor * c.f1, 2 * factor * c.f2, factor * c.f3], axis=1)
 
 
 def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "etdrk4"
 ) -> np.ndarray:
     """See :func:`emubench.dynamics.simulate.reference_rollout`; the cheaper scheme is for the solver ladder."""
-    if scheme not in SCHEMES:
-        raise unknown("scheme of the kuramoto_sivashinsky kernel", scheme, SCHEMES)
-    (n,), n_steps, m = system.shape, system.steps_per_sample, system.shape[0] // 2
-    run, factors = (_advance, coefficients) if scheme == "etdrk4" else (_advance_etd1, coefficients_etd1)
-    dtype = precision(state)
-    tables = (*(t.astype(dtype) for t in (factors(system).ravel(), twiddles(m), twiddles(n))), positions(m))
-    work = [aligned(n, dtype)] + [aligned(n + 2, dtype) for _ in range(3 if scheme == "etdrk4" else 1)]
+    (n,), n_steps, fourth, dtype = system.shape, system.steps_per_sample, FOURTH[scheme], precision(state)
+    m, pos = n // 2, positions(n // 2)
+    tables = [t.astype(dtype) for t in (coefficients(system, scheme).ravel(), twiddles(m), twiddles(n))]
+    work = [aligned(n, dtype), *(aligned(n + 2, dtype) for _ in range(3))]
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
-        run(block, samples, m, len(samples) // len(block), n_steps, *tables, *work)
+        _advance(block, samples, m, len(samples) // len(block), n_steps, fourth, *tables, pos, *work)
 
     return rollout_blocks(state, n_samples, advance)
 
@@ -156,29 +146,6 @@ def _stage4(v, acc, z, m, co, tw2, pos):
 
 
 @jit
-def _advance(state, samples, m, n_samples, n_steps, co, tw, tw2, pos, z, v, acc, g):
-    for i in range(2 * m):
-        store(z, i, load(state, i))
-    for t in range(n_samples):
-        forward(z, m, tw)
-        _start(v, z, m, tw2, pos)
-        for _ in range(n_steps):
-            square(z, m, tw)
-            _stage1(v, acc, g, z, m, co, tw2, pos)
-            square(z, m, tw)
-            _stage23(v, acc, z, m, co, tw2, pos, True, 1.0)
-            square(z, m, tw)
-            _stage23(g, acc, z, m, co, tw2, pos, False, 2.0)
-            square(z, m, tw)
-            _stage4(v, acc, z, m, co, tw2, pos)
-        inverse(z, m, tw)
-        for i in range(2 * m):
-            store(samples, t * 2 * m + i, load(z, i))
-    for i in range(2 * m):
-        store(state, i, load(z, i))
-
-
-@jit
 def _stage_etd1(v, z, m, co, tw2, pos):
     """v = e v + h φ₁ N(v): the state after the step."""
     for k in range(m // 2 + 1):
@@ -192,17 +159,24 @@ def _stage_etd1(v, z, m, co, tw2, pos):
 
 
 @jit
-def _advance_etd1(state, samples, m, n_samples, n_steps, co, tw, tw2, pos, z, v):
-    for i in range(2 * m):
-        store(z, i, load(state, i))
+def _advance(state, samples, m, n_samples, n_steps, fourth, co, tw, tw2, pos, z, v, acc, g):
+    """ETDRK4 where ``fourth``, else exponential Euler."""
+    copy(state, 0, z, 0, 2 * m)
     for t in range(n_samples):
         forward(z, m, tw)
         _start(v, z, m, tw2, pos)
         for _ in range(n_steps):
             square(z, m, tw)
-            _stage_etd1(v, z, m, co, tw2, pos)
+            if fourth:
+                _stage1(v, acc, g, z, m, co, tw2, pos)
+                square(z, m, tw)
+                _stage23(v, acc, z, m, co, tw2, pos, True, 1.0)
+                square(z, m, tw)
+                _stage23(g, acc, z, m, co, tw2, pos, False, 2.0)
+                square(z, m, tw)
+                _stage4(v, acc, z, m, co, tw2, pos)
+            else:
+                _stage_etd1(v, z, m, co, tw2, pos)
         inverse(z, m, tw)
-        for i in range(2 * m):
-            store(samples, t * 2 * m + i, load(z, i))
-    for i in range(2 * m):
-        store(state, i, load(z, i))
+        copy(z, 0, samples, t * 2 * m, 2 * m)
+    copy(z, 0, state, 0, 2 * m)

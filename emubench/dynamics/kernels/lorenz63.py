@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from emubench.core.errors import unknown
 from emubench.dynamics.kernels._blocks import rollout_blocks
 from emubench.dynamics.kernels._simd import jit, load, store
 from emubench.dynamics.system import System
 
-SCHEMES = ("rk4", "heun", "euler")
+STAGES = {"rk4": 4, "heun": 2, "euler": 1}
+SCHEMES = tuple(STAGES)
 
 
 def supports(system: System) -> bool:
@@ -23,14 +23,11 @@ def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "rk4"
 ) -> np.ndarray:
     """See :func:`emubench.dynamics.simulate.reference_rollout`; the cheaper schemes are for the solver ladder."""
-    if scheme not in SCHEMES:
-        raise unknown("scheme of the lorenz63 kernel", scheme, SCHEMES)
-    p, n_steps = system.parameters(), system.steps_per_sample
-    constants = tuple(float(p[name]) for name in ("sigma", "rho", "beta", "solver_step"))
-    run = {"rk4": _advance, "heun": _advance_heun, "euler": _advance_euler}[scheme]
+    p, n_steps, stages = system.parameters(), system.steps_per_sample, STAGES[scheme]
+    constants = tuple(float(p[name]) for name in ("solver_step", "sigma", "rho", "beta"))
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
-        run(block, samples, len(samples) // len(block), n_steps, *constants)
+        _advance(block, samples, len(samples) // len(block), n_steps, stages, constants)
 
     return rollout_blocks(state, n_samples, advance, n_vectors=4)
 
@@ -42,12 +39,13 @@ def _stage(x, y, z, u, v, w, h, rho, beta, h_sigma):
 
 
 @jit
-def _step(state, h, sigma, rho, beta):
+def _rk4(state, constants):
     """RK4 by the three states p, q, r of which the later slopes are taken.
 
     They hold the first three slopes: u + h/6 (k1 + 2 k2 + 2 k3 + k4) = (p + 2 q + r − u)/3 + h/6 k4.
     """
     x, y, z = state
+    h, sigma, rho, beta = constants
     half, sixth, third = h / 2, h / 6, 1 / 3
     px, py, pz = _stage(x, y, z, x, y, z, half, rho, beta, half * sigma)
     qx, qy, qz = _stage(x, y, z, px, py, pz, half, rho, beta, half * sigma)
@@ -57,17 +55,19 @@ def _step(state, h, sigma, rho, beta):
 
 
 @jit
-def _heun(state, h, sigma, rho, beta):
+def _heun(state, constants):
     """With the Euler step p: u + h/2 (f(u) + f(p)) = (u + p)/2 + h/2 f(p)."""
     x, y, z = state
-    px, py, pz = _stage(x, y, z, x, y, z, h, rho, beta, h * sigma)
+    h, sigma, rho, beta = constants
+    px, py, pz = _euler(state, constants)
     mx, my, mz = 0.5 * (x + px), 0.5 * (y + py), 0.5 * (z + pz)
     return _stage(mx, my, mz, px, py, pz, h / 2, rho, beta, h / 2 * sigma)
 
 
 @jit
-def _euler(state, h, sigma, rho, beta):
+def _euler(state, constants):
     x, y, z = state
+    h, sigma, rho, beta = constants
     return _stage(x, y, z, x, y, z, h, rho, beta, h * sigma)
 
 
@@ -78,54 +78,25 @@ def _get(array, row):
 
 
 @jit
-def _put(array, row, state):
-    store(array, row, state[0])
-    store(array, row + 4, state[1])
-    store(array, row + 8, state[2])
+def _put(array, row, states):
+    for i, (x, y, z) in enumerate(states):
+        store(array, row + i, x)
+        store(array, row + 4 + i, y)
+        store(array, row + 8 + i, z)
 
 
 @jit
-def _put4(array, row, a, b, c, d):
-    _put(array, row, a)
-    _put(array, row + 1, b)
-    _put(array, row + 2, c)
-    _put(array, row + 3, d)
-
-
-@jit
-def _advance(state, samples, n_samples, n_steps, sigma, rho, beta, h):
+def _advance(state, samples, n_samples, n_steps, stages, p):
     a, b, c, d = _get(state, 0), _get(state, 1), _get(state, 2), _get(state, 3)
     for t in range(n_samples):
-        for _ in range(n_steps):
-            a = _step(a, h, sigma, rho, beta)
-            b = _step(b, h, sigma, rho, beta)
-            c = _step(c, h, sigma, rho, beta)
-            d = _step(d, h, sigma, rho, beta)
-        _put4(samples, 12 * t, a, b, c, d)
-    _put4(state, 0, a, b, c, d)
-
-
-@jit
-def _advance_heun(state, samples, n_samples, n_steps, sigma, rho, beta, h):
-    a, b, c, d = _get(state, 0), _get(state, 1), _get(state, 2), _get(state, 3)
-    for t in range(n_samples):
-        for _ in range(n_steps):
-            a = _heun(a, h, sigma, rho, beta)
-            b = _heun(b, h, sigma, rho, beta)
-            c = _heun(c, h, sigma, rho, beta)
-            d = _heun(d, h, sigma, rho, beta)
-        _put4(samples, 12 * t, a, b, c, d)
-    _put4(state, 0, a, b, c, d)
-
-
-@jit
-def _advance_euler(state, samples, n_samples, n_steps, sigma, rho, beta, h):
-    a, b, c, d = _get(state, 0), _get(state, 1), _get(state, 2), _get(state, 3)
-    for t in range(n_samples):
-        for _ in range(n_steps):
-            a = _euler(a, h, sigma, rho, beta)
-            b = _euler(b, h, sigma, rho, beta)
-            c = _euler(c, h, sigma, rho, beta)
-            d = _euler(d, h, sigma, rho, beta)
-        _put4(samples, 12 * t, a, b, c, d)
-    _put4(state, 0, a, b, c, d)
+        if stages == 4:
+            for _ in range(n_steps):
+                a, b, c, d = _rk4(a, p), _rk4(b, p), _rk4(c, p), _rk4(d, p)
+        elif stages == 2:
+            for _ in range(n_steps):
+                a, b, c, d = _heun(a, p), _heun(b, p), _heun(c, p), _heun(d, p)
+        else:
+            for _ in range(n_steps):
+                a, b, c, d = _euler(a, p), _euler(b, p), _euler(c, p), _euler(d, p)
+        _put(samples, 12 * t, (a, b, c, d))
+    _put(state, 0, (a, b, c, d))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from emubench.core.errors import unknown
 from emubench.dynamics.kernels._blocks import precision, rollout_blocks
-from emubench.dynamics.kernels._simd import aligned, jit, load, store
+from emubench.dynamics.kernels._simd import aligned, copy, jit, load, store
 from emubench.dynamics.system import System
 
-SCHEMES = ("rk4", "heun", "euler")
+STAGES = {"rk4": 4, "heun": 2, "euler": 1}
+SCHEMES = tuple(STAGES)
 
 
 def supports(system: System) -> bool:
@@ -21,15 +21,12 @@ def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "rk4"
 ) -> np.ndarray:
     """See :func:`emubench.dynamics.simulate.reference_rollout`; the cheaper schemes are for the solver ladder."""
-    if scheme not in SCHEMES:
-        raise unknown("scheme of the lorenz96 kernel", scheme, SCHEMES)
-    p, (n,), n_steps = system.parameters(), system.shape, system.steps_per_sample
+    p, (n,), n_steps, stages = system.parameters(), system.shape, system.steps_per_sample, STAGES[scheme]
     forcing, h = float(p["forcing"]), float(p["solver_step"])
-    work = [aligned(n + 3, precision(state)) for _ in range(4 if scheme == "rk4" else 2)]
-    run = {"rk4": _advance, "heun": _advance_heun, "euler": _advance_euler}[scheme]
+    work = [aligned(n + 3, precision(state)) for _ in range(4)]
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
-        run(block, samples, n, len(samples) // len(block), n_steps, forcing, h, *work)
+        _advance(block, samples, n, len(samples) // len(block), n_steps, stages, forcing, h, *work)
 
     return rollout_blocks(state, n_samples, advance)
 
@@ -44,7 +41,7 @@ def _wrap(u, n):
 
 @jit
 def _stage(u, base, out, n, h, forcing):
-    """``out = base + h f(u)``."""
+    """``out = base + h f(u)``; all three may be the same."""
     _wrap(u, n)
     behind2, behind, here = load(u, 0), load(u, 1), load(u, 2)
     for i in range(2, n + 2):
@@ -71,22 +68,6 @@ def _finish(u, p, q, r, n, h, forcing):
 
 
 @jit
-def _advance(state, samples, n, n_samples, n_steps, forcing, h, u, p, q, r):
-    for i in range(n):
-        store(u, i + 2, load(state, i))
-    for t in range(n_samples):
-        for _ in range(n_steps):
-            _stage(u, u, p, n, h / 2, forcing)
-            _stage(p, u, q, n, h / 2, forcing)
-            _stage(q, u, r, n, h, forcing)
-            _finish(u, p, q, r, n, h, forcing)
-        for i in range(n):
-            store(samples, t * n + i, load(u, i + 2))
-    for i in range(n):
-        store(state, i, load(u, i + 2))
-
-
-@jit
 def _halfway(u, p, n):
     """``u = (u + p)/2``."""
     for i in range(2, n + 2):
@@ -94,36 +75,21 @@ def _halfway(u, p, n):
 
 
 @jit
-def _load_ring(state, u, n):
-    for i in range(n):
-        store(u, i + 2, load(state, i))
-
-
-@jit
-def _store_ring(u, out, start, n):
-    for i in range(n):
-        store(out, start + i, load(u, i + 2))
-
-
-@jit
-def _advance_heun(state, samples, n, n_samples, n_steps, forcing, h, u, p):
-    """With the Euler step p: u + h/2 (f(u) + f(p)) = (u + p)/2 + h/2 f(p)."""
-    _load_ring(state, u, n)
+def _advance(state, samples, n, n_samples, n_steps, stages, forcing, h, u, p, q, r):
+    """RK4 of four stages, Heun of two (by the Euler step p, as (u + p)/2 + h/2 f(p)), Euler of one."""
+    copy(state, 0, u, 2, n)
     for t in range(n_samples):
         for _ in range(n_steps):
-            _stage(u, u, p, n, h, forcing)
-            _halfway(u, p, n)
-            _stage(p, u, u, n, h / 2, forcing)
-        _store_ring(u, samples, t * n, n)
-    _store_ring(u, state, 0, n)
-
-
-@jit
-def _advance_euler(state, samples, n, n_samples, n_steps, forcing, h, u, p):
-    _load_ring(state, u, n)
-    for t in range(n_samples):
-        for _ in range(n_steps):
-            _stage(u, u, p, n, h, forcing)
-            u, p = p, u
-        _store_ring(u, samples, t * n, n)
-    _store_ring(u, state, 0, n)
+            if stages == 4:
+                _stage(u, u, p, n, h / 2, forcing)
+                _stage(p, u, q, n, h / 2, forcing)
+                _stage(q, u, r, n, h, forcing)
+                _finish(u, p, q, r, n, h, forcing)
+            elif stages == 2:
+                _stage(u, u, p, n, h, forcing)
+                _halfway(u, p, n)
+                _stage(p, u, u, n, h / 2, forcing)
+            else:
+                _stage(u, u, u, n, h, forcing)
+        copy(u, 2, samples, t * n, n)
+    copy(u, 2, state, 0, n)
