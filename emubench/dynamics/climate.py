@@ -12,9 +12,7 @@ from jaxtyping import Float
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.dynamics.first_passage import THRESHOLD, FirstPassage, crossing
-from emubench.dynamics.lyapunov import (
-    on_attractor,
-)
+from emubench.dynamics.lyapunov import TWIN_RESOLUTION, need_deterministic, on_attractor
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.spectrum import Estimate
 from emubench.dynamics.system import Climate, System
@@ -52,8 +50,6 @@ def agreement_time(
 
 # --- climate ----------------------------------------------------------------------------------------------------------
 
-TWIN_DISTANCE = 1e-7
-"""Of twin trajectories, relative to the state: far above rounding, far below where the growth saturates."""
 CHAOTIC_GROWTH = 10.0
 """Logarithmic growth over one measurement that counts as exponential: an algebraic one, ln 2 per doubling, is less."""
 
@@ -86,31 +82,21 @@ def measure_climate(
         raise EmubenchError(f"{system.name}: a climate has one value per component, but the state is {system.shape}")
     if system.stochastic:
         rngs = [stream(seed, "climate", system.name, i) for i in range(4096)]
-        moments = _Moments(system.shape)
+        moments = Moments(system.shape)
         moments.add(np.stack([system.draw(rng, system.starts[0]) for rng in rngs]))
         mean, std = moments.mean_and_std(system.grid)
         if not min(std) > 0:
             raise EmubenchError(f"{system.name}: nothing varies at the parameters {system.parameters()}")
         return Climate(mean, std, time_unit=system.sample_interval)
-    exponent, moments = _chaotic_stretch(system, n_trajectories, accuracy, max_samples, seed)
+    exponent, moments = leading_exponent(
+        system, n_trajectories=n_trajectories, accuracy=accuracy, max_samples=max_samples, seed=seed
+    )
     climate = Climate(*moments.mean_and_std(system.grid), time_unit=1 / exponent.value)
     agreement = agreement_time(dataclasses.replace(system, climate=climate), n_cases=n_cases, seed=seed)
     return dataclasses.replace(climate, agreement_time=agreement.mean.value)
 
 
-def leading_exponent(
-    system: System, *, n_trajectories: int = 64, accuracy: float = 0.01, max_samples: int = 2**14, seed: int = 0
-) -> Estimate:
-    """λ₁ by twin trajectories at a distance of 10⁻⁷, rescaled every sample: the system's own, fast solver suffices.
-
-    Benettin, Galgani & Strelcyn 1976, doi:10.1103/PhysRevA.14.2338. Ends as :func:`measure_climate` does.
-    """
-    if system.stochastic:
-        raise EmubenchError(f"{system.name}: Lyapunov exponents are not available for a stochastic system")
-    return _chaotic_stretch(system, n_trajectories, accuracy, max_samples, seed)[0]
-
-
-class _Moments:
+class Moments:
     """Running mean and variance of each component, over trajectories and samples."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -133,14 +119,21 @@ class _Moments:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of a run on its way to a blow-up, which simulate names
-def _chaotic_stretch(system: System, n: int, accuracy: float, max_samples: int, seed: int) -> tuple[Estimate, _Moments]:
-    """The leading exponent and the moments over the first stretch that is long enough for them."""
-    state = on_attractor(system, n, 1, seed)
+def leading_exponent(
+    system: System, *, n_trajectories: int = 64, accuracy: float = 0.01, max_samples: int = 2**14, seed: int = 0
+) -> tuple[Estimate, Moments]:
+    """λ₁, and the moments of the states, over the first stretch that is long enough: see :func:`measure_climate`.
+
+    Twin trajectories at a distance of 10⁻⁷ are rescaled every sample: the system's own, fast solver suffices.
+    Benettin, Galgani & Strelcyn 1976, doi:10.1103/PhysRevA.14.2338.
+    """
+    need_deterministic(system)
+    n, state = n_trajectories, on_attractor(system, n_trajectories, 1, seed)
     direction = torch.from_numpy(stream(seed, "twins", system.name).standard_normal(state.shape))
     offset = _rescaled(system.project(direction).numpy(), state)
     n_samples = 256
     while True:
-        moments, growth = _Moments(system.shape), np.zeros(n)
+        moments, growth = Moments(system.shape), np.zeros(n)
         for _ in range(n_samples):
             before = _norm(offset)
             samples = simulate(system, np.concatenate([state, state + offset]), 1)[:, 0]
@@ -167,5 +160,5 @@ def _norm(offset: Float[np.ndarray, " B *S"]) -> Float[np.ndarray, " B"]:
 
 def _rescaled(offset: Float[np.ndarray, " B *S"], state: Float[np.ndarray, " B *S"]) -> Float[np.ndarray, " B *S"]:
     """The same direction at the twins' distance, relative to the size of all states."""
-    target = TWIN_DISTANCE * np.sqrt((_norm(state) ** 2).mean())
+    target = TWIN_RESOLUTION * np.sqrt((_norm(state) ** 2).mean())
     return offset * (target / _norm(offset)).reshape(-1, *[1] * (state.ndim - 1))

@@ -53,14 +53,12 @@ def lyapunov_spectrum(
     settling: float | None = None,
     n_blocks: int = 8,
     seed: int = 0,
-    progress: Progress | None = None,
 ) -> Spectrum:
     """The ``n_exponents`` largest exponents (default: all) of a deterministic system, at any parameters.
 
-    All times are in the units of the equation. ``duration`` is the time measured, of each of ``n_replicas``; before
-    it the states get ``spin_up`` by the fast solver and the perturbations ``settling`` to find their directions (both
-    a quarter of ``duration`` if not given). ``step`` may be longer than that of the truth, as exponents bear more than
-    trajectories; ``qr_interval`` is a sample interval if not given.
+    All times are in the units of the equation. ``duration`` is the time measured, of each of ``n_replicas``. Before it
+    the states get ``spin_up`` by the fast solver and the perturbations ``settling``, both a quarter of ``duration`` if
+    not given. ``step`` may be longer than the truth's; ``qr_interval`` is a sample interval if not given.
 
     Directions of nearly equal growth need a ``settling`` of several times the inverse of its difference. Perturbations
     stay in the subspace of ``system.project``: kuramoto_sivashinsky has N − 1 exponents, as the mean is conserved.
@@ -75,8 +73,7 @@ def lyapunov_spectrum(
     >>> round(spectrum.sum.value, 2)     # the trace of the Jacobian, −41/3
     -13.67
     """
-    if system.stochastic:
-        raise EmubenchError(f"{system.name}: Lyapunov exponents are not available for a stochastic system")
+    need_deterministic(system)
     h = system.solver_step if step is None else step
     n_spin_up = math.ceil((duration / 4 if spin_up is None else spin_up) / system.sample_interval)
     state = on_attractor(system, n_replicas, max(1, n_spin_up), seed)
@@ -90,7 +87,6 @@ def lyapunov_spectrum(
         n_dimensions=n_perturbations(system),
         project=system.project,
         seed=seed,
-        progress=progress,
     )
 
 
@@ -103,13 +99,12 @@ def twin_spectrum(
     settling: float | None = None,
     n_blocks: int = 8,
     seed: int = 0,
-    progress: Progress | None = None,
 ) -> Spectrum:
-    """As :func:`lyapunov_spectrum`, from ``state``, by :func:`push_by_twins`: with the truth's own step, in a tenth of
-    the time that exact differentiation takes. It resolves exponents down to about λ₁ − 14/sample interval.
+    """What :func:`lyapunov_spectrum` finds, from ``state`` on, by :func:`push_by_twins` and the truth's own step.
+
+    It takes a tenth of the time of exact differentiation and resolves exponents down to about λ₁ − 14/sample interval.
     """
-    if system.stochastic:
-        raise EmubenchError(f"{system.name}: Lyapunov exponents are not available for a stochastic system")
+    need_deterministic(system)
     return _spectrum(
         lambda u, tangents: push_by_twins(system, u, tangents),
         state.double(),
@@ -120,8 +115,13 @@ def twin_spectrum(
         project=system.project,
         resolution=TWIN_RESOLUTION,
         seed=seed,
-        progress=progress,
     )
+
+
+def need_deterministic(system: System) -> None:
+    """Raise :class:`EmubenchError` for a system that noise drives."""
+    if system.stochastic:
+        raise EmubenchError(f"{system.name}: Lyapunov exponents are not available for a stochastic system")
 
 
 def push_by_twins(
@@ -150,9 +150,6 @@ def on_attractor(system: System, n: int, n_samples: int, seed: int) -> Float[np.
     rngs = [stream(seed, "diagnostics", system.name, i) for i in range(n)]
     state = np.stack([system.draw(rng, system.starts[0]) for rng in rngs])
     return simulate(system, state, n_samples, rngs)[:, -1].copy()
-
-
-# --- emulators --------------------------------------------------------------------------------------------------------
 
 
 # --- any map ----------------------------------------------------------------------------------------------------------
@@ -184,13 +181,13 @@ def tangent_spectrum(
     schedule: Schedule,
     n_exponents: int | None = None,
     name: str = "map",
-    *,
-    n_dimensions: int | None = None,
-    project: Map | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
+    **options: Any,
 ) -> Spectrum:
-    """The exponents of the differentiable map ``step`` along the orbits of ``state``: what the others rest on."""
+    """The exponents of the differentiable map ``step`` along the orbits of ``state``.
+
+    ``options`` may be ``n_dimensions``, of the space of perturbations that ``project`` projects on, ``seed`` and
+    ``progress``.
+    """
 
     def advance(u: Tensor) -> Tensor:
         for _ in range(schedule.steps):
@@ -200,17 +197,7 @@ def tangent_spectrum(
     def push(u: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         return push_forward(advance, u, tangents, name)
 
-    return _spectrum(
-        push,
-        state,
-        schedule,
-        n_exponents,
-        name,
-        n_dimensions=n_dimensions,
-        project=project,
-        seed=seed,
-        progress=progress,
-    )
+    return _spectrum(push, state, schedule, n_exponents, name, **options)
 
 
 @torch.no_grad()
@@ -222,10 +209,10 @@ def _spectrum(
     name: str,
     *,
     n_dimensions: int | None = None,
-    project: Map | None,
+    project: Map | None = None,
     resolution: float | None = None,
-    seed: int,
-    progress: Progress | None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Spectrum:
     """``push`` advances states, and perturbations of them ``"E R ..."``, over the schedule's interval.
 
@@ -237,12 +224,10 @@ def _spectrum(
     if not 0 < n_exponents <= n_dimensions:
         raise EmubenchError(f"{name}: {n_exponents} exponents asked for, where there are {n_dimensions}")
     normal = torch.randn(n_exponents, *state.shape, generator=torch_stream(seed, "tangents"), dtype=torch.float64)
-    tangents = normal.to(state.dtype)
+    tangents, _ = _orthonormal(normal.to(state.dtype), project)
     blocks, total = [], torch.zeros(len(state), n_exponents, dtype=torch.float64)
     n_measured = schedule.n_blocks * schedule.n_per_block
     for i in range(-schedule.n_settling, n_measured):
-        if i == -schedule.n_settling:
-            tangents, _ = _orthonormal(tangents, project)
         state, tangents = push(state, tangents)
         tangents, diagonal = _orthonormal(tangents, project)
         _check(state, diagonal, name, schedule, i, resolution)

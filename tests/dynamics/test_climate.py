@@ -111,7 +111,7 @@ def test_what_does_not_vary_has_no_climate(parameters):
 
 def test_running_moments_are_those_of_all_samples():
     samples = 5 + np.arange(4) + normal(12, 7, 6, 4).numpy()
-    moments = diagnostics._Moments((4,))
+    moments = diagnostics.Moments((4,))
     for batch in samples:
         moments.add(batch)
     flat = samples.reshape(-1, 4)
