@@ -26,7 +26,7 @@ from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.data.trajectories import FLAT_BLANK
 from emubench.dynamics.simulate import simulate
-from emubench.dynamics.solvers import Solver, TrueSolver
+from emubench.dynamics.solvers import TrueSolver
 from emubench.learning.filters.ensemble import Filter, assimilate
 from emubench.learning.training.descent import Log
 from emubench.learning.training.settings import check_least, check_localisation
@@ -61,7 +61,7 @@ SETTINGS = {
 class Oracle(nn.Module):
     """Filter, then integrate, both by ``solver``: the truth's own unless the solver ladder gives a cheaper one."""
 
-    def __init__(self, task: Task, config: Config, solver: Solver | None = None) -> None:
+    def __init__(self, task: Task, config: Config, solver: TrueSolver | None = None) -> None:
         super().__init__()
         own = SETTINGS.get(task.system.name, Filter(40, 1.02))
         self.solver = solver or TrueSolver(task.system)

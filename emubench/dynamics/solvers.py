@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,35 +15,22 @@ from emubench.dynamics.simulate import reference_rollout, simulate
 from emubench.dynamics.system import System
 
 
-class Solver(Protocol):
-    """Solves a system on a state of its own, which may be coarser than the system's."""
+class TrueSolver:
+    """The truth's own solver; a solution that can't be trusted raises. A subclass may solve on a coarser state."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
 
     def solve(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
         """States ``"B *s"`` to the next samples ``"B T *s"``."""
-        ...
-
-    def restrict(self, states: np.ndarray) -> np.ndarray:
-        """The system's states ``"... *S"`` as the solver's ``"... *s"``."""
-        ...
-
-    def lift(self, states: np.ndarray) -> np.ndarray:
-        """The solver's states ``"... *s"`` as the system's ``"... *S"``."""
-        ...
-
-
-@dataclass(frozen=True)
-class TrueSolver:
-    """The truth's own solver; a solution that can't be trusted raises."""
-
-    system: System
-
-    def solve(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
         return simulate(self.system, states, n_samples, rngs or None)
 
     def restrict(self, states: np.ndarray) -> np.ndarray:
+        """The system's states ``"... *S"`` as the solver's ``"... *s"``."""
         return states
 
     def lift(self, states: np.ndarray) -> np.ndarray:
+        """The solver's states ``"... *s"`` as the system's ``"... *S"``."""
         return states
 
 
@@ -75,7 +61,7 @@ class Setting:
         return f"{self.scheme}, {self.steps} step{'s' if self.steps > 1 else ''} per sample{sites}{single}{start}"
 
 
-class SettingSolver:
+class SettingSolver(TrueSolver):
     """A setting's solver: our kernel where there is one, else the reference integrators; samples are in its precision.
 
     On a GPU: one fused kernel for the Lorenz systems, else the reference integrators as a CUDA graph of a sample
@@ -86,7 +72,7 @@ class SettingSolver:
     def __init__(self, system: System, setting: Setting, device: torch.device = torch.device("cpu")) -> None:
         self.full, self.setting, self.device = system, setting, device
         changes = {"n_sites": setting.sites} if setting.sites else {}
-        self.system = dataclasses.replace(system, solver_step=system.sample_interval / setting.steps, **changes)
+        super().__init__(dataclasses.replace(system, solver_step=system.sample_interval / setting.steps, **changes))
         on_cpu = device.type == "cpu" and (setting.dtype == "float64" or not system.stochastic)
         self.fast = kernels.find(self.system, setting.scheme) if on_cpu else None
         if device.type == "cuda" and setting.scheme == "rk4" and _cuda().supports(self.system):
