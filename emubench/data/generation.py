@@ -8,6 +8,7 @@ block, while a journal beside it lists the finished ones. After an interrupt the
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -67,54 +68,64 @@ class Block:
         """Indices of its rows."""
         return range(self.first, self.first + self.n_rows)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one stored row."""
+        shape = self.task.system.shape if self.truth is None else self.task.shape
+        return np.dtype(self.dtype).itemsize * self.length * math.prod(shape)
+
 
 # --- one block --------------------------------------------------------------------------------------------------------
 
 
 class RowWriter:
-    """Writes rows of one array piece by piece, at their offsets in the file, and hashes them as they grow."""
+    """Writes the rows of a block piece by piece, at their offsets in its file, and hashes them as they grow."""
 
-    def __init__(self, descriptor: int, block: Block, row_values: int) -> None:
-        self._descriptor, self._block = descriptor, block
-        self._dtype = np.dtype(block.dtype)
-        self._row_bytes = self._dtype.itemsize * row_values * block.length
-        self._filled, self._hashes = [0] * block.n_rows, [hashlib.sha256() for _ in block.rows]
+    def __init__(self, block: Block) -> None:
+        self._block, self.filled = block, [0] * block.n_rows
+        self._hashes = [hashlib.sha256() for _ in block.rows]
+
+    def __enter__(self) -> RowWriter:
+        self._descriptor = os.open(self._block.path, os.O_WRONLY)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
     def append(self, row: int, values: np.ndarray) -> None:
         """Add samples to a row of the block; those beyond its end are dropped."""
-        content = np.ascontiguousarray(values, dtype=self._dtype.newbyteorder("<")).tobytes()
-        content = content[: self._row_bytes - self._filled[row]]
-        position = self._block.offset + (self._block.first + row) * self._row_bytes + self._filled[row]
-        write_all(self._descriptor, content, position)
+        stored = np.dtype(self._block.dtype).newbyteorder("<")
+        self.append_bytes(row, np.ascontiguousarray(values, dtype=stored).tobytes())
+
+    def append_bytes(self, row: int, content: bytes) -> None:
+        """Add samples as they are stored."""
+        block = self._block
+        content = content[: block.row_bytes - self.filled[row]]
+        position, rest = block.offset + (block.first + row) * block.row_bytes + self.filled[row], memoryview(content)
+        while rest:
+            n = os.pwrite(self._descriptor, rest, position)
+            rest, position = rest[n:], position + n
         self._hashes[row].update(content)
-        self._filled[row] += len(content)
+        self.filled[row] += len(content)
 
     def digests(self) -> bytes:
-        """The hashes of all rows, once they are full."""
-        assert set(self._filled) == {self._row_bytes}
+        """The hashes of all rows so far."""
         return b"".join(h.digest() for h in self._hashes)
-
-
-def write_all(descriptor: int, content: bytes, position: int) -> None:
-    """Write all of ``content`` at ``position``."""
-    rest = memoryview(content)
-    while rest:
-        n = os.pwrite(descriptor, rest, position)
-        rest, position = rest[n:], position + n
 
 
 def run_block(block: Block) -> bytes:
     """Make a block and write it; return the hashes of its rows."""
-    descriptor = os.open(block.path, os.O_WRONLY)
-    try:
-        return _simulate(block, descriptor) if block.truth is None else _observe(block, block.truth, descriptor)
-    finally:
-        os.close(descriptor)
+    with RowWriter(block) as writer:
+        if block.truth is None:
+            _simulate(block, writer)
+        else:
+            _observe(block, block.truth, writer)
+        assert set(writer.filled) == {block.row_bytes}
+        return writer.digests()
 
 
-def _simulate(block: Block, descriptor: int) -> bytes:
+def _simulate(block: Block, writer: RowWriter) -> None:
     system = block.task.system
-    writer = RowWriter(descriptor, block, int(np.prod(system.shape)))
     for row, blank in enumerate(blank_samples(system, block.split, block.rows)):
         if blank:
             writer.append(row, np.full((blank, *system.shape), np.nan))
@@ -122,20 +133,17 @@ def _simulate(block: Block, descriptor: int) -> bytes:
     for samples in stretches(system, block.seed, block.split, first, block.length, n_blocks, block.device):
         for row in range(block.n_rows):
             writer.append(row, samples[row])
-    return writer.digests()
 
 
-def _observe(block: Block, truth: Path, descriptor: int) -> bytes:
+def _observe(block: Block, truth: Path, writer: RowWriter) -> None:
     task = block.task
-    writer = RowWriter(descriptor, block, int(np.prod(task.shape)))
-    at_once = max(64, LANES * STRETCH // int(np.prod(task.system.shape)))
+    at_once = max(64, LANES * STRETCH // math.prod(task.system.shape))
     with h5py.File(truth, "r") as file:  # a handle of its own: it is another process's
         source: Any = file[f"{block.split}/truth"]
         for row, i in enumerate(block.rows):
             observe = task.observation.along(task.system, stream(block.seed, task.name, block.split, i))
             for begun in range(0, block.length, at_once):
                 writer.append(row, observe(source[i, begun : min(begun + at_once, block.length)]))
-    return writer.digests()
 
 
 # --- one file ---------------------------------------------------------------------------------------------------------
@@ -166,7 +174,7 @@ def file_bytes(made: Layout) -> int:
     """Size of a file, axes included, without its few kilobytes of structure."""
     total = 0
     for array, shape in made.shapes.items():
-        total += int(np.prod(shape, dtype=object)) * np.dtype(made.dtype(array)).itemsize
+        total += math.prod(shape) * np.dtype(made.dtype(array)).itemsize
         total += 8 * shape[1] + (shape[0] if made.kind == "truth" else 0)
     if made.kind == "observations":
         total += sum(8 * made.task.steps(split) for split in CASES)
@@ -198,17 +206,20 @@ def write_structure(made: Layout, seed: int, path: Path) -> None:
 
 
 def write_file(
-    task: Task,
-    kind: str,
+    made: Layout,
     seed: int,
     path: Path,
     truth: Path | None = None,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] | None = None,
     device: str = "cpu",
+    make: Callable[[Block], bytes] | None = None,
 ) -> None:
-    """Write the truth, or the observations of the file ``truth``, to ``path``; go on where a partial file ends."""
-    made = Layout(task, kind)
+    """Write the truth, or the observations of the file ``truth``, to ``path``; go on where a partial file ends.
+
+    ``make`` writes a block and returns the hashes of its rows: :func:`run_block` if not given.
+    """
+    make = make or run_block
     with Partial(path, made.header(seed), made.shapes) as partial:
         if path.exists():  # another process was faster
             return
@@ -216,33 +227,35 @@ def write_file(
         left = [b for b in blocks(made, seed, partial.file, truth, device) if not _is_done(b, partial)]
         todo = (replace(block, offset=offsets[block.array]) for block in left)
         done = n_blocks(made, device) - len(left)
-        if kind == "truth" and device != "cpu":
+        if made.kind == "truth" and device != "cpu":
             workers = 1  # one process holds the device
-        with closing(_results(todo, workers)) as results:
+        with closing(_results(make, todo, workers)) as results:
             for block, digests in results:
                 for row in range(0, block.n_rows, LANES):
                     partial.record(block.array, block.first + row, digests[32 * row : 32 * (row + LANES)])
                 done += 1
                 if progress:
-                    progress(done, n_blocks(made, device))
+                    progress(done)
         partial.finish()
 
 
 def _is_done(block: Block, partial: Partial) -> bool:
-    return all((block.array, row) in partial.done for row in range(block.first, block.first + block.n_rows, LANES))
+    return all((block.array, row) in partial.done for row in block.rows[::LANES])
 
 
-def _results(jobs: Iterator[Block], workers: int) -> Generator[tuple[Block, bytes], None, None]:
+def _results(
+    make: Callable[[Block], bytes], jobs: Iterator[Block], workers: int
+) -> Generator[tuple[Block, bytes], None, None]:
     """Finished jobs in any order; few are handed out ahead, however many there are."""
     if workers <= 1:
-        yield from ((job, run_block(job)) for job in jobs)
+        yield from ((job, make(job)) for job in jobs)
         return
     with worker_pool(workers) as pool:
         running: dict[Future[bytes], Block] = {}
         try:
             while True:
                 for job in islice(jobs, 2 * workers - len(running)):
-                    running[pool.submit(run_block, job)] = job
+                    running[pool.submit(make, job)] = job
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -292,25 +305,16 @@ def generate(
     store.check_space(path.parent, int(1.02 * sum(needed.values())) - sum(map(_on_disk, missing.values())))
     if workers is None:
         workers = usable_cores() if sum(needed.values()) > SMALL else 1
-    meter = _Meter(progress, sum(n_blocks(Layout(task, kind), device) for kind in missing))
-    for kind, file in missing.items():
-        write_file(task, kind, seed, file, truth if kind == "observations" else None, workers, meter.advance, device)
-        meter.finished(n_blocks(Layout(task, kind), device))
+    sizes = [n_blocks(Layout(task, kind), device) for kind in missing]
+    for i, (kind, file) in enumerate(missing.items()):
+
+        def advance(done: int, before: int = sum(sizes[:i])) -> None:
+            if progress:
+                progress(before + done, sum(sizes))
+
+        made, source = Layout(task, kind), truth if kind == "observations" else None
+        write_file(made, seed, file, source, workers, advance, device)
     return list(missing.values())
-
-
-class _Meter:
-    """Progress over several files."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._before = progress, total, 0
-
-    def advance(self, done: int, _: int) -> None:
-        if self._progress:
-            self._progress(self._before + done, self._total)
-
-    def finished(self, n: int) -> None:
-        self._before += n
 
 
 def _on_disk(path: Path) -> int:

@@ -32,14 +32,13 @@ class Partial:
 
     def __init__(self, path: Path, header: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
         self.path, self.file, self.journal = path, store.partial_name(path), store.journal_name(path)
-        self.done: dict[tuple[str, int], bytes] = {}
-        """Hashes of the rows of the finished blocks, by array and first row."""
+        self.done: set[tuple[str, int]] = set()
+        """The finished blocks, by array and first row."""
         self._shapes, self._rows = shapes, {name: bytearray(32 * shape[0]) for name, shape in shapes.items()}
         layout = {name: list(shape) for name, shape in shapes.items()}
         self._title = json.dumps({"header": store.attributes_hash(header), "shapes": layout}, sort_keys=True)
-        self._lock: TextIO | None = None
-        self._begun = time.monotonic()
-        self._earlier = 0.0
+        self._lock: TextIO
+        self._begun, self._earlier = time.monotonic(), 0.0
 
     def __enter__(self) -> Partial:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +62,6 @@ class Partial:
         if not keep or self._earlier + time.monotonic() - self._begun < WORTH_KEEPING:
             self.file.unlink(missing_ok=True)
             self.journal.unlink(missing_ok=True)
-        assert self._lock is not None
         self._lock.close()
         if isinstance(error, OSError):
             reason = error.strerror or error
@@ -71,14 +69,11 @@ class Partial:
 
     def open(self, structure: Callable[[Path], None]) -> dict[str, int]:
         """Offsets of the arrays in the partial file: that of an interrupted run, or a new one by ``structure``."""
-        assert self._lock is not None
         self._lock.seek(0)
         lines = self._lock.read().splitlines()
         if lines and lines[0] == self._title and self.file.exists():
             try:
-                offsets = self._offsets()
-                self._resume(lines[1:], offsets)
-                return offsets
+                return self._resume(lines[1:])
             except (EmubenchError, OSError, ValueError, KeyError):  # damaged: begin anew
                 self.done.clear()
         self._lock.truncate(0)
@@ -91,33 +86,31 @@ class Partial:
         with hdf5.open_plain(self.file) as file:
             arrays: dict[str, Any] = {name: file[name] for name in self._shapes}
             assert all(arrays[name].shape == shape for name, shape in self._shapes.items())
+            self._row_bytes = {name: array.nbytes // len(array) for name, array in arrays.items()}
             return {name: array.id.get_offset() for name, array in arrays.items()}
 
-    def _resume(self, lines: list[str], offsets: dict[str, int]) -> None:
+    def _resume(self, lines: list[str]) -> dict[str, int]:
         """Take over the blocks whose rows have the hashes that the journal says."""
-        with h5py.File(self.file, "r") as file, self.file.open("rb") as source:
-            sizes: dict[str, int] = {}
-            for name, shape in self._shapes.items():
-                array: Any = file[name]
-                sizes[name] = array.dtype.itemsize * int(array.size // shape[0])
+        offsets = self._offsets()
+        with self.file.open("rb") as source:
             for line in lines:
                 try:
                     entry = json.loads(line)
                 except ValueError:  # the last line, cut off
                     continue
                 name, first, digests = entry["array"], entry["first"], bytes.fromhex(entry["digests"])
-                self._earlier = max(self._earlier, entry["seconds"])
-                source.seek(offsets[name] + first * sizes[name])
-                if all(_hash(source, sizes[name]) == digests[i : i + 32] for i in range(0, len(digests), 32)):
+                self._earlier, size = max(self._earlier, entry["seconds"]), self._row_bytes[name]
+                source.seek(offsets[name] + first * size)
+                if all(_hash(source, size) == digests[i : i + 32] for i in range(0, len(digests), 32)):
                     self._remember(name, first, digests)
+        return offsets
 
     def _remember(self, array: str, first: int, digests: bytes) -> None:
-        self.done[array, first] = b""
+        self.done.add((array, first))
         self._rows[array][32 * first : 32 * first + len(digests)] = digests
 
     def record(self, array: str, first: int, digests: bytes) -> None:
         """Note a finished block."""
-        assert self._lock is not None
         self._remember(array, first, digests)
         seconds = round(self._earlier + time.monotonic() - self._begun, 3)
         entry = {"array": array, "first": first, "seconds": seconds, "digests": digests.hex()}
@@ -126,7 +119,6 @@ class Partial:
 
     def finish(self) -> None:
         """Store the hashes of the arrays and give the file its name."""
-        assert self._lock is not None
         self._lock.seek(0)
         self._lock.truncate(0)  # from here on an interrupt may leave a broken structure: such a file is not resumed
         with store.Sink(self.file, "r+") as sink, h5py.File(sink, "r+") as file:

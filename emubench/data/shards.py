@@ -7,20 +7,16 @@ dataset over shards, for one that is missing would read as "not observed".
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from emubench.core.errors import EmubenchError
 from emubench.data import generation, layout
-from emubench.data.generation import Block
+from emubench.data.generation import Block, RowWriter
 from emubench.data.layout import Layout
-from emubench.data.partial import SLICE, Partial
+from emubench.data.partial import SLICE
 from emubench.data.tasks import Task
 from emubench.files import store
 
@@ -51,19 +47,18 @@ class Target:
         header = store.attributes_hash(self.layout.header(self.seed))
         return self.path.with_name(f".{self.path.name}.{header[:8]}.shards")
 
+    @property
+    def truth(self) -> Path | None:
+        """The file that observations are made of."""
+        return None if self.kind == "truth" else layout.truth_path(self.task, self.data)
+
     def blocks(self) -> list[Block]:
         """The blocks of the file, in order."""
-        truth = None if self.kind == "truth" else layout.truth_path(self.task, self.data)
-        return list(generation.blocks(self.layout, self.seed, self.path, truth))
+        return list(generation.blocks(self.layout, self.seed, self.path, self.truth))
 
     def shard(self, array: str, first: int) -> Path:
         """Where the block of ``array`` that begins at row ``first`` lies."""
         return self.folder / f"{array.split('/')[0]}-{first}"
-
-    def row_bytes(self, array: str) -> int:
-        """Bytes of one stored row of ``array``."""
-        shape = self.layout.shapes[array]
-        return np.dtype(self.layout.dtype(array)).itemsize * int(np.prod(shape[1:]))
 
 
 def write(target: Target, array: str, first: int) -> None:
@@ -73,7 +68,7 @@ def write(target: Target, array: str, first: int) -> None:
     try:
         with store.atomic(path) as temporary:
             temporary.touch()
-            begins = -first * target.row_bytes(array)  # the shard's first row is its first byte
+            begins = -first * block.row_bytes  # the shard's first row is its first byte
             digests = generation.run_block(replace(block, path=temporary, offset=begins))
             with temporary.open("ab") as file:
                 file.write(digests)
@@ -89,44 +84,25 @@ def merge(target: Target) -> None:
 
     A missing or damaged shard raises :class:`EmubenchError`; a damaged one is removed, to be made again.
     """
-    path = target.path
-    made, header = target.layout, target.layout.header(target.seed)
+    path, made = target.path, target.layout
     if not path.exists():
         store.check_space(path.parent, generation.file_bytes(made))
-        with Partial(path, header, made.shapes) as partial:
-            if not path.exists():  # else another client was faster
-                offsets = partial.open(lambda p: generation.write_structure(made, target.seed, p))
-                for block in target.blocks():
-                    if (block.array, block.first) not in partial.done:
-                        block = replace(block, path=partial.file, offset=offsets[block.array])
-                        partial.record(block.array, block.first, _copy(target, block))
-                partial.finish()
+        generation.write_file(made, target.seed, path, target.truth, make=lambda block: _copy(target, block))
     store.sweep(store.partial_name(path))
     shutil.rmtree(target.folder, ignore_errors=True)
 
 
 def _copy(target: Target, block: Block) -> bytes:
     """Copy a shard into its place in the file; return the hashes of its rows."""
-    shard, row_bytes = target.shard(block.array, block.first), target.row_bytes(block.array)
+    shard = target.shard(block.array, block.first)
     if not shard.exists():
         raise EmubenchError(f"{shard}: this shard is missing; the same command makes it again")
-    begins, size = block.offset + block.first * row_bytes, block.n_rows * row_bytes
-    descriptor = os.open(block.path, os.O_WRONLY)
-    try:
-        with shard.open("rb") as source:
-            source.seek(size)
-            digests, found = source.read(), b""
-            source.seek(0)
-            for position in range(begins, begins + size, row_bytes):
-                row = hashlib.sha256()
-                for at in range(0, row_bytes, SLICE):
-                    piece = source.read(min(SLICE, row_bytes - at))
-                    generation.write_all(descriptor, piece, position + at)
-                    row.update(piece)
-                found += row.digest()
-    finally:
-        os.close(descriptor)
-    if digests != found:
+    with shard.open("rb") as source, RowWriter(block) as writer:
+        for row in range(block.n_rows):
+            for at in range(0, block.row_bytes, SLICE):
+                writer.append_bytes(row, source.read(min(SLICE, block.row_bytes - at)))
+        digests = source.read()
+    if digests != writer.digests():
         shard.unlink(missing_ok=True)
         raise EmubenchError(f"{shard}: this shard is damaged and was removed; the same command makes it again")
     return digests
