@@ -45,3 +45,8 @@ def one_line(error: BaseException | str) -> str:
     'a key of two lines is not known'
     """
     return clean(" ".join(str(error).splitlines()))
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what an error says, or where it says nothing the name of its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

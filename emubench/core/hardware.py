@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import EmubenchError, reason
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -23,8 +23,7 @@ def check_device(device: str, dtype: torch.dtype = torch.float32) -> torch.devic
         found = torch.device(device)
         torch.zeros(1, dtype=dtype, device=found).cpu()
     except (RuntimeError, AssertionError, TypeError) as error:  # a CPU build asserts, MPS has no float64
-        reason = str(error).splitlines()[0]
-        raise EmubenchError(f"--device {device}: cannot be used here ({reason}); cpu always can") from None
+        raise EmubenchError(f"--device {device}: cannot be used here ({reason(error)}); cpu always can") from None
     return found
 
 

@@ -43,10 +43,8 @@ def _verify_array(path: Path, name: str, dataset: h5py.Dataset) -> None:
             raise EmubenchError(f"{path}: array {name}: attribute {digest} is missing: an unfinished file")
     if store.attributes_hash(own) != own[store.OWN_DIGEST]:
         raise EmubenchError(f"{path}: array {name}: an attribute was edited (one of {', '.join(sorted(own))})")
-    try:
+    with hdf5.refused(f"{path}: array {name}: cannot be read"):
         found = store.file_hash(dataset)
-    except (OSError, RuntimeError) as error:
-        raise EmubenchError(f"{path}: array {name}: cannot be read ({str(error).splitlines()[0]})") from None
     if found != own[store.DIGEST]:
         raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")
 
@@ -62,11 +60,8 @@ def _all_names(kind: str, task: Task) -> list[str]:
 
 def _array_names(path: Path, file: h5py.File) -> list[str]:
     """Names of the arrays that are there, netCDF dimensions without values left out."""
-
-    def is_variable(dataset: h5py.Dataset) -> bool:
-        return "not a netCDF variable" not in str(hdf5.read_attributes(path, dataset).get("NAME", ""))
-
-    return [name.strip("/") for name, dataset in hdf5.walk(path, file) if is_variable(dataset)]
+    kinds = {name.strip("/"): str(hdf5.read_attributes(path, a).get("NAME", "")) for name, a in hdf5.walk(path, file)}
+    return [name for name, kind in kinds.items() if "not a netCDF variable" not in kind]
 
 
 def task_of(path: Path, header: FileHeader) -> Task:

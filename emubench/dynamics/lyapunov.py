@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import EmubenchError, reason
 from emubench.core.random import stream, torch_stream
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.spectrum import Spectrum
@@ -257,10 +257,8 @@ def push_forward(
         return parts[0][0], torch.cat([part[1] for part in parts])
     except (RuntimeError, NotImplementedError, TypeError) as error:
         advance(state)  # what is wrong with the map itself surfaces as it is
-        cause = str(error).strip().splitlines()[0]
-        raise EmubenchError(
-            f"{name}: {what} not available: its step can't be differentiated forward ({cause})"
-        ) from error
+        cause = f"its step can't be differentiated forward ({reason(error)})"
+        raise EmubenchError(f"{name}: {what} not available: {cause}") from error
 
 
 def _orthonormal(tangents: Float[Tensor, "E R ..."], project: Map | None) -> tuple[Tensor, Float[Tensor, "R E"]]:

@@ -6,6 +6,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import EmubenchError, reason
 
 DEFLATE, SHUFFLE, CHECKSUM = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
 ALLOWED_FILTERS = {DEFLATE, SHUFFLE, CHECKSUM}
@@ -35,20 +36,25 @@ def open_plain(path: Path | str) -> h5py.File:
     path = Path(path)
     if not path.is_file():
         raise EmubenchError(f"{path}: no such file")
-    try:
+    with refused(f"{path}: not a whole HDF5 file"):
         file = h5py.File(path, "r")
-    except OSError as error:
-        raise EmubenchError(f"{path}: not a whole HDF5 file ({str(error).splitlines()[0]})") from None
     try:
-        for name, dataset in walk(path, file):
-            _check_dataset(path, name, dataset)
+        with refused(f"{path}: damaged HDF5 file"):
+            for name, dataset in walk(path, file):
+                _check_dataset(path, name, dataset)
     except EmubenchError:
         file.close()
         raise
-    except (RuntimeError, OSError, KeyError, ValueError, TypeError) as error:
-        file.close()
-        raise EmubenchError(f"{path}: damaged HDF5 file ({str(error).splitlines()[0]})") from None
     return file
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Name whatever h5py raises for a damaged file in an :class:`EmubenchError`, after ``what`` went wrong."""
+    try:
+        yield
+    except (RuntimeError, OSError, KeyError, ValueError, TypeError) as error:
+        raise EmubenchError(f"{what} ({reason(error)})") from None
 
 
 def walk(path: Path, group: h5py.Group, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, h5py.Dataset]]:
@@ -107,14 +113,12 @@ def check_chunks(path: Path, name: str, dataset: h5py.Dataset) -> None:
     at = order.index(DEFLATE)
     wanted = size + (4 if CHECKSUM in order[:at] else 0)
     places: list[tuple[int, ...]] = []
-    try:
+    with refused(f"{path}: {name}: cannot be read"):
         dataset.id.chunk_iter(lambda info: places.append(info.chunk_offset))
         for place in places:
             skipped, stored = dataset.id.read_direct_chunk(place)
             if not skipped & 1 << at and not _inflates_to(stored, wanted):
                 raise EmubenchError(f"{path}: {name}: the chunk at {place} does not hold {wanted} bytes")
-    except (OSError, RuntimeError, ValueError) as error:
-        raise EmubenchError(f"{path}: {name}: cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def _inflates_to(stored: bytes, n_bytes: int) -> bool:
@@ -128,11 +132,9 @@ def _inflates_to(stored: bytes, n_bytes: int) -> bool:
 
 def read_attributes(path: Path, item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
     """All attributes of a group or array; damaged ones are refused."""
-    try:
+    where = f"array {str(item.name).strip('/')}" if isinstance(item, h5py.Dataset) else f"group {item.name}"
+    with refused(f"{path}: {where}: damaged attributes"):
         return dict(item.attrs)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        where = f"array {str(item.name).strip('/')}" if isinstance(item, h5py.Dataset) else f"group {item.name}"
-        raise EmubenchError(f"{path}: {where}: damaged attributes ({str(error).splitlines()[0]})") from None
 
 
 def read_array(path: Path, file: h5py.File, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -144,10 +146,8 @@ def read_array(path: Path, file: h5py.File, name: str, shape: tuple[int, ...] | 
         raise EmubenchError(f"{path}: {name}: type {dataset.dtype} where numbers belong")
     if shape is not None and dataset.shape != shape:
         raise EmubenchError(f"{path}: {name}: shape {dataset.shape} where {shape} belongs")
-    try:
+    with refused(f"{path}: {name}: cannot be read"):
         return dataset[()]
-    except (OSError, RuntimeError) as error:
-        raise EmubenchError(f"{path}: {name}: cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def read_npz(path: Path, names: tuple[str, ...], check: Check) -> dict[str, np.ndarray]:
@@ -172,8 +172,7 @@ def read_npz(path: Path, names: tuple[str, ...], check: Check) -> dict[str, np.n
     except EmubenchError:
         raise
     except Exception as error:  # whatever a damaged archive or header makes zipfile, zlib, tokenize or numpy raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EmubenchError(f"{path}: not a whole npz file ({reason})") from None
+        raise EmubenchError(f"{path}: not a whole npz file ({reason(error)})") from None
 
 
 def read_forecast(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -20,13 +20,10 @@ MAX_MEMORY = 64 * 2**20
 
 def read_json(model: type[Any], path: Path, max_bytes: int, max_inflated: int) -> Any:
     """Read and validate a JSON file of bounded size that is compressed with xz; no more is inflated than is allowed."""
-    if not path.is_file():
-        raise EmubenchError(f"{path}: no such file")
-    if path.stat().st_size > max_bytes:
-        raise EmubenchError(f"{path}: larger than {max_bytes} bytes")
+    content = schema.read_bytes(path, max_bytes)
     try:
         inflater = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY)
-        text = inflater.decompress(path.read_bytes(), max_inflated + 1)
+        text = inflater.decompress(content, max_inflated + 1)
     except (lzma.LZMAError, EOFError) as error:
         raise EmubenchError(f"{path}: not a whole xz file ({error})") from None
     if len(text) > max_inflated:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from emubench.files.schema import Model, Name, Text
+from emubench.files.schema import Model, Name, Number, Text
 
 
 class Card(Model):
@@ -42,14 +42,19 @@ class ScoreRow(Model):
     unit: Annotated[str, Field(max_length=40)]
 
 
-class ScoreFile(Model):
-    """``scores.json``: rows, and per-case values of the headline metrics for paired comparisons."""
+class RunFile(Model):
+    """What the files of a scored run begin with: versions, the task and its truth."""
 
     schema_version: int
     emubench_version: Annotated[str, Field(max_length=40)]
     task: Name
     size: Name
     truth_sha256: Annotated[str, Field(max_length=64)]
+
+
+class ScoreFile(RunFile):
+    """``scores.json``: rows, and per-case values of the headline metrics for paired comparisons."""
+
     rows: Annotated[list[ScoreRow], Field(max_length=20000)]
     cases: dict[Name, Annotated[list[float], Field(max_length=100000)]]
 
@@ -62,14 +67,9 @@ class Diagnostic(Model):
     note: Text = ""
 
 
-class DiagnosticsFile(Model):
+class DiagnosticsFile(RunFile):
     """``diagnostics.json`` of a run: reported, never ranked."""
 
-    schema_version: int
-    emubench_version: Annotated[str, Field(max_length=40)]
-    task: Name
-    size: Name
-    truth_sha256: Annotated[str, Field(max_length=64)]
     diagnostics: dict[Name, Diagnostic]
 
     def rows(self) -> list[ScoreRow]:
@@ -82,7 +82,6 @@ def finite_or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
 Series = Annotated[list[Number], Field(max_length=4096)]
 
 

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import EmubenchError, reason
 
 MAX_HEADER = 2**20
 MAX_TENSORS = 10_000
 ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 FLOATS = ("F64", "F32", "F16", "BF16")
+KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "u1"}
+"""How numpy reads what has to be checked."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 
 
@@ -52,17 +54,13 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     try:
         content = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise EmubenchError(f"{path}: header: not valid JSON ({_line(error)})") from None
+        raise EmubenchError(f"{path}: header: not valid JSON ({reason(error)[:200]})") from None
     if not isinstance(content, dict) or len(content) > MAX_TENSORS:
         raise EmubenchError(f"{path}: header: a table of at most {MAX_TENSORS} tensors belongs here")
     content.pop("__metadata__", None)
     tensors = {name: _tensor(path, name, value, 8 + n) for name, value in content.items()}
     _check_layout(path, tensors, 8 + n, size)
     return tensors
-
-
-def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,11 +111,9 @@ def n_floats(tensors: dict[str, TensorInfo]) -> int:
 def check_values(path: Path, tensors: dict[str, TensorInfo]) -> None:
     """Raise :class:`EmubenchError` naming the first tensor that holds NaN, an infinity or no boolean."""
     for name, tensor in tensors.items():
-        count = tensor.end - tensor.begin
-        if tensor.dtype not in FLOATS and tensor.dtype != "BOOL":
+        if tensor.dtype not in KINDS:
             continue
-        kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "u1"}[tensor.dtype]
-        values = np.fromfile(path, dtype=kind, count=count // np.dtype(kind).itemsize, offset=tensor.begin)
+        values = np.fromfile(path, KINDS[tensor.dtype], tensor.numel, offset=tensor.begin)
         if tensor.dtype == "BOOL":
             sound = values <= 1
         elif tensor.dtype == "BF16":  # eight bits of exponent, all ones where it is not finite
@@ -125,5 +121,4 @@ def check_values(path: Path, tensors: dict[str, TensorInfo]) -> None:
         else:
             sound = np.isfinite(values)
         if not sound.all():
-            bad = int((~sound).sum())
-            raise EmubenchError(f"{path}: tensor {name}: {bad} of {values.size} values are not finite")
+            raise EmubenchError(f"{path}: tensor {name}: {(~sound).sum()} of {values.size} values are not finite")

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import EmubenchError, reason
 
 SCHEMA_VERSION = 1
 MAX_TEXT_BYTES = 2**20
+Number = Annotated[float, Field(allow_inf_nan=False)]
 MAX_KEY_PARTS = 16
 """Of a dotted key of TOML: time and memory to read one grow with their square."""
 _PART = r"""(?:[\w-]+|"(?:[^"\\\n]|\\[^\n])*+"|'[^'\n]*')"""
@@ -46,13 +47,18 @@ def _quoted(value: Any) -> str:
         return "a number of very many digits"
 
 
+def read_bytes(path: Path, max_bytes: int, what: str = "") -> bytes:
+    """The content of a file of bounded size; ``what`` it should be, for the errors."""
+    if not path.is_file():
+        raise EmubenchError(f"{path}: no such {what or 'file'}")
+    if path.stat().st_size > max_bytes:
+        raise EmubenchError(f"{path}: larger than {max_bytes} bytes{what and f': not a {what}'}")
+    return path.read_bytes()
+
+
 def read_json(model: type[Any], path: Path, max_bytes: int = 64 * 2**20) -> Any:
     """Read and validate a JSON file of bounded size."""
-    if not path.is_file():
-        raise EmubenchError(f"{path}: no such file")
-    if path.stat().st_size > max_bytes:
-        raise EmubenchError(f"{path}: larger than {max_bytes} bytes")
-    return parse_json(model, path.read_bytes(), path)
+    return parse_json(model, read_bytes(path, max_bytes), path)
 
 
 def parse_json(model: type[Any], text: bytes, where: Path | str) -> Any:
@@ -66,16 +72,13 @@ def parse_json(model: type[Any], text: bytes, where: Path | str) -> Any:
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The content of a TOML file of at most 1 MiB, not yet validated; ``what`` it is, for the errors."""
-    if not path.is_file():
-        raise EmubenchError(f"{path}: no such {what}")
-    if path.stat().st_size > MAX_TEXT_BYTES:
-        raise EmubenchError(f"{path}: larger than {MAX_TEXT_BYTES} bytes: not a {what}")
+    content = read_bytes(path, MAX_TEXT_BYTES, what)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
         if _LONG_KEY.search(text):
             raise EmubenchError(f"{path}: not valid TOML (a key of more than {MAX_KEY_PARTS} parts)")
         return tomllib.loads(text)
     except RecursionError:
         raise EmubenchError(f"{path}: not valid TOML (nested too deeply)") from None
     except ValueError as error:
-        raise EmubenchError(f"{path}: not valid TOML ({str(error).splitlines()[0][:200]})") from None
+        raise EmubenchError(f"{path}: not valid TOML ({reason(error)[:200]})") from None
