@@ -72,10 +72,7 @@ def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) 
 
 def open_truth(task: Task, data: Path) -> h5py.File:
     """Open the truth that the task's observations were made of: of the same seed."""
-    path = task_path(task, data)
-    with open_file(path, "observations", task) as file:
-        seed = read_header(path, file).seed
-    return open_file(truth_path(task, data), "truth", task, seed)
+    return open_file(truth_path(task, data), "truth", task, seed_of(task, data))
 
 
 @dataclass(frozen=True)
@@ -158,6 +155,3 @@ def windows(observation: Float[Tensor, "B T *S"], length: int, stride: int = 1) 
         raise EmubenchError(f"windows of {length} samples do not fit into trajectories of {observation.shape[1]}")
     unfolded = observation.unfold(1, length, stride).movedim(-1, 2)
     return unfolded.reshape(-1, length, *observation.shape[2:])
-
-
-# --- verifying --------------------------------------------------------------------------------------------------------

@@ -81,16 +81,13 @@ def statistics(task: Task, array: Any) -> tuple[np.ndarray, np.ndarray, str]:
     means, stds, mask = [], [], hashlib.sha256()
     piece = max(1, 2**22 // int(np.prod(array.shape[2:])))
     for row in range(array.shape[0]):
-        count, total, square = 0, 0.0, 0.0
+        sums = np.zeros(3)
         for t in range(0, array.shape[1], piece):
             values = (np.asarray(array[row, t : t + piece], dtype="f8") - center) / scale
             seen = np.isfinite(values)
             mask.update(np.packbits(seen).tobytes())
-            count, total, square = (
-                count + int(seen.sum()),
-                total + float(values[seen].sum()),
-                square + float((values[seen] ** 2).sum()),
-            )
+            sums += [seen.sum(), values[seen].sum(), (values[seen] ** 2).sum()]
+        count, total, square = sums.tolist()
         means.append(total / max(count, 1))
         stds.append(math.sqrt(max(square / max(count, 1) - means[-1] ** 2, 0.0)))
     return np.array(means), np.array(stds), mask.hexdigest()
@@ -107,10 +104,8 @@ def values_at(array: Any, rows: list[int], times: list[int], sites: list[int]) -
 def folder() -> Path:
     """Where the published recipes lie: in a checkout its folder ``datasets``, in a wheel ``emubench/recipes``."""
     root = Path(__file__).resolve().parents[2]
-    checkout = root / "datasets"
-    return (
-        checkout if (root / "pyproject.toml").is_file() and checkout.is_dir() else Path(__file__).parents[1] / "recipes"
-    )
+    is_checkout = (root / "pyproject.toml").is_file() and (root / "datasets").is_dir()
+    return root / "datasets" if is_checkout else Path(__file__).parents[1] / "recipes"
 
 
 def published(name: str, size: str) -> Fingerprint | None:

@@ -105,20 +105,11 @@ def read(path: Path) -> Recipe:
 def load(path: Path, size: str = "standard", data: Path | None = None) -> Task:
     """The task of a recipe file. A climate that it lacks is that of the data made of it already, or is measured."""
     recipe = read(path)
-    if recipe.system.climate is None and data is not None:
-        known = stored(recipe.name or "", size, data)
-        if known is not None and _same_but_for_climate(recipe, known, size, path):
+    if recipe.system.climate is None and data is not None and (known := stored(recipe.name or "", size, data)):
+        system = recipe.system.model_copy(update={"climate": ClimateTable(**_climate(known.system))})
+        if task_of(recipe.model_copy(update={"system": system}), size, path) == known:
             return known
     return task_of(recipe, size, path)
-
-
-def _same_but_for_climate(recipe: Recipe, known: Task, size: str, path: Path) -> bool:
-    climate = ClimateTable(**_climate(known.system)) if known.system.climate else None
-    return task_of(_with_climate(recipe, climate), size, path) == known
-
-
-def _with_climate(recipe: Recipe, climate: ClimateTable | None) -> Recipe:
-    return recipe.model_copy(update={"system": recipe.system.model_copy(update={"climate": climate})})
 
 
 def task_of(recipe: Recipe, size: str, where: Path | str) -> Task:
@@ -153,8 +144,7 @@ def _system(table: SystemTable) -> System:
     try:
         system = systems.get(table.name, **parameters, climate=climate)
         if climate is not None:
-            np_shapes = (system.mean.shape, system.std.shape)  # broadcast: as many values as components, or one
-            assert np_shapes == (system.shape, system.shape)
+            assert system.mean.shape == system.std.shape == system.shape  # broadcast: a value per component, or one
     except (ValueError, ArithmeticError) as error:
         raise EmubenchError(f"system: {table.name} can't be made of these values: {error}") from None
     if system.climate is None:
@@ -171,17 +161,16 @@ def _observation(table: ObservationTable, system: System) -> Observation:
 
 
 def _with_amounts(task: Task, amounts: AmountsTable) -> Task:
+    given = {key: value for key, value in amounts if value is not None}
     changes: dict[str, Any] = {}
-    for key in ("train", "validation"):
-        if (given := getattr(amounts, key)) is not None:
-            changes[key] = Amount(given.trajectories, given.length)
-    for key, field in (("test", "n_test"), ("climate", "n_climate"), ("context", "context")):
-        if (count := getattr(amounts, key)) is not None:
-            changes[field] = count
-    for split in ("test", "climate"):
-        if (horizon := getattr(amounts, f"{split}_horizon")) is not None:
-            changes[f"{split}_steps"] = tasks.steps_of(task.system, horizon)
-    if "flat" in task.system.starts and amounts.context is not None and amounts.context != tasks.CONTEXT:
+    for key, value in given.items():
+        if isinstance(value, AmountTable):
+            changes[key] = Amount(value.trajectories, value.length)
+        elif key.endswith("_horizon"):
+            changes[key.replace("horizon", "steps")] = tasks.steps_of(task.system, value)
+        else:
+            changes[key if key == "context" else f"n_{key}"] = value
+    if "flat" in task.system.starts and given.get("context", tasks.CONTEXT) != tasks.CONTEXT:
         raise EmubenchError(f"amounts.context: {amounts.context}: flat starts fix the context at {tasks.CONTEXT}")
     return dataclasses.replace(task, **changes)
 
