@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -63,22 +64,21 @@ def reference_rollout(
     deterministic system's sample interval is :func:`replayed` on a GPU.
     """
     step, k = system.solver(scheme=scheme, dtype=dtype, device=device), system.steps_per_sample
+    begun = torch.as_tensor(state, dtype=dtype, device=device)
 
-    def interval(state: Tensor) -> Tensor:
-        noises: Sequence[Tensor | None] = [None] * k
-        if system.stochastic:
+    def noises() -> Iterator[Tensor]:
+        for _ in range(n_samples):
             drawn = noise.normals(noise.seeds(rngs, k), math.prod(system.shape)).reshape(-1, k, *system.shape)
-            noises = torch.from_numpy(drawn).to(device, dtype).unbind(1)
-        for xi in noises:
-            state = step(state, xi)
-        return state
+            yield from torch.from_numpy(drawn).to(device, dtype).unbind(1)
 
-    current, samples = torch.as_tensor(state, dtype=dtype, device=device), []
-    advance = replayed(interval, current) if as_graph and not system.stochastic else interval
-    for _ in range(n_samples):
-        current = advance(current)
-        samples.append(current)
-    return torch.stack(samples, dim=1).cpu().numpy()
+    if system.stochastic:
+        samples = rollout(step, begun, n_samples, k, partial(next, noises()))
+    elif as_graph:
+        interval = replayed(lambda u: rollout(step, u, 1, k)[:, 0], begun)
+        samples = rollout(lambda u, _: interval(u), begun, n_samples)
+    else:
+        samples = rollout(step, begun, n_samples, k)
+    return samples.cpu().numpy()
 
 
 def replayed(function: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:

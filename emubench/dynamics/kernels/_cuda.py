@@ -19,13 +19,13 @@ from emubench.dynamics.system import System
 cuda: Any = numba.cuda
 """Untyped: inside kernels its names mean other things than numba's own annotations say."""
 SITES, ROWS, THREADS = 128, 4, 128
-SYSTEMS = ("lorenz63", "lorenz96")
 
 
 def supports(system: System) -> bool:
     """The Lorenz systems as they are in ``emubench.systems``, on at most ``SITES`` sites."""
-    own = type(system).__module__ == f"emubench.systems.{system.name}"
-    return own and system.name in SYSTEMS and (system.name == "lorenz63" or 4 <= system.shape[0] <= SITES)
+    if type(system).__module__ != f"emubench.systems.{system.name}":
+        return False
+    return system.name == "lorenz63" or (system.name == "lorenz96" and 4 <= system.shape[0] <= SITES)
 
 
 def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
@@ -34,27 +34,24 @@ def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.ran
     n_batch = len(state)
     begun = cuda.to_device(np.ascontiguousarray(state))
     samples = cuda.device_array((n_batch, n_samples, *state.shape[1:]), dtype=state.dtype)
-    kernels = _kernels(state.dtype.name)
-    h = dtype(p["solver_step"])
+    kernel, h = _kernel(system.name, state.dtype.name), dtype(p["solver_step"])
     if system.name == "lorenz63":
         constants = [dtype(p[name]) for name in ("sigma", "rho", "beta")]
-        kernels["lorenz63"][-(-n_batch // THREADS), THREADS](begun, samples, n_steps, h, *constants)
+        kernel[-(-n_batch // THREADS), THREADS](begun, samples, n_steps, h, *constants)
     else:
         blocks = (-(-n_batch // ROWS), (state.shape[1], ROWS))
-        kernels["lorenz96"][blocks](begun, samples, n_steps, h, dtype(p["forcing"]))
+        kernel[blocks](begun, samples, n_steps, h, dtype(p["forcing"]))
     return samples.copy_to_host()
 
 
 @functools.cache
-def _kernels(name: str) -> dict[str, Any]:
-    """The kernels of one precision."""
-    real: Any = getattr(numba, name)
-    return {"lorenz63": _lorenz63(real), "lorenz96": _lorenz96(real)}
+def _kernel(name: str, dtype: str) -> Any:
+    """The kernel of a system in a precision, to which its constants are rounded."""
+    constants = [np.dtype(dtype).type(v) for v in (0.5, 1 / 3, 2.0)]
+    return _lorenz63(*constants) if name == "lorenz63" else _lorenz96(getattr(numba, dtype), *constants)
 
 
-def _lorenz63(real: Any) -> Callable[..., None]:
-    half, third, two = (np.dtype(str(real)).type(v) for v in (0.5, 1 / 3, 2.0))
-
+def _lorenz63(half: Any, third: Any, two: Any) -> Callable[..., None]:
     @cuda.jit(device=True)
     def stage(x, y, z, u, v, w, h, sigma, rho, beta):
         return x + h * sigma * (v - u), y + h * (u * (rho - w) - v), z + h * (u * v - beta * w)
@@ -69,12 +66,9 @@ def _lorenz63(real: Any) -> Callable[..., None]:
                     px, py, pz = stage(x, y, z, x, y, z, half * h, sigma, rho, beta)
                     qx, qy, qz = stage(x, y, z, px, py, pz, half * h, sigma, rho, beta)
                     rx, ry, rz = stage(x, y, z, qx, qy, qz, h, sigma, rho, beta)
-                    mx, my, mz = (
-                        third * (px + two * qx + rx - x),
-                        third * (py + two * qy + ry - y),
-                        third * (pz + two * qz + rz - z),
-                    )
-                    x, y, z = stage(mx, my, mz, rx, ry, rz, half * third * h, sigma, rho, beta)
+                    mx, my, mz = px + two * qx + rx - x, py + two * qy + ry - y, pz + two * qz + rz - z
+                    sixth = half * third * h
+                    x, y, z = stage(third * mx, third * my, third * mz, rx, ry, rz, sixth, sigma, rho, beta)
                 samples[b, t, 0] = x
                 samples[b, t, 1] = y
                 samples[b, t, 2] = z
@@ -82,9 +76,7 @@ def _lorenz63(real: Any) -> Callable[..., None]:
     return run
 
 
-def _lorenz96(real: Any) -> Callable[..., None]:
-    half, third, two = (np.dtype(str(real)).type(v) for v in (0.5, 1 / 3, 2.0))
-
+def _lorenz96(real: Any, half: Any, third: Any, two: Any) -> Callable[..., None]:
     @cuda.jit
     def run(state, samples, n_steps, h, forcing):
         u = cuda.shared.array((ROWS, SITES), real)
