@@ -96,9 +96,9 @@ def contexts(
 
     Example: emubench contexts lorenz96-noisy --size tiny --file contexts.h5
     """
-    from emubench.data import dataset, recipes
+    from emubench.data import generation, recipes
 
     path = file or Path(f"{name}.contexts.h5")
-    dataset.write_context_file(recipes.resolve(name, size, data), data, path)
+    generation.write_context_file(recipes.resolve(name, size, data), data, path)
     again = f"emubench score --forecast FILE --task {name} --size {size}"
     answer(json, str(path), f"wrote {path}; score a forecast of it with: {again}")

@@ -17,28 +17,11 @@ from torch import Tensor
 
 from emubench.core.errors import EmubenchError
 from emubench.data import recipes, widths
-from emubench.data.layout import Layout, task_path, time_axis, truth_path, write_lead_times
+from emubench.data.layout import Layout, task_path, truth_path
 from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
-from emubench.files import hdf5, netcdf, store
+from emubench.files import hdf5, store
 from emubench.files.header import read_header
-
-
-def write_context_file(task: Task, data: Path, path: Path) -> None:
-    """Write contexts and the lead times asked for, alone: what another framework needs to make a forecast."""
-    loaded = load(task, data)
-    noise = {"noise_std": loaded.noise_std.numpy(), "missing": "NaN = not observed"}
-    with netcdf.writer(path, Layout(task, "contexts").header(int(loaded.seed))) as file:
-        for split in task.splits:
-            group, contexts = file.create_group(split, track_order=True), loaded.context(split).numpy()
-            time = time_axis(task, split, range(task.context))
-            netcdf.Column(group, "time", ("time",), time.shape, "f8").append(time)
-            write_lead_times(group, task, split)
-            dims = ("case", "time", *task.system.dimension_names)
-            netcdf.Column(group, "context", dims, contexts.shape, "f8", noise).append(contexts)
-
-
-# --- opening ----------------------------------------------------------------------------------------------------------
 
 
 def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) -> h5py.File:

@@ -35,7 +35,6 @@ from emubench.data.tasks import Task
 from emubench.data.trajectories import LANES, STRETCH, blank_samples, stretches
 from emubench.files import netcdf, store
 
-CASES = ("test", "climate")
 SMALL = 8 * 10**7
 """Bytes under which a second process takes longer to start than it saves."""
 DEVICE_BLOCKS = 64
@@ -177,19 +176,17 @@ def file_bytes(made: Layout) -> int:
         total += math.prod(shape) * np.dtype(made.dtype(array)).itemsize
         total += 8 * shape[1] + (shape[0] if made.kind == "truth" else 0)
     if made.kind == "observations":
-        total += sum(8 * made.task.steps(split) for split in CASES)
+        total += sum(8 * made.task.steps(split) for split in ("test", "climate"))
     return total
 
 
-def write_structure(made: Layout, seed: int, path: Path) -> None:
-    """Write a file with all its axes and attributes, and with room for its arrays."""
-    task, kind, shapes, system = made.task, made.kind, made.shapes, made.task.system
+def write_structure(made: Layout, seed: int, path: Path, values: Callable[[str], np.ndarray] | None = None) -> None:
+    """Write a file with all its axes and attributes, and with the ``values`` of each split or room for them."""
+    task, kind, system = made.task, made.kind, made.task.system
     with netcdf.writer(path, made.header(seed)) as file:
-        for split in layout.SPLITS:
-            (array,) = (name for name in shapes if name.startswith(f"{split}/"))
-            shape, group = shapes[array], file.create_group(split, track_order=True)
-            row = "case" if split in CASES else "trajectory"
-            dims = (row, "time", *system.dimension_names)
+        for split in made.splits:
+            array, group = made.array(split), file.create_group(split, track_order=True)
+            shape, row = made.shapes[array], "trajectory" if split in layout.TRAINING else "case"
             attributes = {"units": "time units of the equation; 0 is the last context sample"}
             column = netcdf.Column(group, "time", ("time",), shape[1:2], "f8", attributes if kind == "truth" else None)
             for begun in range(0, shape[1], AXIS):
@@ -198,11 +195,21 @@ def write_structure(made: Layout, seed: int, path: Path) -> None:
                 codes = {"flag_meanings": " ".join(system.starts)}
                 starts = np.arange(shape[0]) % len(system.starts)
                 netcdf.Column(group, "start", (row,), shape[:1], "i1", codes).append(starts)
-            elif split in CASES:
+            elif split not in layout.TRAINING:
                 layout.write_lead_times(group, task, split)
-            noise = {} if kind == "truth" else layout.noise_attributes(task)
-            name, dtype = array.split("/")[1], made.dtype(array)
-            netcdf.Column(group, name, dims, shape, dtype, noise).allocate()
+            name, dims = array.split("/")[1], (row, "time", *system.dimension_names)
+            column = netcdf.Column(group, name, dims, shape, made.dtype(array), layout.noise_attributes(made))
+            if values is None:
+                column.allocate()
+            else:
+                column.append(values(split))
+
+
+def write_context_file(task: Task, data: Path, path: Path) -> None:
+    """Write contexts and the lead times asked for, alone: what another framework needs to make a forecast."""
+    loaded = dataset.load(task, data)
+    made = Layout(task, "contexts")
+    write_structure(made, int(loaded.seed), path, lambda split: loaded.context(split).numpy())
 
 
 def write_file(

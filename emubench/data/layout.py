@@ -15,7 +15,8 @@ from emubench.data import recipes, tasks
 from emubench.data.tasks import Task
 from emubench.files import netcdf, schema
 
-SPLITS = ("train", "validation", "test", "climate")
+TRAINING = ("train", "validation")
+SPLITS = (*TRAINING, "test", "climate")
 
 
 def truth_path(task: Task, data: Path) -> Path:
@@ -59,6 +60,23 @@ class Layout:
         amounts = {"train": task.train, "validation": task.validation}
         return contexts | {f"{s}/observation": (a.trajectories, a.length, *task.shape) for s, a in amounts.items()}
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Groups of the file, in their order."""
+        return self.task.splits if self.kind == "contexts" else SPLITS
+
+    def array(self, split: str) -> str:
+        """Name of the data array of a group."""
+        return next(name for name in self.shapes if name.startswith(f"{split}/"))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all arrays, axes included."""
+        axes = [f"{split}/time" for split in self.splits]
+        if self.kind == "truth":
+            return [*self.shapes, *axes, *(f"{split}/start" for split in self.splits)]
+        return [*self.shapes, *axes, *(f"{split}/lead_time" for split in self.splits if split not in TRAINING)]
+
     def dtype(self, array: str) -> str:
         """Type of a data array: noisy training data are stored in single precision."""
         return "f4" if array.endswith("/observation") and self.task.observation.noise else "f8"
@@ -83,19 +101,19 @@ class Layout:
         return known | ({"recipe": recipes.to_json(task)} if task.custom else {})
 
 
-def noise_attributes(task: Task) -> dict[str, Any]:
-    """Attributes of an observed array."""
-    return {
-        "noise_std": task.observation.noise_std(task.system),
-        "climatological_mean": task.observation.select(task.system.mean),
-        "climatological_std": task.observation.select(task.system.std),
-        "missing": "NaN = not observed",
-    }
+def noise_attributes(made: Layout) -> dict[str, Any]:
+    """Attributes of a data array: none of the truth, and of contexts alone no climate."""
+    if made.kind == "truth":
+        return {}
+    observation, system = made.task.observation, made.task.system
+    climate = {f"climatological_{name}": observation.select(getattr(system, name)) for name in ("mean", "std")}
+    shown = climate if made.kind == "observations" else {}
+    return {"noise_std": observation.noise_std(system), **shown, "missing": "NaN = not observed"}
 
 
 def time_axis(task: Task, split: str, samples: range) -> np.ndarray:
     """Times of some samples of a split; in test and climate, 0 is the last context sample."""
-    first = 0 if split in ("train", "validation") else 1 - task.context
+    first = 0 if split in TRAINING else 1 - task.context
     return (np.arange(samples.start, samples.stop) + first) * task.system.sample_interval
 
 

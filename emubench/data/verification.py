@@ -9,7 +9,7 @@ import h5py
 from emubench.core.errors import EmubenchError
 from emubench.data import recipes, tasks
 from emubench.data.dataset import open_file
-from emubench.data.layout import SPLITS
+from emubench.data.layout import Layout
 from emubench.data.tasks import Task
 from emubench.files import hdf5, store
 from emubench.files.header import FileHeader, read_header
@@ -27,7 +27,7 @@ def verify(path: Path) -> list[str]:
         if store.attributes_hash(header.model_dump(exclude_unset=True)) != header.header_sha256:
             raise EmubenchError(f"{path}: attribute header_sha256: the header was edited (seed or emubench_version)")
         names = _array_names(path, file)
-        wanted = _all_names(header.kind, task)
+        wanted = Layout(task, header.kind).names
         for name in sorted({*names, *wanted}):
             if name not in names or name not in wanted:
                 raise EmubenchError(f"{path}: array {name} {'does not belong here' if name in names else 'is missing'}")
@@ -47,15 +47,6 @@ def _verify_array(path: Path, name: str, dataset: h5py.Dataset) -> None:
         found = store.file_hash(dataset)
     if found != own[store.DIGEST]:
         raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")
-
-
-def _all_names(kind: str, task: Task) -> list[str]:
-    """Names of all arrays of a file of this kind."""
-    if kind == "truth":
-        return [f"{split}/{name}" for split in SPLITS for name in ("start", "time", "truth")]
-    splits = task.splits if kind == "contexts" else SPLITS[2:]
-    names = [f"{split}/{name}" for split in splits for name in ("context", "lead_time", "time")]
-    return names if kind == "contexts" else names + [f"{s}/{n}" for s in SPLITS[:2] for n in ("observation", "time")]
 
 
 def _array_names(path: Path, file: h5py.File) -> list[str]:
