@@ -1,8 +1,8 @@
 """The files of a leaderboard's entry: one per kind for all its runs, ``{task: {seed: what the run's own file holds}}``.
 
-Cards are plain text, a line per run, for people to review. The others are many numbers, so they are
-:mod:`~emubench.files.packed`: in them the rows of scores are columns, figures are thinned, and timings are cut to what
-is shown. Their models are those of a run's folder; nothing here names a key of theirs.
+Cards are plain text, a line per run, for people to review. The others are many numbers, so they are compressed: in them
+the rows of scores are columns, figures are thinned, and timings are cut to what is shown. Their models are those of a
+run's folder; nothing here names a key of theirs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field, RootModel, field_serializer, field_validator
 
-from emubench.files import packed, schema, store
+from emubench.files import schema, store
 from emubench.files.run_files import Card, Figures, ScoreFile, ScoreRow
 from emubench.files.schema import Name
 from emubench.files.timing import EntryTiming
@@ -76,10 +76,7 @@ def _whole(name: str) -> type[RootModel[Any]]:
 def read(folder: Path, name: str) -> dict[Run, Any]:
     """What the file ``name`` of an entry holds, run by run; the first fault raises :class:`EmubenchError`."""
     kind, model = KINDS[name], _whole(name)
-    if kind.max_inflated:
-        found = packed.read_json(model, folder / name, kind.max_bytes, kind.max_inflated)
-    else:
-        found = schema.read_json(model, folder / name, kind.max_bytes)
+    found = schema.read_json(model, folder / name, kind.max_bytes, kind.max_inflated)
     return {(task, int(seed)): content for task, seeds in found.root.items() for seed, content in seeds.items()}
 
 
@@ -90,7 +87,7 @@ def write(folder: Path, name: str, runs: Mapping[Run, BaseModel]) -> None:
         found = schema.parse(KINDS[name].model, run.model_dump(), f"{folder / name}: {task}.{seed}")
         content.setdefault(task, {})[str(seed)] = found.model_dump()
     if KINDS[name].max_inflated:
-        packed.write_json(folder / name, content)
+        store.write_packed(folder / name, content)
     else:
         store.write_text(folder / name, _lines(content))
 

@@ -1,8 +1,9 @@
-"""pydantic models of every file that a stranger may have written: unknown keys refused, every size bounded."""
+"""What pydantic models of every file that a stranger may have written share: no unknown keys, bounded sizes."""
 
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import tomllib
 from pathlib import Path
@@ -14,9 +15,11 @@ from emubench.core.errors import EmubenchError, reason
 
 SCHEMA_VERSION = 1
 MAX_TEXT_BYTES = 2**20
+MAX_MEMORY = 64 * 2**20
+"""Bytes that xz may hold beyond what it inflates to; its own default needs 9 MiB."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 MAX_KEY_PARTS = 16
-"""Of a dotted key of TOML: time and memory to read one grow with their square."""
+"""Parts of a dotted key of TOML: time and memory to read one grow with their square."""
 _PART = r"""(?:[\w-]+|"(?:[^"\\\n]|\\[^\n])*+"|'[^'\n]*')"""
 _LONG_KEY = re.compile(rf"(?<![\w\\-]){_PART}(?:[ \t]*\.[ \t]*{_PART}){{{MAX_KEY_PARTS}}}")
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,79}$")]
@@ -56,9 +59,26 @@ def read_bytes(path: Path, max_bytes: int, what: str = "") -> bytes:
     return path.read_bytes()
 
 
-def read_json(model: type[Any], path: Path, max_bytes: int = 64 * 2**20) -> Any:
-    """Read and validate a JSON file of bounded size."""
-    return parse_json(model, read_bytes(path, max_bytes), path)
+def read_json(model: type[Any], path: Path, max_bytes: int = 64 * 2**20, max_inflated: int = 0) -> Any:
+    """Read and validate a JSON file of bounded size.
+
+    With ``max_inflated`` it is compressed with xz, and no more bytes are inflated than that.
+    """
+    content = read_bytes(path, max_bytes)
+    return parse_json(model, _inflated(path, content, max_inflated) if max_inflated else content, path)
+
+
+def _inflated(path: Path, content: bytes, max_inflated: int) -> bytes:
+    try:
+        inflater = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY)
+        text = inflater.decompress(content, max_inflated + 1)
+    except (lzma.LZMAError, EOFError) as error:
+        raise EmubenchError(f"{path}: not a whole xz file ({error})") from None
+    if len(text) > max_inflated:
+        raise EmubenchError(f"{path}: holds more than {max_inflated} bytes")
+    if not inflater.eof or inflater.unused_data:
+        raise EmubenchError(f"{path}: not a whole xz file (cut, or followed by something else)")
+    return text
 
 
 def parse_json(model: type[Any], text: bytes, where: Path | str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
 import os
 import shutil
 import socket
@@ -75,6 +76,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_packed(path: Path, content: Any) -> None:
+    """Write JSON compressed with xz, atomically; equal content gives equal bytes by one version of xz.
+
+    What repeats, such as the truth of a system's four tasks, stands farther apart than the 32 KiB that gzip looks back.
+    """
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n"
+    with atomic(path) as temporary:
+        temporary.write_bytes(lzma.compress(text.encode("utf-8"), preset=6 | lzma.PRESET_EXTREME))
 
 
 def check_space(folder: Path, n_bytes: int) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from emubench.core.errors import EmubenchError
-from emubench.files import hdf5, packed, schema
+from emubench.files import hdf5, schema, store
 from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING
 from emubench.leaderboard.page import build
 from emubench.leaderboard.page.board import read
@@ -73,20 +73,20 @@ def test_packed_files_are_bounded_and_checked(cheap, tmp_path, content, message)
     path = tmp_path / "x.json.xz"
     path.write_bytes(content)
     with pytest.raises(EmubenchError) as error:
-        packed.read_json(schema.Model, path, 2**16, 2**20)
+        schema.read_json(schema.Model, path, 2**16, 2**20)
     assert message in str(error.value)
     assert str(error.value).startswith(f"{path}: ")
 
 
 def test_what_was_packed_is_read_again(tmp_path):
     path, content = tmp_path / "x.json.xz", {"quantiles": [0.1, 1e-300, 1e300], "é": None}
-    packed.write_json(path, content)
+    store.write_packed(path, content)
     assert json.loads(lzma.decompress(path.read_bytes())) == content
     before = path.read_bytes()
-    packed.write_json(path, content)
+    store.write_packed(path, content)
     assert path.read_bytes() == before
     with pytest.raises(ValueError, match="Out of range"):
-        packed.write_json(path, [float("nan")])
+        store.write_packed(path, [float("nan")])
 
 
 # --- TOML -------------------------------------------------------------------------------------------------------------
