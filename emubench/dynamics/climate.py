@@ -19,20 +19,13 @@ from emubench.dynamics.system import Climate, System
 
 
 def agreement_time(
-    system: System,
-    finer: System | None = None,
-    *,
-    n_cases: int = 64,
-    threshold: float = THRESHOLD,
-    horizon: float = 30.0,
-    seed: int = 0,
+    system: System, finer: System | None = None, *, n_cases: int = 64, horizon: float = 30.0, seed: int = 0
 ) -> FirstPassage:
     """How long two solver settings agree, in units of lead time (Lyapunov times): how far the truth can be believed.
 
-    From ``n_cases`` states on the attractor both are run; the time is the first crossing of ``threshold`` (in σ) by
-    √(mean over components of (difference/σ)²), linearly interpolated between samples, at most ``horizon``. ``finer``
-    is a system with the same state and sample interval; if not given, a quarter of the solver step, whose own error is
-    4^−order of the other.
+    From ``n_cases`` states on the attractor both are run. The time is the first crossing of 0.5 by √(mean over
+    components of (difference/σ)²), linearly interpolated between samples, at most ``horizon``. ``finer`` is a system
+    with the same state and sample interval: if not given, with a quarter of the solver step.
     """
     if system.stochastic:
         raise EmubenchError(f"{system.name}: agreement time: not available for a stochastic system")
@@ -44,11 +37,9 @@ def agreement_time(
     state = on_attractor(system, n_cases, max(1, system.spin_up_samples), seed)
     squared = ((simulate(system, state, n_samples) - simulate(finer, state, n_samples)) / system.std) ** 2
     e = torch.from_numpy(squared).flatten(2).mean(-1).sqrt()
-    times = crossing(e, threshold) * system.sample_interval / system.time_unit
-    return FirstPassage(times.clamp(max=horizon), float((e <= threshold).all(1).double().mean()))
+    times = crossing(e, THRESHOLD) * system.sample_interval / system.time_unit
+    return FirstPassage(times.clamp(max=horizon), float((e <= THRESHOLD).all(1).double().mean()))
 
-
-# --- climate ----------------------------------------------------------------------------------------------------------
 
 CHAOTIC_GROWTH = 10.0
 """Logarithmic growth over one measurement that counts as exponential: an algebraic one, ln 2 per doubling, is less."""

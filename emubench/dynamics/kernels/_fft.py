@@ -125,7 +125,11 @@ def _square(z, m, tw):
 
 
 @jit
-def _forward_rest(z, m, span, tw):
+def forward(z, m, span, tw):
+    """Complex transform of the packed real points from passes of ``span`` on: all are those from ``m`` on.
+
+    The modes are left at :func:`positions`.
+    """
     while span >= 4:
         _forward4(z, m, span, tw)
         span //= 4
@@ -134,7 +138,8 @@ def _forward_rest(z, m, span, tw):
 
 
 @jit
-def _inverse_rest(z, m, last, tw):
+def inverse(z, m, last, tw):
+    """Unnormalised inverse of :func:`forward`, up to passes of span ``last``: all are those up to ``m``."""
     span = 1
     while span * 4 <= m:
         span *= 4
@@ -149,23 +154,11 @@ def _inverse_rest(z, m, last, tw):
 
 
 @jit
-def forward(z, m, tw):
-    """Complex transform of the packed real points, modes at :func:`positions`."""
-    _forward_rest(z, m, m, tw)
-
-
-@jit
-def inverse(z, m, tw):
-    """Unnormalised inverse of :func:`forward`."""
-    _inverse_rest(z, m, m, tw)
-
-
-@jit
 def square(z, m, tw):
     """Inverse transform, square at every point, forward transform."""
-    _inverse_rest(z, m, m // 4, tw)
+    inverse(z, m, m // 4, tw)
     _square(z, m, tw)
-    _forward_rest(z, m, m // 4, tw)
+    forward(z, m, m // 4, tw)
 
 
 @jit

@@ -72,10 +72,10 @@ def _compiler(fastmath: Any) -> Callable[..., Any]:
 
 jit = _compiler({"contract"})
 """``numba.njit`` as used by all kernels."""
-strict_jit = _compiler(False)
-"""The same without fused operations, for results that are the same bits everywhere."""
 sums = _compiler({"contract", "reassoc"})
-"""The same for loops that are sums: reordered, they are vectors."""
+"""``numba.njit`` for loops that are sums: reordered, they are vectors."""
+strict_jit = _compiler(False)
+"""``numba.njit`` without fused operations, for results that are the same bits everywhere."""
 
 
 class VectorType(types.Type):
@@ -95,9 +95,8 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _MADE_OF[fe_type])
 
 
-def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``numba.extending.intrinsic``, which hides its first parameter, the typing context, from callers."""
-    return intrinsic(function)
+_intrinsic: Any = intrinsic
+"""Untyped, as it hides the first parameter, the typing context, from callers."""
 
 
 def _splat(builder, value, to):

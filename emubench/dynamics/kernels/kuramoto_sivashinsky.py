@@ -163,7 +163,7 @@ def _advance(state, samples, m, n_samples, n_steps, fourth, co, tw, tw2, pos, z,
     """ETDRK4 where ``fourth``, else exponential Euler."""
     copy(state, 0, z, 0, 2 * m)
     for t in range(n_samples):
-        forward(z, m, tw)
+        forward(z, m, m, tw)
         _start(v, z, m, tw2, pos)
         for _ in range(n_steps):
             square(z, m, tw)
@@ -177,6 +177,6 @@ def _advance(state, samples, m, n_samples, n_steps, fourth, co, tw, tw2, pos, z,
                 _stage4(v, acc, z, m, co, tw2, pos)
             else:
                 _stage_etd1(v, z, m, co, tw2, pos)
-        inverse(z, m, tw)
+        inverse(z, m, m, tw)
         copy(z, 0, samples, t * 2 * m, 2 * m)
     copy(z, 0, state, 0, 2 * m)
