@@ -231,7 +231,11 @@ def write_file(
         if path.exists():  # another process was faster
             return
         offsets = partial.open(lambda p: write_structure(made, seed, p))
-        left = [b for b in blocks(made, seed, partial.file, truth, device) if not _is_done(b, partial)]
+        left = [
+            block
+            for block in blocks(made, seed, partial.file, truth, device)
+            if not partial.done.issuperset((block.array, row) for row in block.rows[::LANES])
+        ]
         todo = (replace(block, offset=offsets[block.array]) for block in left)
         done = n_blocks(made, device) - len(left)
         if made.kind == "truth" and device != "cpu":
@@ -244,10 +248,6 @@ def write_file(
                 if progress:
                     progress(done)
         partial.finish()
-
-
-def _is_done(block: Block, partial: Partial) -> bool:
-    return all((block.array, row) in partial.done for row in block.rows[::LANES])
 
 
 def _results(
@@ -309,7 +309,9 @@ def generate(
     for kind in kinds.keys() - missing.keys():
         dataset.open_file(kinds[kind], kind, task, seed).close()
     needed = {kind: file_bytes(Layout(task, kind)) for kind in missing}
-    store.check_space(path.parent, int(1.02 * sum(needed.values())) - sum(map(_on_disk, missing.values())))
+    begun = [file for file in map(store.partial_name, missing.values()) if file.exists()]
+    there = sum(512 * file.stat().st_blocks for file in begun)
+    store.check_space(path.parent, int(1.02 * sum(needed.values())) - there)
     if workers is None:
         workers = usable_cores() if sum(needed.values()) > SMALL else 1
     sizes = [n_blocks(Layout(task, kind), device) for kind in missing]
@@ -322,9 +324,3 @@ def generate(
         made, source = Layout(task, kind), truth if kind == "observations" else None
         write_file(made, seed, file, source, workers, advance, device)
     return list(missing.values())
-
-
-def _on_disk(path: Path) -> int:
-    """Bytes that a partial file of ``path`` takes already."""
-    file = store.partial_name(path)
-    return 512 * file.stat().st_blocks if file.exists() else 0
