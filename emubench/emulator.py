@@ -153,6 +153,11 @@ def check_forecast(forecast: Any, context: Tensor, n_steps: int, n_members: int)
     return forecast
 
 
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold equal numbers, NaN in the same places."""
+    return torch.equal(*(v.nan_to_num(1e30) if v.is_floating_point() else v for v in (one, other)))
+
+
 def n_parameters(emulator: nn.Module) -> int:
     """Number of fitted values: parameters and floating-point buffers."""
     return sum(t.numel() for t in emulator.state_dict().values() if t.is_floating_point())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
-from emubench.emulator import Emulator, Stepper, check_forecast, step_forecast
+from emubench.emulator import Emulator, Stepper, check_forecast, same_values, step_forecast
 from emubench.testing.examples import contexts, require
 
 N_STEPS, N_MEMBERS = 5, 3
@@ -40,94 +40,91 @@ def check_emulator(emulator: Emulator, task: Task, seed: int = 0) -> None:
     >>> persistence = baselines.get("persistence")
     >>> check_emulator(persistence.build(task, persistence.Config()), task)
     """
-    who = f"{type(emulator).__name__} on {task.name}"
-    require(who, isinstance(emulator, Emulator), "has no forecast(context, n_steps, n_members, generator)")
+    asked = _Asked(emulator, task)
+    asked.require(isinstance(emulator, Emulator), "has no forecast(context, n_steps, n_members, generator)")
     given = contexts(task, seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        asked = _Asked(emulator, who)
         _check_answer(asked, given[:2])
         _check_repeats(asked, given)
-        _check_members(asked, given[:2], task)
-        _check_cases(asked, given, task)
-        _check_bare_context(asked, given[:2].clone(), task)
+        _check_members(asked, given[:2])
+        _check_cases(asked, given)
+        _check_bare_context(asked, given[:2].clone())
         if isinstance(emulator, Stepper):
             try:
-                _check_steps(emulator, asked, given[:2], task)
+                _check_steps(emulator, asked, given[:2])
             except (EmubenchError, RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
-                raise AssertionError(f"{who}: start, step or read raises {type(error).__name__}: {error}") from error
+                message = f"start, step or read raises {type(error).__name__}: {error}"
+                raise AssertionError(f"{asked.who}: {message}") from error
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 class _Asked:
     """An emulator, called with the shortest of arguments; an exception is a broken contract."""
 
-    def __init__(self, emulator: Emulator, who: str) -> None:
-        self.emulator, self.who = emulator, who
+    def __init__(self, emulator: Emulator, task: Task) -> None:
+        self.emulator, self.task, self.who = emulator, task, f"{type(emulator).__name__} on {task.name}"
+        self.mean, self.std = (torch.from_numpy(task.observation.select(v)) for v in (task.system.mean, task.system.std))
 
     def __call__(
         self, context: Tensor, n_steps: int = N_STEPS, n_members: int = N_MEMBERS, seed: int = 0
     ) -> Float[Tensor, "M B T *S"]:
-        generator = torch.Generator().manual_seed(seed)
+        given = context.clone()
         try:
-            return check_forecast(
-                self.emulator.forecast(context, n_steps, n_members, generator), context, n_steps, n_members
-            )
+            found = self.emulator.forecast(given, n_steps, n_members, _generator(seed))
+            check_forecast(found, context, n_steps, n_members)
         except EmubenchError as error:
             raise AssertionError(f"{self.who}: {error}") from error
         except Exception as error:
             raise AssertionError(f"{self.who}: forecast() raises {type(error).__name__}: {error}") from error
+        self.require(same_values(context, given), "forecast() changes its context")
+        return found
 
-    def require(self, condition: bool, message: str) -> None:
+    def require(self, condition: object, message: str) -> None:
         require(self.who, condition, message)
 
-
-def _scale(task: Task) -> Tensor:
-    return torch.from_numpy(task.observation.select(task.system.std))
-
-
-def _differs(a: Tensor, b: Tensor, task: Task) -> bool:
-    """Whether two forecasts differ by more than rounding, in σ; NaN does."""
-    return not float(((a.double() - b.double()) / _scale(task)).abs().max()) <= TOLERANCE
+    def differ(self, a: Tensor, b: Tensor) -> bool:
+        """Whether two forecasts differ by more than rounding, in σ; NaN does."""
+        return not float(((a.double() - b.double()) / self.std).abs().max()) <= TOLERANCE
 
 
 def _check_answer(asked: _Asked, context: Tensor) -> None:
-    before = context.clone()
-    found = asked(context)
-    asked.require(bool(torch.isfinite(found).all()), "the forecast of a sound context is not finite")
-    same = torch.equal(torch.nan_to_num(context, nan=1e30), torch.nan_to_num(before, nan=1e30))
-    asked.require(same, "forecast() changes its context")
+    asked.require(asked(context).isfinite().all(), "the forecast of a sound context is not finite")
     asked(context, n_steps=1, n_members=1)
     asked(context[:1])
 
 
 def _check_repeats(asked: _Asked, given: Tensor) -> None:
     torch.manual_seed(1)
-    first = asked(given[:2].clone())
-    asked(given[2:5].clone(), 2 * N_STEPS, 1, seed=9)
+    first = asked(given[:2])
+    asked(given[2:5], 2 * N_STEPS, 1, seed=9)
     torch.manual_seed(2)
-    again = asked(given[:2].clone())
+    again = asked(given[:2])
     asked.require(torch.equal(first, again), "equal generators give different forecasts of one context")
 
 
-def _check_cases(asked: _Asked, given: Tensor, task: Task) -> None:
+def _check_cases(asked: _Asked, given: Tensor) -> None:
     """Batches of one size where numbers are drawn, which are drawn for the whole of one; else also a case alone."""
-    found, others = asked(given[:2].clone()), asked(given[[0, 9]].clone())
+    found, others = asked(given[:2]), asked(given[[0, 9]])
     message = "the forecast of a case depends on the others of its batch"
-    asked.require(not _differs(others[:, 0], found[:, 0], task), message)
-    if torch.equal(found, asked(given[:2].clone(), seed=1)):
-        asked.require(not _differs(asked(given[:1].clone())[:, 0], found[:, 0], task), message)
+    asked.require(not asked.differ(others[:, 0], found[:, 0]), message)
+    if torch.equal(found, asked(given[:2], seed=1)):
+        asked.require(not asked.differ(asked(given[:1])[:, 0], found[:, 0]), message)
 
 
-def _check_members(asked: _Asked, context: Tensor, task: Task) -> None:
-    found = asked(context.clone())
+def _check_members(asked: _Asked, context: Tensor) -> None:
+    found = asked(context)
     if len(found) == 1:
-        longer = asked(context.clone(), 2 * N_STEPS)[:, :, :N_STEPS]
-        asked.require(not _differs(longer, found, task), "a longer forecast does not begin with the shorter one")
+        longer = asked(context, 2 * N_STEPS)[:, :, :N_STEPS]
+        asked.require(not asked.differ(longer, found), "a longer forecast does not begin with the shorter one")
         return
-    asked.require(bool((found.std(0) > 0).all()), "members of an ensemble are alike")
-    asked.require(not torch.equal(found, asked(context.clone(), seed=1)), "the generator makes no difference")
+    asked.require((found.std(0) > 0).all(), "members of an ensemble are alike")
+    asked.require(not torch.equal(found, asked(context, seed=1)), "the generator makes no difference")
 
 
-def _check_bare_context(asked: _Asked, context: Tensor, task: Task) -> None:
+def _check_bare_context(asked: _Asked, context: Tensor) -> None:
     """One component alone, in the last two samples."""
     shown = int((~context[0, -1].flatten().isnan()).nonzero()[0])
     bare = context.flatten(2)
@@ -136,27 +133,24 @@ def _check_bare_context(asked: _Asked, context: Tensor, task: Task) -> None:
     bare[0, :-2] = float("nan")
     found = asked(bare.reshape(context.shape))
     message = "the forecast of a context that shows one component in two samples"
-    asked.require(bool(torch.isfinite(found).all()), f"{message} is not finite")
-    mean = torch.from_numpy(task.observation.select(task.system.mean))
-    off = float(((found - mean) / _scale(task)).abs().max())
+    asked.require(found.isfinite().all(), f"{message} is not finite")
+    off = float(((found - asked.mean) / asked.std).abs().max())
     asked.require(off < REACH, f"{message} is {off:.3g} σ from the mean")
 
 
-def _check_steps(stepper: Any, asked: _Asked, context: Tensor, task: Task) -> None:
-    def generator() -> torch.Generator:
-        return torch.Generator().manual_seed(0)
-
-    state = stepper.start(context.clone(), N_MEMBERS, generator())
+def _check_steps(stepper: Any, asked: _Asked, context: Tensor) -> None:
+    state = stepper.start(context.clone(), N_MEMBERS, _generator())
     before = state.clone()
-    first, wanted = stepper.read(state), (len(asked(context.clone())), len(context), *task.shape)
+    forecast, first = asked(context), stepper.read(state)
+    wanted = (len(forecast), len(context), *asked.task.shape)
     asked.require(tuple(first.shape) == wanted, f"read() gives shape {tuple(first.shape)} where {wanted} belongs")
-    stepped = step_forecast(stepper, context.clone(), N_STEPS, N_MEMBERS, generator())
-    asked.require(not _differs(stepped, asked(context.clone()), task), "start, step and read do not make its forecast")
+    stepped = step_forecast(stepper, context.clone(), N_STEPS, N_MEMBERS, _generator())
+    asked.require(not asked.differ(stepped, forecast), "start, step and read do not make its forecast")
     asked.require(torch.equal(stepper.read(state), stepper.read(state)), "read() differs when repeated")
-    after = stepper.step(state, generator())
+    after = stepper.step(state, _generator())
     kept = after.clone()
     asked.require(torch.equal(state, before), "step() or read() changes the state that it is given")
-    stepper.step(stepper.start(context.flip(0), N_MEMBERS, generator()), generator())
+    stepper.step(stepper.start(context.flip(0), N_MEMBERS, _generator()), _generator())
     asked.require(torch.equal(after, kept), "step() changes a state that it has returned")
-    again = stepper.step(state, generator())
+    again = stepper.step(state, _generator())
     asked.require(torch.equal(again, kept), "step() remembers more than the state")

@@ -12,7 +12,7 @@ from emubench.data.tasks import Task
 from emubench.data.trajectories import simulate_block
 
 
-def require(who: str, condition: bool, message: str) -> None:
+def require(who: str, condition: object, message: str) -> None:
     """Raise AssertionError that names ``who`` unless the condition holds."""
     if not condition:  # not an assert statement: python -O would drop it
         raise AssertionError(f"{who}: {message}")
@@ -36,8 +36,7 @@ def trajectories(task: Task, n_samples: int, seed: int = 0) -> tuple[Float[Tenso
 
 def contexts(task: Task, seed: int = 0) -> Float[Tensor, "16 C *S"]:
     """Sixteen contexts as an emulator of ``task`` meets them: noisy, NaN where nothing was observed."""
-    states, _ = trajectories(task, task.context, seed)
-    seen = [
-        task.observation(task.system, one.numpy(), stream(seed, task.name, "check", i)) for i, one in enumerate(states)
-    ]
+    states = trajectories(task, task.context, seed)[0].numpy()
+    rngs = (stream(seed, task.name, "check", i) for i in range(len(states)))
+    seen = [task.observation(task.system, one, rng) for one, rng in zip(states, rngs, strict=True)]
     return torch.from_numpy(np.stack(seen))
