@@ -17,7 +17,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data import dataset, generation, tasks
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.emulator import load_weights, save_weights
+from emubench.emulator import load_weights, same_values, save_weights
 from emubench.files.run_files import Card
 from emubench.runs.jobs import build_emulator, configured, defaults_of, fit, name_of
 from emubench.testing.emulators import N_MEMBERS, N_STEPS, check_emulator
@@ -83,19 +83,13 @@ def _check_training(who: str, module: ModuleType, task: Task, config: Any, data:
     before = {name: tensor.clone() for name, tensor in _tensors(data).items()}
     emulator = _fit(who, module, task, config, data)
     for name, tensor in _tensors(data).items():
-        same = torch.equal(torch.nan_to_num(tensor, nan=1e30), torch.nan_to_num(before[name], nan=1e30))
-        require(who, same, f"train() changes the data: {name}")
+        require(who, same_values(tensor, before[name]), f"train() changes the data: {name}")
     torch.manual_seed(99)  # what came before plays no part
     first, again = emulator.state_dict(), _fit(who, module, task, config, data).state_dict()
     for name in sorted(first.keys() | again.keys()):
-        same = name in first and name in again and torch.equal(*(_bits(state[name]) for state in (first, again)))
+        same = name in first and name in again and same_values(first[name], again[name])
         require(who, same, f"two trainings with one seed differ in {name}")
     return emulator
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """Numbers that compare, NaN too."""
-    return torch.nan_to_num(tensor, nan=1e30) if tensor.is_floating_point() else tensor
 
 
 def _fit(who: str, module: ModuleType, task: Task, config: Any, data: Observations) -> nn.Module:
@@ -124,4 +118,4 @@ def _check_weights(who: str, module: ModuleType, task: Task, config: Any, emulat
             made.forecast(given.clone(), N_STEPS, N_MEMBERS, torch.Generator().manual_seed(1))
             for made in (emulator, fresh)
         )
-    require(who, torch.equal(_bits(one), _bits(other)), "something fitted is not saved: a loaded emulator differs")
+    require(who, same_values(one, other), "something fitted is not saved: a loaded emulator differs")

@@ -66,7 +66,9 @@ class _Asked:
 
     def __init__(self, emulator: Emulator, task: Task) -> None:
         self.emulator, self.task, self.who = emulator, task, f"{type(emulator).__name__} on {task.name}"
-        self.mean, self.std = (torch.from_numpy(task.observation.select(v)) for v in (task.system.mean, task.system.std))
+        self.mean, self.std = (
+            torch.from_numpy(task.observation.select(v)) for v in (task.system.mean, task.system.std)
+        )
 
     def __call__(
         self, context: Tensor, n_steps: int = N_STEPS, n_members: int = N_MEMBERS, seed: int = 0

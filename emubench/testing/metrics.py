@@ -14,6 +14,7 @@ from torch import Tensor
 from emubench.core.random import stream
 from emubench.data import tasks, widths
 from emubench.data.tasks import Task
+from emubench.emulator import same_values
 from emubench.metrics import Pool, Row, Summary, Truth
 from emubench.metrics._features import scored_symmetries
 from emubench.testing.examples import require, trajectories
@@ -101,22 +102,19 @@ class _Scorer:
 
     def forecast(self, kind: str) -> Float[Tensor, "M B T *S"]:
         """A forecast of one of :data:`KINDS`, or the "truth" itself."""
-        truth = self.truth
+        truth, values = self.truth, self.truth.values[None]
         shape = (self.n_members, *truth.values.shape)
-        rng = stream(0, "check_metric", kind)
-        noise = torch.from_numpy(rng.standard_normal(shape)) * truth.std
-        if kind == "truth":
-            return truth.values[None].expand(shape).clone()
-        if kind == "noise":
-            return truth.mean + noise
-        if kind == "loud":
-            return truth.mean + 3 * noise
-        if kind == "shifted":
-            return (truth.values + 6 * truth.std)[None] + 0.1 * noise
-        if kind == "frozen":
-            return truth.values[None, :, :1].expand(shape).clone()
+        noise = torch.from_numpy(stream(0, "check_metric", kind).standard_normal(shape)) * truth.std
         time = torch.arange(shape[2], dtype=torch.float64).reshape(-1, *[1] * (len(shape) - 3))
-        return truth.values[None] + 0.02 * torch.exp(0.05 * time).clamp(max=100) * noise
+        made = {
+            "truth": values,
+            "noise": truth.mean + noise,
+            "loud": truth.mean + 3 * noise,
+            "shifted": values + 6 * truth.std + 0.1 * noise,
+            "frozen": values[:, :, :1],
+            "drifting": values + 0.02 * torch.exp(0.05 * time).clamp(max=100) * noise,
+        }
+        return made[kind].expand(shape).clone()
 
     def flawed(self) -> Float[Tensor, "M B T *S"]:
         """A forecast one of whose cases fails on the way."""
@@ -138,25 +136,22 @@ def _named(row: Row) -> str:
 
 
 def _check_summary(scorer: _Scorer) -> None:
-    given = scorer.flawed(), scorer.truth.values.clone()
-    copies = given[0].clone()
-    found = scorer.module.summarise(given[0], scorer.truth)
+    forecast, values = scorer.flawed(), scorer.truth.values.clone()
+    given = forecast.clone()
+    found = scorer.module.summarise(given, scorer.truth)
     scorer.require(isinstance(found, Summary), f"summarise() returns {type(found).__name__}, not a Summary")
     cases, n = found.cases, len(scorer.truth.values)
     shaped = cases.ndim == 2 and len(cases) == n and cases.dtype == torch.float64
     scorer.require(shaped, f"cases are {tuple(cases.shape)} of {cases.dtype}, where ({n}, K) of torch.float64 belong")
-    unchanged = torch.equal(given[0].nan_to_num(1e30), copies.nan_to_num(1e30))
-    scorer.require(unchanged, "summarise() changes the forecast")
-    scorer.require(torch.equal(scorer.truth.values, given[1]), "summarise() changes the truth")
+    scorer.require(same_values(given, forecast), "summarise() changes the forecast")
+    scorer.require(torch.equal(scorer.truth.values, values), "summarise() changes the truth")
     names = [(row.metric, row.lead_time) for row in found.rows]
     scorer.require(len(set(names)) == len(names) > 0, "rows are none, or two have one name and lead time")
     means = torch.stack([cases.mean(0), cases[0], cases[1]])
     together, shape = found.finish(means), (3, len(names))
-    scorer.require(
-        tuple(together.shape) == shape,
-        f"finish() turns means {tuple(means.shape)} into {tuple(together.shape)}, where {shape} belongs",
-    )
-    same = torch.equal(found.finish(means[0]).nan_to_num(1e30), together[0].nan_to_num(1e30))
+    turned = f"finish() turns means {tuple(means.shape)} into {tuple(together.shape)}"
+    scorer.require(tuple(together.shape) == shape, f"{turned}, where {shape} belongs")
+    same = same_values(found.finish(means[0]), together[0])
     scorer.require(same, "finish() depends on the other means that it is given")
     for name, column in found.headline.items():
         scorer.require(0 <= column < cases.shape[1], f"headline {name} is column {column} of {cases.shape[1]}")
@@ -172,8 +167,7 @@ def _check_failures(scorer: _Scorer) -> None:
             cases = sorted({int(c) for c in rng.integers(n_cases, size=rng.integers(1, 5))})
             first, member = int(rng.integers(n_samples)), int(rng.integers(scorer.n_members))
             bad = BAD[rng.integers(len(BAD))]
-            for case in cases:
-                forecast[member, case, first:] = bad
+            forecast[member, cases, first:] = bad
             where = f"a {kind} forecast that becomes {bad:g} at sample {first} of the cases {cases}"
             for row, value in scorer.scores(forecast).items():
                 scorer.require(value == value, f"{_named(row)} is not a number for {where}")
