@@ -18,14 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.dynamics.lyapunov import Map, on_attractor, push_by_twins, push_forward
+from emubench.dynamics.lyapunov import Map, Progress, on_attractor, push_by_twins, push_forward
 from emubench.dynamics.system import System
 from emubench.evaluation.spectrum import autonomous
 
 AT_ONCE = 2**16
 """Numbers of a batch of Jacobians that are held at a time."""
 WHAT = "its one-sample Jacobian is"
-Progress = Callable[[int, int], None]
 Push = Callable[[Tensor, Tensor], Tensor]
 """States ``"R *S"`` and perturbations ``"E R *S"`` to the perturbations one sample later."""
 

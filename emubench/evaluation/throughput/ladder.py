@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from emubench.data.tasks import Task
 from emubench.dynamics.solvers import Setting, SettingSolver
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
+from emubench.evaluation.forecast import Progress
 from emubench.evaluation.throughput import roofline
 from emubench.evaluation.throughput.timing import EndToEnd, Subject, best_batch, scenario_of, timed
 from emubench.files.timing import Limit, Rung, Scenario
@@ -36,7 +36,6 @@ CASES = 64
 REPETITIONS = 5
 SMALLEST = 8
 """Members of a filter, at least."""
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

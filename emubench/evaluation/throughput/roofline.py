@@ -20,19 +20,7 @@ from emubench.files.timing import Limit
 
 USED = 0.1
 """Share of a ceiling under which it can't be what binds."""
-FREE = (
-    "view",
-    "expand",
-    "transpose",
-    "slice",
-    "select",
-    "unbind",
-    "split",
-    "unfold",
-    "detach",
-    "alias",
-    "_unsafe_view",
-)
+VIEWS = ("view", "expand", "transpose", "t", "slice", "select", "unbind", "split", "unfold", "detach", "alias")
 """Operators that make another view of the same numbers."""
 
 
@@ -48,8 +36,7 @@ class Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        if name in FREE or name == "t":
+        if (name := func.overloadpacket.__name__) in VIEWS or name == "_unsafe_view":
             return out
         outputs = [v for v in (out if isinstance(out, tuple | list) else (out,)) if isinstance(v, Tensor)]
         inputs = [v for a in args for v in (a if isinstance(a, tuple | list) else (a,)) if isinstance(v, Tensor)]
@@ -110,8 +97,6 @@ def limit(work: tuple[float, float], seconds: float, threads: int, dtype: str) -
 
 
 FMAS = 1_000_000
-
-
 COPY = 2**26
 """Bytes of the array that is copied: beyond what the caches of a core hold."""
 
@@ -139,13 +124,13 @@ def least_seconds(function: Callable[..., object], arguments: list[tuple], round
 
 @cache
 def flops_per_second(threads: int, dtype: str = "float64") -> float:
-    """Of a loop of independent vector multiply-adds, on ``threads`` threads."""
+    """What a loop of independent vector multiply-adds reaches on ``threads`` threads."""
     numbers = 8 * lanes(np.dtype(dtype))
     return threads * FMAS * numbers * 2 / least_seconds(_fma, [(np.ones(numbers, dtype), FMAS) for _ in range(threads)])
 
 
 @cache
 def bytes_per_second(threads: int) -> float:
-    """Read and written by copies of a large array each on ``threads`` threads."""
+    """Bytes that are read and written by copies of a large array each on ``threads`` threads."""
     arrays = [(np.empty(COPY // 8), np.ones(COPY // 8)) for _ in range(threads)]
     return threads * 2 * COPY / least_seconds(np.copyto, arrays, rounds=8)

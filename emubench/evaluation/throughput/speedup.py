@@ -7,13 +7,13 @@ import numpy as np
 from emubench.data import reference
 from emubench.data.tasks import Task
 from emubench.dynamics.solvers import Setting
-from emubench.files.timing import Quantiles, Rung, Scenario, Speedup
+from emubench.files.timing import Rung, Scenario, Speedup
 from emubench.metrics._headline import headline
 
 TOLERANCE = 0.1
 """Lyapunov times by which a setting may fall short of the emulator."""
 CRPS_TOLERANCE = 0.1
-"""The same for systems scored in law, as a share of what lies between the frozen floor and oracle."""
+"""The tolerance for systems scored in law, as a share of what lies between the frozen floor and oracle."""
 RANKED_SKILL = 0.25
 
 
@@ -27,23 +27,14 @@ def tolerance(task: Task) -> float:
 
 def as_accurate(task: Task, ladder: list[Rung], cases: np.ndarray) -> list[Rung]:
     """The settings whose paired mean score is at least the emulator's, less the tolerance; ``cases`` are its scores."""
-    found = []
-    for rung in ladder:
-        difference = np.array(rung.cases) - cases[: len(rung.cases)]
-        if headline(task).better * difference.mean() >= -tolerance(task):
-            found.append(rung)
-    return found
+    better, least = headline(task).better, -tolerance(task)
+    return [rung for rung in ladder if better * (np.array(rung.cases) - cases[: len(rung.cases)]).mean() >= least]
 
 
 def label(task: Task, rung: Rung) -> str:
     """The setting, for people."""
     sites = 0 if rung.sites == task.system.shape[0] else rung.sites
     return Setting(rung.scheme, rung.steps_per_sample, sites, rung.dtype, rung.start).label
-
-
-def ratio(one: Quantiles, two: Quantiles) -> tuple[float, float, float]:
-    """Ratio of two throughputs, with the extremes that their percentiles allow."""
-    return one.median / two.median, one.low / two.high, one.high / two.low
 
 
 def speedup(
@@ -63,11 +54,10 @@ def speedup(
         return Speedup(value=None, low=None, high=None, scheme=none, ranked=ranked, break_even=None)
     best = max(rivals, key=lambda rung: rung.scenarios[scenario].lyapunov_times_per_second.median)
     theirs, ours = best.scenarios[scenario].lyapunov_times_per_second, timing.lyapunov_times_per_second
-    value, low, high = ratio(ours, theirs)
     return Speedup(
-        value=value,
-        low=low,
-        high=high,
+        value=ours.median / theirs.median,
+        low=ours.low / theirs.high,  # the extremes that the percentiles allow
+        high=ours.high / theirs.low,
         scheme=label(task, best),
         ranked=ranked,
         break_even=break_even(train_seconds, ours.median, theirs.median),

@@ -12,7 +12,6 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -78,31 +77,21 @@ class Sample:
     forecast: Tensor
 
 
-class Work(Protocol):
-    """What is timed: ``run(prepare(...))`` with only ``run`` under the clock."""
-
-    def prepare(self, subject: Subject, cases: Tensor, noise: Callable[[Tensor], Tensor]) -> Any:
-        """The input of a call on these cases of the test split; ``noise`` makes it fresh."""
-        ...
-
-    def run(self, subject: Subject, given: Any, generator: torch.Generator) -> Tensor:
-        """The forecast ``"M B T *S"``."""
-        ...
-
-
 class EndToEnd:
-    """The scored forecast: from context to samples."""
+    """The scored forecast: from context to samples. Only ``run`` is under the clock."""
 
     def prepare(self, subject: Subject, cases: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
+        """The input of a call on these cases of the test split; ``noise`` makes it fresh."""
         context = subject.contexts[cases]
         std = torch.from_numpy(subject.task.observation.select(subject.task.system.std))
         return (context + noise(context) * std).to(subject.device)
 
     def run(self, subject: Subject, given: Tensor, generator: torch.Generator) -> Tensor:
+        """The forecast ``"M B T *S"``."""
         return checked_ensemble(subject.emulator, given, subject.task.test_steps, subject.n_members, generator)
 
 
-class RolloutOnly:
+class RolloutOnly(EndToEnd):
     """The steps of a :class:`~emubench.emulator.Stepper` from states that are there already, ``KEPT_CASES`` of them.
 
     Each is used as often as the batch is larger: a filter would take longer to start all than the rollout lasts.
@@ -156,7 +145,9 @@ def _rate(amount: float, seconds: Quantiles) -> Quantiles:
     return Quantiles(median=median, low=low, high=high)
 
 
-def scenario_of(task: Task, batch: int, n_members: int, fresh: list[float], repeated: list[float], peak: int):
+def scenario_of(
+    task: Task, batch: int, n_members: int, fresh: list[float], repeated: list[float], peak: int
+) -> Scenario:
     """The figures of one scenario from the seconds of its calls."""
     seconds = quantiles(fresh)
     steps = batch * n_members * task.test_steps
@@ -174,14 +165,14 @@ def scenario_of(task: Task, batch: int, n_members: int, fresh: list[float], repe
 class Calls:
     """Calls of one scenario, fresh and repeated, timed and sampled."""
 
-    def __init__(self, subject: Subject, work: Work, batch: int, scenario: str) -> None:
+    def __init__(self, subject: Subject, work: EndToEnd, batch: int, scenario: str) -> None:
         self.subject, self.work, self.batch, self.scenario = subject, work, batch, scenario
         self.seconds: dict[bool, list[float]] = {True: [], False: []}
         self.samples: dict[bool, Sample] = {}
         self.count = 0
         self._pick = stream(subject.seed, "bench", "kept", scenario)
 
-    def _given(self, fresh: bool) -> tuple[Any, Tensor, tuple[str | int, ...]]:
+    def _given(self, fresh: bool) -> tuple[Tensor, Tensor, tuple[str | int, ...]]:
         n = len(self.subject.contexts)
         cases = (torch.arange(self.batch) + (self.count * self.batch if fresh else 0)) % n
         labels = (self.scenario, self.count if fresh else "repeated")
@@ -193,14 +184,17 @@ class Calls:
 
         return self.work.prepare(self.subject, cases, noise), cases, labels
 
+    def _timed(self, given: Tensor, labels: tuple[str | int, ...]) -> tuple[float, Tensor]:
+        generator = self.subject.generator(*labels)
+        return timed(lambda: self.work.run(self.subject, given, generator), self.subject.device)
+
     def warm_up(self) -> tuple[int, float]:
         """A call with the input that will be repeated, and another one if it was short: memory and seconds it takes."""
         given, _, labels = self._given(False)
         took: list[float] = []
 
         def call() -> None:
-            generator = self.subject.generator(*labels)
-            took.append(timed(lambda: self.work.run(self.subject, given, generator), self.subject.device)[0])
+            took.append(self._timed(given, labels)[0])
 
         peak = peak_memory(call, self.subject.device)
         if took[0] < SHORTEST:
@@ -211,8 +205,7 @@ class Calls:
         """Time one call; keep what it answered, by lot."""
         self.count += 1
         given, cases, labels = self._given(fresh)
-        generator = self.subject.generator(*labels)
-        took, forecast = timed(lambda: self.work.run(self.subject, given, generator), self.subject.device)
+        took, forecast = self._timed(given, labels)
         self.seconds[fresh].append(took)
         if self._pick.random() * len(self.seconds[fresh]) < 1:
             chosen = torch.from_numpy(self._pick.permutation(self.batch)[:KEPT_CASES])
@@ -225,7 +218,7 @@ class Calls:
         return min(self.seconds[False]) / max(min(self.seconds[True]), 1e-9)
 
 
-def measure(subject: Subject, work: Work, batch: int, scenario: str) -> tuple[Scenario, list[Sample]]:
+def measure(subject: Subject, work: EndToEnd, batch: int, scenario: str) -> tuple[Scenario, list[Sample]]:
     """Repeat calls of ``batch`` cases: 20 times or for ``subject.seconds``; three fresh ones at least."""
     calls = Calls(subject, work, batch, scenario)
     peak, _ = calls.warm_up()
@@ -246,7 +239,7 @@ def measure(subject: Subject, work: Work, batch: int, scenario: str) -> tuple[Sc
     return found, list(calls.samples.values())
 
 
-def best_batch(subject: Subject, work: Work, longest: float = LONGEST) -> int:
+def best_batch(subject: Subject, work: EndToEnd, longest: float = LONGEST) -> int:
     """The batch of most cases per second among 1, 4, 16 … up to the cap on memory, or ``longest`` seconds a call."""
     rates: dict[int, float] = {}
     before = 0.0
@@ -270,7 +263,7 @@ def best_batch(subject: Subject, work: Work, longest: float = LONGEST) -> int:
 
 def run(subject: Subject) -> tuple[dict[str, Scenario], list[Sample]]:
     """All scenarios of an emulator, and what it answered end to end; rollouts alone where it is a Stepper."""
-    kinds: dict[str, Callable[[], Work]] = {"end_to_end": EndToEnd}
+    kinds: dict[str, type[EndToEnd]] = {"end_to_end": EndToEnd}
     if isinstance(subject.emulator, Stepper):
         kinds["rollout"] = RolloutOnly
     scenarios, samples = {}, []
