@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +31,23 @@ from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.dynamics.system import System
 from emubench.emulator import checked_forecast
 from emubench.evaluation import jacobian_gain, scoring
-from emubench.evaluation.forecast import headline_cases
+from emubench.evaluation.forecast import Progress, headline_cases
 from emubench.evaluation.spectrum import autonomous, emulator_spectrum
 from emubench.evaluation.twins import twin_growth
 from emubench.files import hdf5
-from emubench.files.run_files import Diagnostic, ScoreRow, finite_or_none
+from emubench.files.run_files import Diagnostic, ScoreRow
 from emubench.metrics import Summary
 from emubench.metrics._headline import headline
 
 MAX_EXPONENTS = 64
 MAX_REPLICAS, MAX_DURATION = 8, 100.0
-"""Of a Lyapunov spectrum: runs, and Lyapunov times of each."""
+"""Runs of a Lyapunov spectrum, and the Lyapunov times that each lasts."""
 OUTSIDE = 2.0
 """σ by which states are moved away from the attractor."""
 MEMBERS = 16
 LONG_LEAD = 8
 """Samples after which symmetry is looked at a second time where there is no Lyapunov time."""
 QUANTILES = {"median": 0.5, "q99": 0.99, "max": 1.0}
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -77,40 +76,20 @@ class Subject:
             return torch.from_numpy(hdf5.read_array(path, file, "test/truth")[:, : self.task.context].copy())
 
     @property
-    def n_states(self) -> int:
-        """States at which Jacobians are taken: 1024 at standard size."""
-        return 4 * self.task.n_test
-
-    @property
     def n_replicas(self) -> int:
         """Runs of a Lyapunov spectrum: 8, if there are as many climate cases."""
         return min(MAX_REPLICAS, self.task.n_climate)
 
     @property
     def duration(self) -> float:
-        """Of each, in units of time: 100 Lyapunov times at standard size."""
+        """Length of each of them in units of time: 100 Lyapunov times at standard size."""
         return MAX_DURATION * min(1.0, self.task.n_climate / 64) * self.system.time_unit
 
     def row(
-        self,
-        metric: str,
-        values: tuple[float, float | None, float | None],
-        n_cases: int,
-        unit: str,
-        lead_time: float | None = None,
+        self, metric: str, figures: scoring.Figures, n_cases: int, unit: str, lead_time: float | None = None
     ) -> ScoreRow:
-        """A row from (value, low, high); what is not finite is null."""
-        value, low, high = (None if v is None else finite_or_none(v) for v in values)
-        return ScoreRow(
-            task=self.task.name,
-            metric=metric,
-            lead_time=lead_time,
-            value=value,
-            low=low,
-            high=high,
-            n_cases=n_cases,
-            unit=unit,
-        )
+        """A row from a value, or from (value, low, high)."""
+        return scoring.score_row(self.task, metric, figures, n_cases, unit, lead_time)
 
 
 def interval(estimate: Estimate, n: int) -> tuple[float, float, float]:
@@ -121,6 +100,11 @@ def interval(estimate: Estimate, n: int) -> tuple[float, float, float]:
     """
     half = float(stats.t.ppf(0.975, max(1, n - 1))) * estimate.error
     return estimate.value, estimate.value - half, estimate.value + half
+
+
+def _half(progress: Progress, k: int, done: int, total: int) -> None:
+    """Tell the progress of the first (``k`` = 0) or second half of the work."""
+    progress(k * total + done, 2 * total)
 
 
 # --- Lyapunov spectrum ------------------------------------------------------------------------------------------------
@@ -137,22 +121,14 @@ def lyapunov_spectrum(subject: Subject) -> Diagnostic:
     true = true_spectrum(system, n, subject.duration, subject.seed)
     dimension = lyapunov.n_perturbations(system) if project else state[0].numel()
 
-    def measure(n_exponents: int) -> Spectrum:
-        return emulator_spectrum(
-            subject.emulator,
-            context,
-            system.sample_interval,
-            n_exponents,
-            duration=subject.duration,
-            project=project,
-            seed=subject.seed,
-            progress=subject.progress,
-        )
-
+    given: dict[str, Any] = {"project": project, "seed": subject.seed, "progress": subject.progress}
+    measure = partial(
+        emulator_spectrum, subject.emulator, context, system.sample_interval, duration=subject.duration, **given
+    )
     own = as_many_as_resolved(measure, min(dimension, MAX_EXPONENTS))
     rows, note = _compare(subject, own, true)
     sizes = (("state_dimension", state[0].numel()), ("true_state_dimension", math.prod(system.shape)))
-    rows += [subject.row(name, (float(size), None, None), n, "1") for name, size in sizes]
+    rows += [subject.row(name, size, n, "1") for name, size in sizes]
     series = {}
     for prefix, spectrum in (("", own), ("true_", true)):
         series[f"{prefix}exponents"] = spectrum.exponents.tolist()
@@ -206,7 +182,7 @@ def as_many_as_resolved(measure: Callable[[int], Spectrum], n: int) -> Spectrum:
 
 @lru_cache(maxsize=8)
 def true_spectrum(system: System, n_replicas: int, duration: float, seed: int) -> Spectrum:
-    """The true system's, over runs of the same number and length."""
+    """The true system's spectrum, over runs of the same number and length."""
     state = jacobian_gain.sample_states(system, n_replicas, seed)
     n = min(lyapunov.n_perturbations(system), MAX_EXPONENTS)
     return as_many_as_resolved(lambda k: lyapunov.twin_spectrum(system, state, k, duration=duration, seed=seed), n)
@@ -246,9 +222,8 @@ def twin_separation(subject: Subject) -> Diagnostic:
     for prefix, passage in (("", own), ("true_", true)):
         mean, step = passage.mean, task.lead_time_step
         time = interval(Estimate(mean.value * step, mean.error * step), len(context))
-        never = (passage.never, None, None)
         rows.append(subject.row(f"{prefix}twin_separation_time", time, len(context), task.system.lead_time_unit))
-        rows.append(subject.row(f"{prefix}twins_never_apart", never, len(context), "1"))
+        rows.append(subject.row(f"{prefix}twins_never_apart", passage.never, len(context), "1"))
     return Diagnostic(rows=rows)
 
 
@@ -263,25 +238,16 @@ def noise_doubling(subject: Subject) -> Diagnostic:
     context = subject.context("test")
     exact = torch.from_numpy(task.observation.select(subject.true_context().numpy()).copy())
     values, start, _ = scoring.load_truth(task, subject.data, "test")
-    name = headline(task).metric
-    scores = [
-        headline_cases(
-            subject.emulator,
-            task,
-            contexts,
-            values,
-            start,
-            subject.seed,
-            lambda done, total, k=k: subject.progress(k * total + done, 2 * total),
-        )
-        for k, contexts in enumerate((context, 2 * context - exact))
-    ]
+    name, unit = headline(task).metric, headline(task).unit
+    scores = []
+    for k, contexts in enumerate((context, 2 * context - exact)):
+        show = partial(_half, subject.progress, k)
+        scores.append(headline_cases(subject.emulator, task, contexts, values, start, subject.seed, show))
     table = torch.stack([*scores, scores[1] - scores[0]], dim=1)
-    value, low, high = scoring.bootstrap(Summary(table, ()), scoring.resample(start))
-    unit = headline(task).unit
     labels = (f"{name}_at_noise", f"{name}_at_double_noise", "noise_doubling_change")
-    figures = zip(labels, zip(value.tolist(), low.tolist(), high.tolist(), strict=True), strict=True)
-    return Diagnostic(rows=[subject.row(label, figure, len(table), unit) for label, figure in figures])
+    figures = scoring.intervals(Summary(table, ()), scoring.resample(start))
+    rows = [subject.row(label, figure, len(table), unit) for label, figure in zip(labels, figures, strict=True)]
+    return Diagnostic(rows=rows)
 
 
 # --- one-sample gain --------------------------------------------------------------------------------------------------
@@ -289,7 +255,7 @@ def noise_doubling(subject: Subject) -> Diagnostic:
 
 def one_sample_gain(subject: Subject) -> Diagnostic:
     """Largest singular values of the σ-scaled one-sample Jacobian, on the attractor and 2 σ outside; and the flow's."""
-    system, n = subject.system, subject.n_states
+    system, n = subject.system, 4 * subject.task.n_test  # 1024 states at standard size
     if system.stochastic:
         return Diagnostic(note=f"not available: {system.name} is stochastic")
     advance = jacobian_gain.physical_map(subject.emulator, subject.context("climate")[:2], system, subject.seed)
@@ -297,14 +263,12 @@ def one_sample_gain(subject: Subject) -> Diagnostic:
     rows = []
     for k, (label, distance) in enumerate((("gain", 0.0), ("gain_outside", OUTSIDE))):
         at = jacobian_gain.outside(states, system, distance) if distance else states
-        own = jacobian_gain.map_gains(
-            advance, at, std, name, lambda done, total, k=k: subject.progress(k * n + done, 2 * n)
-        )
+        own = jacobian_gain.map_gains(advance, at, std, name, partial(_half, subject.progress, k))
         true = jacobian_gain.system_gains(system, n, subject.seed, distance)
         for prefix, gains in (("", own), ("true_", true)):
             for statistic, q in QUANTILES.items():
                 value = float(gains.sort().values[max(0, math.ceil(q * n) - 1)])
-                rows.append(subject.row(f"{prefix}{label}_{statistic}", (value, None, None), n, "1/sample"))
+                rows.append(subject.row(f"{prefix}{label}_{statistic}", value, n, "1/sample"))
     return Diagnostic(rows=rows)
 
 
@@ -334,10 +298,9 @@ def symmetry_violation(subject: Subject) -> Diagnostic:
         act = observed_symmetry(symmetry, task)
         squares = squared_violation(run(act(context), f"symmetry {i}", MEMBERS), act(first), std)
         summary = Summary(squares, (), lambda mean: mean.sign() * mean.abs().sqrt())
-        value, low, high = (v.tolist() for v in scoring.bootstrap(summary, scoring.resample(start)))
+        found = scoring.intervals(summary, scoring.resample(start))
         label = "symmetry_violation_" + "_".join(re.findall(r"[a-z0-9]+", name.lower()))
-        for k, lead in enumerate((1, ahead)):
-            figures = (value[k], low[k], high[k])
+        for lead, figures in zip((1, ahead), found, strict=True):
             rows.append(subject.row(label, figures, len(context), "sigma", lead * task.lead_time_step))
         subject.progress(i + 1, len(symmetries))
     return Diagnostic(rows=rows)

@@ -22,7 +22,7 @@ from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, check_forecast
 from emubench.evaluation.figures import Collector
-from emubench.evaluation.forecast import CHUNK, chunks, forecast_chunk
+from emubench.evaluation.forecast import CHUNK, Progress, chunks, forecast_chunk
 from emubench.files import hdf5, run_files, schema, store
 from emubench.files.timing import Speed
 from emubench.metrics import Pool, Row, Summary, Truth
@@ -35,7 +35,8 @@ N_RESAMPLES = 1000
 INTERVAL = (0.025, 0.975)
 Forecaster = Callable[[str, slice], Tensor]
 """``(split, cases) -> forecast "M B T *S"`` of those cases."""
-Progress = Callable[[int, int], None]
+Figures = float | tuple[Any, Any, Any] | None
+"""A value, or a tuple of a value with the ends of its interval; ``None`` where there is none."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,6 +135,11 @@ def bootstrap(summary: Summary, weights: Float[Tensor, "R B"]) -> tuple[Tensor, 
     return value, low, high
 
 
+def intervals(summary: Summary, weights: Float[Tensor, "R B"]) -> list[tuple[float, float, float]]:
+    """Value, low and high of every output, one tuple each."""
+    return list(zip(*(ends.tolist() for ends in bootstrap(summary, weights)), strict=True))
+
+
 def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | None = None) -> Result:
     """Score the forecasts that ``forecaster`` gives for every case of ``task.splits``, at the leads asked for."""
     frozen = reference.get(task.name)
@@ -174,24 +180,30 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
     return Result(task, with_skill(scores, task), figures.content())
 
 
-def _score_row(task: Task, row: Row, value: Tensor, low: Tensor, high: Tensor, n_cases: int) -> run_files.ScoreRow:
-    v, lo, hi = (run_files.finite_or_none(float(x)) for x in (value, low, high))
+def score_row(
+    task: Task, metric: str, figures: Figures, n_cases: int, unit: str, lead_time: float | None = None
+) -> run_files.ScoreRow:
+    """A row from a value, or from (value, low, high); what is not finite is null, as JSON knows no NaN."""
+    ends = figures if isinstance(figures, tuple) else (figures, None, None)
+    value, low, high = (None if end is None else run_files.finite_or_none(float(end)) for end in ends)
     return run_files.ScoreRow(
         task=task.name,
-        metric=row.metric,
-        lead_time=row.lead_time,
-        value=v,
-        low=lo,
-        high=hi,
+        metric=metric,
+        lead_time=lead_time,
+        value=value,
+        low=low,
+        high=high,
         n_cases=n_cases,
-        unit=row.unit,
+        unit=unit,
     )
 
 
 def _rows(task: Task, summary: Summary, weights: Tensor) -> list[run_files.ScoreRow]:
-    value, low, high = bootstrap(summary, weights)
     n = len(summary.cases)
-    return [_score_row(task, r, v, lo, hi, n) for r, v, lo, hi in zip(summary.rows, value, low, high, strict=True)]
+    return [
+        score_row(task, row.metric, figures, n, row.unit, row.lead_time)
+        for row, figures in zip(summary.rows, intervals(summary, weights), strict=True)
+    ]
 
 
 def with_skill(scores: run_files.ScoreFile, task: Task) -> run_files.ScoreFile:

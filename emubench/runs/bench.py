@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from emubench.data import dataset, reference
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
-from emubench.evaluation.forecast import headline_cases
+from emubench.evaluation.forecast import Progress, headline_cases
 from emubench.evaluation.throughput import ladder, modes, roofline, speedup
 from emubench.evaluation.throughput import timing as throughput
 from emubench.evaluation.throughput.audit import check_caching, check_samples, check_scores
@@ -27,14 +26,12 @@ from emubench.evaluation.throughput.modes import Mode
 from emubench.evaluation.throughput.timing import Sample, Subject, record
 from emubench.files import timing
 from emubench.files.run_files import ScoreRow
-from emubench.files.timing import RANKED, Bench, Rung
+from emubench.files.timing import RANKED, Bench, Quantiles, Rung
 from emubench.metrics import Row, Summary
 from emubench.metrics._headline import headline
 from emubench.runs import folders, stages
 from emubench.runs.sandbox.judged import JudgedEmulator, Limits
 from emubench.runs.scored import Run, read_run
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -64,11 +61,10 @@ class Session:
 
     def ladder(self, task: Task, progress: Progress | None = None) -> list[Rung]:
         """The solver ladder of a task."""
-        key = (task.name, task.size)
+        key, budget = (task.name, task.size), self.options.ladder_seconds
         if key not in self._ladders:
-            budget = self.options.ladder_seconds
-            measured = (task, self.data, budget, progress, self.device)
-            self._ladders[key] = ladder.measure(*measured) if budget > 0 else []
+            wanted = (task, self.data, budget, progress, self.device)
+            self._ladders[key] = ladder.measure(*wanted) if budget > 0 else []
         return self._ladders[key]
 
     def bench(self, path: Path, progress: Progress | None = None, reference_emulator: Emulator | None = None) -> Bench:
@@ -77,10 +73,9 @@ class Session:
         Raises :class:`EmubenchError` for a run without scores, one scored on other data, and one that cheats; nothing
         is written then. ``reference_emulator`` is the run loaded elsewhere: by default in a child process.
         """
-        run = read_run(path)
         opened = folders.load(path)
-        emulator, task = opened.emulator, opened.task
-        if stages.stored_scores(path, task, self.data) is None:
+        run, emulator, task = read_run(path, opened.card), opened.emulator, opened.task
+        if not stages.is_current(run.scores, task, self.data):
             raise EmubenchError(f"{path}: was not scored on these data by this version; emubench score {path} --again")
         emulator.requires_grad_(False)
         subject = Subject(
@@ -99,8 +94,10 @@ class Session:
         scenarios, samples = throughput.run(subject)
         check_caching(subject.name, scenarios)
         self._check(path, subject, samples, cases, reference_emulator)
-        found = self._bench(run, subject, scenarios, samples, cases, compiling, progress)
-        timing.add(path, found, self.ladder(task))
+        rungs = self.ladder(task, progress)
+        hardware = record(self.device, samples[0].forecast.dtype, self.options.mode.compile)
+        found = self._bench(run, subject, scenarios, cases, rungs, hardware, compiling)
+        timing.add(path, found, rungs)
         return found
 
     def _compile_seconds(self, subject: Subject) -> float:
@@ -135,22 +132,20 @@ class Session:
         run: Run,
         subject: Subject,
         scenarios: dict[str, timing.Scenario],
-        samples: list[Sample],
         cases: np.ndarray,
+        rungs: list[Rung],
+        hardware: timing.Hardware,
         compiling: float | None,
-        progress: Progress | None,
     ) -> Bench:
         task = subject.task
         value, low, high = accuracy(cases, len(task.system.starts))
         scale = reference.scale(task.name)
         skill = scale.skill(value) if scale.usable else None
-        rungs, seconds = self.ladder(task, progress), run.card.train_seconds
-        compiled = self.options.mode.compile
         rollout = any(name.endswith("rollout") for name in scenarios)
         return Bench(
             emubench_version=__version__,
             mode=self.options.mode.name,
-            hardware=record(self.device, samples[0].forecast.dtype, compiled),
+            hardware=hardware,
             memory_cap=subject.memory_cap,
             scenarios=scenarios,
             rollout_note="" if rollout else "not available: the emulator is no Stepper, its state can't be asked for",
@@ -160,7 +155,7 @@ class Session:
             accuracy_high=high,
             skill=skill,
             speedups={
-                name: speedup.speedup(task, rungs, name, scenario, cases, skill, seconds)
+                name: speedup.speedup(task, rungs, name, scenario, cases, skill, run.card.train_seconds)
                 for name, scenario in scenarios.items()
                 if name.endswith("end_to_end") and rungs
             },
@@ -187,10 +182,8 @@ def forecast_work(subject: Subject, batch: int) -> tuple[float, float]:
     steps, few, more = subject.task.test_steps, 2, 6
 
     def counted(n: int) -> np.ndarray:
-        generator = subject.generator("counted")
-        return np.array(
-            roofline.count(lambda: checked_ensemble(subject.emulator, context, n, subject.n_members, generator))
-        )
+        asked = (subject.emulator, context, n, subject.n_members, subject.generator("counted"))
+        return np.array(roofline.count(lambda: checked_ensemble(*asked)))
 
     first, second = counted(few), counted(more)
     flops, moved = first + (second - first) * (steps - few) / (more - few)
@@ -201,38 +194,31 @@ def accuracy(cases: np.ndarray, n_kinds: int) -> tuple[float, float, float]:
     """Mean of the cases' headline scores with its 95 % interval."""
     column = torch.from_numpy(np.asarray(cases, dtype=np.float64))[:, None]
     start = torch.arange(len(column)) % n_kinds
-    parts = scoring.bootstrap(Summary(column, (Row("accuracy", None, "1"),)), scoring.resample(start))
-    value, low, high = (float(v) for v in parts)
-    return value, low, high
+    (found,) = scoring.intervals(Summary(column, (Row("accuracy", None, "1"),)), scoring.resample(start))
+    return found
+
+
+def _figures(measured: Quantiles) -> tuple[float, float, float]:
+    return measured.median, measured.low, measured.high
 
 
 def rows(task: Task, found: Bench) -> list[ScoreRow]:
     """The figures that are ranked, as score rows: offline, end to end; the latency is that of a single case."""
-    ranked, single = found.scenarios[RANKED], found.scenarios["single_end_to_end"]
-    made: list[tuple[str, str, float | None, float | None, float | None]] = []
-    for name, unit, figure in (
-        ("lyapunov_times_per_second", f"{task.system.lead_time_unit}/s", ranked.lyapunov_times_per_second),
-        ("trajectory_steps_per_second", "1/s", ranked.trajectory_steps_per_second),
-        ("latency", "s", single.seconds),
-    ):
-        made.append((name, unit, figure.median, figure.low, figure.high))
-    made.append(("peak_memory", "bytes", float(ranked.peak_memory), None, None))
+    ranked, lead_time = found.scenarios[RANKED], task.system.lead_time_unit
+    made: list[tuple[str, scoring.Figures, str]] = [
+        ("lyapunov_times_per_second", _figures(ranked.lyapunov_times_per_second), f"{lead_time}/s"),
+        ("trajectory_steps_per_second", _figures(ranked.trajectory_steps_per_second), "1/s"),
+        ("latency", _figures(found.scenarios["single_end_to_end"].seconds), "s"),
+        ("peak_memory", ranked.peak_memory, "bytes"),
+    ]
     if found.compile_seconds is not None:
-        made.append(("compile_seconds", "s", found.compile_seconds, None, None))
+        made.append(("compile_seconds", found.compile_seconds, "s"))
     if (gained := found.speedups.get(RANKED)) is not None:
-        made.append(("speedup_at_equal_accuracy", "1", gained.value, gained.low, gained.high))
-        made.append(("break_even_lyapunov_times", task.system.lead_time_unit, gained.break_even, None, None))
-    made.append((headline(task).metric, "", found.accuracy, found.accuracy_low, found.accuracy_high))
+        made.append(("speedup_at_equal_accuracy", (gained.value, gained.low, gained.high), "1"))
+        made.append(("break_even_lyapunov_times", gained.break_even, lead_time))
+    made.append((headline(task).metric, (found.accuracy, found.accuracy_low, found.accuracy_high), ""))
+    several = {name for name, figures, _ in made if isinstance(figures, tuple) and figures[1] is not None}
     return [
-        ScoreRow(
-            task=task.name,
-            metric=name,
-            lead_time=None,
-            value=value,
-            low=low,
-            high=high,
-            n_cases=ranked.repetitions if low is not None else 1,
-            unit=unit,
-        )
-        for name, unit, value, low, high in made
+        scoring.score_row(task, name, figures, ranked.repetitions if name in several else 1, unit)
+        for name, figures, unit in made
     ]

@@ -76,9 +76,9 @@ def _again(path: Path) -> str:
     return f"score it again with: emubench score {path} --again"
 
 
-def read_run(path: Path) -> Run:
-    """The run in folder ``path``, which must have been scored."""
-    card = folders.read_card(path)
+def read_run(path: Path, card: run_files.Card | None = None) -> Run:
+    """The run in folder ``path``, which must have been scored; ``card`` is its card where that was read already."""
+    card = card or folders.read_card(path)
     if not (path / "scores.json").exists():
         raise EmubenchError(f"{path}: has no scores yet; make them with: emubench score {path}")
     scores = schema.read_json(run_files.ScoreFile, path / "scores.json")

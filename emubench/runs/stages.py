@@ -92,14 +92,18 @@ def _publish(partial: Path, folder: Path) -> None:
             raise
 
 
+def is_current(stored: run_files.ScoreFile | run_files.DiagnosticsFile, task: Task, data: Path) -> bool:
+    """Whether scores, or diagnostics, are of these data and by this version."""
+    return (stored.truth_sha256, stored.emubench_version) == (scoring.truth_digest(task, data), __version__)
+
+
 def stored_scores(run: Path, task: Task, data: Path) -> run_files.ScoreFile | None:
     """The scores of a run if it was scored on these data by this version, else ``None``."""
     path = run / "scores.json"
     if not path.exists():
         return None
-    stored = schema.read_json(run_files.ScoreFile, path)
-    same = stored.truth_sha256 == scoring.truth_digest(task, data) and stored.emubench_version == __version__
-    return stored if same else None
+    stored: run_files.ScoreFile = schema.read_json(run_files.ScoreFile, path)
+    return stored if is_current(stored, task, data) else None
 
 
 def score(run: Path, data: Path, progress: Progress | None = None, again: bool = False) -> run_files.ScoreFile:
