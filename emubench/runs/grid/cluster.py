@@ -38,11 +38,11 @@ class Cluster(schema.Model):
     jobs: Annotated[int, Field(ge=1, le=10000)]
     """Batch jobs to submit."""
     cores: Annotated[int, Field(ge=1, le=4096)]
-    """Of one batch job."""
+    """Cores of one batch job."""
     processes: Annotated[int, Field(ge=1, le=4096)] = 1
     """Workers in one batch job; ``cores / processes`` is what ``threads`` of the grid may be."""
     memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[kMGT]i?B$")]
-    """Of one batch job, such as ``"16GB"``."""
+    """Memory of one batch job, such as ``"16GB"``."""
     walltime: Annotated[str, Field(pattern=r"^[\d:\-]+$", max_length=40)]
     interface: Annotated[str, Field(pattern=r"^[\w.:\-]+$", max_length=40)]
     """Network interface on which scheduler and workers talk, such as ``"ib0"``."""
@@ -158,15 +158,7 @@ def _options(given: Cluster, tls: Path | None) -> dict[str, Any]:
         extra += ["--resources", "GPU=1"]
         directives += ["--gres=gpu:1"] if given.system == "slurm" else []
     return {
-        "cores": given.cores,
-        "processes": given.processes,
-        "memory": given.memory,
-        "walltime": given.walltime,
-        "interface": given.interface,
-        "queue": given.queue,
-        "account": given.account,
-        "local_directory": given.local_directory,
-        "log_directory": given.log_directory,
+        **given.model_dump(exclude={"system", "jobs", "gpu", "directives", "prologue"}),
         "job_name": "emubench",
         "job_script_prologue": [*given.prologue, *(f"export {v}={threads}" for v in THREAD_VARIABLES)],
         "job_extra_directives": directives,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -34,9 +37,16 @@ class Run:
     state: dict[Step, str]
     failed: dict[Step, Outcome] = field(default_factory=dict)
     seconds: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
-    """Of the steps that were done, by kind and baseline."""
+    """What the steps that were done have taken, by kind and baseline."""
     workers: int = 0
     """How many work at it, as far as it is known."""
+
+    def block(self) -> None:
+        """Mark what can't be done for want of what has failed; steps stand after what they need."""
+        for step in self.plan.steps:
+            lost = any(self.state[need] in ("failed", "not run") for need in self.plan.needs[step])
+            if self.state[step] == "waiting" and lost:
+                self.state[step] = "not run"
 
     def counts(self) -> dict[str, Counter[str]]:
         """Steps by stage and state."""
@@ -86,16 +96,8 @@ def look(plan: Plan, data: Path, out: Path) -> Run:
         else:
             run.state[step] = "waiting"
     run.workers = len(at_work)
-    _block(run)
+    run.block()
     return run
-
-
-def _block(run: Run) -> None:
-    """Mark what can't be done for want of what has failed; steps stand after what they need."""
-    for step in run.plan.steps:
-        lost = any(run.state[need] in ("failed", "not run") for need in run.plan.needs[step])
-        if run.state[step] == "waiting" and lost:
-            run.state[step] = "not run"
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -106,18 +108,18 @@ class _Hand:
 
     def __init__(self, run: Run) -> None:
         self._run, self._order = run, {step: i for i, step in enumerate(run.plan.steps)}
-        self._missing: dict[Step, int] = {}
-        self._users: dict[Step, list[Step]] = defaultdict(list)
         self._ready: list[tuple[int, Step]] = []
         self.deaths: Counter[Step] = Counter()
-        for step, state in run.state.items():
-            if state == "waiting":
-                needs = [need for need in run.plan.needs[step] if run.state[need] != "done"]
-                self._missing[step] = len(needs)
-                for need in needs:
-                    self._users[need].append(step)
-                if not needs:
-                    self.back(step)
+        todo = [step for step, state in run.state.items() if state == "waiting"]
+        self._graph = TopologicalSorter(
+            {step: [need for need in run.plan.needs[step] if run.state[need] != "done"] for step in todo}
+        )
+        self._graph.prepare()
+        self._release()
+
+    def _release(self) -> None:
+        for step in self._graph.get_ready():
+            self.back(step)
 
     def back(self, step: Step) -> None:
         """Put a step among those that are ready."""
@@ -134,17 +136,8 @@ class _Hand:
 
     def done(self, step: Step) -> None:
         """Release what waited for ``step`` alone."""
-        for user in self._users[step]:
-            self._missing[user] -= 1
-            if not self._missing[user]:
-                self.back(user)
-
-    def lost(self, step: Step) -> None:
-        """Mark all that needs ``step`` as not run."""
-        for user in self._users[step]:
-            if self._run.state[user] == "waiting":
-                self._run.state[user] = "not run"
-                self.lost(user)
+        self._graph.done(step)
+        self._release()
 
 
 def execute(
@@ -181,6 +174,9 @@ def execute(
             future = place.executor(step.resources).submit(work, step, data, out, threads, debug)
             future.add_done_callback(lambda f, s=step: ended.put((s, f)))
         if not running:
+            if run.failed:
+                run.block()
+                watch(run)
             return run
         try:
             step, future = ended.get(timeout=1)
@@ -207,9 +203,7 @@ def _settle(run: Run, hand: _Hand, step: Step, future: Future[Outcome], place: P
     except Exception as error:
         outcome = Outcome(0.0, "", f"{type(error).__name__}: {error}")
     run.note(step, outcome)
-    if outcome.error:
-        hand.lost(step)
-    else:
+    if not outcome.error:
         hand.done(step)
 
 
@@ -221,9 +215,8 @@ def table(run: Run) -> Any:
     from rich.table import Table
 
     title = f"{run.workers} worker{'s' * (run.workers != 1)}" if run.workers else "nobody at work; time left for one"
-    shown = Table("stage", *STATES, "time left", title=title)
-    counts, left = run.counts(), run.left()
-    for stage, states in counts.items():
+    shown, left = Table("stage", *STATES, "time left", title=title), run.left()
+    for stage, states in run.counts().items():
         rest = left[stage]
         estimate = "?" if rest is None else _duration(rest / max(1, run.workers))
         shown.add_row(stage, *(str(states[s]) for s in STATES), estimate)
@@ -238,8 +231,6 @@ def _duration(seconds: float) -> str:
 @contextmanager
 def live() -> Iterator[Callable[[Run], None]]:
     """A table on standard error that follows a run, in a terminal only; it has no thread, so that workers may fork."""
-    import time
-
     from rich.console import Console
     from rich.live import Live
 
@@ -251,6 +242,7 @@ def live() -> Iterator[Callable[[Run], None]]:
 
         def update(run: Run) -> None:
             if time.monotonic() - shown[0] > 0.2 or set(run.state.values()) <= {"done", "failed", "not run"}:
+                run.block()
                 shown[0] = time.monotonic()
                 display.update(table(run), refresh=True)
 
@@ -277,8 +269,6 @@ def summary(run: Run) -> dict[str, Any]:
 
 def say_failures(run: Run) -> None:
     """One line each on standard error; then raise if there are any."""
-    import sys
-
     for f in failures(run):
         where = f" (on {f['worker']}; log: {f['log']})" if f["log"] else ""
         print(f"failed: {f['step']}: {f['error']}{where}", file=sys.stderr)

@@ -8,6 +8,7 @@ worked at a step, and ``<step>.log`` why it failed.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -96,8 +97,8 @@ def _step(kind: Any, label: str, resources: tuple[tuple[str, float], ...] = (), 
 def file_steps(task: Task, kind: str, seed: int, data: Path) -> list[Step]:
     """The steps that make a task's truth or observations: a shard per block, then their merging, which is the last."""
     target = Target(task, kind, seed, data)
-    known = {"task": task.name, "size": task.size, "recipe": recipes.to_json(task), "file": kind, "seed": seed}
     name = target.path.name
+    known = {"task": task.name, "size": task.size, "recipe": recipes.to_json(task), "file": kind, "seed": seed}
     made = [
         _step("shard", f"make {name} {b.array.split('/')[0]} {b.first}", **known, array=b.array, first=b.first)
         for b in target.blocks()
@@ -108,7 +109,7 @@ def file_steps(task: Task, kind: str, seed: int, data: Path) -> list[Step]:
 def job_steps(job: Job, resources: tuple[tuple[str, float], ...] = ()) -> tuple[Step, Step]:
     """Training and scoring of a job. Its hash8 stands for the defaults of its configuration."""
     label = f"{job.baseline} {job.task} {job.size} seed {job.seed}"
-    values = {"job": {f: getattr(job, f) for f in job.__dataclass_fields__}, "hash8": job.hash8()}
+    values = {"job": dataclasses.asdict(job), "hash8": job.hash8()}
     return tuple(_step(kind, f"{kind} {label}", resources, **values) for kind in ("train", "score"))  # type: ignore
 
 
