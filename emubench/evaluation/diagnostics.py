@@ -29,11 +29,10 @@ from emubench.dynamics import lyapunov
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.dynamics.system import System
-from emubench.emulator import checked_forecast
+from emubench.emulator import checked_forecast, same_values
 from emubench.evaluation import jacobian_gain, scoring
 from emubench.evaluation.forecast import Progress, headline_cases
-from emubench.evaluation.spectrum import autonomous, emulator_spectrum
-from emubench.evaluation.twins import twin_growth
+from emubench.evaluation.growth import autonomous, emulator_spectrum, twin_growth
 from emubench.files import hdf5
 from emubench.files.run_files import Diagnostic, ScoreRow
 from emubench.metrics import Summary
@@ -291,7 +290,7 @@ def symmetry_violation(subject: Subject) -> Diagnostic:
         return checked_forecast(subject.emulator, given, ahead, members, generator)[:, :, [0, ahead - 1]].double()
 
     first, again = run(context, "one", MEMBERS), run(context, "two", MEMBERS)
-    if len(first) == 1 and not torch.allclose(first, again, rtol=0, atol=0, equal_nan=True):
+    if len(first) == 1 and not same_values(first, again):
         return Diagnostic(note="not available: the emulator draws random numbers, but gives a single member")
     rows = []
     for i, (name, symmetry) in enumerate(symmetries.items()):

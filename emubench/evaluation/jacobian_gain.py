@@ -20,7 +20,7 @@ from torch import Tensor
 from emubench.core.errors import EmubenchError
 from emubench.dynamics.lyapunov import Map, Progress, on_attractor, push_by_twins, push_forward
 from emubench.dynamics.system import System
-from emubench.evaluation.spectrum import autonomous
+from emubench.evaluation.growth import autonomous
 
 AT_ONCE = 2**16
 """Numbers of a batch of Jacobians that are held at a time."""

@@ -19,7 +19,7 @@ from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.evaluation.forecast import Progress, headline_cases
-from emubench.evaluation.throughput import ladder, modes, roofline, speedup
+from emubench.evaluation.throughput import ladder, modes, roofline
 from emubench.evaluation.throughput import timing as throughput
 from emubench.evaluation.throughput.audit import check_caching, check_samples, check_scores
 from emubench.evaluation.throughput.modes import Mode
@@ -155,7 +155,7 @@ class Session:
             accuracy_high=high,
             skill=skill,
             speedups={
-                name: speedup.speedup(task, rungs, name, scenario, cases, skill, run.card.train_seconds)
+                name: ladder.speedup(task, rungs, name, scenario, cases, skill, run.card.train_seconds)
                 for name, scenario in scenarios.items()
                 if name.endswith("end_to_end") and rungs
             },

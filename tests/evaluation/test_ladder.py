@@ -11,7 +11,7 @@ from emubench.core.random import stream
 from emubench.data import tasks
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.solvers import Setting, SettingSolver, TrueSolver, resample
-from emubench.evaluation.throughput import ladder, speedup
+from emubench.evaluation.throughput import ladder
 from emubench.evaluation.throughput.ladder import Cases, settings
 from emubench.files.timing import Quantiles, Rung, Scenario
 from emubench.metrics._headline import headline
@@ -214,7 +214,7 @@ def made(accuracy: float, speed: float, scheme="rk4", steps=1) -> Rung:
 def gain(accuracy, speed, rungs, skill=0.5, task="lorenz63-clean", train=10.0):
     own = made(accuracy, speed)
     scenario = own.scenarios["offline_end_to_end"]
-    return speedup.speedup(
+    return ladder.speedup(
         tasks.get(task), rungs, "offline_end_to_end", scenario, np.array(own.cases), skill, train
     )  # fmt: skip
 
@@ -241,13 +241,13 @@ def test_the_rival_is_the_fastest_setting_that_is_as_accurate():
 def test_the_comparison_is_paired_on_the_cases_that_a_setting_was_scored_on():
     rung = made(3.0, 100.0)
     own = np.array([*rung.cases, 50.0, 50.0])  # later cases, which this setting had no time for, decide nothing
-    assert speedup.as_accurate(tasks.get("lorenz63-clean"), [rung], own) == [rung]
+    assert ladder.as_accurate(tasks.get("lorenz63-clean"), [rung], own) == [rung]
     own[:8] += 0.2
-    assert speedup.as_accurate(tasks.get("lorenz63-clean"), [rung], own) == []
+    assert ladder.as_accurate(tasks.get("lorenz63-clean"), [rung], own) == []
 
 
 def test_growth_needs_equal_crps(frozen):
-    assert speedup.tolerance(tasks.get("kpz-noisy")) == pytest.approx(0.2)
+    assert ladder.tolerance(tasks.get("kpz-noisy")) == pytest.approx(0.2)
     rungs = [made(1.5, 1000.0), made(1.3, 100.0)]
     assert gain(1.2, 400.0, rungs, task="kpz-noisy").value == pytest.approx(4.0)
     assert gain(1.4, 400.0, rungs, task="kpz-noisy").value == pytest.approx(0.4)

@@ -17,7 +17,7 @@ from emubench.dynamics.lyapunov import lyapunov_spectrum
 from emubench.dynamics.spectrum import Spectrum
 from emubench.evaluation import diagnostics, jacobian_gain
 from emubench.evaluation.diagnostics import Subject, measure
-from emubench.evaluation.spectrum import emulator_spectrum
+from emubench.evaluation.growth import emulator_spectrum
 from tests.support.diagnosed import LORENZ63, interval_of, values
 from tests.support.steppers import MapStepper, Noisy, attractor, known, normal, true_stepper
 

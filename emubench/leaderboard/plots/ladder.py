@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from emubench.data.tasks import Task
-from emubench.evaluation.throughput.speedup import RANKED_SKILL, label
+from emubench.evaluation.throughput.ladder import RANKED_SKILL, label
 from emubench.files.timing import RANKED, Bench, Rung
 from emubench.leaderboard.plots.style import Style, by_entry, finish, handle, point, title
 from emubench.metrics._headline import headline

@@ -12,7 +12,7 @@ from typing import Any
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.evaluation import scoring
-from emubench.evaluation.throughput import speedup
+from emubench.evaluation.throughput import ladder
 from emubench.files import entry_files, schema, store, timing
 from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING, Run
 from emubench.files.run_files import Card, Figures, ScoreFile
@@ -139,7 +139,7 @@ def _timing(measured: Timing, task: str, solvers: bool) -> EntryTiming:
     found = []
     for rung in measured.ladder:
         rate = rung.scenarios[RANKED].lyapunov_times_per_second.median
-        name = speedup.label(tasks.get(task), rung)
+        name = ladder.label(tasks.get(task), rung)
         found.append(Solver(name=name, accuracy=_rounded(rung.accuracy), lyapunov_times_per_second=_rounded(rate)))
     return EntryTiming(**speed, speedup=bench.speedups[RANKED], solvers=found if solvers else [])
 
