@@ -74,13 +74,7 @@ __all__ = [
     "testing",
     "train",
 ]
-_MODULES = {
-    "baselines": "baselines",
-    "metrics": "metrics",
-    "systems": "systems",
-    "tasks": "data.tasks",
-    "testing": "testing",
-}
+_MODULES = {name: name for name in ("baselines", "metrics", "systems", "testing")} | {"tasks": "data.tasks"}
 _HOMES = {
     "core.errors": ("EmubenchError",),
     "data.dataset": ("load",),

@@ -31,7 +31,7 @@ from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.dynamics.system import System
 from emubench.emulator import checked_forecast, same_values
 from emubench.evaluation import jacobian_gain, scoring
-from emubench.evaluation.forecast import Progress, headline_cases
+from emubench.evaluation.forecast import Progress, headline_cases, part_of
 from emubench.evaluation.growth import autonomous, emulator_spectrum, twin_growth
 from emubench.files import hdf5
 from emubench.files.run_files import Diagnostic, ScoreRow
@@ -99,14 +99,6 @@ def interval(estimate: Estimate, n: int) -> tuple[float, float, float]:
     """
     half = float(stats.t.ppf(0.975, max(1, n - 1))) * estimate.error
     return estimate.value, estimate.value - half, estimate.value + half
-
-
-def _half(progress: Progress, k: int, done: int, total: int) -> None:
-    """Tell the progress of the first (``k`` = 0) or second half of the work."""
-    progress(k * total + done, 2 * total)
-
-
-# --- Lyapunov spectrum ------------------------------------------------------------------------------------------------
 
 
 def lyapunov_spectrum(subject: Subject) -> Diagnostic:
@@ -187,9 +179,6 @@ def true_spectrum(system: System, n_replicas: int, duration: float, seed: int) -
     return as_many_as_resolved(lambda k: lyapunov.twin_spectrum(system, state, k, duration=duration, seed=seed), n)
 
 
-# --- growth of a small difference -------------------------------------------------------------------------------------
-
-
 class TrueForecast:
     """The true system as an emulator whose context is the scored part of its present state."""
 
@@ -226,9 +215,6 @@ def twin_separation(subject: Subject) -> Diagnostic:
     return Diagnostic(rows=rows)
 
 
-# --- twice the noise --------------------------------------------------------------------------------------------------
-
-
 def noise_doubling(subject: Subject) -> Diagnostic:
     """The headline score where the contexts' noise is doubled: the same draws, twice as large; same gaps."""
     task = subject.task
@@ -240,16 +226,13 @@ def noise_doubling(subject: Subject) -> Diagnostic:
     name, unit = headline(task).metric, headline(task).unit
     scores = []
     for k, contexts in enumerate((context, 2 * context - exact)):
-        show = partial(_half, subject.progress, k)
+        show = part_of(subject.progress, k, 2)
         scores.append(headline_cases(subject.emulator, task, contexts, values, start, subject.seed, show))
     table = torch.stack([*scores, scores[1] - scores[0]], dim=1)
     labels = (f"{name}_at_noise", f"{name}_at_double_noise", "noise_doubling_change")
     figures = scoring.intervals(Summary(table, ()), scoring.resample(start))
     rows = [subject.row(label, figure, len(table), unit) for label, figure in zip(labels, figures, strict=True)]
     return Diagnostic(rows=rows)
-
-
-# --- one-sample gain --------------------------------------------------------------------------------------------------
 
 
 def one_sample_gain(subject: Subject) -> Diagnostic:
@@ -262,16 +245,13 @@ def one_sample_gain(subject: Subject) -> Diagnostic:
     rows = []
     for k, (label, distance) in enumerate((("gain", 0.0), ("gain_outside", OUTSIDE))):
         at = jacobian_gain.outside(states, system, distance) if distance else states
-        own = jacobian_gain.map_gains(advance, at, std, name, partial(_half, subject.progress, k))
+        own = jacobian_gain.map_gains(advance, at, std, name, part_of(subject.progress, k, 2))
         true = jacobian_gain.system_gains(system, n, subject.seed, distance)
         for prefix, gains in (("", own), ("true_", true)):
             for statistic, q in QUANTILES.items():
                 value = float(gains.sort().values[max(0, math.ceil(q * n) - 1)])
                 rows.append(subject.row(f"{prefix}{label}_{statistic}", value, n, "1/sample"))
     return Diagnostic(rows=rows)
-
-
-# --- symmetry ---------------------------------------------------------------------------------------------------------
 
 
 def symmetry_violation(subject: Subject) -> Diagnostic:
@@ -337,8 +317,6 @@ def squared_violation(
     square = torch.where(square.isfinite(), square, metrics.LOST**2).clamp(max=metrics.LOST**2)
     return square.flatten(2).mean(2)
 
-
-# --- all of them ------------------------------------------------------------------------------------------------------
 
 DIAGNOSTICS: dict[str, Callable[[Subject], Diagnostic]] = {
     "lyapunov_spectrum": lyapunov_spectrum,

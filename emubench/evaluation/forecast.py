@@ -19,6 +19,13 @@ from emubench.metrics._headline import headline
 
 CHUNK = 64
 Progress = Callable[[int, int], None]
+"""Is told on the way how much of the work is done, and how much there is in all."""
+
+
+def part_of(progress: Progress | None, k: int, n: int) -> Progress:
+    """The progress of part ``k`` of ``n`` equal parts of the work that ``progress`` is told of."""
+    whole = progress or (lambda done, total: None)
+    return lambda done, total: whole(1000 * k + 1000 * done // total, 1000 * n)
 
 
 def chunks(n_cases: int) -> Iterator[slice]:

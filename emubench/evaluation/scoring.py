@@ -116,6 +116,12 @@ def truth_digest(task: Task, data: Path) -> str:
         return store.combine([str(file[f"{s}/truth"].attrs.get(store.DIGEST, "")) for s in ("test", "climate")])
 
 
+def header(task: Task, digest: str) -> dict[str, Any]:
+    """What a file of scores or diagnostics says of itself: versions, the task, and the hash of the truth."""
+    versions = {"schema_version": schema.SCHEMA_VERSION, "emubench_version": __version__}
+    return {**versions, "task": task.name, "size": task.size, "truth_sha256": digest}
+
+
 def resample(start: Tensor, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Float[Tensor, "R B"]:
     """Bootstrap weights of cases, resampled within each kind of start; rows sum to 1."""
     generator = torch_stream(seed, "bootstrap", len(start))
@@ -168,15 +174,7 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
             rows += _rows(task, whole, weights)
             for name, column in whole.headline.items():
                 kept[name] = whole.cases[:, column].tolist()
-    scores = run_files.ScoreFile(
-        schema_version=schema.SCHEMA_VERSION,
-        emubench_version=__version__,
-        task=task.name,
-        size=task.size,
-        truth_sha256=store.combine(digests),
-        rows=rows,
-        cases=kept,
-    )
+    scores = run_files.ScoreFile(**header(task, store.combine(digests)), rows=rows, cases=kept)
     return Result(task, with_skill(scores, task), figures.content())
 
 

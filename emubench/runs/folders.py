@@ -9,7 +9,6 @@ it, from which the same command goes on. TensorBoard's event files lie beside ``
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +21,6 @@ from emubench.data.tasks import Task
 from emubench.emulator import load_weights, n_parameters
 from emubench.files import run_files, schema
 from emubench.runs.jobs import build_emulator, configured
-
-Progress = Callable[[int, int], None]
-
 
 RECIPE = "recipe.json"
 """Beside the card of a run on a custom task."""

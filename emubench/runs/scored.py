@@ -190,33 +190,39 @@ def name_entries(runs: list[Run]) -> list[Run]:
     Overriding the same settings to other values on another task is still one entry (``steps=*``); two values on one
     task are two. The default entry keeps its name and its runs whatever else is compared with it.
     """
-    configs: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    configs: dict[tuple[str, str], set[str]] = defaultdict(set)
     for run in runs:
-        configs[run.card.baseline][run.card.task].add(json.dumps(run.card.config, sort_keys=True))
-    alone = {baseline: all(len(c) == 1 for c in by_task.values()) for baseline, by_task in configs.items()}
-    groups: dict[tuple[str, tuple[str, ...]], list[tuple[Run, dict[str, Any], bool]]] = defaultdict(list)
+        configs[run.card.baseline, run.card.task].add(_text(run.card.config))
+    several = {baseline for (baseline, _), found in configs.items() if len(found) > 1}
+    groups: dict[tuple[str, ...], list[_Member]] = defaultdict(list)
     for run in runs:
-        overrides, known = _overrides(run.card, alone[run.card.baseline])
-        groups[run.card.baseline, tuple(sorted(overrides))].append((run, overrides, known))
+        overrides, known = _overrides(run.card, run.card.baseline not in several)
+        settings = {key: _text(overrides[key]) for key in sorted(overrides)}
+        groups[run.card.baseline, *settings].append((run, settings, known))
     named = []
-    for (baseline, keys), members in groups.items():
-        told_apart = tuple(k for k in keys if _varies_within_a_task(members, k))
-        variants: dict[str, list[tuple[Run, dict[str, Any], bool]]] = defaultdict(list)
+    for (baseline, *keys), members in groups.items():
+        told_apart = [key for key in keys if _varies_within_a_task(members, key)]
+        variants: dict[tuple[str, ...], list[_Member]] = defaultdict(list)
         for member in members:
-            variants[json.dumps([member[1][k] for k in told_apart], sort_keys=True)].append(member)
+            variants[tuple(member[1][key] for key in told_apart)].append(member)
         for variant in variants.values():
             shown = keys if variant[0][2] else told_apart
-            label = _label(baseline, {k: {json.dumps(o[k], sort_keys=True) for _, o, _ in variant} for k in shown})
+            label = _label(baseline, {key: {settings[key] for _, settings, _ in variant} for key in shown})
             named += [dataclasses.replace(run, entry=label) for run, _, _ in variant]
     return named
 
 
-def _varies_within_a_task(members: list[tuple[Run, dict[str, Any], bool]], key: str) -> bool:
-    seen: dict[str, str] = {}
-    return any(
-        seen.setdefault(run.card.task, value) != value
-        for run, value in ((run, json.dumps(overrides[key], sort_keys=True)) for run, overrides, _ in members)
-    )
+_Member = tuple[Run, dict[str, str], bool]
+"""A run, the settings in which it differs from the defaults as JSON, and whether these are known to be all."""
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _varies_within_a_task(members: list[_Member], key: str) -> bool:
+    found = {(run.card.task, settings[key]) for run, settings, _ in members}
+    return len(found) > len({task for task, _ in found})
 
 
 def _label(baseline: str, settings: dict[str, set[str]]) -> str:

@@ -16,10 +16,11 @@ from emubench.data import dataset, layout
 from emubench.data.tasks import Task
 from emubench.emulator import n_parameters, save_weights
 from emubench.evaluation import diagnostics, scoring
+from emubench.evaluation.forecast import Progress, part_of
 from emubench.files import run_files, schema, store
 from emubench.learning.training import log as logs
 from emubench.learning.training.checkpoint import Checkpoints
-from emubench.runs.folders import RECIPE, Progress, load, read_card
+from emubench.runs.folders import RECIPE, load, read_card
 from emubench.runs.jobs import Job, fit
 
 
@@ -135,27 +136,15 @@ def diagnose(run: Path, data: Path, progress: Progress | None = None, again: boo
     """
     opened = load(run)
     card, task = opened.card, opened.task
-    digest = scoring.truth_digest(task, data)
-    empty = run_files.DiagnosticsFile(
-        schema_version=schema.SCHEMA_VERSION,
-        emubench_version=__version__,
-        task=task.name,
-        size=task.size,
-        truth_sha256=digest,
-        diagnostics={},
-    )
-    stored = (None if again else read_diagnostics(run)) or empty
-    if (stored.truth_sha256, stored.emubench_version) != (digest, __version__):
-        stored = empty
+    stored = None if again else read_diagnostics(run)
+    if stored is None or not is_current(stored, task, data):
+        empty = scoring.header(task, scoring.truth_digest(task, data))
+        stored = run_files.DiagnosticsFile(**empty, diagnostics={})
     torch.set_num_threads(card.threads)
     for i, name in enumerate(diagnostics.DIAGNOSTICS):
         if name in stored.diagnostics:
             continue
-
-        def show(done: int, total: int, i: int = i) -> None:
-            if progress is not None:
-                progress(1000 * i + 1000 * done // total, 1000 * len(diagnostics.DIAGNOSTICS))
-
+        show = part_of(progress, i, len(diagnostics.DIAGNOSTICS))
         found = diagnostics.measure(name, diagnostics.Subject(opened.emulator, task, data, card.seed, show))
         stored = stored.model_copy(update={"diagnostics": {**stored.diagnostics, name: found}})
         store.write_text(run / "diagnostics.json", stored.model_dump_json(indent=1) + "\n")

@@ -13,6 +13,7 @@ from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, recipes
 from emubench.data.recipes import TaskLike
+from emubench.evaluation.forecast import Progress
 from emubench.learning.training.log import Log
 from emubench.runs import folders, stages
 from emubench.runs.jobs import Job, configured, defaults_of, fit, name_of
@@ -25,7 +26,7 @@ def train(
     *,
     seed: int = 0,
     out: Path | str | None = None,
-    progress: folders.Progress | None = None,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> nn.Module:
     """Train a baseline on a task and return its emulator; equal arguments give equal weights.

@@ -1,5 +1,7 @@
 """The solver ladder of a task: every setting started from the same contexts as an emulator, scored and timed.
 
+An emulator's speed-up is its throughput over that of the fastest setting that is as accurate.
+
 On noisy, partial and scarce tasks a setting is both the model of the oracle's ensemble Kalman filter and the
 forecaster; on clean ones it starts from the last sample. Measured on the device, the threads and in the process in
 which the emulators are timed, once for all of them.

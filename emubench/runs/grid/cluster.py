@@ -93,9 +93,6 @@ def security(folder: Path | None) -> Any:
     return _need("distributed").Security(require_encryption=True, tls_ca_file=ca, **roles)
 
 
-# --- a scheduler that runs already ------------------------------------------------------------------------------------
-
-
 @contextmanager
 def scheduler(address: str, tls: Path | None = None) -> Iterator[Place]:
     """The workers of the scheduler at ``address`` (``tcp://host:port``, ``tls://…``, or its scheduler file)."""
@@ -136,9 +133,6 @@ def _place(client: Any, address: str) -> Place:
         )
 
     return Place(executor, AHEAD, workers)
-
-
-# --- batch jobs -------------------------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> Cluster:

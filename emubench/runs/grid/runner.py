@@ -100,9 +100,6 @@ def look(plan: Plan, data: Path, out: Path) -> Run:
     return run
 
 
-# --- the loop ---------------------------------------------------------------------------------------------------------
-
-
 class _Hand:
     """Hands out steps in the order of the plan, each once all that it needs is done."""
 
@@ -205,9 +202,6 @@ def _settle(run: Run, hand: _Hand, step: Step, future: Future[Outcome], place: P
     run.note(step, outcome)
     if not outcome.error:
         hand.done(step)
-
-
-# --- what a person sees -----------------------------------------------------------------------------------------------
 
 
 def table(run: Run) -> Any:

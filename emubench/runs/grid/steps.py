@@ -86,9 +86,6 @@ class Outcome:
     log: str = ""
 
 
-# --- descriptions -----------------------------------------------------------------------------------------------------
-
-
 def _step(kind: Any, label: str, resources: tuple[tuple[str, float], ...] = (), **values: Any) -> Step:
     content = json.dumps({**values, "version": __version__}, sort_keys=True)
     return Step(kind, label, content, resources)
@@ -122,9 +119,6 @@ def _target(values: dict[str, Any], data: Path) -> Target:
 def job_of(step: Step) -> Job:
     """The job that a ``train`` or ``score`` step belongs to."""
     return Job(**step.values["job"])
-
-
-# --- what a step makes and needs --------------------------------------------------------------------------------------
 
 
 def is_done(step: Step, data: Path, out: Path) -> bool:
@@ -172,9 +166,6 @@ def _make(step: Step, data: Path, out: Path) -> None:
         stages.train(job, data, out)
     else:
         stages.score(job_of(step).folder(out), data, again=True)
-
-
-# --- work -------------------------------------------------------------------------------------------------------------
 
 
 def record_path(step: Step, out: Path) -> Path:

@@ -96,10 +96,11 @@ def receive(
     if "shape" not in header:
         return tag, header, None
     shape, dtype = header.get("shape"), header.get("dtype")
-    if not isinstance(shape, list) or tuple(map(str, shape)) not in [tuple(map(str, s)) for s in shapes]:
+    known = {tuple(map(str, one)): one for one in shapes}
+    wanted = known.get(tuple(map(str, shape))) if isinstance(shape, list) else None
+    if wanted is None:
         raise PipeError(f"sent an array of shape {str(shape)[:80]}, where {' or '.join(map(str, shapes))} belongs")
     if dtype not in DTYPES:
         raise PipeError(f"sent an array of type {str(dtype)[:40]}, where float32 or float64 belongs")
-    wanted = next(s for s in shapes if tuple(map(str, s)) == tuple(map(str, shape)))
     content = read(descriptor, prod(wanted) * np.dtype(dtype).itemsize, deadline)
     return tag, header, np.frombuffer(content, dtype).reshape(wanted)
