@@ -7,11 +7,13 @@ fault: the diagnostic then says in one line why it is not available.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.dynamics.system import System
 from emubench.emulator import checked_forecast, same_values
 from emubench.evaluation import jacobian_gain, scoring
-from emubench.evaluation.forecast import Progress, headline_cases, part_of
+from emubench.evaluation.forecast import Progress, part_of
 from emubench.evaluation.growth import autonomous, emulator_spectrum, twin_growth
 from emubench.files import hdf5
 from emubench.files.run_files import Diagnostic, ScoreRow
@@ -51,7 +53,7 @@ QUANTILES = {"median": 0.5, "q99": 0.99, "max": 1.0}
 
 @dataclass(frozen=True)
 class Subject:
-    """An emulator on a task, with what only the scorer may see. Amounts scale with those of the task."""
+    """An emulator on a task, with what only the scorer may see."""
 
     emulator: Any
     task: Task
@@ -74,16 +76,6 @@ class Subject:
         with dataset.open_truth(self.task, self.data) as file:
             return torch.from_numpy(hdf5.read_array(path, file, "test/truth")[:, : self.task.context].copy())
 
-    @property
-    def n_replicas(self) -> int:
-        """Runs of a Lyapunov spectrum: 8, if there are as many climate cases."""
-        return min(MAX_REPLICAS, self.task.n_climate)
-
-    @property
-    def duration(self) -> float:
-        """Length of each of them in units of time: 100 Lyapunov times at standard size."""
-        return MAX_DURATION * min(1.0, self.task.n_climate / 64) * self.system.time_unit
-
     def row(
         self, metric: str, figures: scoring.Figures, n_cases: int, unit: str, lead_time: float | None = None
     ) -> ScoreRow:
@@ -103,21 +95,19 @@ def interval(estimate: Estimate, n: int) -> tuple[float, float, float]:
 
 def lyapunov_spectrum(subject: Subject) -> Diagnostic:
     """Spectrum, λ₁ and Kaplan–Yorke dimension of a deterministic Stepper, and their errors against the true system."""
-    system, n = subject.system, subject.n_replicas
+    system, n = subject.system, min(MAX_REPLICAS, subject.task.n_climate)
     if system.stochastic:
         return Diagnostic(note=f"not available: {system.name} is stochastic")
+    duration = MAX_DURATION * min(1.0, subject.task.n_climate / 64) * system.time_unit  # less at smaller sizes
     context = subject.context("climate")[:n]
     state, step = autonomous(subject.emulator, context, "Lyapunov exponents are", subject.seed)
     project = conserved(system, state, step)
-    true = true_spectrum(system, n, subject.duration, subject.seed)
+    true = true_spectrum(system, n, duration, subject.seed)
     dimension = lyapunov.n_perturbations(system) if project else state[0].numel()
-
     given: dict[str, Any] = {"project": project, "seed": subject.seed, "progress": subject.progress}
-    measure = partial(
-        emulator_spectrum, subject.emulator, context, system.sample_interval, duration=subject.duration, **given
-    )
+    measure = partial(emulator_spectrum, subject.emulator, context, system.sample_interval, duration=duration, **given)
     own = as_many_as_resolved(measure, min(dimension, MAX_EXPONENTS))
-    rows, note = _compare(subject, own, true)
+    rows, note = _compare(subject, own, true, n)
     sizes = (("state_dimension", state[0].numel()), ("true_state_dimension", math.prod(system.shape)))
     rows += [subject.row(name, size, n, "1") for name, size in sizes]
     series = {}
@@ -127,14 +117,12 @@ def lyapunov_spectrum(subject: Subject) -> Diagnostic:
     return Diagnostic(rows=rows, series=series, note=note)
 
 
-def _compare(subject: Subject, own: Spectrum, true: Spectrum) -> tuple[list[ScoreRow], str]:
+def _compare(subject: Subject, own: Spectrum, true: Spectrum, n: int) -> tuple[list[ScoreRow], str]:
     """λ₁ and Kaplan–Yorke dimension: the emulator's, the system's and the difference."""
-    n, rows, notes = subject.n_replicas, [], []
-    figures: list[tuple[str, str, Callable[[Spectrum], Estimate]]] = [
-        ("lyapunov_exponent_1", "1/time", lambda s: s[0]),
-        ("kaplan_yorke_dimension", "1", lambda s: s.kaplan_yorke_dimension),
-    ]
-    for name, unit, take in figures:
+    rows, notes = [], []
+    takes = {"lyapunov_exponent_1": itemgetter(0), "kaplan_yorke_dimension": attrgetter("kaplan_yorke_dimension")}
+    for name, take in takes.items():
+        unit = "1/time" if name.startswith("lyapunov") else "1"
         try:
             mine, truth = take(own), take(true)
         except EmubenchError as error:
@@ -220,17 +208,16 @@ def noise_doubling(subject: Subject) -> Diagnostic:
     task = subject.task
     if task.observation.noise == 0:
         return Diagnostic(note=f"not available: {task.name} has no noise")
-    context = subject.context("test")
+    cases = scoring.Cases.load(task, subject.data)
     exact = torch.from_numpy(task.observation.select(subject.true_context().numpy()).copy())
-    values, start, _ = scoring.load_truth(task, subject.data, "test")
     name, unit = headline(task).metric, headline(task).unit
     scores = []
-    for k, contexts in enumerate((context, 2 * context - exact)):
-        show = part_of(subject.progress, k, 2)
-        scores.append(headline_cases(subject.emulator, task, contexts, values, start, subject.seed, show))
+    for k, contexts in enumerate((cases.contexts, 2 * cases.contexts - exact)):
+        asked = dataclasses.replace(cases, contexts=contexts)
+        scores.append(scoring.headline_cases(subject.emulator, asked, subject.seed, part_of(subject.progress, k, 2)))
     table = torch.stack([*scores, scores[1] - scores[0]], dim=1)
     labels = (f"{name}_at_noise", f"{name}_at_double_noise", "noise_doubling_change")
-    figures = scoring.intervals(Summary(table, ()), scoring.resample(start))
+    figures = scoring.intervals(Summary(table, ()), scoring.resample(cases.start))
     rows = [subject.row(label, figure, len(table), unit) for label, figure in zip(labels, figures, strict=True)]
     return Diagnostic(rows=rows)
 
@@ -319,11 +306,8 @@ def squared_violation(
 
 
 DIAGNOSTICS: dict[str, Callable[[Subject], Diagnostic]] = {
-    "lyapunov_spectrum": lyapunov_spectrum,
-    "twin_separation": twin_separation,
-    "noise_doubling": noise_doubling,
-    "one_sample_gain": one_sample_gain,
-    "symmetry_violation": symmetry_violation,
+    made.__name__: made
+    for made in (lyapunov_spectrum, twin_separation, noise_doubling, one_sample_gain, symmetry_violation)
 }
 
 

@@ -25,9 +25,9 @@ from emubench.systems.kpz import KPZ
 CLAMP = 1e9
 """Where what is not finite, or beyond, is kept: JSON knows numbers alone."""
 BINS, REACH = 96, 6.0
-"""Of a density: bins between −6 σ and 6 σ."""
+"""Bins of a density, between −6 σ and 6 σ."""
 HEIGHT_BINS, HEIGHT_RANGE = 60, (-5.0, 7.0)
-"""Of heights, in units of (Γt)^(1/3)."""
+"""Bins of the densities of heights, and their range in units of (Γt)^(1/3)."""
 HEIGHT_LEADS = (9, 57, 121)
 """Samples ahead at which a flat interface has grown for 16, 64 and 128 samples."""
 BAND = 2.576 * math.sqrt(2)
@@ -55,7 +55,8 @@ class Collector:
             self._example = _example(forecast, truth)
         if self.task.system.scored_in_law:
             self._ranks.append(rank_histogram.frequencies(forecast, truth)[0].sum(0))
-        flat = truth.start == _flat(self.task)
+        starts = self.task.system.starts
+        flat = truth.start == (starts.index("flat") if "flat" in starts else -1)
         if growth_times(self.task) and flat.any():
             leads = [lead - 1 for lead in HEIGHT_LEADS]
             values = (forecast[:, flat][:, :, leads].float(), truth.values[flat][:, leads].float())
@@ -114,10 +115,6 @@ class Collector:
             _, known = _histogram((truth - mean)[..., None] / scale, low, high, HEIGHT_BINS)
             densities.append({"time": time, **_compare(x, run.mean(0)[:, 0], known[:, :, 0], relative=False)})
         return densities
-
-
-def _flat(task: Task) -> int:
-    return task.system.starts.index("flat") if "flat" in task.system.starts else -1
 
 
 def growth_times(task: Task) -> list[tuple[float, float]]:

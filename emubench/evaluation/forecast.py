@@ -15,7 +15,6 @@ from emubench.data import dataset, recipes
 from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
-from emubench.metrics._headline import headline
 
 CHUNK = 64
 Progress = Callable[[int, int], None]
@@ -73,22 +72,3 @@ def forecast_chunk(
     """
     generator = torch_stream(seed, "forecast", task.name, split, first, device=str(context.device))
     return checked_ensemble(emulator, context, n_steps or task.steps(split), task.n_members(split), generator)
-
-
-def headline_cases(
-    emulator: Emulator,
-    task: Task,
-    contexts: Float[Tensor, "B C *S"],
-    truth: Float[Tensor, "B T *S"],
-    start: Tensor,
-    seed: int,
-    progress: Progress | None = None,
-) -> Float[Tensor, " B"]:
-    """The headline score of every test case, forecast as it is scored and as far ahead as ``truth`` goes."""
-    found = []
-    for cases in chunks(len(truth)):
-        made = forecast_chunk(emulator, task, "test", contexts[cases], cases.start, seed, truth.shape[1])
-        found.append(headline(task).cases(made.cpu(), truth[cases], start[cases]))
-        if progress is not None:
-            progress(cases.stop, len(truth))
-    return torch.cat(found)

@@ -113,15 +113,11 @@ def sample_states(system: System, n: int, seed: int) -> Float[Tensor, " R *S"]:
 @lru_cache(maxsize=8)
 def system_gains(system: System, n: int, seed: int, distance: float) -> Float[Tensor, " R"]:
     """:func:`largest_gains` of the true flow at :func:`sample_states` (``distance`` = 0) or ``outside`` them."""
-    states = sample_states(system, n, seed)
-    return largest_gains(
-        lambda u, tangents: _differences(system, u, tangents),
-        outside(states, system, distance) if distance else states,
-        torch.from_numpy(system.std),
-    )
+    states, std = sample_states(system, n, seed), torch.from_numpy(system.std)
 
+    def push(state: Tensor, perturbations: Tensor) -> Tensor:
+        """Twins start a fixed small distance apart, so perturbations are made unit vectors first."""
+        size = perturbations.flatten(2).norm(dim=2).reshape(*perturbations.shape[:2], *[1] * (state.ndim - 1))
+        return push_by_twins(system, state, perturbations / size)[1] * size
 
-def _differences(system: System, state: Tensor, perturbations: Tensor) -> Tensor:
-    """Twins start a fixed small distance apart, so perturbations are made unit vectors first."""
-    size = perturbations.flatten(2).norm(dim=2).reshape(*perturbations.shape[:2], *[1] * (state.ndim - 1))
-    return push_by_twins(system, state, perturbations / size)[1] * size
+    return largest_gains(push, outside(states, system, distance) if distance else states, std)

@@ -110,6 +110,36 @@ def load_truth(task: TaskLike, data: Path | str = "data", split: str = "test") -
     return StoredTruth(torch.from_numpy(np.ascontiguousarray(scored)), torch.from_numpy(start.astype("i8")), digest)
 
 
+@dataclass(frozen=True)
+class Cases:
+    """Contexts, truth and kinds of start of the cases of the split "test"."""
+
+    task: Task
+    contexts: Float[Tensor, "B C *S"]
+    truth: Float[Tensor, "B T *S"]
+    start: Tensor
+
+    @classmethod
+    def load(cls, task: Task, data: Path) -> Cases:
+        """The cases of the dataset below ``data``."""
+        truth, start, _ = load_truth(task, data, "test")
+        return cls(task, dataset.load(task, data).context("test"), truth, start)
+
+
+def headline_cases(
+    emulator: Emulator, cases: Cases, seed: int, progress: Progress | None = None
+) -> Float[Tensor, " B"]:
+    """The headline score of every case, forecast as it is scored and as far ahead as the truth goes."""
+    task, (n, n_steps) = cases.task, cases.truth.shape[:2]
+    found = []
+    for part in chunks(n):
+        made = forecast_chunk(emulator, task, "test", cases.contexts[part], part.start, seed, n_steps)
+        found.append(headline(task).cases(made.cpu(), cases.truth[part], cases.start[part]))
+        if progress is not None:
+            progress(part.stop, n)
+    return torch.cat(found)
+
+
 def truth_digest(task: Task, data: Path) -> str:
     """Hash of the stored truth of both splits: scores belong to it."""
     with dataset.open_truth(task, data) as file:

@@ -18,7 +18,7 @@ from emubench.data import dataset, reference
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
-from emubench.evaluation.forecast import Progress, headline_cases
+from emubench.evaluation.forecast import Progress
 from emubench.evaluation.throughput import ladder, modes, roofline
 from emubench.evaluation.throughput import timing as throughput
 from emubench.evaluation.throughput.audit import check_caching, check_samples, check_scores
@@ -110,10 +110,9 @@ class Session:
 
     def _rescored(self, subject: Subject) -> np.ndarray:
         """Headline score of every case in the mode at hand, forecast as the scorer does."""
-        task = subject.task
-        truth, start, _ = scoring.load_truth(task, self.data, "test")
-        contexts = subject.contexts.to(self.device)
-        return headline_cases(subject.emulator, task, contexts, truth, start, subject.seed).numpy()
+        cases = scoring.Cases.load(subject.task, self.data)
+        cases = dataclasses.replace(cases, contexts=subject.contexts.to(self.device))
+        return scoring.headline_cases(subject.emulator, cases, subject.seed).numpy()
 
     def _check(
         self, path: Path, subject: Subject, samples: list[Sample], cases: np.ndarray, other: Emulator | None

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,12 @@ import torch
 
 from emubench import baselines
 from emubench.core.random import torch_stream
-from emubench.data import dataset, reference
+from emubench.data import reference
 from emubench.data.tasks import Task
 from emubench.dynamics.solvers import Setting, SettingSolver
 from emubench.emulator import Emulator, checked_ensemble
-from emubench.evaluation import scoring
 from emubench.evaluation.forecast import Progress
+from emubench.evaluation.scoring import Cases
 from emubench.evaluation.throughput import roofline
 from emubench.evaluation.throughput.timing import EndToEnd, Subject, best_batch, scenario_of, timed
 from emubench.files.timing import Limit, Rung, Scenario, Speedup
@@ -44,22 +43,6 @@ CRPS_TOLERANCE = 0.1
 """The tolerance for systems scored in law, as a share of what lies between the frozen floor and oracle."""
 RANKED_SKILL = 0.25
 """The skill from which on an emulator's speed-up is ranked."""
-
-
-@dataclass(frozen=True)
-class Cases:
-    """Contexts, truth and kinds of start of the test split."""
-
-    task: Task
-    contexts: torch.Tensor
-    truth: torch.Tensor
-    start: torch.Tensor
-
-    @classmethod
-    def load(cls, task: Task, data: Path) -> Cases:
-        """From the dataset below ``data``."""
-        truth, start, _ = scoring.load_truth(task, data, "test")
-        return cls(task, dataset.load(task, data).context("test"), truth, start)
 
 
 def forecaster(task: Task, setting: Setting, device: torch.device = CPU) -> tuple[Emulator, str]:
@@ -178,12 +161,13 @@ def halvings(n: int) -> list[int]:
 def settings(task: Task) -> list[Setting]:
     """The ladder of a task, the cheap end first.
 
-    The truth's scheme from its own step down to one step per sample; the cheaper schemes with up to 8 steps per sample;
-    on half the sites and fewer where these resolve the same equation, which a partial differential equation's do
-    (``length``; fewer sites of Lorenz-96 are another system, and kpz's lattice is its definition); of deterministic
-    systems all these with up to 8 steps also in single precision. Where observations are noisy, single precision ends
-    at 2 steps; there up to 4 steps of the truth's scheme, half the sites and Heun stand also behind a small and the
-    whole filter, whose cost is nearly all of theirs: the most accurate ones first. Where observations have gaps, these
+    It has the truth's scheme from its own step down to one step per sample, and the cheaper schemes with up to 8 steps.
+    It has half the sites and fewer where these resolve the same equation: that of a partial differential equation with
+    a ``length`` (fewer sites of Lorenz-96 are another system, and kpz's lattice is its definition). Deterministic
+    systems have all these with up to 8 steps also in single precision, or up to 2 where observations are noisy.
+
+    There, up to 4 steps of the truth's scheme, half the sites and Heun also stand behind a small and the whole filter.
+    The filter is nearly all of their cost, so the most accurate come first. Where observations have gaps, these do
     alone.
     """
     system, observation = task.system, task.observation

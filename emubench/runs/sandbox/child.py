@@ -80,28 +80,25 @@ def _answer(emulator: Any, header: dict[str, Any], context: np.ndarray) -> np.nd
 
 def serve(folder: Path, source: int, sink: int) -> None:
     """Load the emulator of ``folder`` and answer every context; a failure is told in one line."""
-
-    def forever() -> float:
-        return time.monotonic() + 1000 * HOUR
-
+    end = time.monotonic() + 1000 * HOUR  # the judge keeps the clock, and ends it long before
     try:
         check_architecture(folder)
         opened = folders.load(folder)
         emulator, task = opened.emulator, opened.task
-        pipe.send(sink, pipe.READY, {}, None, forever())
+        pipe.send(sink, pipe.READY, {}, None, end)
         while True:
             most = max(task.n_test, task.n_climate, MAX_CASES)
             shapes = tuple((n, task.context, *task.shape) for n in range(1, 1 + most))
             try:
-                _, header, context = pipe.receive(source, pipe.CONTEXT, shapes, forever())
+                _, header, context = pipe.receive(source, pipe.CONTEXT, shapes, end)
             except pipe.PipeError:
                 return  # the judge has all it wants
             assert context is not None
-            pipe.send(sink, pipe.FORECAST, {}, _answer(emulator, header, context), forever())
+            pipe.send(sink, pipe.FORECAST, {}, _answer(emulator, header, context), end)
     except Exception as error:  # whatever it is, the judge hears of it
         reason = str(error).splitlines()[0] if str(error) else ""
         line = reason if isinstance(error, EmubenchError) else f"{type(error).__name__}: {reason}"
-        pipe.send(sink, pipe.FAULT, {"reason": line[:500]}, None, forever())
+        pipe.send(sink, pipe.FAULT, {"reason": line[:500]}, None, end)
 
 
 def main() -> None:
