@@ -24,7 +24,6 @@ def emulator_spectrum(
     *,
     duration: float,
     settling: float | None = None,
-    qr_interval: float | None = None,
     project: Map | None = None,
     n_blocks: int = 8,
     seed: int = 0,
@@ -40,7 +39,7 @@ def emulator_spectrum(
     What has no state, draws random numbers or can't be differentiated has no exponents here: the error says so.
     """
     state, step = autonomous(emulator, context, "Lyapunov exponents are", seed)
-    schedule = Schedule.of(sample_interval, qr_interval or sample_interval, duration, settling, n_blocks)
+    schedule = Schedule.of(sample_interval, sample_interval, duration, settling, n_blocks)
     name = type(emulator).__name__
     return tangent_spectrum(step, state, schedule, n_exponents, name, project=project, seed=seed, progress=progress)
 

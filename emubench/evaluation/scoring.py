@@ -215,14 +215,7 @@ def score_row(
     ends = figures if isinstance(figures, tuple) else (figures, None, None)
     value, low, high = (None if end is None else run_files.finite_or_none(float(end)) for end in ends)
     return run_files.ScoreRow(
-        task=task.name,
-        metric=metric,
-        lead_time=lead_time,
-        value=value,
-        low=low,
-        high=high,
-        n_cases=n_cases,
-        unit=unit,
+        task=task.name, metric=metric, lead_time=lead_time, value=value, low=low, high=high, n_cases=n_cases, unit=unit
     )
 
 

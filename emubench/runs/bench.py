@@ -44,7 +44,7 @@ class Options:
     seconds: float = 10.0
     memory_cap: int = 2 * 2**30
     ladder_seconds: float = ladder.BUDGET
-    """Of a task; 0: no ladder, and no speed-up."""
+    """Seconds for the ladder of a task; 0: no ladder, and no speed-up."""
 
 
 class Session:
@@ -94,9 +94,29 @@ class Session:
         scenarios, samples = throughput.run(subject)
         check_caching(subject.name, scenarios)
         self._check(path, subject, samples, cases, reference_emulator)
-        rungs = self.ladder(task, progress)
-        hardware = record(self.device, samples[0].forecast.dtype, self.options.mode.compile)
-        found = self._bench(run, subject, scenarios, cases, rungs, hardware, compiling)
+        value, low, high = accuracy(cases, len(task.system.starts))
+        rungs, scale = self.ladder(task, progress), reference.scale(task.name)
+        skill = scale.skill(value) if scale.usable else None
+        rollout = any(name.endswith("rollout") for name in scenarios)
+        found = Bench(
+            emubench_version=__version__,
+            mode=self.options.mode.name,
+            hardware=record(self.device, samples[0].forecast.dtype, self.options.mode.compile),
+            memory_cap=subject.memory_cap,
+            scenarios=scenarios,
+            rollout_note="" if rollout else "not available: the emulator is no Stepper, its state can't be asked for",
+            compile_seconds=compiling,
+            accuracy=value,
+            accuracy_low=low,
+            accuracy_high=high,
+            skill=skill,
+            speedups={
+                name: ladder.speedup(task, rungs, name, scenario, cases, skill, run.card.train_seconds)
+                for name, scenario in scenarios.items()
+                if name.endswith("end_to_end") and rungs
+            },
+            limits=self._limits(run, subject, scenarios),
+        )
         timing.add(path, found, rungs)
         return found
 
@@ -126,43 +146,8 @@ class Session:
         with JudgedEmulator.of_run(path, Limits(threads=self.options.threads)) as judged:
             check_samples(subject, samples, judged, precision)
 
-    def _bench(
-        self,
-        run: Run,
-        subject: Subject,
-        scenarios: dict[str, timing.Scenario],
-        cases: np.ndarray,
-        rungs: list[Rung],
-        hardware: timing.Hardware,
-        compiling: float | None,
-    ) -> Bench:
-        task = subject.task
-        value, low, high = accuracy(cases, len(task.system.starts))
-        scale = reference.scale(task.name)
-        skill = scale.skill(value) if scale.usable else None
-        rollout = any(name.endswith("rollout") for name in scenarios)
-        return Bench(
-            emubench_version=__version__,
-            mode=self.options.mode.name,
-            hardware=hardware,
-            memory_cap=subject.memory_cap,
-            scenarios=scenarios,
-            rollout_note="" if rollout else "not available: the emulator is no Stepper, its state can't be asked for",
-            compile_seconds=compiling,
-            accuracy=value,
-            accuracy_low=low,
-            accuracy_high=high,
-            skill=skill,
-            speedups={
-                name: ladder.speedup(task, rungs, name, scenario, cases, skill, run.card.train_seconds)
-                for name, scenario in scenarios.items()
-                if name.endswith("end_to_end") and rungs
-            },
-            limits=self._limits(run, subject, scenarios),
-        )
-
     def _limits(self, run: Run, subject: Subject, scenarios: dict[str, timing.Scenario]) -> dict[str, timing.Limit]:
-        """Of both end-to-end scenarios, on a CPU and in the plain mode, where all work is torch's operators."""
+        """What binds both end-to-end scenarios, on a CPU in the plain mode, where all work is torch's operators."""
         if self.options.mode != Mode() or self.device.type != "cpu" or run.card.knowledge == "equation":
             return {}
         weights = [p.dtype for p in subject.emulator.parameters()]  # type: ignore[attr-defined]

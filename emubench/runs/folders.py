@@ -23,7 +23,7 @@ from emubench.files import run_files, schema
 from emubench.runs.jobs import build_emulator, configured
 
 RECIPE = "recipe.json"
-"""Beside the card of a run on a custom task."""
+"""The file beside a run's card that holds the recipe of its custom task."""
 
 
 def read_card(run: Path) -> run_files.Card:
@@ -44,9 +44,8 @@ def task_of(run: Path, card: run_files.Card) -> Task:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run that was opened once: its folder, what its card says, its task and its emulator."""
+    """A run that was opened once: what its card says, its task and its emulator."""
 
-    folder: Path
     card: run_files.Card
     task: Task
     emulator: nn.Module
@@ -65,7 +64,7 @@ def build(run: Path) -> OpenRun:
             if setting.name not in card.config:
                 raise EmubenchError(f"config: setting {setting.name} of {card.baseline} is missing")
         config = configured(defaults, card.config, card.baseline, "config.")
-        return OpenRun(run, card, task, build_emulator(module, task, config))
+        return OpenRun(card, task, build_emulator(module, task, config))
     except EmubenchError as error:
         raise EmubenchError(f"{run / 'card.json'}: {error}") from error.__cause__
 
