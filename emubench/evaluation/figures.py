@@ -23,7 +23,7 @@ from emubench.metrics.stability import lost_cases
 from emubench.systems.kpz import KPZ
 
 CLAMP = 1e9
-"""Where what is not finite, or beyond, is kept: JSON knows numbers alone."""
+"""The size at which what is not finite, or larger, is kept: JSON knows numbers alone."""
 BINS, REACH = 96, 6.0
 """Bins of a density, between −6 σ and 6 σ."""
 HEIGHT_BINS, HEIGHT_RANGE = 60, (-5.0, 7.0)

@@ -49,8 +49,8 @@ def autonomous(
 ) -> tuple[Float[Tensor, "R ..."], Map]:
     """State after ``context`` and one-sample map of a deterministic Stepper, both without the member axis.
 
-    ``what`` is not available (such as ``"exponents are"``) of what has no state, draws random numbers or has a state
-    that can't be differentiated: the error says so.
+    Of what has no state, draws random numbers or can't be differentiated, ``what`` (such as ``"exponents are"``) is not
+    available: the error says so.
     """
     reason = f"{type(emulator).__name__}: {what} not available"
     if not isinstance(emulator, Stepper):

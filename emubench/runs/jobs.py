@@ -32,7 +32,7 @@ class Job:
     threads: int = 1
     overrides: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
-    """Of a custom task, as JSON (see :mod:`emubench.data.recipes`)."""
+    """The recipe of a custom task, as JSON (see :mod:`emubench.data.recipes`)."""
 
     def config(self) -> Any:
         """The baseline's ``Config`` for this task with ``overrides`` applied; unknown keys and types are refused."""

@@ -38,9 +38,9 @@ class Run:
     entry: str = ""
     timing: Timing | None = None
     claimed_speedup: Speedup | None = None
-    """Of an entry, whose folder holds no more of its timing."""
+    """The speed-up that an entry states, whose folder holds no more of its timing."""
     result: Result | None = None
-    """Of an emulator that was evaluated in memory: there is no folder, and the card says nothing of its making."""
+    """What an emulator got that was evaluated in memory: it has no folder, and its card says nothing of its making."""
 
     @cached_property
     def task(self) -> Task:

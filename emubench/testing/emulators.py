@@ -15,7 +15,7 @@ from emubench.testing.examples import contexts, require
 
 N_STEPS, N_MEMBERS = 5, 3
 TOLERANCE = 1e-4
-"""In σ: what other batches, other horizons and steps taken one by one may change by rounding."""
+"""What other batches, other horizons and steps taken one by one may change by rounding, in σ."""
 REACH = 100.0
 """Within so many σ of the mean a forecast stays for a few samples, however little its context shows."""
 

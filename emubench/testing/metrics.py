@@ -27,7 +27,7 @@ BAD = (float("nan"), float("inf"), -float("inf"), 1e308)
 N_FAILURES = 6
 """Ways of failing that are tried per kind of forecast."""
 SAMPLES = {"test": 300, "climate": 80}
-"""Of a case, to be quick; those of "widths" are few."""
+"""Samples of a case that are scored, to be quick; those of "widths" are few."""
 ASPECTS = ("w1", "spatial_spectrum", "temporal_spectrum", "patches")
 REFERENCE = {"d_floor": {"tiny": dict.fromkeys(ASPECTS, 0.05)}, "d_zero": dict.fromkeys(ASPECTS, 1.0)}
 """Frozen values, as a task of the benchmark has them: without these there are distances, but no skills."""

@@ -33,7 +33,7 @@ TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "bfloat16": 0.3}
 PARTED = 0.1
 """Share of forecasts that may differ by more: filters through gappy contexts let rounding grow, too."""
 MOST = 100.0
-"""But none by more than so many times as much."""
+"""Factor on the tolerance by which none of them may differ."""
 VARIANCE = 2.0
 """Factor by which the temporal variance of the last quarter may lie outside those of all quarters of the other forecast
 where chaos has parted them."""

@@ -147,7 +147,7 @@ def measure(
 
 
 def halvings(n: int) -> list[int]:
-    """n, n/2, … 1, rounded up.
+    """The numbers n, n/2, … 1, rounded up.
 
     >>> halvings(50)
     [50, 25, 13, 7, 4, 2, 1]
@@ -245,8 +245,6 @@ def speedup(
 
 def break_even(train_seconds: float, emulator: float, solver: float) -> float | None:
     """Units of lead time after which training has paid, from throughputs in such units per second; ``None``: never.
-
-    Simulating n units costs n/solver, or training + n/emulator.
 
     >>> break_even(100.0, 20.0, 10.0)
     2000.0

@@ -49,7 +49,7 @@ class Subject:
     seed: int = 0
     device: torch.device = torch.device("cpu")
     seconds: float = 10.0
-    """For which calls are repeated, unless 20 repetitions need less."""
+    """Time for which calls are repeated, unless 20 repetitions need less."""
     memory_cap: int = 2 * 2**30
 
     @property

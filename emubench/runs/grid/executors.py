@@ -42,9 +42,9 @@ class InProcess(Executor):
 
 
 class Processes(Executor):
-    """``n`` processes; after one has died, which fails what was under way, the next submission starts all anew.
+    """``n`` processes, with ``devices`` one for each.
 
-    With ``devices``, one process for each.
+    After one has died, which fails what was under way, the next submission starts all anew.
     """
 
     def __init__(self, n: int, devices: Sequence[str] = ()) -> None:
@@ -67,8 +67,7 @@ class Processes(Executor):
 @contextmanager
 def in_process() -> Iterator[Place]:
     """One step after another, with plain tracebacks."""
-    executor = InProcess()
-    yield Place(lambda _: executor, 1, lambda: 1)
+    yield Place(lambda _: InProcess(), 1, lambda: 1)
 
 
 @contextmanager

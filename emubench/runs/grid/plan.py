@@ -19,7 +19,7 @@ from emubench.runs.jobs import Job
 
 MAX_JOBS = 10**5
 DATA_SEED = 0
-"""Of the datasets that a grid makes: the benchmark's own."""
+"""The seed of the datasets that a grid makes: the benchmark's own."""
 BUDGET = "steps"
 """The setting that ``budget`` stands for, in every baseline that has it."""
 
@@ -39,7 +39,7 @@ class Grid(schema.Model):
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1, max_length=1000)]
     size: Name = "standard"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Of each job: they change sums in their last digits, so they are part of what determines it."""
+    """Threads of each job: they change sums in their last digits, so they are part of what determines it."""
     budget: Annotated[int, Field(ge=1, le=10**8)] | None = None
     overrides: dict[Name, dict[Name, Any]] = {}
     resources: dict[Name, dict[Resource, Annotated[float, Field(gt=0)]]] = {}

@@ -53,7 +53,7 @@ class Step:
     content: str
     """Everything that determines it, as JSON with sorted keys; the package's version included."""
     resources: tuple[tuple[str, float], ...] = ()
-    """What it takes of a worker, such as ``(("GPU", 1.0),)``; it does not determine the result."""
+    """What it takes of a worker, such as ``(("GPU", 1.0),)``, which does not determine the result."""
 
     @property
     def name(self) -> str:
@@ -124,10 +124,9 @@ def job_of(step: Step) -> Job:
 def is_done(step: Step, data: Path, out: Path) -> bool:
     """Whether what the step makes is there, and valid as far as a look at it tells."""
     if step.kind in ("shard", "merge"):
-        target = _target(step.values, data)
-        if target.path.exists() or step.kind == "merge":
-            return target.path.exists()
-        return target.shard(step.values["array"], step.values["first"]).exists()
+        target, values = _target(step.values, data), step.values
+        made = step.kind == "shard" and target.shard(values["array"], values["first"]).exists()
+        return made or target.path.exists()
     job = job_of(step)
     run = job.folder(out)
     try:

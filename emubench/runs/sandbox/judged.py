@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ class Limits:
     memory_bytes: int = 8 * 2**30
     threads: int = 1
     train_seconds: float = 3600.0
-    """Of one training: the stated budget is 5 minutes on two cores, the rest is for slower machines."""
+    """Limit of one training: the stated budget is 5 minutes on two cores, the rest is for slower machines."""
 
 
 class JudgedEmulator:
@@ -85,15 +86,10 @@ class JudgedEmulator:
         shape = (len(context), n_steps, *context.shape[2:])
         deadline = time.monotonic() + self.limits.call_seconds
         header = {"n_steps": n_steps, "n_members": n_members, "seed": generator.initial_seed()}
-
-        def ask() -> None:
-            pipe.send(self._to, pipe.CONTEXT, header, context.numpy(), deadline)
-
+        send = partial(pipe.send, self._to, pipe.CONTEXT, header, context.numpy(), deadline)
         when = f"at a forecast of {len(context)} cases"
-        values = self._attempt(((1, *shape), (n_members, *shape)), deadline, when, ask)
-        if values is None:
-            return torch.full((1, *shape), float("nan"), dtype=torch.float64)
-        return values
+        values = self._attempt(((1, *shape), (n_members, *shape)), deadline, when, send)
+        return torch.full((1, *shape), torch.nan, dtype=torch.float64) if values is None else values
 
     def _attempt(
         self, shapes: tuple[tuple[int, ...], ...], deadline: float, when: str, ask: Callable[[], None] = lambda: None
