@@ -12,7 +12,7 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
@@ -49,6 +49,12 @@ class Row(NamedTuple):
     unit: str
     better: int = 0
     """+1 where higher is better, −1 where lower is, 0 where a value in between is best."""
+
+
+def lead_rows(metric: str, task: Task, leads: Iterable[int | None], unit: str, better: int = 0) -> tuple[Row, ...]:
+    """One row per lead, given in samples; ``None`` stands for the whole forecast."""
+    step = task.lead_time_step
+    return tuple(Row(metric, n if n is None else round(n * step, 6), unit, better) for n in leads)
 
 
 @dataclass(frozen=True)

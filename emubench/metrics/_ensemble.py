@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emubench.data.tasks import Task
-from emubench.metrics import LOST, Row, Truth
+from emubench.metrics import LOST, Row, Truth, lead_rows
 
 LEADS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -54,7 +54,7 @@ def at_leads(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Ensemble:
     for member in members:  # one by one, to need little memory
         off = member - member.mean(-1, keepdim=True) if task.system.growing else (member - mean) / std
         sound &= (off.abs() <= most).all(-1)
-    failed = torch.cummax((~sound).to(torch.int8), dim=1).values.bool()[:, index]
+    failed = ((~sound).cumsum(1) > 0)[:, index]
     x, y = members[:, :, index].double(), values[:, index]
     if not task.system.growing:
         x, y = (x - mean) / std, (y - mean) / std
@@ -70,10 +70,7 @@ def leads(truth: Truth) -> list[int]:
 
 def rows(metric: str, truth: Truth, unit: str, better: int) -> tuple[Row, ...]:
     """The row of the mean over leads, then one per lead."""
-    step = truth.task.lead_time_step
-    return tuple(
-        Row(metric, None if lead is None else round(lead * step, 6), unit, better) for lead in (None, *leads(truth))
-    )
+    return lead_rows(metric, truth.task, (None, *leads(truth)), unit, better)
 
 
 def with_mean(by_lead: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def correlation(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Float[Tens
     a = ((forecast.mean(0, dtype=torch.float64) - truth.mean) / truth.std).flatten(2)
     b = ((truth.values - truth.mean) / truth.std).flatten(2)
     norm = a.norm(dim=-1)
-    failed = torch.cummax((~torch.isfinite(norm)).to(torch.int8), dim=1).values.bool()
+    failed = (~torch.isfinite(norm)).cumsum(1) > 0
     r = ((a / norm.clamp(min=1e-300)[..., None]) * b).sum(-1) / b.norm(dim=-1).clamp(min=1e-300)
     return torch.where(failed, -1.0, r).clamp(-1, 1)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.metrics import Row, Summary, Truth
+from emubench.metrics import Row, Summary, Truth, lead_rows
 from emubench.metrics.valid_prediction_time import applies as applies
 from emubench.metrics.valid_prediction_time import error
 
@@ -25,8 +25,7 @@ def points(truth: Truth) -> list[int]:
 
 def rows(metric: str, truth: Truth, unit: str, better: int) -> tuple[Row, ...]:
     """One row per lead time of :func:`points`."""
-    step = truth.task.lead_time_step
-    return tuple(Row(metric, round((t + 1) * step, 6), unit, better) for t in points(truth))
+    return lead_rows(metric, truth.task, [t + 1 for t in points(truth)], unit, better)
 
 
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.data.tasks import WIDTH_LEADS, Task
-from emubench.metrics import LOST, Row, Summary, Truth
+from emubench.metrics import LOST, Row, Summary, Truth, lead_rows
 
 split = "widths"
 
@@ -44,7 +44,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     width, n = system.saturated_width_squared, truth.task.shape[0]  # type: ignore[attr-defined]
     h = forecast[0].double()
     x = (h - h.mean(-1, keepdim=True)) / width**0.5
-    failed = torch.cummax((~(x.abs() <= LOST).all(-1)).to(torch.int8), dim=1).values.bool()
+    failed = (~(x.abs() <= LOST).all(-1)).cumsum(1) > 0
     moments = [(torch.where(failed[..., None], 0.0, x) ** p).mean(-1) for p in (2, 3, 4)]
     square, cube, fourth = (
         torch.where(failed, worst, m) for m, worst in zip(moments, (LOST**2, 0.0, LOST**4), strict=True)
@@ -61,9 +61,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
         whole = torch.stack([m2, spectrum, m3 / m2**1.5, m4 / m2**2 - 3], dim=-1)
         return torch.cat([whole, mean[..., :k]], dim=-1)
 
-    step = truth.task.lead_time_step
-    rows = [Row(name, None, "1") for name in ("width_ratio", "slope_spectrum_distance")]
-    rows += [Row(name, None, "1") for name in ("width_skewness", "width_excess_kurtosis")]
-    rows += [Row("width_ratio", round(lead * step, 6), "1") for lead in WIDTH_LEADS]
+    names = ("width_ratio", "slope_spectrum_distance", "width_skewness", "width_excess_kurtosis")
+    rows = *(Row(name, None, "1") for name in names), *lead_rows("width_ratio", truth.task, WIDTH_LEADS, "1")
     columns = [square, cube.mean(1, keepdim=True), fourth.mean(1, keepdim=True), power]
-    return Summary(torch.cat(columns, dim=1), tuple(rows), finish)
+    return Summary(torch.cat(columns, dim=1), rows, finish)

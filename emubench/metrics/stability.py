@@ -33,12 +33,9 @@ from torch import Tensor
 from emubench.data.tasks import SIZES, Task
 from emubench.metrics import LOST, Row, Summary, Truth, deviation, end_variance
 from emubench.metrics._features import CASE_FEATURES, in_order, one_point, patches, wasserstein
-from emubench.metrics._spectra import CAP, spatial_power, spectrum_distance, temporal_power
-
-__all__ = ["CAP", "spectrum_distance"]  # for plots
+from emubench.metrics._spectra import spatial_power, spectrum_distance, temporal_power
 
 split = "climate"
-UNITS = {"w1": "climatological std"}
 
 
 def applies(task: Task) -> bool:
@@ -142,7 +139,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
         return torch.stack(out, dim=-1)
 
     rows = [Row("surviving_fraction", None, "1", better=1), Row("dead_fraction", None, "1", better=-1)]
-    rows += [Row(f"{n}_distance", None, UNITS.get(n, "1"), better=-1) for n in names]
+    rows += [Row(f"{n}_distance", None, "climatological std" if n == "w1" else "1", better=-1) for n in names]
     if scales:
         rows += [Row(name, None, "1", better=1) for name in ("skill_stability", *(f"{n}_skill" for n in names))]
     columns = [lost.double()[:, None], dead.double()[:, None], counted, d * counted]

@@ -12,17 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.data.tasks import Task
-from emubench.metrics import Row, Summary, Truth
+from emubench.metrics import Row, Summary, Truth, lead_rows
+from emubench.metrics.stability import applies as applies
 from emubench.metrics.stability import lost_samples
 
 split = "climate"
 N_LEADS = 20
-
-
-def applies(task: Task) -> bool:
-    """Every task."""
-    return True
 
 
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
@@ -31,7 +26,6 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     n, step, unit = lost.shape[1], truth.task.lead_time_step, truth.task.system.lead_time_unit
     escape = torch.where(lost.any(1), lost.to(torch.int8).argmax(1), n)  # samples that were sound
     leads = torch.linspace(n / N_LEADS, n, N_LEADS).round().long().unique()
-    rows = [Row("time_to_escape", None, unit, better=1)]
-    rows += [Row("surviving_fraction", round(float(t) * step, 6), "1", better=1) for t in leads]
+    rows = Row("time_to_escape", None, unit, 1), *lead_rows("surviving_fraction", truth.task, leads.tolist(), "1", 1)
     living = (escape[:, None] >= leads).double()
-    return Summary(torch.cat([(escape * step)[:, None].double(), living], dim=1), tuple(rows))
+    return Summary(torch.cat([(escape * step)[:, None].double(), living], dim=1), rows)

@@ -32,7 +32,7 @@ def error(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Float[Tensor, "B
     """Normalised error of the ensemble mean per case and lead time; a failed forecast counts 10 σ from then on."""
     difference = (forecast.mean(0, dtype=torch.float64) - truth.values) / truth.std
     e = difference.flatten(2).square().mean(-1).sqrt()
-    failed = torch.cummax((~torch.isfinite(e)).to(torch.int8), dim=1).values.bool()
+    failed = (~torch.isfinite(e)).cumsum(1) > 0
     return torch.where(failed, LOST, e).clamp(max=LOST)
 
 
@@ -48,7 +48,7 @@ def quantile(cdf: Float[Tensor, "... K"], values: Float[Tensor, " K"], share: fl
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """Crossing times of 0.5 and 0.3, whether 0.5 is never crossed, and each case's step of the distribution."""
     e = error(forecast, truth)
-    failed = torch.cummax((~torch.isfinite(forecast.flatten(3)).all(-1).all(0)).to(torch.int8), 1).values.bool()
+    failed = (~torch.isfinite(forecast.flatten(3)).all(-1).all(0)).cumsum(1) > 0
     cap = truth.task.test_steps * truth.task.lead_time_step
     agreement = truth.task.system.known_climate().agreement_time
     if truth.task.track == "clean" and agreement is not None:

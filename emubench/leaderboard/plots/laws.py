@@ -16,7 +16,7 @@ from emubench.files.run_files import Comparison, Figures
 from emubench.leaderboard.plots import tracy_widom
 from emubench.leaderboard.plots.examples import read_figures
 from emubench.leaderboard.plots.style import MAX_LINES, TRUTH, Style, by_entry, finish, handle, label_level, title
-from emubench.metrics.stability import CAP
+from emubench.metrics._spectra import CAP
 from emubench.runs.scored import Run
 
 RANK_LEADS = (1.0, 8.0, 64.0)
