@@ -24,10 +24,9 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.data.trajectories import FLAT_BLANK
 from emubench.dynamics.simulate import simulate
 from emubench.dynamics.solvers import TrueSolver
-from emubench.learning.filters.ensemble import Filter, assimilate
+from emubench.learning.filters.ensemble import Filter, assimilate, flat_until_seen
 from emubench.learning.training.descent import Log
 from emubench.learning.training.settings import check_least, check_localisation
 
@@ -101,15 +100,8 @@ class Oracle(nn.Module):
         """Analysis ensemble of the solver's states at the last context sample; one member where it is known exactly."""
         if self.task.observation.noise == 0 and self.task.full_state:
             return torch.from_numpy(self.solver.restrict(context[None, :, -1].numpy()))
-        flat = torch.isnan(context[:, :FLAT_BLANK]).flatten(1).all(1) if "flat" in self.system.starts else None
-
         skipped = context.shape[1] - self.filter.samples if self.filter.samples else 0
-
-        def before(t: int, ensemble: Tensor) -> Tensor:
-            if flat is not None and skipped + t <= FLAT_BLANK:  # a flat start is part of the task's definition
-                ensemble[:, flat] = 0.0
-            return ensemble
-
+        before = flat_until_seen(context, skipped) if "flat" in self.system.starts else None
         first, advance = self.initial(len(context), rng), self.advance(rng)
         shape = first.shape[2:]  # the filter knows vectors alone
         components = list(self.task.observation.components or range(math.prod(context.shape[2:])))

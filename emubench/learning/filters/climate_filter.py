@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.data.trajectories import FLAT_BLANK
-from emubench.learning.filters.ensemble import Advance, assimilate, ring_localisation
+from emubench.learning.filters.ensemble import Advance, assimilate, flat_until_seen, ring_localisation
 from emubench.learning.gaps import last_observed
 
 SPIN_UP = 32
@@ -26,7 +25,7 @@ class ClimateFilter(nn.Module):
 
     first: Tensor
     noise: Tensor
-    taper: Tensor
+    taper: Tensor | None
 
     def __init__(
         self,
@@ -38,11 +37,10 @@ class ClimateFilter(nn.Module):
         growing: bool = False,
     ) -> None:
         super().__init__()
-        self.components, self.inflation, self.radius, self.growing = components, inflation, radius, growing
+        self.components, self.inflation, self.growing = components, inflation, growing
         self.register_buffer("first", torch.zeros(members, n_state, dtype=torch.float64))
         self.register_buffer("noise", torch.zeros(len(components), dtype=torch.float64))
-        taper = ring_localisation(n_state, radius) if radius else torch.zeros(0)
-        self.register_buffer("taper", taper, persistent=False)
+        self.register_buffer("taper", ring_localisation(n_state, radius) if radius else None, persistent=False)
 
     def set_first(self, states: Float[Tensor, "L D"], generator: torch.Generator) -> None:
         """Draw the members' first states from ``states``."""
@@ -53,25 +51,15 @@ class ClimateFilter(nn.Module):
     ) -> Float[Tensor, "M B D"]:
         """The ensemble at the last sample of ``context``; ``record`` is shown that of every sample."""
         ensemble = self.first[:, None].expand(-1, len(context), -1).clone()
-        before = self._flat_until_seen(context) if self.growing else None
+        before = flat_until_seen(context) if self.growing else None
         if self.growing:
             level = context.nanmean(-1, keepdim=True).flip(1)  # the first that is seen
             ensemble += last_observed(level, torch.zeros(1, dtype=context.dtype))
-        taper = self.taper if self.radius else None
-        return assimilate(advance, ensemble, context, self.noise, self._observe, self.inflation, taper, before, record)
+        given = context, self.noise, self._observe, self.inflation, self.taper
+        return assimilate(advance, ensemble, *given, before, record)
 
     def _observe(self, ensemble: Tensor) -> Tensor:
         return ensemble[..., self.components]
-
-    def _flat_until_seen(self, context: Tensor) -> Callable[[int, Tensor], Tensor]:
-        flat = torch.isnan(context[:, :FLAT_BLANK]).flatten(1).all(1)
-
-        def before(t: int, ensemble: Tensor) -> Tensor:
-            if t <= FLAT_BLANK:
-                ensemble[:, flat] = 0.0
-            return ensemble
-
-        return before
 
     def analyses(self, advance: Advance, context: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
         """The ensemble means at all samples of ``context``: noisy, gappy observations turned into states."""
@@ -96,6 +84,5 @@ class ClimateFilter(nn.Module):
             means.append(ensemble[..., -n:].mean(0))
 
         ensemble = self.first[:, None].repeat(1, len(context), lag + 1)
-        taper = self.taper if self.radius else None
-        assimilate(shifted, ensemble, context, self.noise, self._observe, 1.0, taper, record=record)
+        assimilate(shifted, ensemble, context, self.noise, self._observe, 1.0, self.taper, record=record)
         return torch.stack(means[lag:], dim=1)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.data.trajectories import FLAT_BLANK
 from emubench.emulator import Stepper
 
 Advance = Callable[[Tensor], Tensor]
@@ -147,6 +148,21 @@ def assimilate(
         if record is not None:
             record(ensemble)
     return ensemble
+
+
+def flat_until_seen(context: Float[Tensor, "B T C"], first: int = 0) -> Callable[[int, Tensor], Tensor]:
+    """The correction that keeps cases with an unobserved beginning flat until then, as the task defines it.
+
+    It is for a filter that :func:`assimilate` runs from sample ``first`` of ``context`` on.
+    """
+    flat = torch.isnan(context[:, :FLAT_BLANK]).flatten(1).all(1)
+
+    def before(t: int, ensemble: Tensor) -> Tensor:
+        if first + t <= FLAT_BLANK:
+            ensemble[:, flat] = 0.0
+        return ensemble
+
+    return before
 
 
 @dataclass(frozen=True)
