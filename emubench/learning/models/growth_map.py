@@ -28,13 +28,9 @@ USED = ("rounds", "members", "filtered")
 
 
 class RingFeatures(nn.Module):
-    """Of the bounded slopes between sites i and i + 1: ``size`` features at every site, local and alike everywhere."""
+    """Local features "... N F", ``size`` of them at every site, of bounded slopes "... N" between sites i and i + 1."""
 
     size: int
-
-    def forward(self, slopes: Float[Tensor, "... N"]) -> Float[Tensor, "... N F"]:
-        """The features."""
-        raise NotImplementedError
 
     def combine(self, slopes: Float[Tensor, "B N"], weight: Float[Tensor, " F"]) -> Float[Tensor, "B N"]:
         """The features times ``weight``."""

@@ -225,11 +225,6 @@ class RidgeMap(nn.Module):
             new = self.units[k](torch.cat([window, new[:, None]], dim=1) if k else window)
         return new
 
-    def shift(self, state: Float[Tensor, "M B D"]) -> Float[Tensor, "M B D"]:
-        """One sample interval for flattened windows."""
-        window = state.reshape(-1, self.delays, self.n)
-        return torch.cat([window[:, 1:], self.advance(window)[:, None]], dim=1).view(state.shape)
-
     # --- the Stepper protocol, in physical units at its ends ---
 
     def start(self, context: Tensor, n_members: int, generator: torch.Generator) -> Tensor:
@@ -238,11 +233,12 @@ class RidgeMap(nn.Module):
         if self.clean and not torch.isnan(seen[:, -self.delays :]).any():
             return seen[:, -self.delays :].flatten(1)[None]
         self.filter.inflation = float(self.inflation)
-        return self.filter.analysis(self.shift, seen).mean(0, keepdim=True)
+        return self.filter.analysis(self.step, seen).mean(0, keepdim=True)
 
-    def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
-        """One sample interval."""
-        return self.shift(state)
+    def step(self, state: Float[Tensor, "M B D"], generator: torch.Generator | None = None) -> Float[Tensor, "M B D"]:
+        """One sample interval for flattened windows."""
+        window = state.reshape(-1, self.delays, self.n)
+        return torch.cat([window[:, 1:], self.advance(window)[:, None]], dim=1).view(state.shape)
 
     def read(self, state: Tensor) -> Tensor:
         """Scored components."""
@@ -257,7 +253,8 @@ class RidgeMap(nn.Module):
     @torch.no_grad()
     def fit(self, data: Observations, generator: torch.Generator, log: Log) -> None:
         """Fit on the observations, then ``rounds`` times on the filter's analyses; the best by validation stays."""
-        observed = self.prepare(data)
+        observed = take_scales(self, data, data.mean, data.std)
+        self.filter.noise.copy_((data.noise_std / data.std).clamp(min=1e-3))  # no observation is perfect to a filter
         states, noise = self.first_states(observed, float((data.noise_std / data.std).mean()))
         stretches = windows(states, self.delays + 1)
         pairs = stretches[:, :-1], stretches[:, -1]
@@ -280,15 +277,9 @@ class RidgeMap(nn.Module):
         """
         rows, length = self.config.filtered
         self.filter.inflation = float(self.inflation)
-        analyses = self.filter.analyses(self.shift, observed[:rows, :length]).unflatten(-1, (self.delays, self.n))
+        analyses = self.filter.analyses(self.step, observed[:rows, :length]).unflatten(-1, (self.delays, self.n))
         skip = min(24, length // 4)
         return analyses[:, skip:-1].flatten(0, 1), analyses[:, skip + 1 :, -1].flatten(0, 1)
-
-    @torch.no_grad()
-    def prepare(self, data: Observations) -> Float[Tensor, "B T N"]:
-        """Take over the data's scales; return the training observations in σ."""
-        self.filter.noise.copy_((data.noise_std / data.std).clamp(min=1e-3))  # no observation is perfect to a filter
-        return take_scales(self, data, data.mean, data.std)
 
     def first_states(self, observed: Float[Tensor, "B T N"], noise: float) -> tuple[Tensor, float]:
         """What the first fit is made of, and the noise that it has to correct for."""

@@ -86,11 +86,9 @@ class Rival(Protocol):
 
     def memory(self) -> dict[str, Tensor]:
         """Its weights and its optimiser's memory."""
-        ...
 
     def recall(self, checkpoint: Checkpoint) -> None:
         """Set them back to what the checkpoint holds."""
-        ...
 
 
 class Budget(Protocol):
