@@ -57,7 +57,7 @@ HALF_WIDTH = 4
 LAG = 6
 """Samples after one that the smoother sees."""
 MEMBERS, INFLATION = 32, 1.2
-"""Of the smoother; with less inflation it trusts a model that is not yet right, and confirms it."""
+"""Settings of the smoother; with less inflation it trusts a model that is not yet right, and confirms it."""
 Estimate = Callable[[Tensor], tuple[Tensor, Tensor]]
 """States of trajectories ``"B T D"`` and the observations of the same samples, in σ."""
 
@@ -150,7 +150,7 @@ class NeuralOde(LearnedFlow):
             raise EmubenchError(f"coarse: {config.coarse} is for exponential steps alone: --set coarse=1")
         shape = np.sin(np.pi * np.arange(self.n // 2 + 1) / self.n) ** 4 if self.ring else np.ones(1)
         self.symbol = -config.damping * shape
-        """Of the linear term: one rate per mode, off rings one for all components."""
+        """The linear term: one rate per mode, off rings one for all components."""
         coefficients = np.stack(etdrk4_coefficients(self.symbol, 1 / config.substeps))
         self.register_buffer("exponential", torch.from_numpy(coefficients).float(), persistent=False)
 
@@ -165,7 +165,7 @@ class NeuralOde(LearnedFlow):
         return field
 
     def tendency(self, state: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """f(u) and the linear term."""
+        """The field f(u) and the linear term."""
         if not self.config.damping:
             return self.field(state)
         symbol = torch.from_numpy(self.symbol).to(state)
@@ -204,7 +204,7 @@ class NeuralOde(LearnedFlow):
         return self.limit(state)
 
     def exponential_steps(self, state: Tensor) -> Tensor:
-        """The same with the linear term solved exactly; on rings the field sees the band's modes only."""
+        """One sample interval, the linear term solved exactly; on rings the field sees the band's modes only."""
         if not self.ring:
             coefficients = self.exponential.unbind()
             for _ in range(self.config.substeps):

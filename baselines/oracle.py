@@ -40,7 +40,7 @@ class Config:
     members: int = 0
     inflation: float = 0.0
     radius: float = -1.0
-    """Of its covariances, in sites; 0 leaves them as they are, −1 takes the system's own setting."""
+    """Localisation of its covariances, in sites; 0 leaves them as they are, −1 takes the system's own setting."""
 
     def __post_init__(self) -> None:
         check_least(self, 0, "members", "inflation")
@@ -118,7 +118,7 @@ class Oracle(nn.Module):
         return analysis.unflatten(-1, shape)
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
-        """From the analysis mean (deterministic), or from ``n_members`` analysis members with their own noise."""
+        """Run the analysis mean (deterministic), or ``n_members`` analysis members with their own noise."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         ensemble = self.start(context, rng)
         if not self.system.scored_in_law:

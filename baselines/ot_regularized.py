@@ -57,7 +57,7 @@ class Config(FlowConfig):
     spin: int = 48
     """Samples that rollouts go on for, without gradients, before their clouds are compared."""
     runs: int = 16
-    """Of them in a step."""
+    """Rollouts in a step."""
     field_weight: float = 0.1
     field_blur: float = 0.1
     """√ε of the transport of fields, as a share of the ring."""
@@ -65,9 +65,9 @@ class Config(FlowConfig):
     cloud_blur: float = 0.5
     """√ε of the transport of clouds, in σ."""
     points: int = 128
-    """Of a cloud."""
+    """Points of a cloud."""
     iterations: int = 20
-    """Of Sinkhorn's algorithm."""
+    """Iterations of Sinkhorn's algorithm."""
     lags: tuple[int, ...] = (0, 2, 4, 8)
     """Samples before, whose values are the features of a component in time."""
 

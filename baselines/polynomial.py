@@ -127,7 +127,7 @@ class Monomials(Features):
             yield block
 
     def combine(self, x: Float[Tensor, "R I"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "R K"]:
-        """The same times ``weight``; no degree is held longer than needed."""
+        """The features times ``weight``; no degree is held longer than needed."""
         total, first = torch.zeros(weight.shape[1], len(x), dtype=x.dtype), 0
         for block in self.by_degree(x):
             total += weight[first : first + len(block)].T @ block

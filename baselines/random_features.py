@@ -83,7 +83,7 @@ def default_config(task: Task) -> Config:
 
 
 class RandomFeatures(Features):
-    """x → [1, x, tanh(A x + b)]."""
+    """The features [1, x, tanh(A x + b)] of x."""
 
     inner: Tensor
     offset: Tensor
@@ -115,7 +115,7 @@ class RandomFeatures(Features):
         return torch.cat([torch.ones_like(x[..., :1]), x, torch.tanh(x @ self.inner + self.offset)], dim=-1)
 
     def combine(self, x: Float[Tensor, "R I"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "R K"]:
-        """The same times ``weight``, without joining them first."""
+        """The features times ``weight``, without joining them first."""
         first, linear, rest = weight.tensor_split([1, 1 + x.shape[1]])
         return first + x @ linear + torch.addmm(self.offset, x, self.inner).tanh_() @ rest
 
@@ -133,7 +133,7 @@ class SlopeFeatures(RingFeatures):
         return self.random(neighbourhoods(slopes, self.radius)[..., :-1])
 
     def combine(self, slopes: Float[Tensor, "B N"], weight: Float[Tensor, " F"]) -> Float[Tensor, "B N"]:
-        """The same times ``weight``."""
+        """The features times ``weight``."""
         near = neighbourhoods(slopes, self.radius)[..., :-1].reshape(-1, 2 * self.radius)
         return self.random.combine(near, weight[:, None]).view(slopes.shape)
 

@@ -71,7 +71,7 @@ class Config:
     smooth: bool = False
     """Keep a ring within the spatial modes in which the data show a signal."""
     horizon: float = 2.0
-    """Of the validation forecasts, in units of lead time."""
+    """Length of the validation forecasts, in units of lead time."""
 
     def __post_init__(self) -> None:
         check_positive(self, "size", "spin_up", "passes", "horizon", "input_scale")

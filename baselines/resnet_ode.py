@@ -161,7 +161,7 @@ class ResnetOde(LearnedFlow):
 
     @property
     def fields(self) -> list[nn.Module]:
-        """Of the blocks of one sample interval, in their order."""
+        """The fields of the blocks of one sample interval, in their order."""
         return [self.field, *self.others] if self.others else [self.field] * self.substeps
 
     def advance(self, state: Tensor) -> Tensor:

@@ -63,18 +63,18 @@ class Config(FieldConfig):
 
     objective: str = "weak"
     ridge: float = 1e-4
-    """Of the quadratic part's closed form, in units of its features' squares."""
+    """Penalty of the quadratic part's closed form, in units of its features' squares."""
     half_widths: tuple[int, ...] = (4, 6, 8)
-    """Of the bumps in time, in samples."""
+    """Half-widths of the bumps in time, in samples."""
     power: int = 4
     space: tuple[int, ...] = ()
     """Half-widths of the bumps in space, in sites (0: a site itself)."""
     rate_noise: float = 0.02
     """Standard deviation of the field's errors, in σ per sample, by which residuals are weighted."""
     adversary: float = 0.5
-    """Its share of the loss."""
+    """The adversary's share of the loss."""
     ascent: float = 3e-3
-    """Its learning rate."""
+    """The adversary's learning rate."""
     smoothing: int = 4
     """Half-width of the Wiener filter, in samples (0: the data are taken as they are)."""
     segment: int = 48
@@ -82,7 +82,7 @@ class Config(FieldConfig):
     pool: int = 256
     """Stretches of so many samples that the closed form is fitted to."""
     rounds: int = 3
-    """Of smoothing by the model and fitting the quadratic part anew."""
+    """Times that the model smooths the data and the quadratic part is fitted anew."""
     twins: int = 0
     """Data without gaps: stretches that the closed form is fitted to, each split into twins (0: estimates instead)."""
     filtered: tuple[int, ...] = (8, 384)
@@ -263,7 +263,7 @@ class Game:
         recall_adam(self.optimizer, checkpoint, "ascent")
 
     def __call__(self, residual: Float[Tensor, "B T D F"], seen: Tensor, weight: Tensor) -> Tensor:
-        """From the residuals, what the adversary may see, and the weights "B 1 D" of the windows."""
+        """The loss from the residuals, what the adversary may see, and the weights "B 1 D" of the windows."""
         combined = self.adversary(seen)
         ascent = combined_loss(residual.detach(), combined, self.family, weight)
         self.optimizer.zero_grad()
@@ -345,7 +345,7 @@ def descend(
 
 
 def error(flow: WeakFlow, data: Observations) -> float:
-    """By which closed forms and the game are compared: of forecasts over 1.5 units of lead time."""
+    """The error of forecasts over 1.5 units of lead time, by which closed forms and the game are compared."""
     return forecast_error(flow, data, SPIN_UP + 16, 1.5, often=16)
 
 

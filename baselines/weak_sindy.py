@@ -47,7 +47,7 @@ knowledge = "equation form"
 FASTEST = 1.0
 """Growth per sample at most of a mode: none grows faster than the fastest that the data resolve."""
 RELATIVE = 1e-4
-"""By so much a coefficient is changed to see what it does."""
+"""Share by which a coefficient is changed to see what it does."""
 LOST = 4
 """Forecasts whose squared error is so many times the median's say nothing about the equation."""
 
@@ -175,7 +175,7 @@ class TermLibrary:
 
 
 class WeakSindy(nn.Module):
-    """du/dt = Θ(u) w, time in samples; the state in physical units, float64."""
+    """The equation du/dt = Θ(u) w, time in samples; the state in physical units, float64."""
 
     coefficients: Tensor
     low: Tensor
@@ -205,7 +205,7 @@ class WeakSindy(nn.Module):
         return lambda state: torch.nan_to_num(advance(state)).clamp(self.low, self.high)
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
-        """From the analysis mean."""
+        """Integrate from the analysis mean."""
         advance = self.flow()
         state = context[:, -1] if self.clean else self.filter.analysis(advance, context).mean(0)
         samples = []
@@ -277,7 +277,7 @@ def fit(emulator: WeakSindy, states: Tensor, noise: float | Tensor, half_width: 
 def fit_hidden(
     emulator: WeakSindy, observed: Tensor, noise: Tensor, half_width: int, config: Config, seed: int
 ) -> None:
-    """x′ = v, v′ = −a v + b x + x w, w′ = −c x² + d x v − e w from x alone: Lorenz-63's form with w = −σ z."""
+    """Fit x′ = v, v′ = −a v + b x + x w, w′ = −c x² + d x v − e w to x alone: Lorenz-63's form with w = −σ z."""
     generator = torch.Generator().manual_seed(seed)
     a, b, c, d, e = hidden_equation(observed[..., 0], float(noise), half_width, config.power, config.twins, generator)
     terms = {((0, 1, 0), 0): 1.0, ((0, 1, 0), 1): -a, ((1, 0, 0), 1): b, ((1, 0, 1), 1): 1.0}

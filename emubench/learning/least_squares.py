@@ -39,7 +39,10 @@ def solve_factor(factor: Float[Tensor, "P Q"], prior: Float[Tensor, "F K"], ridg
 def solve_moments(
     gram: Float[Tensor, "F F"], moment: Float[Tensor, "F K"], prior: Float[Tensor, "F K"], ridge: float
 ) -> Float[Tensor, "F K"]:
-    """The same from the mean of f fᵀ and f yᵀ, of which noise may have made the first slightly indefinite."""
+    """Least squares as in :func:`solve_factor`, from the means of f fᵀ and f yᵀ.
+
+    Noise may have made the first slightly indefinite.
+    """
     scale = gram.diagonal().clamp(min=1e-12 * float(gram.diagonal().max())).sqrt()
     shrunk = gram / scale / scale[:, None] + ridge * torch.eye(len(gram), dtype=gram.dtype)
     return prior + torch.linalg.solve(shrunk, (moment - gram @ prior) / scale[:, None]) / scale[:, None]

@@ -96,7 +96,7 @@ def gaussian_fill(fields: Float[Tensor, "B T N"], noise: float) -> Float[Tensor,
 
 
 PARTS, SEEN, NEGLIGIBLE = 16, 4.0, 1e-6
-"""See :func:`signal_band`."""
+"""Parts of the data, standard errors and share of the peak's power that tell a signal in :func:`signal_band`."""
 
 
 def signal_band(fields: Float[Tensor, "B T N"], data: Observations, hidden: bool = True) -> Float[Tensor, " K"]:

@@ -21,13 +21,13 @@ class Ensemble(NamedTuple):
     """
 
     members: Float[Tensor, "M B K N"]
-    """At all N sites or components."""
+    """The values at all N sites or components."""
     truth: Float[Tensor, "B K N"]
     member_means: Float[Tensor, "M B K"]
     """The spatial means h̄ of what grows, else 0."""
     truth_means: Float[Tensor, "B K"]
     failed: Bool[Tensor, "B K"]
-    """From the first time on at which a member is not finite, or further than 10 σ from the mean."""
+    """Whether a member was not finite, or further than 10 σ from the mean, at this time or before."""
     cap: float
     """10 σ: what a failed case counts, and the most that any case does."""
 

@@ -20,7 +20,7 @@ N_TIMES, N_SITES = 3, 3
 CASE_FEATURES, POOL_FEATURES = 2**14, 2**17
 """Patches that are looked at, of a case and of the pool: on grids every site, but only every so many samples."""
 DAMPING = 0.1
-"""In σ: combinations of a patch's values that vary less than this are not blown up by whitening."""
+"""Combinations of a patch's values that vary less than this, in σ, are not blown up by whitening."""
 Map = Callable[[Tensor], Tensor]
 
 

@@ -16,14 +16,14 @@ class Headline:
 
     task: Task
     metric: str
-    """Its name in score files."""
+    """The name of the score in score files."""
     better: int
     """+1 where higher is better, −1 where lower is."""
     worst: float
     """What a failed case scores."""
     unit: str
     label: str
-    """For the axis of a plot on which up is better."""
+    """The label of a plot's axis on which up is better."""
 
     def cases(self, forecast: Tensor, truth: Tensor, start: Tensor) -> Tensor:
         """The score ``"B"`` of forecasts ``"M B T *S"`` against the truth ``"B T *S"``, started by kinds ``"B"``."""

@@ -84,7 +84,7 @@ def distances(values: Float[Tensor, "B T *S"], truth: Truth) -> Float[Tensor, "B
 
 
 def anchors(truth: Truth, n_samples: int) -> Float[Tensor, " A"]:
-    """d₀: the distances of a constant at the climatological mean."""
+    """The distances d₀ of a constant at the climatological mean."""
     return distances(truth.mean.expand(1, n_samples, *truth.task.shape).clone(), truth)[0]
 
 
@@ -100,7 +100,7 @@ def lost_samples(forecast: Float[Tensor, "B T *S"], truth: Truth) -> Tensor:
 
 
 def skill(d: Tensor, d_floor: float, d_zero: float) -> Tensor:
-    """s = clip(1 − ln(max(d, d_f)/d_f)/ln(d₀/d_f), 0, 1)."""
+    """The skill s = clip(1 − ln(max(d, d_f)/d_f)/ln(d₀/d_f), 0, 1)."""
     ratio = torch.log(d.clamp(min=d_floor) / d_floor) / math.log(d_zero / d_floor)
     return (1 - ratio).clamp(0, 1)
 

@@ -59,7 +59,7 @@ class FieldFlow(LearnedFlow):
             self.climate = ClimateFilter(self.n_state, list(range(self.n)), *settings)
 
     def new_field(self, config: FlowConfig) -> nn.Module:
-        """A polynomial of degree 2 beside a gated perceptron; on rings the same around every site; kpz: see there."""
+        """A polynomial of degree 2 beside a gated perceptron, on rings around every site; kpz has no polynomial."""
         if self.growth:
             return super().new_field(config)
         if self.ring:
@@ -83,14 +83,14 @@ class FieldFlow(LearnedFlow):
         return torch.cat([values[:, s : s + last] for s in starts], dim=-1)
 
     def tendency(self, state: Tensor) -> Tensor:
-        """f(u), within the spatial modes in which the data show a signal."""
+        """The rate f(u), within the spatial modes in which the data show a signal."""
         rate = self.field(state)
         if self.config.stiff:
             rate = rate + torch.fft.irfft(self.scale * self.symbol * torch.fft.rfft(state), n=self.n)
         return self.limit(rate)
 
     def prepare(self, data: Observations) -> None:
-        """Also the modes that stand out of the noise themselves."""
+        """Take over the scales and the band, and the modes that stand out of the noise themselves."""
         super().prepare(data)
         if self.config.stiff:
             self.seen = signal_band(self.normalised(data.train), data, hidden=False) > 0

@@ -26,7 +26,7 @@ from emubench.learning.training.settings import check_least, check_localisation,
 POLISHED = 4096
 """Windows that the last iterations see, all at once; on rings sites of windows, twice as many."""
 LARGEST = 6.0
-"""In a filter states are kept within so many σ: one diverging member would make every covariance infinite."""
+"""A filter keeps states within so many σ: one diverging member would make every covariance infinite."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class FlowConfig:
     members: int = 40
     inflation: float = 1.05
     localisation: float = 0.0
-    """Of the filter's covariances, in sites (0: none)."""
+    """Radius, in sites, within which the filter's covariances are kept (0: everywhere)."""
     checks: int = 20
     """Looks at the validation data."""
 

@@ -73,7 +73,7 @@ class GrowthMap(nn.Module):
         return torch.cat([neighbourhoods(slopes, self.radius)[..., :-1], self.features(bounded)], dim=-1)
 
     def slopes(self, h: Float[Tensor, "... N"]) -> tuple[Float[Tensor, "... N"], Float[Tensor, "... N"]]:
-        """Between sites i and i + 1, in σ; and these bounded."""
+        """Slopes between sites i and i + 1, in σ; and these bounded."""
         slopes = (h.roll(-1, -1) - h) / self.scale
         return slopes, BOUND * torch.tanh(slopes / BOUND)
 
@@ -156,7 +156,7 @@ class GrowthMap(nn.Module):
         return analyses
 
     def _regress(self, heights: Tensor, observed: Tensor, generator: torch.Generator) -> None:
-        """w by the increments that follow ``heights``, where their ends were observed."""
+        """Fit w to the increments that follow ``heights``, where their ends were observed."""
         t = torch.arange(heights.shape[1] - 1)[:: max(1, heights[..., 0].numel() * self.n // MAX_ROWS)]
         b = torch.arange(len(heights))[:, None]
         x, y = self.inputs(heights[b, t]), heights[b, t + 1] - heights[b, t]
@@ -182,11 +182,11 @@ class LocalProducts(RingFeatures):
         return torch.cat([torch.ones_like(slopes)[..., None], *kept], dim=-1)
 
     def products(self, slopes: Float[Tensor, "... N"]) -> list[Float[Tensor, "... N"]]:
-        """Of each slope with itself, with the next …"""
+        """Products of each slope with itself, with the next …"""
         return [slopes * slopes.roll(-d, -1) for d in range(len(self.counts))]
 
     def combine(self, slopes: Float[Tensor, "B N"], weight: Float[Tensor, " F"]) -> Float[Tensor, "B N"]:
-        """The same times ``weight``, as a correlation with a kernel each."""
+        """The features times ``weight``, each product as a correlation with a kernel."""
         width = 2 * self.radius + 1
         kernels = [nn.functional.pad(w, (0, width - len(w))) for w in weight[1:].split(self.counts)]
         return weight[0] + correlate_ring(torch.stack(self.products(slopes), dim=1), torch.stack(kernels))

@@ -46,7 +46,7 @@ class MapConfig:
     directions: int = 0
     """Principal directions of the window kept as inputs (0: the values themselves)."""
     ridges: tuple[float, ...] = (1e-12,)
-    """In units of each feature's mean square."""
+    """Strengths of the penalty, in units of each feature's mean square."""
     training_noises: tuple[float, ...] = (0.0,)
     """Added to the regressors, in σ; of noisy ones so much is not corrected for."""
     near: int = 0
@@ -63,7 +63,7 @@ class MapConfig:
     smooth: bool = False
     """Keep a ring within the spatial modes in which the data show a signal."""
     horizon: float = 2.0
-    """Of the validation forecasts, in units of lead time."""
+    """Length of the validation forecasts, in units of lead time."""
 
     def __post_init__(self) -> None:
         check_positive(self, "delays", "rows", "horizon")
@@ -80,7 +80,7 @@ class Features(nn.Module):
 
     size: int
     unbiased = False
-    """Whether :meth:`moments` is there."""
+    """Whether these features know their unbiased :meth:`moments`."""
 
     def draw(self, x: Float[Tensor, "R I"], generator: torch.Generator) -> None:
         """Draw or scale what is not fitted, given inputs as they will come."""

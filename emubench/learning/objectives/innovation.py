@@ -23,7 +23,7 @@ RUNS, RELAXATION = 128, (2.0, 1.5, 1.0, 0.5)
 """Runs of the model at a time; powers of the spectra's ratio by which its innovations are scaled, one after the other:
 the nonlinear term adds noise of its own, so that a factor on the innovations moves the slow waves by its root only."""
 LARGEST_GAIN, ASTRAY = 4.0, 100.0
-"""Of one round; where the spectra differ by more than the latter, the flow has no climate to compare."""
+"""Largest gain of one round; where the spectra differ by more than the latter, the flow has no climate to compare."""
 
 
 @torch.no_grad()

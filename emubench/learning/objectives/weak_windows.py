@@ -33,7 +33,7 @@ class Family:
 
     @property
     def half_width(self) -> int:
-        """m, in samples."""
+        """The half-width m of the window, in samples."""
         return self.values.shape[1] // 2
 
 

@@ -33,7 +33,7 @@ class State(schema.Model):
     loss: float
     best_loss: float
     numbers: dict[Annotated[str, Field(max_length=40)], int | float] = {}
-    """Of the optimiser's memory."""
+    """What of the optimiser's memory is no tensor."""
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Since the training began, interruptions left out."""
     rows: Annotated[list[dict[str, int | float]], Field(max_length=10**6)] = []

@@ -1,4 +1,4 @@
-"""What every training loop shares: gaps, divergence, descents. The loops themselves stay in the baselines."""
+"""What every training loop shares: descents, their best weights, divergence. Loops themselves stay in baselines."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Rival(Protocol):
     """What a loop trains beside its module, such as an adversary: it keeps and recalls its own state."""
 
     def memory(self) -> dict[str, Tensor]:
-        """Its weights and its optimiser's memory."""
+        """The weights of the rival and its optimiser's memory."""
 
     def recall(self, checkpoint: Checkpoint) -> None:
         """Set them back to what the checkpoint holds."""

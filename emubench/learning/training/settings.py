@@ -27,7 +27,7 @@ def check_positive(settings: object, *names: str) -> None:
 def check_least(settings: object, least: float, *names: str, count: int | None = None) -> None:
     """Raise :class:`EmubenchError` unless every named attribute is a number of at least ``least`` (NaN is not).
 
-    Of a tuple each number has to be; there are some, or as many as ``count`` says.
+    Each number of a tuple has to be; there are some, or as many as ``count`` says.
 
     >>> from types import SimpleNamespace
     >>> check_least(SimpleNamespace(radii=(3, 0), twins=-1), 0, "radii", "twins")
@@ -62,7 +62,7 @@ def check_unused(settings: Any, defaults: Any, names: Iterable[str], where: str)
 
 
 def check_only(settings: Any, defaults: Any, used: Iterable[str], where: str) -> None:
-    """The same of all settings but those ``used``."""
+    """Raise :class:`EmubenchError` if any setting but those ``used`` differs from the default: it has no effect."""
     names = [field.name for field in dataclasses.fields(settings) if field.name not in set(used)]
     check_unused(settings, defaults, names, where)
 
