@@ -45,10 +45,8 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     h = forecast[0].double()
     x = (h - h.mean(-1, keepdim=True)) / width**0.5
     failed = (~(x.abs() <= LOST).all(-1)).cumsum(1) > 0
-    moments = [(torch.where(failed[..., None], 0.0, x) ** p).mean(-1) for p in (2, 3, 4)]
-    square, cube, fourth = (
-        torch.where(failed, worst, m) for m, worst in zip(moments, (LOST**2, 0.0, LOST**4), strict=True)
-    )
+    x, worst = torch.where(failed[..., None], 0.0, x), {2: LOST**2, 3: 0.0, 4: LOST**4}
+    square, cube, fourth = (torch.where(failed, w, (x**p).mean(-1)) for p, w in worst.items())
     sound = torch.where(failed[..., None], 0.0, h)
     slopes = torch.fft.rfft(sound.roll(-1, -1) - sound).abs() ** 2
     slopes /= n * system.slope_variance * system.dx**2  # type: ignore[attr-defined]

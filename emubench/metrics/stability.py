@@ -71,16 +71,11 @@ def distances(values: Float[Tensor, "B T *S"], truth: Truth) -> Float[Tensor, "B
     assert truth.pool is not None
     pool, grid, run = truth.pool, truth.task.system.grid, deviation(values, truth.task)
     images = [run, *(deviation(image(values), truth.task) for image in pool.images[1:])]
-    spectra = [spectrum_distance(spatial_power(run, grid), pool.spatial_power)] if grid else []
-    return torch.stack(
-        [
-            torch.stack([w1_distance(image, truth) for image in images]).mean(0),
-            *spectra,
-            spectrum_distance(temporal_power(run, grid), pool.temporal_power),
-            torch.stack([patch_distance(image, truth) for image in images]).mean(0),
-        ],
-        dim=1,
-    )
+    w1 = torch.stack([w1_distance(image, truth) for image in images]).mean(0)
+    spatial = [spectrum_distance(spatial_power(run, grid), pool.spatial_power)] if grid else []
+    temporal = spectrum_distance(temporal_power(run, grid), pool.temporal_power)
+    patch = torch.stack([patch_distance(image, truth) for image in images]).mean(0)
+    return torch.stack([w1, *spatial, temporal, patch], dim=1)
 
 
 def anchors(truth: Truth, n_samples: int) -> Float[Tensor, " A"]:
