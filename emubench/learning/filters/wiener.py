@@ -44,11 +44,9 @@ def window_covariance(covariances: Float[Tensor, "L S S"], noise: Float[Tensor, 
 
     Gaps in the data make the estimate slightly indefinite: the nearest positive semidefinite matrix is taken.
     """
-    n_samples = len(covariances)
-    blocks = [
-        [covariances[j - i] if j >= i else covariances[i - j].T for j in range(n_samples)] for i in range(n_samples)
-    ]
-    joint = torch.cat([torch.cat(row, dim=1) for row in blocks]) - noise.square().repeat(n_samples).diag()
+    n = len(covariances)
+    rows = [[covariances[j - i] if j >= i else covariances[i - j].T for j in range(n)] for i in range(n)]
+    joint = torch.cat([torch.cat(row, dim=1) for row in rows]) - noise.square().repeat(n).diag()
     values, vectors = torch.linalg.eigh((joint + joint.T) / 2)
     return (vectors * values.clamp(min=0)) @ vectors.T
 

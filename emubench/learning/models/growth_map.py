@@ -21,8 +21,6 @@ from emubench.learning.rings import coloured, correlate_ring, interpolate_ring, 
 BOUND = 2.0
 """Slopes in σ at which features saturate: outside, the linear part rules, which damps what is steep."""
 MAX_ROWS = 100_000
-
-
 USED = ("rounds", "members", "filtered")
 """Settings of a baseline that a :class:`GrowthMap` takes, besides those of its features."""
 

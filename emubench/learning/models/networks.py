@@ -113,7 +113,7 @@ class WindowEncoder(nn.Module):
         self, length: int, n_components: int, width: int, ring: bool, radius: int, growth: bool, n_latent: int
     ) -> None:
         super().__init__()
-        self.length, self.ring, self.radius, self.growth, self.n_latent = length, ring, radius, growth, n_latent
+        self.ring, self.radius, self.growth, self.n_latent = ring, radius, growth, n_latent
         n_in = 2 * length * (2 * radius + 1 if ring else n_components)
         self.network = GatedMlp(n_in, 1 if ring else n_components + n_latent, width)
 

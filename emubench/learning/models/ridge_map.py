@@ -356,8 +356,6 @@ class RidgeMap(nn.Module):
             gram, moment = unit.features.moments(x, y, torch.where((x == 0).all(0), 0.0, variance))
             yield from (solve_moments(gram, moment, unit.skip(), ridge) for ridge in self.config.ridges)
         else:
-            blocks = (
-                torch.cat([unit.features(p), q], dim=1) for p, q in zip(x.split(SPLIT), y.split(SPLIT), strict=True)
-            )
-            factor = triangular_factor(blocks)
+            parts = zip(x.split(SPLIT), y.split(SPLIT), strict=True)
+            factor = triangular_factor(torch.cat([unit.features(p), q], dim=1) for p, q in parts)
             yield from (solve_factor(factor, unit.skip(), ridge) for ridge in self.config.ridges)

@@ -70,11 +70,7 @@ def _centred(row: Tensor, half_width: int) -> Tensor:
 
 
 def residuals(
-    family: Family,
-    observed: Float[Tensor, "B T S"],
-    rate: Float[Tensor, "B T S"],
-    stride: int = 1,
-    sites: int = 1,
+    family: Family, observed: Float[Tensor, "B T S"], rate: Float[Tensor, "B T S"], stride: int = 1, sites: int = 1
 ) -> Float[Tensor, "B T2 S2 F"]:
     """∑ ψ (φ′ u + φ f) of all functions: u′ = f makes them 0.
 
@@ -82,7 +78,7 @@ def residuals(
     """
     if (shown := observed.shape[1]) < (needed := family.values.shape[1]):
         raise EmubenchError(f"half_widths: windows of {needed} samples do not fit into stretches of {shown}")
-    centres = range(0, observed.shape[1] - family.values.shape[1] + 1, stride)
+    centres = range(0, shown - needed + 1, stride)
     parts = _windowed(family.slopes, observed, centres) + _windowed(family.values, rate, centres)
     reach = family.space.shape[1] // 2
     if not reach:
@@ -93,10 +89,8 @@ def residuals(
 
 def _windowed(functions: Float[Tensor, "K L"], values: Float[Tensor, "B T S"], centres: range) -> Tensor:
     """Sums of ``values`` with every function around every centre "B T2 S K", as one product of matrices."""
-    length = values.shape[1]
-    operator = torch.stack(
-        [nn.functional.pad(functions, (first, length - first - functions.shape[1])) for first in centres]
-    )
+    span = values.shape[1] - functions.shape[1]
+    operator = torch.stack([nn.functional.pad(functions, (first, span - first)) for first in centres])
     return torch.einsum("ckt,bts->bcsk", operator, values)
 
 

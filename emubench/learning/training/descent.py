@@ -21,7 +21,7 @@ def check_loss(loss: Tensor, step: int, learning_rate: float | None, checkpoint:
     """
     value = float(loss.detach())
     if not math.isfinite(value):
-        kept = checkpoint.last_good() if checkpoint is not None else ""
+        kept = checkpoint.last_good() if checkpoint else ""
         where, advice = f"iteration {step} of L-BFGS", "--set polish=0 leaves it out"
         if learning_rate is not None:
             where, advice = f"step {step} (learning rate {learning_rate:.3g})", "lower --set learning_rate"

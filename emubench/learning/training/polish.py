@@ -12,6 +12,11 @@ from emubench.learning.training.checkpoint import Checkpoint, named
 from emubench.learning.training.descent import Best, check_loss
 from emubench.learning.training.log import Log
 
+WALL = 1e10
+"""What a loss that is not finite counts as in a line search, relative to the first loss: it turns back."""
+BLOCK = 50
+"""Iterations of :class:`Polish` between two looks at the validation data."""
+
 
 class Polish:
     """L-BFGS (Liu & Nocedal 1989, doi:10.1007/BF01589116) on a ``loss`` that is the same function at every call.
@@ -74,14 +79,6 @@ class Polish:
         lists = {k: [v[i] for i in range(len(v))] for k, v in memory.items() if isinstance(v, dict)}
         self.scale = numbers["scale"]
         self.optimizer.state[self.parameters[0]] = {**numbers, **memory, **lists}
-
-
-WALL = 1e10
-"""What a loss that is not finite counts as in a line search, relative to the first loss: it turns back."""
-
-
-BLOCK = 50
-"""Iterations of :class:`Polish` between two looks at the validation data."""
 
 
 def polish(
