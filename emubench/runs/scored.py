@@ -129,22 +129,29 @@ def runs_of(scored: Scored) -> list[Run]:
     return runs
 
 
-def _evaluated(name: str, result: Result, seed: int) -> Run:
-    card = run_files.Card(
+def bare_card(
+    scores: run_files.ScoreFile, seed: int, baseline: str, knowledge: Any = "none", device: str = ""
+) -> run_files.Card:
+    """The card of what has scores alone: it says nothing of the making."""
+    return run_files.Card(
         schema_version=schema.SCHEMA_VERSION,
-        emubench_version=result.scores.emubench_version,
-        baseline="evaluated",
-        task=result.task.name,
-        size=result.task.size,
+        emubench_version=scores.emubench_version,
+        baseline=baseline,
+        task=scores.task,
+        size=scores.size,
         seed=seed,
         data_sha256="",
-        knowledge="none",
+        knowledge=knowledge,
         config={},
         n_parameters=0,
         train_seconds=0.0,
         threads=1,
-        device="",
+        device=device,
     )
+
+
+def _evaluated(name: str, result: Result, seed: int) -> Run:
+    card = bare_card(result.scores, seed, "evaluated")
     return Run(Path(name), card, result.scores, result.timing.get("lyapunov_times_per_second"), name, result=result)
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from emubench.core.errors import EmubenchError
-from emubench.files import run_files, schema
 from emubench.files.entry_files import Run
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
@@ -82,15 +80,12 @@ class Board:
 
     @cached_property
     def self_reported(self) -> dict[str, pd.DataFrame]:
-        """What the entries say of the public contexts, per division: :func:`emubench.leaderboard.ranking.table`,
-        without ranks.
-        """
-        return {
-            division: ranking.table(
-                [run for one in self.shown if one.entry.division == division for run in one.runs]
-            ).drop(columns=list(RANKS))
-            for division in DIVISIONS
-        }
+        """What the entries say of the public contexts: per division, a table of rankings without its ranks."""
+        frames = {}
+        for division in DIVISIONS:
+            runs = [run for one in self.shown if one.entry.division == division for run in one.runs]
+            frames[division] = ranking.table(runs).drop(columns=list(RANKS))
+        return frames
 
     def get(self, name: str) -> Shown:
         """The entry called ``name``."""
@@ -126,36 +121,19 @@ def read(board: Path, size: str = "standard") -> Board:
 
 
 def _run(contents: Contents, run: Run) -> scored.Run:
-    entry, scores, (task, seed) = contents.entry, contents.scores[run], run
+    entry, scores, (_, seed) = contents.entry, contents.scores[run], run
     if entry.method == FORECASTS:
-        content: dict[str, Any] = {
-            "schema_version": schema.SCHEMA_VERSION,
-            "emubench_version": scores.emubench_version,
-            "baseline": FORECASTS,
-            "task": task,
-            "size": entry.size,
-            "seed": seed,
-            "data_sha256": "",
-            "knowledge": entry.knowledge,
-            "config": {},
-            "n_parameters": 0,
-            "train_seconds": 0.0,
-            "threads": 1,
-            "device": entry.hardware,
-        }
-        return scored.Run(contents.folder, run_files.Card(**content), scores, None, entry.name)
+        card = scored.bare_card(scores, seed, FORECASTS, entry.knowledge, entry.hardware)
+        return scored.Run(contents.folder, card, scores, None, entry.name)
     timing = contents.timing.get(run)
     speed, gained = (timing.lyapunov_times_per_second, timing.speedup) if timing else (None, None)
     return scored.Run(contents.folder, contents.cards[run], scores, speed, entry.name, claimed_speedup=gained)
 
 
 def _one_version(shown: list[Shown]) -> None:
-    first: tuple[str, str] | None = None
-    for one in shown:
-        for run in one.runs:
-            first = first or (run.scores.emubench_version, one.entry.name)
-            if run.scores.emubench_version != first[0]:
-                versions = f"{first[0]} ({first[1]}) and {run.scores.emubench_version}"
-                raise EmubenchError(
-                    f"{one.contents.folder}: the entries were scored by emubench {versions}; score all anew"
-                )
+    found = [(one, run.scores.emubench_version) for one in shown for run in one.runs]
+    for one, version in found:
+        first, known = found[0]
+        if version != known:
+            fault = f"the entries were scored by emubench {known} ({first.entry.name}) and {version}; score all anew"
+            raise EmubenchError(f"{one.contents.folder}: {fault}")
