@@ -36,16 +36,14 @@ def entry_context(board: Board, one: Shown) -> dict[str, Any]:
     """What an entry's page shows."""
     claimed = ranking.records(board.self_reported[one.entry.division])
     rows = {r["task"]: r for r in claimed if r["entry"] == one.entry.name and r["task"]}
-    figures: dict[str, Figures] = {}
-    for (task, _), found in one.contents.figures().items():
-        figures.setdefault(task, found)
+    figures = {task: found for (task, _), found in reversed(one.contents.figures().items())}  # of the first seed
     shown = [_task_context(one, rows[name], figures.get(name)) for name in tasks.in_order(set(rows))]
     return {"tasks": shown, "judged": _judged(board, one)}
 
 
 def _judged(board: Board, one: Shown) -> list[dict[str, str]]:
     """What judges found, per season and task."""
-    found = [r for frame in board.verified.values() for r in ranking.records(frame) if r["entry"] == one.entry.name]
+    found = [r for frame in board.verified.values() for r in ranking.records(frame)]
     return [
         {
             "season": r["season"],
@@ -58,12 +56,13 @@ def _judged(board: Board, one: Shown) -> list[dict[str, str]]:
             "notes": notes(one, r) or "none",
         }
         for r in found
-        if r["task"]
+        if r["entry"] == one.entry.name and r["task"]
     ]
 
 
 def _task_context(one: Shown, row: dict[str, Any], figures: Figures | None) -> dict[str, Any]:
-    runs, name = one.runs_of(row["task"]), row["task"]
+    name = row["task"]
+    runs = one.runs_of(name)
     unit = runs[0].task.system.lead_time_unit
     speed, gained = row["lyapunov_times_per_second"], gain(one, row)
     headline = {
@@ -82,15 +81,12 @@ def _task_context(one: Shown, row: dict[str, Any], figures: Figures | None) -> d
         "seeds": [run.card.seed for run in runs],
         "rows": [(r, score_text(r.value, r.low, r.high)) for r in runs[0].scores.rows if r.lead_time is None],
         "pictures": _pictures(runs, timing, figures),
-        "solvers": _solvers(timing) if timing else [],
+        "solvers": [
+            (solver.name, formats.significant(solver.accuracy), formats.si(solver.lyapunov_times_per_second))
+            for solver in sorted(timing.solvers if timing else [], key=lambda s: -s.lyapunov_times_per_second)
+        ],
         "config": settings if len(settings) <= MAX_SETTINGS else f"{settings[:MAX_SETTINGS]}…",
     }
-
-
-def _solvers(timing: EntryTiming) -> list[tuple[str, str, str]]:
-    """Name, accuracy and speed of the solvers timed beside it, the fastest first."""
-    found = sorted(timing.solvers, key=lambda s: -s.lyapunov_times_per_second)
-    return [(s.name, formats.significant(s.accuracy), formats.si(s.lyapunov_times_per_second)) for s in found]
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -182,8 +178,6 @@ def _law(run: scored.Run, figures: Figures) -> list[Picture]:
 
 def _comparison(run: scored.Run, what: str, xlabel: str, ylabel: str, curve: Comparison, log: bool) -> Markup:
     """A curve of the entry on that of the truth with its band."""
-    series: list[charts.Series] = [("truth", curve.x, curve.truth)]
-    if curve.run is not None:
-        series.append(("forecast", curve.x, curve.run))
-    band = (curve.x, curve.low, curve.high)
-    return charts.curves(f"{run.task.name}: {what}", xlabel, ylabel, series, log, band)
+    known = {"truth": curve.truth, "forecast": curve.run}
+    series = [(name, curve.x, y) for name, y in known.items() if y is not None]
+    return charts.curves(f"{run.task.name}: {what}", xlabel, ylabel, series, log, (curve.x, curve.low, curve.high))

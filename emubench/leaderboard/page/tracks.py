@@ -29,6 +29,10 @@ NOBODY = (
 SEALED, CLAIMED = "Verified on the sealed data of season", "Self-reported on the public contexts, not ranked"
 ORDER = (*RANKED_TRACKS, *(track for track in TRACKS if track not in RANKED_TRACKS))
 """Tracks as they are shown."""
+_VERIFIED = ("rank", "accuracy", "stability rank", "stability", "speed", "front", "seeds", "knowledge", "notes")
+_OF_TASK = ("accuracy", "stability", "speed", "speed-up", "parameters", "seeds", "knowledge")
+_OF_TRACK = ("accuracy", "stability", "speed", "missing tasks", "parameters", "seeds", "knowledge")
+"""Titles of the columns of verified rows, and of self-reported ones on a task and on a track."""
 
 
 class Cell(NamedTuple):
@@ -40,47 +44,22 @@ class Cell(NamedTuple):
     why: str = ""
 
 
-Columns = Callable[[Board, list[Row]], dict[str, list[Cell]]]
-
-
-class Line(NamedTuple):
-    """A row of a table."""
-
-    one: Shown
-    device: str
-    """What it was timed on."""
-    marks: list[tuple[str, str]]
-    """Badges: of what is self-reported alone, since a judge's row speaks for itself."""
-    cells: list[Cell]
-
-
-class Table(NamedTuple):
-    """Entries on one task, or on a whole track."""
-
-    system: str
-    caption: str
-    columns: list[str]
-    lines: list[Line]
-
-
 def track_context(board: Board, track: str) -> dict[str, Any]:
     """What the page shows of a track: per season the verified rows, and per division what is self-reported."""
-    sources = ((board.verified, _verified), (board.self_reported, _claimed))
-    seasons, divisions = (
-        [{"name": name, "tables": _tables(board, frame, track, columns)} for name, frame in frames.items()]
-        for frames, columns in sources
+    groups = (
+        [{"name": name, "tables": tables} for name, frame in frames.items() if (tables := _tables(board, frame, track))]
+        for frames in (board.verified, board.self_reported)
     )
     return {
         "name": track,
         "ranked": track in RANKED_TRACKS,
-        "seasons": [one for one in seasons if one["tables"]],
-        "divisions": [one for one in divisions if one["tables"]],
+        **dict(zip(("seasons", "divisions"), groups, strict=True)),
         "pareto": _pareto(board, track),
     }
 
 
-def _tables(board: Board, frame: pd.DataFrame, track: str, columns: Columns) -> list[Table]:
-    """A table of all systems together, and one per system."""
+def _tables(board: Board, frame: pd.DataFrame, track: str) -> list[dict[str, Any]]:
+    """A table of all systems together, and one per system; marks are of claims, as a judge's row speaks for itself."""
     tables = []
     for task in (None, *ranking.names_of_track(track)):
         rows = ranking.rows_of_task(frame, task) if task else ranking.rows_of_whole_track(frame, track)
@@ -93,58 +72,31 @@ def _tables(board: Board, frame: pd.DataFrame, track: str, columns: Columns) -> 
         else:
             floor, oracle = (score_text(records[0][key]) for key in ("floor", "oracle"))
             caption = f"{system}: {MEANING[records[0]['metric']]} (floor {floor}, oracle {oracle})"
-        made = columns(board, records)
-        entries = [board.get(r["entry"]) for r in records]
-        devices = [r.get("judge") or one.entry.hardware for r, one in zip(records, entries, strict=True)]
-        marks = [[] if "judge" in r else one.marks for r, one in zip(records, entries, strict=True)]
-        lines = [*map(Line, entries, devices, marks, map(list, zip(*made.values(), strict=True)))]
-        tables.append(Table(system, caption, list(made), lines))
+        verified = "judge" in records[0]
+        titles = _VERIFIED if verified else _OF_TASK if task else _OF_TRACK
+        span = _span(records)
+        lines = []
+        for r in records:
+            one = board.get(r["entry"])
+            cells = [_score(r, *span) if title == "accuracy" else CELLS[title](one, r) for title in titles]
+            device, badges = (r["judge"], []) if verified else (one.entry.hardware, one.marks)
+            lines.append({"one": one, "device": device, "marks": badges, "cells": cells})
+        tables.append({"system": system, "caption": caption, "columns": titles, "lines": lines})
     return tables
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
-def _verified(board: Board, records: list[Row]) -> dict[str, list[Cell]]:
-    """Columns of what a judge found, by their titles."""
-    return {
-        "rank": [rank(r, "rank") for r in records],
-        "accuracy": _accuracy(records),
-        "stability rank": [rank(r, "stability_rank") for r in records],
-        "stability": [_score(r, "skill_stability", -1.0, 1.0) for r in records],
-        "speed": [_speed(r, "a task is missing") for r in records],
-        "front": [_front(r) for r in records],
-        "seeds": [_count(r["seeds"]) for r in records],
-        "knowledge": [Cell(r["knowledge"], r["knowledge"]) for r in records],
-        "notes": [Cell(note := notes(board.get(r["entry"]), r), note, why="" if note else "none") for r in records],
-    }
-
-
-def _claimed(board: Board, records: list[Row]) -> dict[str, list[Cell]]:
-    """Columns of what entries say of themselves, by their titles."""
-    columns = {
-        "accuracy": _accuracy(records),
-        "stability": [_score(r, "skill_stability", -1.0, 1.0) for r in records],
-        "speed": [_speed(r, "not timed" if r["task"] else "not timed on all") for r in records],
-    }
+def _span(records: list[Row]) -> tuple[str, float, float]:
+    """The column of accuracy, and the ends of its axis."""
     if records[0]["task"] is None:
-        columns["missing tasks"] = [_count(r["missing_tasks"]) for r in records]
-    else:
-        columns["speed-up"] = [gain(board.get(r["entry"]), r) for r in records]
-    columns["parameters"] = [_parameters(board.get(r["entry"]), r) for r in records]
-    columns["seeds"] = [_count(r["seeds"]) for r in records]
-    columns["knowledge"] = [Cell(r["knowledge"], r["knowledge"]) for r in records]
-    return columns
+        return "skill_accuracy", -1.0, 1.0
+    known = [value for r in records for value in ends(r, "value") if value is not None]
+    return "value", min([0.0, *known]), max([1e-9, *known])
 
 
-def _accuracy(records: list[Row]) -> list[Cell]:
-    if records[0]["task"] is None:
-        return [_score(r, "skill_accuracy", -1.0, 1.0) for r in records]
-    known = [r[key] for r in records for key in ("value", "low", "high") if r[key] is not None]
-    return [_score(r, "value", min([0.0, *known]), max([1e-9, *known])) for r in records]
-
-
-def _score(record: Row, key: str, start: float, end: float) -> Cell:
+def _score(record: Row, key: str, start: float = -1.0, end: float = 1.0) -> Cell:
     """A score with its interval, as text and on an axis from ``start`` to ``end``."""
     value, low, high = ends(record, key)
     if value is None:
@@ -161,9 +113,12 @@ def rank(record: Row, name: str) -> Cell:
     return Cell("", why="a checkpoint" if record["seeds"] < SEEDS_OF_A_METHOD else "no skill is known")
 
 
-def _speed(record: Row, why: str) -> Cell:
-    value = record["lyapunov_times_per_second"]
-    return Cell("", why=why) if value is None else Cell(formats.si(value), value)
+def _speed(record: Row) -> Cell:
+    if (value := record["lyapunov_times_per_second"]) is not None:
+        return Cell(formats.si(value), value)
+    if "judge" in record:
+        return Cell("", why="a task is missing")
+    return Cell("", why="not timed" if record["task"] else "not timed on all")
 
 
 def _front(record: Row) -> Cell:
@@ -182,15 +137,6 @@ def gain(one: Shown, record: Row) -> Cell:
     return Cell(shown if record["speedup_ranked"] else f"({shown})", value)
 
 
-def _parameters(one: Shown, record: Row) -> Cell:
-    n = record["n_parameters"]
-    return Cell(f"{n:,}", n) if one.is_model else Cell("", why="forecasts alone")
-
-
-def _count(n: int) -> Cell:
-    return Cell(str(n), n)
-
-
 def notes(one: Shown, record: Row) -> str:
     """What a reader of a verified row has to know: a claim that it does not bear out, why cases failed."""
     found = [f"{record['missing_tasks']} task(s) missing"] if record["missing_tasks"] else []
@@ -199,6 +145,24 @@ def notes(one: Shown, record: Row) -> str:
             outside = f"claimed {row.claimed:.4g}, outside the judge's 99 % interval" if row.claim_is_outside else ""
             found += [note for note in (outside, row.reason) if note]
     return "; ".join(found)
+
+
+CELLS: dict[str, Callable[[Shown, Row], Cell]] = {
+    "rank": lambda one, r: rank(r, "rank"),
+    "stability rank": lambda one, r: rank(r, "stability_rank"),
+    "stability": lambda one, r: _score(r, "skill_stability"),
+    "speed": lambda one, r: _speed(r),
+    "speed-up": lambda one, r: gain(one, r),
+    "front": lambda one, r: _front(r),
+    "missing tasks": lambda one, r: Cell(str(r["missing_tasks"]), r["missing_tasks"]),
+    "parameters": lambda one, r: (
+        Cell(f"{r['n_parameters']:,}", r["n_parameters"]) if one.is_model else Cell("", why="forecasts alone")
+    ),
+    "seeds": lambda one, r: Cell(str(r["seeds"]), r["seeds"]),
+    "knowledge": lambda one, r: Cell(r["knowledge"], r["knowledge"]),
+    "notes": lambda one, r: Cell(note := notes(one, r), note, why="" if note else "none"),
+}
+"""Columns by their titles; that of accuracy depends on the other rows."""
 
 
 def score_text(value: float | None, low: float | None = None, high: float | None = None) -> str:
@@ -261,7 +225,7 @@ def _text_table(frame: pd.DataFrame, track: str, title: str) -> list[str]:
     columns = [title.replace("_", " ") for title in titles]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for r in records:
-        scores = [_score(r, key, -1.0, 1.0) for key in ("skill_accuracy", "skill_stability")]
+        scores = [_score(r, key) for key in ("skill_accuracy", "skill_stability")]
         cells = [*(rank(r, name) for name in ranks), Cell(f"`{r['entry']}`"), *scores]
         rest = (r["missing_tasks"], r["seeds"], r["knowledge"])
         lines.append("| " + " | ".join([*(c.text or c.why for c in cells), *map(str, rest)]) + " |")
