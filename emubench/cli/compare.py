@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def show(frame: pd.DataFrame, console: Console | None = None) -> None:
             console.print(details(frame, track))
 
 
-def _table(title: str, caption: str, columns: dict[str, Any]) -> Table:
+def _table(title: str, caption: str, columns: Iterable[str]) -> Table:
     table = Table(
         title=Text(title, style="bold"),
         title_justify="left",
@@ -81,8 +81,9 @@ def _table(title: str, caption: str, columns: dict[str, Any]) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for name, justify in columns.items():
+    for name in columns:
         folds = name == "entry"
+        justify = JUSTIFY.get(name, "right")
         table.add_column(name, justify=justify, overflow="fold", no_wrap=not folds, min_width=11 if folds else None)
     return table
 
@@ -97,60 +98,26 @@ def summary(frame: pd.DataFrame, track: str) -> Table:
         f"accuracy, stability: mean over {n_tasks} systems of skill (0 floor, 1 oracle) clipped to [-1, 1]{missing}\n"
         "speed: geometric mean over systems; train: seconds for all tasks; params: the most on a task"
     )
-    columns = {"rank": "right", "entry": "left", "accuracy": "right", "stability": "right", "speed": "right"}
-    columns |= {"front": "center", "missing": "right", "seeds": "right", "train": "right", "params": "right"}
-    table = _table(f"{track} track: {ranked}", caption, columns | {"knowledge": "left"})
+    table = _table(f"{track} track: {ranked}", caption, OF_TRACK)
     for row in rows.to_dict("records"):
-        cells = (
-            rank(row),
-            row["entry"],
-            _interval(row, "skill_accuracy", fixed),
-            _interval(row, "skill_stability", fixed),
-            si(row["lyapunov_times_per_second"]),
-            _front(row),
-            f"{row['missing_tasks']} of {n_tasks}" if row["missing_tasks"] else "",
-            str(row["seeds"]),
-            si(row["train_seconds"], "s"),
-            si(row["n_parameters"]),
-            row["knowledge"],
-        )
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(cell(row)) for cell in OF_TRACK.values()))
     return table
 
 
 def details(frame: pd.DataFrame, track: str) -> Table:
     """A track task by task, with floor and oracle."""
-    names = ranking.names_of_tasks(frame, track)
-    columns = {"task": "left", "rank": "right", "entry": "left", "accuracy": "right", "skill": "right"}
-    columns |= {"stability": "right", "lost": "right", "dead": "right", "speed": "right"}
     compared = bool(ranking.rows_of_track(frame, track)["speedup_at_equal_accuracy"].notna().any())
-    columns |= ({SPEEDUP: "right"} if compared else {}) | {"front": "center"}
+    cells = {name: cell for name, cell in OF_TASK.items() if compared or name != SPEEDUP}
     title = "tasks of recipes" if track == CUSTOM else f"{track} track, task by task"
-    table = _table(title, _caption(frame, track), columns)
-    for name in names:
+    table = _table(title, _caption(frame, track), ("task", *cells))
+    for name in ranking.names_of_tasks(frame, track):
         entries = ranking.rows_of_task(frame, name).to_dict("records")
         notes = _notes(name, entries[0])
         for i in range(max(len(entries), len(notes))):
             note = Text(notes[i] if i < len(notes) else "", style="bold" if i == 0 else "dim")
-            table.add_row(note, *(_detail(entries[i], compared) if i < len(entries) else ()))
+            table.add_row(note, *(Text(cell(entries[i])) for cell in cells.values() if i < len(entries)))
         table.add_section()
     return table
-
-
-def _detail(row: dict[str, Any], compared: bool) -> list[Text]:
-    cells = (
-        rank(row),
-        row["entry"],
-        _interval(row, "value", significant),
-        fixed(row["skill_accuracy"]),
-        _interval(row, "skill_stability", fixed),
-        percent(1 - row["surviving_fraction"]),
-        percent(row["dead_fraction"]),
-        _speed(row),
-        *([_speedup(row)] if compared else []),
-        _front(row),
-    )
-    return [Text(cell) for cell in cells]
 
 
 def _notes(name: str, row: dict[str, Any]) -> list[str]:
@@ -185,6 +152,10 @@ def _front(row: dict[str, Any]) -> str:
     return "◆" if pd.notna(front) and front else ""
 
 
+def _missing(row: dict[str, Any]) -> str:
+    return f"{row['missing_tasks']} of {len(ranking.names_of_track(row['track']))}" if row["missing_tasks"] else ""
+
+
 def _interval(row: dict[str, Any], name: str, form: Callable[[Any], str]) -> str:
     value, low, high = ends(row, name)
     if pd.isna(value):
@@ -203,3 +174,33 @@ def _speedup(row: dict[str, Any]) -> str:
     value = row["speedup_at_equal_accuracy"]
     text = UNKNOWN if pd.isna(value) else f"{value:.2g}" if value < 100 else si(value)
     return text if pd.isna(value) or row["speedup_ranked"] else f"({text})"
+
+
+JUSTIFY: dict[str, Any] = {"task": "left", "entry": "left", "knowledge": "left", "front": "center"}
+"""Columns that do not stand at the right."""
+OF_TRACK: dict[str, Callable[[dict[str, Any]], str]] = {
+    "rank": rank,
+    "entry": lambda row: row["entry"],
+    "accuracy": lambda row: _interval(row, "skill_accuracy", fixed),
+    "stability": lambda row: _interval(row, "skill_stability", fixed),
+    "speed": lambda row: si(row["lyapunov_times_per_second"]),
+    "front": _front,
+    "missing": _missing,
+    "seeds": lambda row: str(row["seeds"]),
+    "train": lambda row: si(row["train_seconds"], "s"),
+    "params": lambda row: si(row["n_parameters"]),
+    "knowledge": lambda row: row["knowledge"],
+}
+OF_TASK: dict[str, Callable[[dict[str, Any]], str]] = {
+    "rank": rank,
+    "entry": lambda row: row["entry"],
+    "accuracy": lambda row: _interval(row, "value", significant),
+    "skill": lambda row: fixed(row["skill_accuracy"]),
+    "stability": lambda row: _interval(row, "skill_stability", fixed),
+    "lost": lambda row: percent(1 - row["surviving_fraction"]),
+    "dead": lambda row: percent(row["dead_fraction"]),
+    "speed": _speed,
+    SPEEDUP: _speedup,
+    "front": _front,
+}
+"""The columns of both kinds of tables: from a row to its cell."""

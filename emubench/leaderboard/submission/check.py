@@ -26,7 +26,7 @@ from emubench.files import entry_files, hdf5, safetensors_header, schema
 from emubench.files.entry_files import CARDS, FIGURES, KINDS, SCORES, TIMING, Run
 from emubench.files.run_files import Card, Figures, ScoreFile
 from emubench.files.schema import Model, Name
-from emubench.leaderboard.submission import contents, entries
+from emubench.leaderboard.submission import entries
 from emubench.leaderboard.submission.contents import Contents
 from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECAST_FILES, FORECASTS, WEIGHTS, Entry, Setting
 
@@ -59,15 +59,20 @@ class Item:
 
 def check(folder: Path) -> list[Item]:
     """The checklist of an entry's folder."""
+    return _checked(folder)[0]
+
+
+def _checked(folder: Path) -> tuple[list[Item], Contents | None]:
+    """The checklist, and the contents if all of them could be looked at."""
     try:
         entry = entries.read(folder)
     except EmubenchError as error:
-        return [Item(ENTRY_FILE, (str(error),))]
+        return [Item(ENTRY_FILE, (str(error),))], None
     items = [Item(f"{ENTRY_FILE}: schema, division, name", _names(folder, entry))]
     layout = tuple(_layout(folder, entry))
     items.append(Item(f"files: {len(entry.files)} listed, nothing else, sizes", layout))
     if layout:  # nothing below is opened in a folder that holds what it should not
-        return items
+        return items, None
     items.append(Item("hashes", tuple(_hashes(folder, entry))))
     found: dict[str, dict[Run, Any]] = {}
     for name in KINDS:
@@ -80,8 +85,9 @@ def check(folder: Path) -> list[Item]:
             items.append(_item(f"{what}: forecast", _forecast(entry, path, run[0])))
         elif entry.has_weights and run in cards:
             items.append(_item(f"{what}: weights", _weights(path / WEIGHTS, cards[run])))
-    items.append(_item("one truth for all seeds of a task, one version", _one_footing(folder, found.get(SCORES, {}))))
-    return items
+    scores = found.get(SCORES, {})
+    items.append(_item("one truth for all seeds of a task, one version", _one_footing(folder, scores)))
+    return items, Contents(folder, entry, scores, cards, found.get(TIMING, {}))
 
 
 def faults(items: list[Item]) -> list[str]:
@@ -91,11 +97,12 @@ def faults(items: list[Item]) -> list[str]:
 
 def require(folder: Path) -> Contents:
     """The contents of a folder that passes the check; the first fault raises :class:`EmubenchError`."""
-    found = faults(check(folder))
-    if found:
+    items, contents = _checked(folder)
+    found = faults(items)
+    if found or contents is None:
         more = f" (and {len(found) - 1} more; see: emubench submit check {folder})" if len(found) > 1 else ""
         raise EmubenchError(found[0] + more)
-    return contents.read(folder, entries.read(folder))
+    return contents
 
 
 def _item(what: str, lines: Iterable[str]) -> Item:
@@ -111,10 +118,9 @@ def _item(what: str, lines: Iterable[str]) -> Item:
 def _names(folder: Path, entry: Entry) -> tuple[str, ...]:
     path, known = folder / ENTRY_FILE, entries.asked().shapes[entry.size]
     methods = baselines.names()
-    found = []
-    for key, value in entry.model_dump(include={"authors", "contact", "licence", *FREE_TEXT}).items():
-        if FILL_IN in (value if isinstance(value, list) else [value]):
-            found.append(f"{path}: {key}: still says {FILL_IN}")
+    said = entry.model_dump(include={"authors", "contact", "licence", *FREE_TEXT})
+    blank = [key for key, value in said.items() if FILL_IN in (value if isinstance(value, list) else [value])]
+    found = [f"{path}: {key}: still says {FILL_IN}" for key in blank]
     if entry.method not in methods and entry.method != FORECASTS:
         found.append(f"{path}: method: {unknown('baseline', entry.method, methods)}")
     for task in sorted({*entry.tasks, *entry.overrides}):
@@ -136,15 +142,12 @@ def _walk(folder: Path, top: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
             mode = item.stat(follow_symlinks=False).st_mode
             if stat.S_ISLNK(mode):
                 yield name, "a link; the file itself belongs here"
+            elif stat.S_ISDIR(mode) and depth == 2:
+                yield name, "a folder where none belongs"
             elif stat.S_ISDIR(mode):
-                if depth == 2:
-                    yield name, "a folder where none belongs"
-                else:
-                    yield from _walk(Path(item.path), top, depth + 1)
-            elif not stat.S_ISREG(mode):
-                yield name, "not a plain file"
+                yield from _walk(Path(item.path), top, depth + 1)
             else:
-                yield name, ""
+                yield name, "" if stat.S_ISREG(mode) else "not a plain file"
 
 
 def _layout(folder: Path, entry: Entry) -> Iterator[str]:
@@ -238,10 +241,11 @@ def differing(where: str, pairs: Mapping[str, tuple[Any, Any]]) -> Iterator[str]
 
 def _card(where: str, entry: Entry, run: Run, card: Card) -> Iterator[str]:
     schema.parse(Settings, {"config": card.config}, where)
+    task, seed = run
     stated = {key: value for key, value in (card.overrides or {}).items() if value is not None}
-    wanted = {"baseline": entry.method, "task": run[0], "seed": run[1], "size": entry.size}
-    pairs = {key: (getattr(card, key), value) for key, value in (wanted | {"knowledge": entry.knowledge}).items()}
-    yield from differing(where, pairs | {"overrides": (stated, entry.overrides.get(run[0], {}))})
+    wanted = {"baseline": entry.method, "task": task, "seed": seed, "size": entry.size, "knowledge": entry.knowledge}
+    pairs = {key: (getattr(card, key), value) for key, value in wanted.items()}
+    yield from differing(where, pairs | {"overrides": (stated, entry.overrides.get(task, {}))})
 
 
 def _weights(path: Path, card: Card) -> Iterator[str]:

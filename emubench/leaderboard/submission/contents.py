@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emubench.files import entry_files, store
-from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING, EntryScores, Run
+from emubench.files.entry_files import FIGURES, EntryScores, Run
 from emubench.files.run_files import Card, Figures, ScoreFile
 from emubench.files.timing import EntryTiming
 from emubench.leaderboard.submission import entries
@@ -47,10 +47,3 @@ class Contents:
             store.write_text(folder / "scores.json", scores.model_dump_json(indent=1) + "\n")
             shutil.copyfile(self.path(run), folder / WEIGHTS)
             yield folder
-
-
-def read(folder: Path, entry: Entry) -> Contents:
-    """The contents of a folder whose ``entry.toml`` was read; the first fault raises :class:`EmubenchError`."""
-    found = {name: entry_files.read(folder, name) for name in (CARDS, TIMING) if name in entry.files}
-    scores = entry_files.read(folder, SCORES)
-    return Contents(folder, entry, scores, found.get(CARDS, {}), found.get(TIMING, {}))
