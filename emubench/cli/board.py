@@ -37,8 +37,8 @@ def serve(
 
     Example: emubench leaderboard serve --out site
     """
-    from emubench.leaderboard.page import serve as serving
+    from emubench.leaderboard.page import build as building
 
-    with serving.server(out, port) as server:
+    with building.server(out, port) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends it)", flush=True)
         server.serve_forever()

@@ -103,12 +103,12 @@ def run(
 
     Example: emubench submit run leaderboard/entries/my-model --data data
     """
-    from emubench.leaderboard.submission import rescore
+    from emubench.leaderboard.submission import judge
     from emubench.runs.sandbox.judged import Limits
 
     limits = Limits(call_seconds=call_seconds, memory_bytes=int(memory_gb * 2**30), threads=threads)
     with progress(folder.name) as show:
-        found = rescore.rescore(folder, data, limits, show, bench_seconds)
+        found = judge.rescore(folder, data, limits, show, bench_seconds)
     answer(json, [outcome.as_json() for outcome in found], "\n".join(outcome.line() for outcome in found))
     leave(fault for outcome in found for fault in outcome.faults)
 

@@ -18,7 +18,7 @@ import pytest
 from emubench.core.errors import EmubenchError
 from emubench.files import entry_files, run_files
 from emubench.files.entry_files import SCORES, TIMING
-from emubench.leaderboard.page import build, charts, entry_page, serve
+from emubench.leaderboard.page import build, charts, entry_page
 from emubench.leaderboard.page.board import read
 from emubench.leaderboard.submission import new
 from emubench.runs import folders
@@ -221,14 +221,14 @@ def test_an_empty_board_can_be_built(emubench, tmp_path):
 def test_the_site_is_served_on_this_machine(emubench, refused, small_board, tmp_path):
     assert "no page here" in refused("leaderboard", "serve", "--out", tmp_path)
     build.build(small_board, tmp_path / "site", "tiny")
-    with serve.server(tmp_path / "site", 0) as server:
+    with build.server(tmp_path / "site", 0) as server:
         host, port = server.server_address[:2]
         assert host == "127.0.0.1"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html") as answer:
             assert answer.read() == (tmp_path / "site" / "index.html").read_bytes()
         with pytest.raises(EmubenchError, match="choose another --port"):
-            serve.server(tmp_path / "site", port)
+            build.server(tmp_path / "site", port)
         server.shutdown()
 
 

@@ -18,7 +18,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data import reference, tasks
 from emubench.files.timing import Rung
 from emubench.leaderboard import plots, ranking
-from emubench.leaderboard.plots import curves, examples, exponents, ladder, laws, style, throughput
+from emubench.leaderboard.plots import curves, examples, laws, speed, style
 from emubench.metrics._ensemble import LEADS
 from emubench.runs import folders, scored
 from tests.support import benched
@@ -171,7 +171,7 @@ def test_a_failed_forecast_does_not_stretch_the_axes(tmp_path):
                 assert max(abs(low), abs(high)) < 1000
             for image in ax.images:
                 assert max(map(abs, image.get_clim())) < 20
-    for ax in throughput.throughput_plot(frame, "noisy", look).axes:
+    for ax in speed.throughput_plot(frame, "noisy", look).axes:
         assert max(map(abs, ax.get_ylim())) < 10
 
 
@@ -236,12 +236,12 @@ def test_lyapunov_spectra_are_drawn_where_runs_were_diagnosed(tmp_path):
     run = write_run(tmp_path, "net", "lorenz63-noisy", 0.8)
     write_run(tmp_path, "bare", "lorenz63-noisy", 0.7)
     runs = scored.read_runs(folders.find_runs([tmp_path]))
-    assert exponents.exponent_plot(task, runs, best, look) is None
+    assert laws.exponent_plot(task, runs, best, look) is None
     diagnose(run, "lorenz63-noisy")  # not available: no series
-    assert exponents.exponent_plot(task, runs, best, look) is None
+    assert laws.exponent_plot(task, runs, best, look) is None
     true = {"true_exponents": [0.9, 0.0, -14.6], "true_standard_errors": [0.01, 0.01, 0.1]}
     diagnose(run, "lorenz63-noisy", exponents=[0.8, 0.1], standard_errors=[0.1, 0.1], **true)
-    figure = exponents.exponent_plot(task, runs, best, look)
+    figure = laws.exponent_plot(task, runs, best, look)
     assert figure is not None
     assert labels(figure) == ["truth", "net"]
     assert [c.lines[0].get_ydata().tolist() for c in figure.axes[0].containers] == [[0.9, 0.0, -14.6], [0.8, 0.1]]
@@ -362,7 +362,7 @@ def test_the_ladder_is_drawn_where_something_was_benched(tmp_path):
 def test_the_line_joins_the_settings_that_none_beats_in_both():
     rungs = [Rung.model_validate(r) for r in benched.LADDER]
     task = tasks.get("lorenz63-noisy", "tiny")
-    assert [r.accuracy for r in ladder.envelope(task, rungs)] == [1.0, 1.5, 3.0]
+    assert [r.accuracy for r in speed.envelope(task, rungs)] == [1.0, 1.5, 3.0]
     slow = [Rung.model_validate(benched.rung(1.0, a, 1)) for a in (2.0, 1.0)]
     growth = tasks.get("kpz-noisy", "tiny")
-    assert [r.accuracy for r in ladder.envelope(growth, [*rungs, *slow])] == [1.0, 0.5]  # lower is better
+    assert [r.accuracy for r in speed.envelope(growth, [*rungs, *slow])] == [1.0, 0.5]  # lower is better

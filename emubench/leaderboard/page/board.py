@@ -13,8 +13,7 @@ from emubench.files.entry_files import Run
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
 from emubench.leaderboard.submission import check, season, verify
-from emubench.leaderboard.submission.contents import Contents
-from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Entry
+from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Contents, Entry
 from emubench.runs import scored
 
 DIVISIONS = ("standard", "open")

@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import shutil
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from emubench import __version__, systems
-from emubench.core.errors import clean
+from emubench.core.errors import EmubenchError, clean
 from emubench.files import store
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
@@ -139,3 +141,13 @@ def with_tables(readme: str, board: Board) -> str:
     before, begun, rest = readme.partition(BEGIN)
     _, ended, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{text_tables(board)}\n\n{END}{after}" if begun and ended else readme
+
+
+def server(folder: Path, port: int) -> ThreadingHTTPServer:
+    """A server of the files of ``folder``, reachable from this machine only; port 0 takes any free one."""
+    if not (folder / "index.html").is_file():
+        raise EmubenchError(f"{folder}: no page here; make it with: emubench leaderboard build --out {folder}")
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(SimpleHTTPRequestHandler, directory=str(folder)))
+    except OSError as error:
+        raise EmubenchError(f"port {port}: {error.strerror}; choose another --port") from None

@@ -22,11 +22,9 @@ from emubench.files import store
 from emubench.leaderboard import ranking
 from emubench.leaderboard.plots.curves import error_plot, survival_plot
 from emubench.leaderboard.plots.examples import forecast_plot
-from emubench.leaderboard.plots.exponents import exponent_plot
-from emubench.leaderboard.plots.ladder import ladder_plot
-from emubench.leaderboard.plots.laws import density_plot, height_plot, rank_plot, spectrum_plot
+from emubench.leaderboard.plots.laws import density_plot, exponent_plot, height_plot, rank_plot, spectrum_plot
+from emubench.leaderboard.plots.speed import ladder_plot, throughput_plot
 from emubench.leaderboard.plots.style import styles
-from emubench.leaderboard.plots.throughput import throughput_plot
 from emubench.runs.scored import Run, Scored, runs_of
 
 DPI = 120

@@ -27,8 +27,15 @@ from emubench.files.entry_files import CARDS, FIGURES, KINDS, SCORES, TIMING, Ru
 from emubench.files.run_files import Card, Figures, ScoreFile
 from emubench.files.schema import Model, Name
 from emubench.leaderboard.submission import entries
-from emubench.leaderboard.submission.contents import Contents
-from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECAST_FILES, FORECASTS, WEIGHTS, Entry, Setting
+from emubench.leaderboard.submission.entries import (
+    ENTRY_FILE,
+    FORECAST_FILES,
+    FORECASTS,
+    WEIGHTS,
+    Contents,
+    Entry,
+    Setting,
+)
 
 MAX_WEIGHTS = 25 * 10**6
 """Bytes of all weights of an entry together, and so of one file of them."""

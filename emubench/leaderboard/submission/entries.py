@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,9 +20,11 @@ import tomli_w
 from pydantic import Field, field_validator, model_validator
 
 from emubench.core.errors import EmubenchError
-from emubench.files import schema
-from emubench.files.entry_files import MAX_SEEDS, MAX_TASKS, Run
+from emubench.files import entry_files, schema, store
+from emubench.files.entry_files import FIGURES, MAX_SEEDS, MAX_TASKS, EntryScores, Run
+from emubench.files.run_files import Card, Figures, ScoreFile
 from emubench.files.schema import Model, Name
+from emubench.files.timing import EntryTiming
 
 ENTRIES = Path("leaderboard/entries")
 ENTRY_FILE = "entry.toml"
@@ -125,6 +132,38 @@ def read(folder: Path) -> Entry:
 def json_schema() -> str:
     """The published JSON schema."""
     return json.dumps(Entry.model_json_schema(), indent=1, sort_keys=True) + "\n"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An entry with all of its files but the large ones: figures, weights and forecasts are read when they are used."""
+
+    folder: Path
+    entry: Entry
+    scores: dict[Run, EntryScores]
+    cards: dict[Run, Card] = field(default_factory=dict)
+    """None of forecasts made elsewhere."""
+    timing: dict[Run, EntryTiming] = field(default_factory=dict)
+
+    def figures(self) -> dict[Run, Figures]:
+        """What it has to show: of one seed per task, if anything."""
+        return entry_files.read(self.folder, FIGURES) if FIGURES in self.entry.files else {}
+
+    def path(self, run: Run) -> Path:
+        """Where the weights or the forecast of a run are."""
+        folder = self.folder / place(run)
+        return next((folder / name for name in FORECAST_FILES if (folder / name).exists()), folder / WEIGHTS)
+
+    @contextmanager
+    def unpacked(self, run: Run) -> Iterator[Path]:
+        """A folder as that of the run itself, for as long as it is needed: card, weights and scores."""
+        with tempfile.TemporaryDirectory(prefix="emubench-entry-") as temporary:
+            folder = Path(temporary)
+            store.write_text(folder / "card.json", self.cards[run].model_dump_json(indent=1) + "\n")
+            scores = ScoreFile(**dict(self.scores[run]))
+            store.write_text(folder / "scores.json", scores.model_dump_json(indent=1) + "\n")
+            shutil.copyfile(self.path(run), folder / WEIGHTS)
+            yield folder
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

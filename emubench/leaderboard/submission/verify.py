@@ -27,8 +27,7 @@ from emubench.files.schema import Model, Name
 from emubench.leaderboard import ranking
 from emubench.leaderboard.statistics import bounded
 from emubench.leaderboard.submission import check, judge, season
-from emubench.leaderboard.submission.contents import Contents
-from emubench.leaderboard.submission.entries import Digest
+from emubench.leaderboard.submission.entries import Contents, Digest
 from emubench.metrics._headline import headline
 from emubench.runs import folders, jobs, scored, stages
 from emubench.runs.sandbox.judged import Limits
