@@ -30,8 +30,7 @@ def build(board: Board = BOARD, out: Site = SITE, size: SizeOption = "standard",
 
 @app.command()
 def serve(
-    out: Site = SITE,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8000,
+    out: Site = SITE, port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8000
 ) -> None:
     """Show the page on this machine until Ctrl-C.
 

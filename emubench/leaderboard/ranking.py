@@ -21,23 +21,8 @@ from emubench import systems
 from emubench.data import reference, tasks
 from emubench.data.reference import Scale
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS, Task
-from emubench.leaderboard.statistics import (
-    ENDS,
-    MISSING,
-    N_RESAMPLES,
-    Z_SHOWN,
-    Row,
-    bounded,
-    case_weights,
-    interval,
-    pareto_front,
-    rank_intervals,
-    seed_weights,
-    set_ranks,
-    significantly_better,
-    together,
-    unpaired_ranks,
-)
+from emubench.leaderboard import statistics
+from emubench.leaderboard.statistics import ENDS, MISSING, N_RESAMPLES, Row, bounded, interval
 from emubench.metrics._headline import headline
 from emubench.runs.scored import Run, Scored, runs_of
 
@@ -96,8 +81,9 @@ def make_cell(runs: Sequence[Run]) -> Cell:
     """Pool the seeds of one entry on one task."""
     task, entry = runs[0].task, runs[0].entry
     cases = np.stack([run.cases for run in runs])
-    weights = case_weights(task.system.name, len(task.system.starts), cases.shape[1])
-    return Cell(entry, task, tuple(runs), cases.mean(1), weights @ cases.T, seed_weights(entry, task.name, len(runs)))
+    weights = statistics.case_weights(task.system.name, len(task.system.starts), cases.shape[1])
+    seeds = statistics.seed_weights(entry, task.name, len(runs))
+    return Cell(entry, task, tuple(runs), cases.mean(1), weights @ cases.T, seeds)
 
 
 def pooled_row(runs: Sequence[Run], metric: str, worst: float) -> tuple[float, float, float]:
@@ -109,7 +95,7 @@ def pooled_row(runs: Sequence[Run], metric: str, worst: float) -> tuple[float, f
     if any(row is None for row in rows):
         return np.nan, np.nan, np.nan
     value, low, high = np.array(rows, dtype=np.float64).T
-    spread = Z_SHOWN * value.std(ddof=1) / np.sqrt(len(value)) if len(value) > 1 else 0.0
+    spread = statistics.Z_SHOWN * value.std(ddof=1) / np.sqrt(len(value)) if len(value) > 1 else 0.0
     mean = value.mean()
     return mean, mean - np.hypot((value - low).mean(), spread), mean + np.hypot((high - value).mean(), spread)
 
@@ -186,12 +172,12 @@ def _placed(rows: list[Row], accuracy: np.ndarray, sampled: np.ndarray, known: b
     if not rows:
         return []
     speed = np.array([row["lyapunov_times_per_second"] for row in rows])
-    for row, on_front in zip(rows, pareto_front(accuracy, speed), strict=True):
+    for row, on_front in zip(rows, statistics.pareto_front(accuracy, speed), strict=True):
         row["pareto_front"] = bool(on_front) if known else None
     if rows[0]["track"] in (*RANKED_TRACKS, CUSTOM):
-        set_ranks(rows, "stability_rank", unpaired_ranks(rows, "skill_stability"))
+        statistics.set_ranks(rows, "stability_rank", statistics.unpaired_ranks(rows, "skill_stability"))
         if known:
-            set_ranks(rows, "rank", rank_intervals(significantly_better(sampled)))
+            statistics.set_ranks(rows, "rank", statistics.rank_intervals(statistics.significantly_better(sampled)))
     order = sorted(range(len(rows)), key=lambda i: (-accuracy[i], rows[i]["entry"]))
     return [rows[i] for i in order]
 
@@ -271,7 +257,7 @@ def _track_rows(
             sampled[i] += skill / len(scaled)
             value[i] += mean / len(scaled)
         mine = [row for row in task_rows if row["entry"] == entry]
-        row = together(mine, len(names), ("track", "entry", "baseline", "knowledge"), ("skill_stability",))
+        row = statistics.together(mine, len(names), ("track", "entry", "baseline", "knowledge"), ("skill_stability",))
         row["n_parameters"] = max(one["n_parameters"] for one in mine)
         rows.append(row | (bounded("skill_accuracy", float(value[i]), *interval(sampled[i])) if any_scale else {}))
     return _placed(rows, value, sampled, any_scale)

@@ -77,7 +77,7 @@ def test_a_planted_order_gives_its_rank_intervals(tmp_path, unfrozen):
 def test_rank_intervals_of_a_chain_with_an_undecided_middle():
     # 0 beats 2; nothing else is decided
     better = np.array([[0, 0, 0], [0, 0, 0], [1, 0, 0]], dtype=bool)
-    assert ranking.rank_intervals(better).tolist() == [[1, 2], [1, 3], [2, 3]]
+    assert statistics.rank_intervals(better).tolist() == [[1, 2], [1, 3], [2, 3]]
 
 
 def test_a_lower_crps_is_better(tmp_path, frozen):

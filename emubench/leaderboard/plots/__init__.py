@@ -7,6 +7,7 @@ Drawn with Agg on figures of their own: no display is needed, and no global stat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,30 +85,28 @@ def draw(
     runs: Sequence[Run], frame: pd.DataFrame, folder: Path, progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
     """Draw all plots of a comparison into ``folder``; return their paths."""
-    found = {run.task.name: run.task for run in runs}
     style = styles([run.entry for run in runs])
-    todo: list[tuple[str, Callable[[], Figure | None]]] = []
-    for name in tasks.in_order(found):
-        task = found[name]
+    todo: dict[str, Callable[[], Figure | None]] = {}
+    for name in tasks.in_order({run.task.name for run in runs}):
         of_task = [run for run in runs if run.task.name == name]
         best = list(ranking.rows_of_task(frame, name)["entry"])
-        for kind, plot in OF_TASK.items():
-            todo.append((f"{name}-{kind}", lambda p=plot, t=task, r=of_task, b=best: p(t, r, b, style)))
+        for kind, draw_one in OF_TASK.items():
+            todo[f"{name}-{kind}"] = partial(draw_one, of_task[0].task, of_task, best, style)
     for track in TRACKS:
         if ranking.names_of_tasks(frame, track):
-            todo.append((f"{track}-throughput", lambda t=track: throughput_plot(frame, t, style)))
+            todo[f"{track}-throughput"] = partial(throughput_plot, frame, track, style)
     written = []
-    for done, (name, make) in enumerate(todo):
+    for done, (name, make) in enumerate(todo.items(), 1):
         with mpl.rc_context(theme()):
-            figure = make()
-            if figure is not None:
-                written.append(_save(figure, folder / f"{name}.png"))
+            if figure := make():
+                written.append(folder / f"{name}.png")
+                _save(figure, written[-1])
         if progress:
-            progress(done + 1, len(todo))
+            progress(done, len(todo))
     return written
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def _save(figure: Figure, path: Path) -> None:
     layout = figure.get_layout_engine()
     if layout is not None:  # once is enough; left to savefig it is made twice, with all images
         layout.execute(figure)
@@ -118,4 +117,3 @@ def _save(figure: Figure, path: Path) -> Path:
             figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
     except OSError as error:
         raise EmubenchError(f"{path}: cannot be written ({error.strerror})") from None
-    return path

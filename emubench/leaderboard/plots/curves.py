@@ -11,16 +11,7 @@ from matplotlib.figure import Figure
 
 from emubench.data.tasks import Task
 from emubench.dynamics.first_passage import THRESHOLD
-from emubench.leaderboard.plots.style import (
-    MAX_LINES,
-    Style,
-    by_entry,
-    finish,
-    label_corner,
-    label_level,
-    lead_time_unit,
-    title,
-)
+from emubench.leaderboard.plots.style import MAX_LINES, Style, by_entry, finish, label_corner, label_level, title
 from emubench.metrics._headline import headline
 from emubench.runs.scored import Run
 
@@ -64,7 +55,7 @@ def error_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict
         if max(tops) > UNSKILLED:
             label_level(ax, UNSKILLED, "independent states")
     label_corner(ax, [(f"↑ {entry} leaves the axis", style[entry].color) for entry in beyond])
-    ax.set_xlabel(f"lead time [{lead_time_unit(task)}]")
+    ax.set_xlabel(f"lead time [{task.system.lead_time_unit}s]")
     return finish(figure, title(task, "error of the forecast", len(shown), len(best)), ax=ax)
 
 
@@ -102,7 +93,7 @@ def survival_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
         return None
     ax.set_ylim(0, 1.02)
     ax.set_ylabel("share of runs not lost")
-    ax.set_xlabel(f"lead time [{lead_time_unit(task)}]")
+    ax.set_xlabel(f"lead time [{task.system.lead_time_unit}s]")
     return finish(figure, title(task, "survival of long runs", len(shown), len(best)), ax=ax)
 
 

@@ -17,11 +17,13 @@ from emubench.data.tasks import Task
 from emubench.evaluation.figures import CLAMP
 from emubench.files import schema
 from emubench.files.run_files import Figures
-from emubench.leaderboard.plots.style import REFERENCES, TRUTH, Style, by_entry, lead_time_unit, title
+from emubench.leaderboard.plots.style import REFERENCES, TRUTH, Style, by_entry, title
 from emubench.runs.scored import Run
 
 MAX_ROWS = 4
 MAX_BYTES = 64 * 2**20
+Pair = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""Coordinates of the points of a curve, across and up."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,12 @@ def read_example(run: Run) -> Example | None:
         return None
     shape = (len(figures.lead_time), *run.task.shape)
     arrays = {}
-    for name in ("truth", "forecast"):
-        lengths = {len(row) for row in getattr(figures, name)}
-        if len(getattr(figures, name)) != shape[0] or lengths != {shape[1]}:
-            found = f"{len(getattr(figures, name))} rows of {sorted(lengths)}"
-            where = run.path / "figures.json"
+    for name, field in (("truth", figures.truth), ("forecast", figures.forecast)):
+        lengths = {len(row) for row in field}
+        if (len(field), lengths) != (shape[0], {shape[1]}):
+            where, found = run.path / "figures.json", f"{len(field)} rows of {sorted(lengths)}"
             raise EmubenchError(f"{where}: {name}: {found} values where the shape {shape} belongs")
-        values = np.array(getattr(figures, name))
+        values = np.array(field)
         failed = np.maximum.accumulate(~(np.abs(values) < CLAMP).all(1))  # an emulator that failed stays failed
         arrays[name] = np.where(failed[:, None], np.nan, values)
         if run.task.system.growing:  # scores look at the deviation from the ring's mean
@@ -75,8 +76,7 @@ def forecast_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
     examples = [example for example in picked if example is not None]
     if not examples:
         return None
-    drawing = _ring_forecasts if task.system.grid else _trajectories
-    figure = drawing(task, examples, style)
+    figure = (_ring_forecasts if task.system.grid else _trajectories)(task, examples, style)
     figure.suptitle(title(task, "one test case", len(examples), len(best)), x=0.01, ha="left")
     return figure
 
@@ -93,33 +93,24 @@ def _ring_forecasts(task: Task, examples: list[Example], style: dict[str, Style]
     figure = Figure(figsize=(12, 1.1 + 2.1 * len(examples)), layout="constrained")
     axes = figure.subplots(len(examples), 3, sharex=True, sharey=True, squeeze=False)
     top = float(np.quantile(np.abs(examples[0].truth), 0.998))
-    image, colors = None, mpl.colormaps["RdBu_r"].with_extremes(bad="0.55")
+    look = {"cmap": mpl.colormaps["RdBu_r"].with_extremes(bad="0.55"), "vmin": -top, "vmax": top}
     for row, example in zip(axes, examples, strict=True):
         end = example.lead_time[-1]
         panels = (example.truth, example.forecast, example.forecast - example.truth)
         for ax, panel in zip(row, panels, strict=True):
-            image = ax.imshow(
-                panel.T,
-                aspect="auto",
-                origin="lower",
-                extent=(0, end, -0.5, panel.shape[1] - 0.5),
-                cmap=colors,
-                vmin=-top,
-                vmax=top,
-                interpolation="nearest",
-            )
+            extent = (0, end, -0.5, panel.shape[1] - 0.5)
+            ax.imshow(panel.T, aspect="auto", origin="lower", extent=extent, interpolation="nearest", **look)
         for ax in row[1:]:
             _valid_until(ax, example)
         row[0].set_ylabel(f"{_wrapped(example.run.entry)}\n\nsite", color="black")
     for ax, name in zip(axes[0], ("truth", "forecast", "forecast − truth"), strict=True):
         ax.set_title(name, fontsize=11)
     for ax in axes[-1]:
-        ax.set_xlabel(f"lead time [{lead_time_unit(task)}]")
+        ax.set_xlabel(f"lead time [{task.system.lead_time_unit}s]")
     label = "h − mean(h) of one member" if task.system.growing else "u; dashed line: valid until here"
     if any(np.isnan(example.forecast).any() for example in examples):
         label += "; grey: failed"
-    assert image is not None
-    figure.colorbar(image, ax=axes, label=label)
+    figure.colorbar(axes[-1, -1].images[0], ax=axes, label=label)
     return figure
 
 
@@ -136,27 +127,27 @@ def _trajectories(task: Task, examples: list[Example], style: dict[str, Style]) 
     ratios = {"width_ratios": [1, 2.2]} if plane else {}
     axes = figure.subplots(len(examples), 1 + plane, squeeze=False, sharex="col", sharey="col", gridspec_kw=ratios)
     for row, example in zip(axes, examples, strict=True):
+        look = style[example.run.entry]
         if plane:
-            across, up = example.truth[:, [0, -1]].T
-            _pair(row[0], (across, up), tuple(example.forecast[:, [0, -1]].T), style[example.run.entry], "")
-            # a constant forecast is a point
-            row[0].plot(*example.forecast[0, [0, -1]], color=style[example.run.entry].color, marker="o", markersize=5)
-            _limits(row[0].set_xlim, across)
+            truth, forecast = (field[:, [0, -1]].T for field in (example.truth, example.forecast))
+            _pair(row[0], truth, forecast, look, "")
+            row[0].plot(*forecast[:, 0], color=look.color, marker="o", markersize=5)  # a constant forecast is a point
+            _limits(row[0].set_xlim, truth[0])
             row[0].set_ylabel(names[-1])
-        lead, first = example.lead_time, example.truth[:, 0]
-        _pair(row[-1], (lead, first), (lead, example.forecast[:, 0]), style[example.run.entry], example.run.entry)
+        lead = example.lead_time
+        _pair(row[-1], (lead, example.truth[:, 0]), (lead, example.forecast[:, 0]), look, example.run.entry)
         row[-1].set_ylabel(names[0])
         row[-1].set_xlim(0, lead[-1])
         _valid_until(row[-1], example)
         row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     if plane:
         axes[-1, 0].set_xlabel(names[0])
-    axes[-1, -1].set_xlabel(f"lead time [{lead_time_unit(task)}]; dashed line: valid until here")
+    axes[-1, -1].set_xlabel(f"lead time [{task.system.lead_time_unit}s]; dashed line: valid until here")
     sns.despine(figure)
     return figure
 
 
-def _pair(ax: Axes, truth: Sequence[np.ndarray], forecast: Sequence[np.ndarray], style: Style, name: str) -> None:
+def _pair(ax: Axes, truth: Pair, forecast: Pair, style: Style, name: str) -> None:
     ax.plot(*truth, color=TRUTH, linewidth=1.1, label="truth")
     ax.plot(*forecast, color=style.color, linewidth=1.6, label=_wrapped(name))
     _limits(ax.set_ylim, truth[1])

@@ -66,11 +66,6 @@ def by_entry(runs: Sequence[Run], entries: Sequence[str]) -> Iterator[tuple[str,
         yield entry, [run for run in runs if run.entry == entry]
 
 
-def lead_time_unit(task: Task) -> str:
-    """Unit of lead time, in the plural."""
-    return f"{task.system.lead_time_unit}s"
-
-
 def label_corner(ax: Axes, texts: Sequence[tuple[str, str]], *, below: bool = False) -> None:
     """Coloured remarks ``(text, colour)`` in a left corner, such as what lies beyond the axis."""
     for i, (text, color) in enumerate(texts[:4]):

@@ -155,12 +155,7 @@ def verify(
 
 
 def _row(
-    contents: Contents,
-    task: Task,
-    data: Path,
-    seeds: list[int],
-    limits: Limits,
-    progress: Progress | None,
+    contents: Contents, task: Task, data: Path, seeds: list[int], limits: Limits, progress: Progress | None
 ) -> VerifiedRow:
     folder, entry = contents.folder, contents.entry
     runs, reasons = [], []
