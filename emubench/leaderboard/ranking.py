@@ -60,7 +60,7 @@ class Cell:
     by_seed: np.ndarray
     """Mean over cases, per seed ``"S"``."""
     sampled: np.ndarray
-    """The same of resampled cases ``"R S"``."""
+    """Mean over the resampled cases, per resample and seed ``"R S"``."""
     seeds: np.ndarray
     """Weights of the resampled seeds ``"R S"``."""
 

@@ -36,7 +36,7 @@ class Shown:
 
     @cached_property
     def badges(self) -> list[tuple[str, str]]:
-        """(kind, text) of what a reader has to know of it."""
+        """What a reader has to know of it, as pairs of kind and text."""
         found = [("division", self.entry.division)]
         found += [("verified", f"verified in season {v.season}") for v in self.verified]
         if not self.verified:

@@ -14,6 +14,7 @@ import shutil
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -52,8 +53,8 @@ def build(board: Path, out: Path, size: str = "standard") -> list[Path]:
     _write(pages, out)
     readme = board / "README.md"
     if readme.exists():
-        text = with_tables(readme.read_text(encoding="utf-8"), content)
-        if text != readme.read_text(encoding="utf-8"):
+        before = readme.read_text(encoding="utf-8")
+        if (text := with_tables(before, content)) != before:
             store.write_text(readme, text)
     return [out / name for name in pages]
 
@@ -81,22 +82,21 @@ def render(board: Board) -> dict[str, str]:
     assert source is not None
     style, script = (Markup(source.get_source(templates, name)[0]) for name in ("style.css", "script.js"))
     shared = {"style": style, "script": script, "policy": _policy(style, script), "version": __version__, "root": ""}
-    tracks, files = [track_context(board, track) for track in ORDER], downloads(board)
-    pages = {
-        "index.html": templates.get_template("index.html").render(
-            **shared,
-            board=board,
-            tracks=tracks,
-            filters=_filters(board),
-            texts={"nobody": NOBODY, "sealed": SEALED, "claimed": CLAIMED},
-            downloads=[name.removeprefix("data/") for name in files],
-        ),
-        "methods.html": templates.get_template("methods.html").render(**shared, board=board),
+
+    def page(name: str, **context: Any) -> str:
+        return templates.get_template(name).render(shared | context, board=board)
+
+    files = downloads(board)
+    index = {
+        "tracks": [track_context(board, track) for track in ORDER],
+        "filters": _filters(board),
+        "texts": {"nobody": NOBODY, "sealed": SEALED, "claimed": CLAIMED},
+        "downloads": [name.removeprefix("data/") for name in files],
     }
+    pages = {"index.html": page("index.html", **index), "methods.html": page("methods.html")}
     for one in board.shown:
         context = entry_context(board, one)
-        page = templates.get_template("entry.html").render(**(shared | {"root": "../"}), one=one, **context)
-        pages[f"entries/{one.entry.name}.html"] = page
+        pages[f"entries/{one.entry.name}.html"] = page("entry.html", root="../", one=one, **context)
     return pages | files
 
 
@@ -111,9 +111,8 @@ def _policy(style: str, script: str) -> str:
 def downloads(board: Board) -> dict[str, str]:
     """The tables as CSV and JSON, and what the entries say of themselves."""
     files = {}
-    verified = [pd.DataFrame(columns=list(ranks.COLUMNS)), *board.verified.values()]
     frames = {f"self_reported_{name}": frame for name, frame in board.self_reported.items()}
-    frames["verified"] = pd.concat(verified[1:] or verified)
+    frames["verified"] = pd.concat(list(board.verified.values()) or [pd.DataFrame(columns=list(ranks.COLUMNS))])
     for name, frame in frames.items():
         files[f"data/{name}.json"] = ranking.as_json(frame) + "\n"
         files[f"data/{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")

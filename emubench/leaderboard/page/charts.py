@@ -19,11 +19,11 @@ LINE, LETTER = 12.0, 6.2
 MAX_NAME = 24
 """Letters of a name that are shown."""
 MAX_DECADES = 16
-"""Of a logarithmic axis: what lies farther below the largest is round-off, and drawn at the bottom."""
+"""A logarithmic axis has no more: what lies farther below the largest is round-off, and drawn at the bottom."""
 MAX_NUMBER = 1e100
 """What is larger is as good as infinite, and not drawn."""
 Series = tuple[str, Sequence[float], Sequence[float]]
-"""(name, x, y)."""
+"""The name of a curve, and its points across and up."""
 
 
 def _n(value: float) -> str:
@@ -170,16 +170,13 @@ def scatter(title: str, xlabel: str, ylabel: str, points: Sequence[tuple[str, fl
         a, b = frame.place(x, y)
         parts.append(f'<circle class="{"front" if marked else "point"}" cx="{_n(a)}" cy="{_n(b)}" r="4"/>')
         if name:
+            shown = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
             left = sum(1 for p in known[i:] if p[0])  # names still to come, which need their lines
             at = min(max(at, b), frame.base - LINE * (left - 1))
             parts.append(f'<path class="leader" d="M{_n(a + 4)} {_n(b)}L{_n(right + 4)} {_n(at)}"/>')
-            parts.append(f'<text class="name" x="{_n(right + 7)}" y="{_n(at + 4)}">{escape(_cut(name))}</text>')
+            parts.append(f'<text class="name" x="{_n(right + 7)}" y="{_n(at + 4)}">{escape(shown)}</text>')
             at += LINE
     return frame.svg(title, parts)
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def _finite(x: Sequence[float], y: Sequence[float], log: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -93,9 +93,7 @@ def _task_context(one: Shown, row: dict[str, Any], figures: Figures | None) -> d
 
 
 def _pictures(runs: list[scored.Run], timing: EntryTiming | None, figures: Figures | None) -> list[Picture]:
-    """What there is of these: scores over lead time, this entry among solvers, a forecast beside its truth, the
-    climate of the long runs, ranks and heights.
-    """
+    """Scores over lead time, this entry among solvers, a forecast, the climate and the law: what there is of these."""
     made = [_over_lead_time(runs, metric) for metric in CURVES]
     if timing and timing.solvers:
         made.append(_ladder(runs[0], timing))
@@ -107,9 +105,9 @@ def _pictures(runs: list[scored.Run], timing: EntryTiming | None, figures: Figur
 def _over_lead_time(runs: list[scored.Run], metric: str) -> Picture:
     series = []
     for run in runs:
-        found = [row for row in run.scores.rows if row.metric == metric and row.lead_time is not None]
-        values = [float("nan") if row.value is None else row.value for row in found]
-        series.append((f"seed {run.card.seed}", [row.lead_time for row in found], values))
+        found = [(r.lead_time, r.value) for r in run.scores.rows if r.metric == metric and r.lead_time is not None]
+        lead, values = np.array(found, dtype=np.float64).reshape(-1, 2).T  # no value is NaN
+        series.append((f"seed {run.card.seed}", lead, values))
     name, unit = metric.replace("_", " "), runs[0].task.system.lead_time_unit
     caption = f"{name} over lead time"
     return Picture(caption, charts.curves(f"{runs[0].task.name}: {caption}", f"lead time ({unit})", name, series))
@@ -158,7 +156,7 @@ def _climate(run: scored.Run, figures: Figures) -> list[Picture]:
 
 
 def _law(run: scored.Run, figures: Figures) -> list[Picture]:
-    """Of an ensemble: the ranks of the truth among its members, and the heights of an interface grown from flat."""
+    """The ranks of the truth among an ensemble's members, and the heights of an interface grown from flat."""
     made = []
     if found := figures.rank_histogram:
         leads = {one.lead_time: one for one in (found[0], found[len(found) // 2], found[-1])}

@@ -142,7 +142,7 @@ def _names(folder: Path, entry: Entry) -> tuple[str, ...]:
 
 
 def _walk(folder: Path, top: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """(path below ``top``, what is wrong with it as a file) of everything below ``folder``."""
+    """Everything below ``folder``: its path below ``top``, and what is wrong with it as a file, if anything."""
     with os.scandir(folder) as found:
         for item in sorted(found, key=lambda item: item.name):
             name = str(Path(item.path).relative_to(top))
@@ -199,12 +199,9 @@ def _expected(folder: Path, entry: Entry) -> Iterator[str]:
         needed, refused = [CARDS, SCORES], [f"{place}/{name}" for place in sorted(places) for name in FORECAST_FILES]
         if entry.has_weights or entry.division == "open":  # the judge retrains standard entries
             needed += [f"{place}/{WEIGHTS}" for place in sorted(places)]
-    for name in needed:
-        if name not in entry.files:
-            yield f"{folder}/{name}: missing"
-    for name in refused:
-        if name in entry.files:
-            yield f"{folder}/{name}: does not belong to the method {entry.method}"
+    yield from (f"{folder}/{name}: missing" for name in needed if name not in entry.files)
+    wrong = (name for name in refused if name in entry.files)
+    yield from (f"{folder}/{name}: does not belong to the method {entry.method}" for name in wrong)
     for name in sorted(entry.files):
         if name not in KINDS and name.rpartition("/")[0] not in places:
             yield f"{folder}/{name}: none of the tasks and seeds that {ENTRY_FILE} names"

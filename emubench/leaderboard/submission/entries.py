@@ -49,9 +49,9 @@ class Entry(Model):
 
     schema_version: Literal[2]
     name: Name
-    """As the folder is called."""
+    """The folder is called so, too."""
     division: Literal["standard", "open"]
-    """standard: a reviewed method, which the judge retrains; open: weights or forecasts, shown apart and unranked."""
+    """A "standard" method is reviewed and retrained by the judge; what is "open" is shown apart and unranked."""
     size: Literal["tiny", "standard"]
     authors: Annotated[list[Line], Field(min_length=1, max_length=50)]
     contact: Line
@@ -142,7 +142,7 @@ class Contents:
     entry: Entry
     scores: dict[Run, EntryScores]
     cards: dict[Run, Card] = field(default_factory=dict)
-    """None of forecasts made elsewhere."""
+    """Forecasts made elsewhere have none."""
     timing: dict[Run, EntryTiming] = field(default_factory=dict)
 
     def figures(self) -> dict[Run, Figures]:

@@ -157,7 +157,7 @@ class Outcome:
         return f"{'FAULT' if self.faults else 'ok':5} {task} seed {seed}: {row.metric} {value}{timed}"
 
     def as_json(self) -> dict[str, Any]:
-        """The same for machines, with all scores."""
+        """All of it for machines."""
         return {
             "task": self.run[0],
             "seed": self.run[1],

@@ -23,6 +23,7 @@ from emubench.data.tasks import Task
 from emubench.evaluation import scoring
 from emubench.evaluation.scoring import Progress
 from emubench.files import run_files, schema, store
+from emubench.files.run_files import Number
 from emubench.files.schema import Model, Name
 from emubench.leaderboard import ranking
 from emubench.leaderboard.statistics import bounded
@@ -33,9 +34,7 @@ from emubench.runs import folders, jobs, scored, stages
 from emubench.runs.sandbox.judged import Limits
 
 MAX_BYTES = 2**20
-"""Of a file of verified rows."""
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Reason = Annotated[str, Field(max_length=1000)]
+"""A file of verified rows is no larger."""
 
 
 class VerifiedRow(Model):
@@ -62,7 +61,7 @@ class VerifiedRow(Model):
     train_seconds: Number
     claimed: Number | None
     """What the entry says of the public contexts."""
-    reason: Reason
+    reason: Annotated[str, Field(max_length=1000)]
     """Why cases failed, if the emulator itself did."""
 
     @property
@@ -94,12 +93,12 @@ class Finding:
     faults: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """All of it for machines."""
         outside = [row.task for row in self.verified.rows if row.claim_is_outside]
         return self.verified.model_dump() | {"written": self.written, "claims_outside": outside, "faults": self.faults}
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What people have to see of it, a line each."""
         lines = []
         for row in self.verified.rows:
             interval = f"[{row.low:.4g}, {row.high:.4g}]"
