@@ -24,6 +24,8 @@ MAX_NUMBER = 1e100
 """What is larger is as good as infinite, and not drawn."""
 Series = tuple[str, Sequence[float], Sequence[float]]
 """The name of a curve, and its points across and up."""
+Band = tuple[Sequence[float], Sequence[float], Sequence[float]]
+"""Points across, and the lower and upper ends of an area there."""
 
 
 def _n(value: float) -> str:
@@ -113,16 +115,11 @@ def _label(value: float, logarithmic: bool) -> str:
 
 
 def curves(
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    series: Sequence[Series],
-    log: bool = False,
-    band: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None,
+    title: str, xlabel: str, ylabel: str, series: Sequence[Series], log: bool = False, band: Band | None = None
 ) -> Markup:
     """Lines over one axis; what is not finite (or, with ``log``, not positive) is left out.
 
-    ``band`` (x, low, high) is an area in the first line's colour; the axes are those of the lines.
+    ``band`` is an area in the first line's colour; the axes are those of the lines.
     """
     kept = [(name, *_finite(x, y, log)) for name, x, y in series]
     kept = [(name, x, y) for name, x, y in kept if len(x)]

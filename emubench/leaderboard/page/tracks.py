@@ -122,9 +122,9 @@ def _speed(record: Row) -> Cell:
 
 
 def _front(record: Row) -> Cell:
-    if record["pareto_front"] is None:
+    if (front := record["pareto_front"]) is None:
         return Cell("", why="not ranked")
-    return Cell("on it" if record["pareto_front"] else "behind it", int(not record["pareto_front"]))
+    return Cell("on it" if front else "behind it", int(not front))
 
 
 def gain(one: Shown, record: Row) -> Cell:
@@ -182,9 +182,8 @@ def score_text(value: float | None, low: float | None = None, high: float | None
 
 def _pareto(board: Board, track: str) -> dict[str, Any]:
     """Skill over speed on one machine: what the latest judge found, or else claims, of which none is on a front."""
-    frame, source = board.self_reported["standard"], "self-reported"
-    for name, found in list(board.verified.items())[:1]:
-        frame, source = found, f"verified in season {name}"
+    season, frame = next(iter(board.verified.items()), ("", board.self_reported["standard"]))
+    source = f"verified in season {season}" if season else "self-reported"
     records = ranking.records(ranking.rows_of_whole_track(frame, track))
     machine = {r["entry"]: r.get("judge") or board.get(r["entry"]).entry.hardware for r in records}
     known = [r for r in records if None not in (r["lyapunov_times_per_second"], r["skill_accuracy"])]
@@ -194,10 +193,9 @@ def _pareto(board: Board, track: str) -> dict[str, Any]:
         for r in known
         if machine[r["entry"]] == chosen
     ]
-    front = any(point[3] for point in points)
     title = f"{track} track: mean skill over Lyapunov times per second, {source}"
     chart = charts.scatter(title, "Lyapunov times per second", "mean skill", points)
-    return {"chart": chart, "machine": clean(chosen), "source": source, "front": front}
+    return {"chart": chart, "machine": clean(chosen), "source": source, "front": any(point[3] for point in points)}
 
 
 # --- the tables as text -----------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ MAX_SCORE = 1e6
 """What no score or lead time goes beyond: errors are capped, horizons are at most 1024."""
 FILL_IN = "FILL IN"
 """What ``submit new`` writes where only the submitter knows."""
-FREE_TEXT = ("training_command", "data", "budget", "hardware", "notes")
+TO_FILL_IN = {"authors", "contact", "licence", "training_command", "data", "budget", "hardware", "notes"}
 
 
 class Settings(Model):
@@ -125,8 +125,8 @@ def _item(what: str, lines: Iterable[str]) -> Item:
 def _names(folder: Path, entry: Entry) -> tuple[str, ...]:
     path, known = folder / ENTRY_FILE, entries.asked().shapes[entry.size]
     methods = baselines.names()
-    said = entry.model_dump(include={"authors", "contact", "licence", *FREE_TEXT})
-    blank = [key for key, value in said.items() if FILL_IN in (value if isinstance(value, list) else [value])]
+    said = entry.model_dump(include=TO_FILL_IN).items()
+    blank = [key for key, value in said if FILL_IN in (value if isinstance(value, list) else [value])]
     found = [f"{path}: {key}: still says {FILL_IN}" for key in blank]
     if entry.method not in methods and entry.method != FORECASTS:
         found.append(f"{path}: method: {unknown('baseline', entry.method, methods)}")
@@ -296,5 +296,5 @@ def _one_footing(folder: Path, scores: dict[Run, ScoreFile]) -> Iterator[str]:
     for (task, seed), found in sorted(scores.items()):
         for key in ("truth_sha256", "emubench_version"):
             if getattr(found, key) != getattr(first.setdefault(task, found), key):
-                where = f"{folder / SCORES}: {task}.{seed}: {key}"
-                yield f"{where}: not that of the task's other seeds; score all of them again"
+                fault = "not that of the task's other seeds; score all of them again"
+                yield f"{folder / SCORES}: {task}.{seed}: {key}: {fault}"

@@ -115,19 +115,16 @@ def _copy_runs(folder: Path, placed: dict[Run, tuple[Path, Card]], weights: bool
         if task not in drawn and (run / "figures.json").exists():
             figures[key] = thinned(schema.read_json(Figures, run / "figures.json"))
         if weights:
-            _copy_weights(run, folder / entries.place(key))
+            if not (run / WEIGHTS).exists():
+                raise EmubenchError(f"{run}: has no {WEIGHTS}, which the entry is to keep")
+            place = folder / entries.place(key)
+            place.mkdir(parents=True)
+            shutil.copyfile(run / WEIGHTS, place / WEIGHTS)
+            os.chmod(place / WEIGHTS, 0o644)
     entry_files.write(folder, CARDS, {key: card for key, (_, card) in placed.items()})
     for kind, found in ((SCORES, scores), (FIGURES, figures), (TIMING, timings)):
         if found:
             entry_files.write(folder, kind, found)
-
-
-def _copy_weights(run: Path, place: Path) -> None:
-    if not (run / WEIGHTS).exists():
-        raise EmubenchError(f"{run}: has no {WEIGHTS}, which the entry is to keep")
-    place.mkdir(parents=True)
-    shutil.copyfile(run / WEIGHTS, place / WEIGHTS)
-    os.chmod(place / WEIGHTS, 0o644)
 
 
 def _timing(measured: Timing, task: str, solvers: bool) -> EntryTiming:
