@@ -1,7 +1,17 @@
-"""How small differences grow in an emulator: Lyapunov exponents of its one-sample map, and twin forecasts."""
+"""How small differences grow in an emulator: Lyapunov exponents, twin forecasts, gains over one sample.
+
+The gain is the largest singular value of the σ-scaled Jacobian of a one-sample map. With u = mean + σ w and the map
+u → F(u), G(w) = (F(mean + σ w) − mean)/σ has the Jacobian S⁻¹ DF S, S = diag(σ). Its largest singular value s(u) is the
+most that a small difference, in units of σ, can grow over one sample. The maximum of s over states is a *lower* bound
+of the Lipschitz constant of G on any convex set that holds them. An upper bound for a network (a product of the norms
+of its layers, say) would be far from it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,10 +20,18 @@ from torch import Tensor
 
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
+from emubench.dynamics import lyapunov
 from emubench.dynamics.first_passage import FirstPassage, level_crossing
-from emubench.dynamics.lyapunov import Map, Progress, Schedule, tangent_spectrum
+from emubench.dynamics.lyapunov import Map, Progress
 from emubench.dynamics.spectrum import Spectrum
+from emubench.dynamics.system import System
 from emubench.emulator import Emulator, Stepper, checked_forecast, same_values
+
+AT_ONCE = 2**16
+"""Numbers of a batch of Jacobians that are held at a time."""
+WHAT = "its one-sample Jacobian is"
+Push = Callable[[Tensor, Tensor], Tensor]
+"""Takes states ``"R *S"`` and perturbations ``"E R *S"`` to the perturbations one sample later."""
 
 
 def emulator_spectrum(
@@ -39,9 +57,9 @@ def emulator_spectrum(
     What has no state, draws random numbers or can't be differentiated has no exponents here: the error says so.
     """
     state, step = autonomous(emulator, context, "Lyapunov exponents are", seed)
-    schedule = Schedule.of(sample_interval, sample_interval, duration, settling, n_blocks)
-    name = type(emulator).__name__
-    return tangent_spectrum(step, state, schedule, n_exponents, name, project=project, seed=seed, progress=progress)
+    schedule = lyapunov.Schedule.of(sample_interval, sample_interval, duration, settling, n_blocks)
+    asked = (n_exponents, type(emulator).__name__)
+    return lyapunov.tangent_spectrum(step, state, schedule, *asked, project=project, seed=seed, progress=progress)
 
 
 def autonomous(
@@ -105,3 +123,97 @@ def twin_growth(
     passed = [level_crossing(log, (level / start[:, 0]).log()) for level in (lower, upper)]
     never = (e <= upper).all(1)
     return FirstPassage(torch.where(never, float(n_steps), passed[1] - passed[0]), float(never.double().mean()))
+
+
+def physical_map(emulator: Any, context: Float[Tensor, "B C *S"], system: System, seed: int = 0) -> Map:
+    """The one-sample map u → F(u) of system states ``"R *S"`` that a deterministic Stepper's step amounts to.
+
+    The emulator's own state may be scaled or permuted: ``read`` must be an invertible affine map of it. What has no
+    state, draws random numbers, or remembers more than the system's present state, has no such map: the error says so.
+    """
+    name, shape = type(emulator).__name__, system.shape
+    state, step = autonomous(emulator, context, WHAT, seed)
+    n, own = math.prod(shape), state[0].numel()
+    if own != n or tuple(context.shape[2:]) != shape:
+        raise EmubenchError(f"{name}: {WHAT} not available: its state has {own} numbers, the system's {n}")
+
+    def read(states: Tensor) -> Tensor:
+        return emulator.read(states.reshape(1, -1, *state.shape[1:]))[0].flatten(1).double()
+
+    with torch.no_grad():
+        (origin,), seen = read(torch.zeros_like(state[:1])), read(state)
+        matrix = read(torch.eye(n, dtype=state.dtype)) - origin
+        affine = torch.allclose(origin + state.flatten(1).double() @ matrix, seen, rtol=1e-3, atol=1e-3)
+        if not affine or float(torch.linalg.cond(matrix)) > 1e6:
+            raise EmubenchError(f"{name}: {WHAT} not available: its state is not the system's up to an affine map")
+        inverse = torch.linalg.inv(matrix)
+
+    def advance(u: Tensor) -> Tensor:
+        own_state = ((u.flatten(1) - origin) @ inverse).to(state.dtype).reshape(-1, *state.shape[1:])
+        following = step(own_state).flatten(1).double()
+        return (origin + following @ matrix).reshape(u.shape)
+
+    return advance
+
+
+def largest_gains(
+    push: Push, states: Float[Tensor, " R *S"], std: Float[Tensor, " *S"], progress: Progress | None = None
+) -> Float[Tensor, " R"]:
+    """The gain of every state, from whole Jacobians: N perturbations of a state cost about as much as N steps.
+
+    A Jacobian that is not finite has the gain infinity.
+    """
+    n = states[0].numel()
+    basis = torch.diag(std.flatten().double()).reshape(n, 1, *std.shape)
+    gains = []
+    for chunk in states.split(max(1, AT_ONCE // n**2)):
+        pushed = push(chunk, basis.expand(n, *chunk.shape)) / std
+        jacobians = pushed.flatten(2).permute(1, 2, 0)
+        finite = jacobians.isfinite().all((1, 2))
+        values = torch.linalg.svdvals(torch.where(finite[:, None, None], jacobians, 0.0))[:, 0]
+        gains.append(torch.where(finite, values, torch.inf))
+        if progress is not None:
+            progress(sum(map(len, gains)), len(states))
+    return torch.cat(gains)
+
+
+def map_gains(
+    advance: Map, states: Float[Tensor, " R *S"], std: Float[Tensor, " *S"], name: str, progress: Progress | None = None
+) -> Float[Tensor, " R"]:
+    """:func:`largest_gains` of a differentiable map."""
+
+    def push(u: Tensor, tangents: Tensor) -> Tensor:
+        with torch.no_grad():
+            return lyapunov.push_forward(advance, u, tangents, name, WHAT)[1]
+
+    return largest_gains(push, states, std, progress)
+
+
+def outside(states: Float[Tensor, " R *S"], system: System, distance: float = 2.0) -> Float[Tensor, " R *S"]:
+    """The states moved straight away from the mean by ``distance`` σ, in the norm √(mean over components of (·/σ)²).
+
+    So a field keeps its shape, but is of an amplitude that no data show.
+    """
+    mean, std = torch.from_numpy(system.mean), torch.from_numpy(system.std)
+    w = (states - mean) / std
+    radius = w.flatten(1).square().mean(1).sqrt().clamp(min=1e-12).reshape(-1, *[1] * (w.ndim - 1))
+    return mean + std * w * (1 + distance / radius)
+
+
+@lru_cache(maxsize=8)
+def sample_states(system: System, n: int, seed: int) -> Float[Tensor, " R *S"]:
+    """``n`` independent states on the attractor, three spin-ups after their draws."""
+    return torch.from_numpy(lyapunov.on_attractor(system, n, max(1, 3 * system.spin_up_samples), seed))
+
+
+@lru_cache(maxsize=8)
+def system_gains(system: System, n: int, seed: int, distance: float) -> Float[Tensor, " R"]:
+    """:func:`largest_gains` of the true flow at :func:`sample_states` (``distance`` = 0) or ``outside`` them."""
+    states, std = sample_states(system, n, seed), torch.from_numpy(system.std)
+
+    def push(state: Tensor, perturbations: Tensor) -> Tensor:
+        """Twins start a fixed small distance apart, so perturbations are made unit vectors first."""
+        size = perturbations.flatten(2).norm(dim=2).reshape(*perturbations.shape[:2], *[1] * (state.ndim - 1))
+        return lyapunov.push_by_twins(system, state, perturbations / size)[1] * size
+
+    return largest_gains(push, outside(states, system, distance) if distance else states, std)

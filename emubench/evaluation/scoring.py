@@ -20,7 +20,7 @@ from emubench.core.random import torch_stream
 from emubench.data import dataset, layout, recipes, reference, widths
 from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
-from emubench.emulator import Emulator, check_forecast
+from emubench.emulator import Emulator
 from emubench.evaluation.figures import Collector
 from emubench.evaluation.forecast import CHUNK, Progress, chunks, forecast_chunk
 from emubench.files import hdf5, run_files, schema, store
@@ -295,12 +295,6 @@ def forecast_shapes(task: Task) -> dict[str, tuple[int, ...]]:
     return {s: (task.n_members(s), task.cases(s), len(task.leads(s)), *task.shape) for s in task.splits}
 
 
-def read_forecast(path: Path, task: Task) -> dict[str, Tensor]:
-    """A forecast made elsewhere: see :func:`emubench.files.hdf5.read_forecast`."""
-    arrays = hdf5.read_forecast(path, forecast_shapes(task))
-    return {s: torch.from_numpy(np.ascontiguousarray(a, a.dtype.newbyteorder("="))) for s, a in arrays.items()}
-
-
 def score_forecast(
     path: Path | str, task: TaskLike, data: Path | str = "data", progress: Progress | None = None
 ) -> Result:
@@ -320,12 +314,7 @@ def score_forecast(
     """
     path, data = Path(path), Path(data)
     task = recipes.resolve(task, data=data)
-    forecasts = read_forecast(path, task)
-    observations = dataset.load(task, data)
-    contexts = {split: observations.context(split) for split in task.splits}
-
-    def forecaster(split: str, cases: slice) -> Tensor:
-        chunk = forecasts[split][:, cases]
-        return check_forecast(chunk, contexts[split][cases], len(task.leads(split)), task.n_members(split))
-
-    return score(task, data, forecaster, progress)
+    arrays = hdf5.read_forecast(path, forecast_shapes(task))
+    native = {split: np.ascontiguousarray(a, a.dtype.newbyteorder("=")) for split, a in arrays.items()}
+    forecasts = {split: torch.from_numpy(array) for split, array in native.items()}
+    return score(task, data, lambda split, cases: forecasts[split][:, cases], progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -38,11 +39,9 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
     partial, kept = store.temporary_name(folder), store.partial_name(folder)
     try:
         partial.mkdir(parents=True)
-        log = logs.Log(partial / "log.jsonl", progress, Checkpoints(kept, observations.digest), tensorboard)
-        try:
+        checkpoints = Checkpoints(kept, observations.digest)
+        with closing(logs.Log(partial / "log.jsonl", progress, checkpoints, tensorboard)) as log:
             emulator = fit(module, task, config, observations, job.seed, log)
-        finally:
-            log.close()
         card = run_files.Card(
             schema_version=schema.SCHEMA_VERSION,
             emubench_version=__version__,

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from emubench.core.errors import EmubenchError
-from emubench.files.safetensors_header import TensorInfo, read_header
+from emubench.files.safetensors_header import read_header
 from emubench.runs import folders
 from emubench.runs.sandbox import pipe
 
@@ -42,10 +42,7 @@ def check_architecture(folder: Path) -> None:
         if error.__cause__ is None:  # the settings themselves are wrong
             raise
         return
-    _compare(folder / "card.json", shapes, tensors)
-
-
-def _compare(card: Path, shapes: dict[str, tuple[int, ...]], tensors: dict[str, TensorInfo]) -> None:
+    card = folder / "card.json"
     for name in sorted(shapes.keys() | tensors.keys()):
         if name not in shapes or name not in tensors:
             kind = "needs" if name in shapes else "has no"
