@@ -107,7 +107,7 @@ def lyapunov_spectrum(subject: Subject) -> Diagnostic:
     given: dict[str, Any] = {"project": project, "seed": subject.seed, "progress": subject.progress}
     measure = partial(emulator_spectrum, subject.emulator, context, system.sample_interval, duration=duration, **given)
     own = as_many_as_resolved(measure, min(dimension, MAX_EXPONENTS))
-    rows, note = _compare(subject, own, true, n)
+    rows, note = _compare(subject, own, true)
     sizes = (("state_dimension", state[0].numel()), ("true_state_dimension", math.prod(system.shape)))
     rows += [subject.row(name, size, n, "1") for name, size in sizes]
     series = {}
@@ -117,9 +117,9 @@ def lyapunov_spectrum(subject: Subject) -> Diagnostic:
     return Diagnostic(rows=rows, series=series, note=note)
 
 
-def _compare(subject: Subject, own: Spectrum, true: Spectrum, n: int) -> tuple[list[ScoreRow], str]:
+def _compare(subject: Subject, own: Spectrum, true: Spectrum) -> tuple[list[ScoreRow], str]:
     """λ₁ and Kaplan–Yorke dimension: the emulator's, the system's and the difference."""
-    rows, notes = [], []
+    n, rows, notes = len(own.rates), [], []
     takes = {"lyapunov_exponent_1": itemgetter(0), "kaplan_yorke_dimension": attrgetter("kaplan_yorke_dimension")}
     for name, take in takes.items():
         unit = "1/time" if name.startswith("lyapunov") else "1"
