@@ -27,7 +27,7 @@ from emubench.evaluation.throughput.timing import Sample, Subject, record
 from emubench.files import timing
 from emubench.files.run_files import ScoreRow
 from emubench.files.timing import RANKED, Bench, Quantiles, Rung
-from emubench.metrics import Row, Summary
+from emubench.metrics import Summary
 from emubench.metrics._headline import headline
 from emubench.runs import folders, stages
 from emubench.runs.sandbox.judged import JudgedEmulator, Limits
@@ -94,7 +94,9 @@ class Session:
         scenarios, samples = throughput.run(subject)
         check_caching(subject.name, scenarios)
         self._check(path, subject, samples, cases, reference_emulator)
-        value, low, high = accuracy(cases, len(task.system.starts))
+        start = torch.arange(len(cases)) % len(task.system.starts)
+        table = Summary(torch.from_numpy(cases).double()[:, None], ())
+        ((value, low, high),) = scoring.intervals(table, scoring.resample(start))
         rungs, scale = self.ladder(task, progress), reference.scale(task.name)
         skill = scale.skill(value) if scale.usable else None
         rollout = any(name.endswith("rollout") for name in scenarios)
@@ -172,14 +174,6 @@ def forecast_work(subject: Subject, batch: int) -> tuple[float, float]:
     first, second = counted(few), counted(more)
     flops, moved = first + (second - first) * (steps - few) / (more - few)
     return float(flops), float(moved)
-
-
-def accuracy(cases: np.ndarray, n_kinds: int) -> tuple[float, float, float]:
-    """Mean of the cases' headline scores with its 95 % interval."""
-    column = torch.from_numpy(np.asarray(cases, dtype=np.float64))[:, None]
-    start = torch.arange(len(column)) % n_kinds
-    (found,) = scoring.intervals(Summary(column, (Row("accuracy", None, "1"),)), scoring.resample(start))
-    return found
 
 
 def _figures(measured: Quantiles) -> tuple[float, float, float]:

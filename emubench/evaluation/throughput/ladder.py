@@ -233,21 +233,12 @@ def speedup(
         return Speedup(value=None, low=None, high=None, scheme=none, ranked=ranked, break_even=None)
     best = max(rivals, key=lambda rung: rung.scenarios[scenario].lyapunov_times_per_second.median)
     theirs, ours = best.scenarios[scenario].lyapunov_times_per_second, timing.lyapunov_times_per_second
+    saved = 1 / theirs.median - 1 / ours.median  # n units cost n/theirs, or training + n/ours
     return Speedup(
         value=ours.median / theirs.median,
         low=ours.low / theirs.high,  # the extremes that the percentiles allow
         high=ours.high / theirs.low,
         scheme=label(task, best),
         ranked=ranked,
-        break_even=break_even(train_seconds, ours.median, theirs.median),
+        break_even=train_seconds / saved if saved > 0 else None,
     )
-
-
-def break_even(train_seconds: float, emulator: float, solver: float) -> float | None:
-    """Units of lead time after which training has paid, from throughputs in such units per second; ``None``: never.
-
-    >>> break_even(100.0, 20.0, 10.0)
-    2000.0
-    """
-    saved = 1 / solver - 1 / emulator
-    return train_seconds / saved if saved > 0 else None

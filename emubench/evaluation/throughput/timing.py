@@ -130,16 +130,6 @@ def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, Tens
     return time.perf_counter() - begun, result
 
 
-def quantiles(values: list[float]) -> Quantiles:
-    """Median, 10th and 90th percentile.
-
-    >>> quantiles([3.0, 1.0, 2.0]).median
-    2.0
-    """
-    low, median, high = (float(v) for v in np.quantile(values, [0.1, 0.5, 0.9]))
-    return Quantiles(median=median, low=low, high=high)
-
-
 def _rate(amount: float, seconds: Quantiles) -> Quantiles:
     median, low, high = (amount / max(s, 1e-9) for s in (seconds.median, seconds.high, seconds.low))
     return Quantiles(median=median, low=low, high=high)
@@ -149,7 +139,8 @@ def scenario_of(
     task: Task, batch: int, n_members: int, fresh: list[float], repeated: list[float], peak: int
 ) -> Scenario:
     """The figures of one scenario from the seconds of its calls."""
-    seconds = quantiles(fresh)
+    low, median, high = (float(v) for v in np.quantile(fresh, [0.1, 0.5, 0.9]))
+    seconds = Quantiles(median=median, low=low, high=high)
     steps = batch * n_members * task.test_steps
     return Scenario(
         batch=batch,

@@ -27,7 +27,7 @@ Resource = Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,39}$")]
 
 
 class Grid(schema.Model):
-    """A whole grid file.
+    """What a grid file holds.
 
     ``budget`` is the number of optimiser steps of every baseline that takes some; ``[overrides.<baseline>]`` holds
     settings, and ``[resources.<baseline>]`` what its jobs take of a Dask worker, such as ``GPU = 1``.

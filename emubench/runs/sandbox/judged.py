@@ -36,7 +36,7 @@ class Limits:
     """Limit of one training: the stated budget is 5 minutes on two cores, the rest is for slower machines."""
 
 
-class JudgedEmulator:
+class JudgedEmulator(contextlib.AbstractContextManager):
     """An :class:`~emubench.emulator.Emulator` whose forecasts come from a child process; NaN once it has failed."""
 
     def __init__(self, command: list[str], limits: Limits) -> None:
@@ -70,9 +70,6 @@ class JudgedEmulator:
         judged = cls([sys.executable, "-m", module, str(folder.resolve()), *map(str, bounds)], limits)
         judged.wait_until_ready()
         return judged
-
-    def __enter__(self) -> JudgedEmulator:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
