@@ -86,6 +86,7 @@ class Rival(Protocol):
 
     def memory(self) -> dict[str, Tensor]:
         """The weights of the rival and its optimiser's memory."""
+        ...
 
     def recall(self, checkpoint: Checkpoint) -> None:
         """Set them back to what the checkpoint holds."""
