@@ -56,12 +56,12 @@ def measure_climate(
 ) -> Climate:
     """Mean, std, time unit and agreement time of ``system`` at its parameters, for ``climate=`` (see :class:`Climate`).
 
-    Deterministic: trajectories run by the system's own solver for 256, 512, 1024 … samples, each stretch the spin-up
-    of the next, until the leading exponent λ₁ over one stretch is known to ``accuracy`` and the growth there exceeds
-    e^10; statistics are those of that stretch. The time unit is 1/λ₁; no chaos within ``max_samples`` is an error.
+    A deterministic system runs by its own solver for 256, 512, 1024 … samples, each stretch the spin-up of the next,
+    until one has grown by e^10 and shows the leading exponent λ₁ to ``accuracy``. Statistics are those of that stretch,
+    the time unit is 1/λ₁. No chaos within ``max_samples`` raises :class:`EmubenchError`.
 
-    Stochastic: starts of the first kind are stationary by contract (they get no spin-up), so their moments are the
-    climate; the time unit is the sample interval. One value per named component, or one for all sites of a ring.
+    A stochastic system's starts of the first kind are stationary by contract: their moments are the climate, and the
+    time unit is the sample interval. A ring has one value for all its sites.
 
     >>> import emubench.systems as systems
     >>> system = systems.get("kpz", nu=2.0)
@@ -150,6 +150,6 @@ def _norm(offset: Float[np.ndarray, " B *S"]) -> Float[np.ndarray, " B"]:
 
 
 def _rescaled(offset: Float[np.ndarray, " B *S"], state: Float[np.ndarray, " B *S"]) -> Float[np.ndarray, " B *S"]:
-    """The same direction at the twins' distance, relative to the size of all states."""
+    """Offsets in the direction of ``offset`` at the twins' distance, relative to the size of all states."""
     target = TWIN_RESOLUTION * np.sqrt((_norm(state) ** 2).mean())
     return offset * (target / _norm(offset)).reshape(-1, *[1] * (state.ndim - 1))

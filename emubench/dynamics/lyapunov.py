@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,9 +37,6 @@ class Unresolved(EmubenchError):
     """Some of the perturbations asked for are lost in rounding: fewer may do."""
 
 
-# --- systems ----------------------------------------------------------------------------------------------------------
-
-
 def lyapunov_spectrum(
     system: System,
     n_exponents: int | None = None,
@@ -63,10 +59,9 @@ def lyapunov_spectrum(
     Directions of nearly equal growth need a ``settling`` of several times the inverse of its difference. Perturbations
     stay in the subspace of ``system.project``: kuramoto_sivashinsky has N − 1 exponents, as the mean is conserved.
 
-    Cost: 4 to 40 ms a fourth-order step on one core, up to 10⁵ replicas × exponents × sites, so let many replicas share
-    it. :func:`twin_spectrum` is faster and takes the truth's own step: on one shared two-core machine lorenz63 to
-    ± 0.0005 took 220 s here (2048 × 100 time units, step 0.01) and 10 s by twins, all of lorenz96 to ± 0.007 240 s
-    (64 × 200, step 0.05) and 55 s. A step of 0.5 moves the fifth and sixth of kuramoto_sivashinsky by −0.002.
+    A step costs 4 to 40 ms, up to 10⁵ replicas × exponents × sites, so let many replicas share it: lorenz63 to ± 0.0005
+    took 220 s on a shared two-core machine (2048 × 100 time units, step 0.01). :func:`twin_spectrum` took 10 s. A step
+    of 0.5 moves the fifth and sixth of kuramoto_sivashinsky by −0.002.
 
     >>> from emubench import systems
     >>> spectrum = lyapunov_spectrum(systems.get("lorenz63"), duration=1.0, n_replicas=4, step=0.01)
@@ -81,7 +76,7 @@ def lyapunov_spectrum(
     return tangent_spectrum(
         lambda u: solver(u, None),
         torch.from_numpy(state),
-        Schedule.of(h, qr_interval or system.sample_interval, duration, settling, n_blocks),
+        Schedule(h, qr_interval or system.sample_interval, duration, settling, n_blocks),
         n_exponents,
         system.name,
         n_dimensions=n_perturbations(system),
@@ -108,7 +103,7 @@ def twin_spectrum(
     return _spectrum(
         lambda u, tangents: push_by_twins(system, u, tangents),
         state.double(),
-        Schedule.of(system.sample_interval, system.sample_interval, duration, settling, n_blocks),
+        Schedule(system.sample_interval, system.sample_interval, duration, settling, n_blocks),
         n_exponents,
         system.name,
         n_dimensions=n_perturbations(system),
@@ -152,27 +147,18 @@ def on_attractor(system: System, n: int, n_samples: int, seed: int) -> Float[np.
     return simulate(system, state, n_samples, rngs)[:, -1].copy()
 
 
-# --- any map ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
 class Schedule:
-    """When a run is made orthogonal, and from when on it is measured; numbers of QRs, each after ``steps`` steps."""
+    """When a run is made orthogonal, and from when on it is measured: times as whole numbers of steps and of blocks.
 
-    interval: float
-    steps: int
-    n_settling: int
-    n_blocks: int
-    n_per_block: int
+    ``n_settling`` QRs, each after ``steps`` steps, come before ``n_blocks`` blocks of ``n_per_block`` QRs.
+    """
 
-    @classmethod
-    def of(cls, step: float, qr_interval: float, duration: float, settling: float | None, n_blocks: int) -> Schedule:
-        """From times; whole numbers of steps and of blocks, rounded up."""
-        steps = max(1, round(qr_interval / step))
-        interval = steps * step
+    def __init__(self, step: float, qr_interval: float, duration: float, settling: float | None, n_blocks: int) -> None:
+        self.steps, self.n_blocks = max(1, round(qr_interval / step)), n_blocks
+        self.interval = self.steps * step
         settling = duration / 4 if settling is None else settling
-        per_block = max(1, math.ceil(duration / interval / n_blocks - 1e-9))
-        return cls(interval, steps, math.ceil(settling / interval - 1e-9), n_blocks, per_block)
+        self.n_settling = math.ceil(settling / self.interval - 1e-9)
+        self.n_per_block = max(1, math.ceil(duration / self.interval / n_blocks - 1e-9))
 
 
 def tangent_spectrum(

@@ -141,9 +141,14 @@ def ornstein_uhlenbeck(
     decay, amplitude = (torch.as_tensor(v, dtype=dtype, device=device) for v in factors)
 
     def step(u: Tensor, noise: Tensor | None = None) -> Tensor:
-        if noise is None:
-            raise ValueError("a stochastic step needs noise")
-        hat = decay * torch.fft.rfft(u) + amplitude * torch.fft.rfft(noise)
+        hat = decay * torch.fft.rfft(u) + amplitude * torch.fft.rfft(given(noise))
         return torch.fft.irfft(hat, n=u.shape[-1])
 
     return step
+
+
+def given(noise: Tensor | None) -> Tensor:
+    """``noise`` itself; :class:`ValueError` where a stochastic step gets none."""
+    if noise is None:
+        raise ValueError("a stochastic step needs noise")
+    return noise

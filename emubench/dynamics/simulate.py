@@ -139,13 +139,7 @@ def simulate(
     else:
         samples = reference_rollout(system, begun, n_samples, rngs or [], device)
     if cause := system.fault(samples):
-        trajectory, sample = _first_fault(system, samples)
-        time = (sample + 1) * system.sample_interval
-        raise SimulationError(system.name, trajectory, time, cause)
+        first = next(b for b in range(len(samples)) if system.fault(samples[b : b + 1]))
+        n = next(n for n in range(1, n_samples + 1) if system.fault(samples[first : first + 1, :n]))
+        raise SimulationError(system.name, first, n * system.sample_interval, cause)
     return samples
-
-
-def _first_fault(system: System, samples: np.ndarray) -> tuple[int, int]:
-    """Index of the first faulty trajectory and of the sample at which its fault shows."""
-    b = next(b for b in range(len(samples)) if system.fault(samples[b : b + 1]))
-    return b, next(t for t in range(samples.shape[1]) if system.fault(samples[b : b + 1, : t + 1]))

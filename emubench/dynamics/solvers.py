@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -50,7 +49,7 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """For people.
+        """The setting in words.
 
         >>> Setting("rk4", 2, dtype="float32", start="small").label
         'rk4, 2 steps per sample, float32, small filter'
@@ -75,8 +74,9 @@ class SettingSolver(TrueSolver):
         super().__init__(dataclasses.replace(system, solver_step=system.sample_interval / setting.steps, **changes))
         on_cpu = device.type == "cpu" and (setting.dtype == "float64" or not system.stochastic)
         self.fast = kernels.find(self.system, setting.scheme) if on_cpu else None
-        if device.type == "cuda" and setting.scheme == "rk4" and _cuda().supports(self.system):
-            self.fast = _cuda().rollout
+        if device.type == "cuda" and setting.scheme == "rk4":  # numba looks for a driver when this is imported
+            fused = importlib.import_module("emubench.dynamics.kernels._cuda")
+            self.fast = fused.rollout if fused.supports(self.system) else None
         self.path = "torch" if self.fast is None else "kernel"
 
     def solve(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
@@ -109,7 +109,3 @@ def resample(states: np.ndarray, n: int) -> np.ndarray:
     m = (min(n, old) + 1) // 2
     kept[..., :m] = modes[..., :m]
     return np.fft.irfft(kept, n=n) * (n / old)
-
-
-def _cuda() -> ModuleType:
-    return importlib.import_module("emubench.dynamics.kernels._cuda")  # numba looks for a driver when it is imported

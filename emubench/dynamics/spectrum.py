@@ -41,12 +41,12 @@ class Spectrum:
 
     @property
     def standard_error(self) -> Float[Tensor, " E"]:
-        """From the spread between replicas, or where there is but one, between blocks."""
+        """Standard errors from the spread between replicas, or where there is but one, between blocks."""
         return _standard_error(self._samples())
 
     @property
     def block_standard_error(self) -> Float[Tensor, " E"]:
-        """From the spread between blocks of all replicas: equal to the other if blocks are long enough to forget."""
+        """Standard errors from the spread between blocks: equal to the others if blocks are long enough to forget."""
         return _standard_error(self.rates.flatten(0, 1))
 
     @property
@@ -65,7 +65,7 @@ class Spectrum:
 
     @property
     def kaplan_yorke_dimension(self) -> Estimate:
-        """See :func:`kaplan_yorke_dimension`; its standard error by the jackknife."""
+        """The :func:`kaplan_yorke_dimension` with its standard error by the jackknife."""
         samples = self._samples()
         n = len(samples)
         others = (samples.sum(0) - samples) / (n - 1)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
-from emubench.dynamics.schemes import euler, ornstein_uhlenbeck, rk4
+from emubench.dynamics.schemes import euler, given, ornstein_uhlenbeck, rk4
 from emubench.dynamics.system import Climate, Fact, Step, System
 
 MAX_SLOPE = 50.0
 """A larger slope, in units of the stationary standard deviation or of 1 if that is less, is a numerical instability."""
 WEDGE_SLOPE = 5.0
-"""Of the narrow wedge, in units of the stationary standard deviation: steep beside the noise, far below MAX_SLOPE."""
+"""Slope of the narrow wedge, in units of the stationary standard deviation: steep beside the noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class KPZ(System):
         intensity = 2 * self.noise / self.dx
         if scheme == "euler_maruyama":
             drift = euler(self.drift, step)
-            return lambda h, xi=None: drift(h, None) + (intensity * step) ** 0.5 * _given(xi)
+            return lambda h, xi=None: drift(h, None) + (intensity * step) ** 0.5 * given(xi)
         half = rk4(self.growth, step / 2)
         linear = ornstein_uhlenbeck(self.symbol, intensity, step, dtype, device)
         if self.lam == 0:
@@ -153,12 +153,6 @@ class KPZ(System):
             Fact("slope excess kurtosis", 0.0, 0.006, exact, _slope_kurtosis),
             Fact("velocity", self.stationary_velocity, 0.0035, "exact: mean of (lambda/6)(a^2 + ab + b^2)", _velocity),
         )
-
-
-def _given(noise: Tensor | None) -> Tensor:
-    if noise is None:
-        raise ValueError("a stochastic step needs noise")
-    return noise
 
 
 def _slopes(system: KPZ, h: Tensor) -> Tensor:

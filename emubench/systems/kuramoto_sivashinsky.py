@@ -123,17 +123,14 @@ class KuramotoSivashinsky(System):
 
     def symmetries(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Translation, and reflection u(x) → −u(−x)."""
-        return {
-            "translation by 7 sites": lambda u: u.roll(7, -1),
-            "reflection": lambda u: -u.flip(-1).roll(1, -1),
-        }
+        return {"translation by 7 sites": lambda u: u.roll(7, -1), "reflection": lambda u: -u.flip(-1).roll(1, -1)}
 
     def project(self, perturbations: Tensor) -> Tensor:
         """Perturbations of zero mean."""
         return perturbations - perturbations.mean(-1, keepdim=True)
 
     def fault(self, samples: np.ndarray) -> str | None:
-        """Also laminarisation: a solution that fell onto a steady or travelling wave is no sample of the chaos."""
+        """The cause of a blow-up, or laminarisation: a solution that fell onto a steady or travelling wave."""
         if cause := super().fault(samples):
             few = f"{self.n_sites} sites are too few for length {self.length:g}: take {self.enough}"
             return f"the solution blew up: {few}" if self.n_sites < self.enough else cause

@@ -229,7 +229,7 @@ def test_twins_of_the_fast_solver_give_the_exact_spectrum():
     climate = systems.get("lorenz96").climate
     system = systems.get("lorenz96", n_sites=6, solver_step=0.0125, climate=climate)
     state = normal(0, 3, 6) + 2
-    schedule = lyapunov.Schedule.of(0.05, 0.05, 2.0, 1.0, 4)
+    schedule = lyapunov.Schedule(0.05, 0.05, 2.0, 1.0, 4)
     exact = lyapunov.tangent_spectrum(true_stepper(system).function, state, schedule)
     twins = lyapunov.twin_spectrum(system, state, duration=2.0, settling=1.0, n_blocks=4)
     assert twins.rates.numpy() == pytest.approx(exact.rates.numpy(), abs=5e-5)
@@ -240,7 +240,7 @@ def test_twins_of_the_fast_solver_give_the_exact_spectrum():
 def test_twins_give_the_exact_spectrum_on_a_field():
     system = systems.get("kuramoto_sivashinsky", solver_step=0.125, climate=systems.get("kuramoto_sivashinsky").climate)
     state = torch.from_numpy(lyapunov.on_attractor(system, 2, 60, seed=0))
-    schedule = lyapunov.Schedule.of(1.0, 1.0, 16.0, 16.0, 4)
+    schedule = lyapunov.Schedule(1.0, 1.0, 16.0, 16.0, 4)
     exact = lyapunov.tangent_spectrum(
         true_stepper(system).function, state, schedule, 9, n_dimensions=63, project=system.project
     )

@@ -16,7 +16,7 @@ CHUNK = 2**17
 
 
 def precision(state: np.ndarray) -> np.dtype:
-    """In which a batch is advanced: that of float32 states, else double."""
+    """Precision in which a batch is advanced: that of float32 states, else double."""
     return state.dtype if state.dtype == np.float32 else np.dtype(np.float64)
 
 

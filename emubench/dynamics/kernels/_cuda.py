@@ -29,7 +29,7 @@ def supports(system: System) -> bool:
 
 
 def rollout(system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
-    """See :func:`emubench.dynamics.simulate.reference_rollout`; in the precision of ``state``, float64 or float32."""
+    """The reference rollout up to rounding, in the precision of ``state``, float64 or float32."""
     p, n_steps, dtype = system.parameters(), system.steps_per_sample, state.dtype.type
     n_batch = len(state)
     begun = cuda.to_device(np.ascontiguousarray(state))

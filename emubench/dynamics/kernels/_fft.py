@@ -1,9 +1,8 @@
 """Real Fourier transforms of 2^m points, one per lane, in place.
 
-Neighbouring points are the parts of a complex number, so that a real transform of N points is a complex one of M = N/2
-(passes of radix 4, and one of radix 2 where M is not a power of 4) and a pass over pairs of modes k and M − k. The
-forward transform leaves the modes in digit-reversed order and the inverse one starts from it, so nothing is sorted.
-A complex number j is the vectors 2j (real) and 2j + 1 (imaginary) of a flat array.
+Neighbouring points are the parts of a complex number: complex number j is the vectors 2j and 2j + 1 of a flat array. A
+real transform of N points is a complex one of M = N/2 (passes of radix 4, one of radix 2 where M is no power of 4) and
+a pass over pairs of modes k and M − k. Modes stay in digit-reversed order in between, so nothing is sorted.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """Vectors of 64 bytes for numba, one trajectory per lane: 8 doubles, or 16 singles.
 
-Written out as vectors, a kernel has no scalar remainder loop and no run-time aliasing check, and all lanes see the same
-instructions: the bytes of a trajectory depend neither on its lane nor on its neighbours, nor on the batch size.
-
-Inside ``@jit`` functions: ``load(array, i)`` and ``store(array, i, v)`` access the 8 doubles at ``array[8 i]`` (the 16
-singles at ``array[16 i]``) of a flat array; vectors add, subtract and multiply with each other and with floats, which
-are rounded to their precision. On a CPU with narrower registers LLVM splits them. Multiplications and additions may be
-fused, alike in all lanes (``contract``).
+All lanes see the same instructions: the bytes of a trajectory depend neither on its lane nor on its neighbours, nor on
+the batch size. Inside ``@jit`` functions :func:`load` and :func:`store` access vectors. They add, subtract and multiply
+with each other and with floats, rounded to their precision; on a CPU with narrower registers LLVM splits them.
 """
 
 from __future__ import annotations
@@ -52,7 +48,9 @@ _WORDS = ir.VectorType(ir.IntType(64), LANES)
 
 
 def _compiler(fastmath: Any) -> Callable[..., Any]:
-    def compiled(function: Callable[..., Any], **options: Any) -> Any:
+    def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+        if function is None:
+            return functools.partial(compiled, **options)
         chosen: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": fastmath}
         dispatcher: Any = numba.njit(**chosen | options)(function)
         save = getattr(getattr(dispatcher, "_cache", None), "save_overload", None)
@@ -65,13 +63,11 @@ def _compiler(fastmath: Any) -> Callable[..., Any]:
             dispatcher._cache.save_overload = save_if_possible
         return dispatcher
 
-    return lambda function=None, **options: (
-        functools.partial(compiled, **options) if function is None else compiled(function, **options)
-    )
+    return compiled
 
 
 jit = _compiler({"contract"})
-"""``numba.njit`` as used by all kernels."""
+"""``numba.njit`` as used by all kernels: multiplications and additions may be fused, alike in all lanes."""
 sums = _compiler({"contract", "reassoc"})
 """``numba.njit`` for loops that are sums: reordered, they are vectors."""
 strict_jit = _compiler(False)

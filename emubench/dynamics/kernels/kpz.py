@@ -48,7 +48,7 @@ def stencils(system: System) -> np.ndarray:
 def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "strang"
 ) -> np.ndarray:
-    """See :func:`emubench.dynamics.simulate.reference_rollout`; ``euler_maruyama`` is for comparisons."""
+    """The reference rollout up to rounding; ``euler_maruyama`` is for comparisons."""
     p, (n,), n_steps, weights = system.parameters(), system.shape, system.steps_per_sample, stencils(system)
     first = max(MARGIN, len(weights) + 1)
     work = [aligned(n + 2 * first) for _ in range(3)]

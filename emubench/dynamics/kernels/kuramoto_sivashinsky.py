@@ -44,7 +44,7 @@ def coefficients(system: System, scheme: str) -> np.ndarray:
 def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "etdrk4"
 ) -> np.ndarray:
-    """See :func:`emubench.dynamics.simulate.reference_rollout`; the cheaper scheme is for the solver ladder."""
+    """The reference rollout up to rounding; the cheaper scheme is for the solver ladder."""
     (n,), n_steps, fourth, dtype = system.shape, system.steps_per_sample, FOURTH[scheme], precision(state)
     m, pos = n // 2, positions(n // 2)
     tables = [t.astype(dtype) for t in (coefficients(system, scheme).ravel(), twiddles(m), twiddles(n))]

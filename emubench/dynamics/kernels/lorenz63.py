@@ -22,7 +22,7 @@ def supports(system: System) -> bool:
 def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "rk4"
 ) -> np.ndarray:
-    """See :func:`emubench.dynamics.simulate.reference_rollout`; the cheaper schemes are for the solver ladder."""
+    """The reference rollout up to rounding; the cheaper schemes are for the solver ladder."""
     p, n_steps, stages = system.parameters(), system.steps_per_sample, STAGES[scheme]
     constants = tuple(float(p[name]) for name in ("solver_step", "sigma", "rho", "beta"))
 

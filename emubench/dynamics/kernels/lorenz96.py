@@ -20,7 +20,7 @@ def supports(system: System) -> bool:
 def rollout(
     system: System, state: np.ndarray, n_samples: int, rngs: list[np.random.Generator], *, scheme: str = "rk4"
 ) -> np.ndarray:
-    """See :func:`emubench.dynamics.simulate.reference_rollout`; the cheaper schemes are for the solver ladder."""
+    """The reference rollout up to rounding; the cheaper schemes are for the solver ladder."""
     p, (n,), n_steps, stages = system.parameters(), system.shape, system.steps_per_sample, STAGES[scheme]
     forcing, h = float(p["forcing"]), float(p["solver_step"])
     work = [aligned(n + 3, precision(state)) for _ in range(4)]
