@@ -93,11 +93,9 @@ def train_digest(task: Task, data: Path) -> str:
 def load(task: TaskLike, data: Path | str = "data") -> Observations:
     """Read a task's observations into memory: tensors of float64 in physical units, NaN where nothing was observed.
 
-    ``train`` and ``validation`` have the shape ``(trajectory, time, *space)``, ``context("test")`` and
-    ``context("climate")`` the shape ``(case, time, *space)``. ``task`` is a task, or the name or recipe of one at
-    standard size, ``data`` the folder it was generated below.
-
-    Raises :class:`EmubenchError` where nothing was generated, or where a file is damaged.
+    ``train`` and ``validation`` are ``(trajectory, time, *space)``, ``context("test")`` and ``context("climate")``
+    ``(case, time, *space)``. ``task`` is a task, or the name or recipe of one at standard size, ``data`` the folder it
+    was generated below. Raises :class:`EmubenchError` where nothing was generated, or where a file is damaged.
 
     >>> import emubench
     >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")

@@ -27,7 +27,7 @@ IDENTICAL, FAITHFUL, WHOLE = "identical bytes", "faithful rebuild", "whole"
 SEED = 0
 """The seed of the published datasets."""
 TOLERANCE = 1e-6
-"""Of sample 0, in climatological standard deviations; it grows as the error does, e-fold per Lyapunov time."""
+"""Tolerance of sample 0, in climatological standard deviations; it grows e-fold per Lyapunov time, as errors do."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Indices = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)]
 
@@ -41,9 +41,9 @@ class ArrayPrint(Model):
     times: Indices
     sites: Indices
     values: Annotated[list[float], Field(max_length=4096)]
-    """At rows × times × sites, the first time being sample 0; NaN = not observed."""
+    """Values at rows × times × sites, the first time being sample 0; NaN = not observed."""
     mean: float
-    """Over rows, of what is observed, in climatological units; as the next."""
+    """Mean over rows of what is observed, in climatological units as the next."""
     std: float
     mean_tolerance: float
     std_tolerance: float
@@ -55,9 +55,6 @@ class Fingerprint(Model):
     seed: int
     draws_sha256: Digest
     arrays: dict[str, ArrayPrint]
-
-
-# --- what is compared ------------------------------------------------------------------------------------------------
 
 
 def draws(task: Task, seed: int) -> str:
@@ -73,10 +70,7 @@ def draws(task: Task, seed: int) -> str:
 
 
 def statistics(task: Task, array: Any) -> tuple[np.ndarray, np.ndarray, str]:
-    """Mean and standard deviation of every row, and the hash of all rows' masks; a stretch of a row at a time.
-
-    In climatological units, so that no component outweighs the others.
-    """
+    """Mean and standard deviation of every row, in climatological units, and the hash of all rows' masks."""
     center, scale = (task.observation.select(v) for v in (task.system.mean, task.system.std))
     means, stds, mask = [], [], hashlib.sha256()
     piece = max(1, 2**22 // int(np.prod(array.shape[2:])))
@@ -96,9 +90,6 @@ def statistics(task: Task, array: Any) -> tuple[np.ndarray, np.ndarray, str]:
 def values_at(array: Any, rows: list[int], times: list[int], sites: list[int]) -> np.ndarray:
     """Stored values at ``rows`` × ``times`` × ``sites``, as float64."""
     return np.array([[np.asarray(array[row, t], dtype="f8")[sites] for t in times] for row in rows])
-
-
-# --- comparing --------------------------------------------------------------------------------------------------------
 
 
 def folder() -> Path:

@@ -1,5 +1,4 @@
-"""Generating datasets of any size in constant memory: every block of trajectories is simulated, hashed and written
-into its place by the process that computes it.
+"""Generating datasets of any size in constant memory: each process hashes and writes the blocks that it computes.
 
 A file grows under a hidden ``.partial`` name: first its whole structure, with room for every array, then block by
 block, while a journal beside it lists the finished ones. After an interrupt the same command goes on from there.
@@ -15,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Block:
     offset: int = 0
     dtype: str = "f8"
     truth: Path | None = None
-    """For observations: where the truth is read."""
+    """Where the truth is read that observations are made of."""
     device: str = "cpu"
 
     @property
@@ -80,16 +80,9 @@ class Block:
 class RowWriter:
     """Writes the rows of a block piece by piece, at their offsets in its file, and hashes them as they grow."""
 
-    def __init__(self, block: Block) -> None:
-        self._block, self.filled = block, [0] * block.n_rows
-        self._hashes = [hashlib.sha256() for _ in block.rows]
-
-    def __enter__(self) -> RowWriter:
-        self._descriptor = os.open(self._block.path, os.O_WRONLY)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+    def __init__(self, file: FileIO, block: Block) -> None:
+        self._file, self._block = file, block
+        self.filled, self._hashes = [0] * block.n_rows, [hashlib.sha256() for _ in block.rows]
 
     def append(self, row: int, values: np.ndarray) -> None:
         """Add samples to a row of the block; those beyond its end are dropped."""
@@ -102,7 +95,7 @@ class RowWriter:
         content = content[: block.row_bytes - self.filled[row]]
         position, rest = block.offset + (block.first + row) * block.row_bytes + self.filled[row], memoryview(content)
         while rest:
-            n = os.pwrite(self._descriptor, rest, position)
+            n = os.pwrite(self._file.fileno(), rest, position)
             rest, position = rest[n:], position + n
         self._hashes[row].update(content)
         self.filled[row] += len(content)
@@ -114,7 +107,8 @@ class RowWriter:
 
 def run_block(block: Block) -> bytes:
     """Make a block and write it; return the hashes of its rows."""
-    with RowWriter(block) as writer:
+    with FileIO(block.path, "r+") as file:
+        writer = RowWriter(file, block)
         if block.truth is None:
             _simulate(block, writer)
         else:
@@ -187,16 +181,19 @@ def write_structure(made: Layout, seed: int, path: Path, values: Callable[[str],
         for split in made.splits:
             array, group = made.array(split), file.create_group(split, track_order=True)
             shape, row = made.shapes[array], "trajectory" if split in layout.TRAINING else "case"
-            attributes = {"units": "time units of the equation; 0 is the last context sample"}
-            column = netcdf.Column(group, "time", ("time",), shape[1:2], "f8", attributes if kind == "truth" else None)
+            units = {"units": "time units of the equation; 0 is the last context sample"}
+            column = netcdf.Column(group, "time", ("time",), shape[1:2], "f8", units if kind == "truth" else None)
+            last = 0 if split in layout.TRAINING else task.context - 1
             for begun in range(0, shape[1], AXIS):
-                column.append(layout.time_axis(task, split, range(begun, min(begun + AXIS, shape[1]))))
+                column.append((np.arange(begun, min(begun + AXIS, shape[1])) - last) * system.sample_interval)
             if kind == "truth":
                 codes = {"flag_meanings": " ".join(system.starts)}
                 starts = np.arange(shape[0]) % len(system.starts)
                 netcdf.Column(group, "start", (row,), shape[:1], "i1", codes).append(starts)
             elif split not in layout.TRAINING:
-                layout.write_lead_times(group, task, split)
+                units = {"units": "time units of the equation after the last context sample: forecast these"}
+                lead = np.array(task.leads(split)) * system.sample_interval
+                netcdf.Column(group, "lead_time", ("lead_time",), lead.shape, "f8", units).append(lead)
             name, dims = array.split("/")[1], (row, "time", *system.dimension_names)
             column = netcdf.Column(group, name, dims, shape, made.dtype(array), layout.noise_attributes(made))
             if values is None:
@@ -286,10 +283,8 @@ def generate(
 
     They lie below the folder ``data`` as ``<size>/<task>.h5`` and ``<size>/<system>.truth.h5``; files that are there
     are kept, and interrupted ones are gone on with. ``task`` is a task, or the name or recipe of one at standard size.
-
     ``workers`` processes compute and write at the same time; ``None``: one per usable core if it is worth it. On
-    another ``device`` than "cpu" 1024 trajectories of the truth are simulated at a time, up to rounding the same: such
-    a file is a faithful rebuild, not identical bytes.
+    another ``device`` than "cpu" the truth is the same up to rounding: a faithful rebuild, not identical bytes.
 
     Raises :class:`EmubenchError` where the disk is too small, or a file that is there is of another task or seed.
 
@@ -304,23 +299,24 @@ def generate(
     data = Path(data)
     task = recipes.resolve(task, data=data)
     truth, path = layout.truth_path(task, data), layout.task_path(task, data)
-    kinds = {"truth": truth, "observations": path}
-    missing = {kind: file for kind, file in kinds.items() if not file.exists()}
-    for kind in kinds.keys() - missing.keys():
-        dataset.open_file(kinds[kind], kind, task, seed).close()
-    needed = {kind: file_bytes(Layout(task, kind)) for kind in missing}
-    begun = [file for file in map(store.partial_name, missing.values()) if file.exists()]
-    there = sum(512 * file.stat().st_blocks for file in begun)
-    store.check_space(path.parent, int(1.02 * sum(needed.values())) - there)
+    missing: dict[Path, Layout] = {}
+    for file, kind in ((truth, "truth"), (path, "observations")):
+        if file.exists():
+            dataset.open_file(file, kind, task, seed).close()
+        else:
+            missing[file] = Layout(task, kind)
+    needed = sum(map(file_bytes, missing.values()))
+    begun = [file for file in map(store.partial_name, missing) if file.exists()]
+    store.check_space(path.parent, int(1.02 * needed) - sum(512 * file.stat().st_blocks for file in begun))
     if workers is None:
-        workers = usable_cores() if sum(needed.values()) > SMALL else 1
-    sizes = [n_blocks(Layout(task, kind), device) for kind in missing]
-    for i, (kind, file) in enumerate(missing.items()):
+        workers = usable_cores() if needed > SMALL else 1
+    before, total = 0, sum(n_blocks(made, device) for made in missing.values())
+    for file, made in missing.items():
 
-        def advance(done: int, before: int = sum(sizes[:i])) -> None:
+        def advance(done: int, before: int = before) -> None:
             if progress:
-                progress(before + done, sum(sizes))
+                progress(before + done, total)
 
-        made, source = Layout(task, kind), truth if kind == "observations" else None
-        write_file(made, seed, file, source, workers, advance, device)
-    return list(missing.values())
+        write_file(made, seed, file, None if file == truth else truth, workers, advance, device)
+        before += n_blocks(made, device)
+    return list(missing)

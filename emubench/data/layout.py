@@ -8,12 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from emubench import __version__
 from emubench.data import recipes, tasks
 from emubench.data.tasks import Task
-from emubench.files import netcdf, schema
+from emubench.files import schema
 
 TRAINING = ("train", "validation")
 SPLITS = (*TRAINING, "test", "climate")
@@ -29,17 +27,6 @@ def task_path(task: Task, data: Path) -> Path:
     return data / task.size / f"{task.name}.h5"
 
 
-def truth_amounts(task: Task) -> dict[str, tuple[int, int]]:
-    """(trajectories, samples) of each group of the truth file: the largest that any of the four tracks needs."""
-    size = task if task.custom else tasks.size_of(task.size)
-    return {
-        "train": size.train,
-        "validation": size.validation,
-        "test": (task.n_test, task.context + task.test_steps),
-        "climate": (task.n_climate, task.context + task.climate_steps),
-    }
-
-
 @dataclass(frozen=True)
 class Layout:
     """The layout of one dataset file: ``kind`` is "observations", "truth" or "contexts"."""
@@ -51,8 +38,11 @@ class Layout:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every data array."""
         task = self.task
-        if self.kind == "truth":
-            return {f"{split}/truth": (n, t, *task.system.shape) for split, (n, t) in truth_amounts(task).items()}
+        if self.kind == "truth":  # the most that any of the four tracks needs
+            size = task if task.custom else tasks.size_of(task.size)
+            cases = {s: (task.cases(s), task.context + task.steps(s)) for s in ("test", "climate")}
+            amounts = {"train": size.train, "validation": size.validation, **cases}
+            return {f"{split}/truth": (*amount, *task.system.shape) for split, amount in amounts.items()}
         splits = task.splits if self.kind == "contexts" else ("test", "climate")
         contexts = {f"{s}/context": (task.cases(s), task.context, *task.shape) for s in splits}
         if self.kind == "contexts":
@@ -109,16 +99,3 @@ def noise_attributes(made: Layout) -> dict[str, Any]:
     climate = {f"climatological_{name}": observation.select(getattr(system, name)) for name in ("mean", "std")}
     shown = climate if made.kind == "observations" else {}
     return {"noise_std": observation.noise_std(system), **shown, "missing": "NaN = not observed"}
-
-
-def time_axis(task: Task, split: str, samples: range) -> np.ndarray:
-    """Times of some samples of a split; in test and climate, 0 is the last context sample."""
-    first = 0 if split in TRAINING else 1 - task.context
-    return (np.arange(samples.start, samples.stop) + first) * task.system.sample_interval
-
-
-def write_lead_times(group: Any, task: Task, split: str) -> None:
-    """Write the lead times asked for."""
-    lead = np.array(task.leads(split)) * task.system.sample_interval
-    units = {"units": "time units of the equation after the last context sample: forecast these"}
-    netcdf.Column(group, "lead_time", ("lead_time",), lead.shape, "f8", units).append(lead)

@@ -30,12 +30,10 @@ class Window(NamedTuple):
 class Windows(torch.utils.data.Dataset[Window]):
     """All windows of ``context + target`` consecutive samples of a split's observations, read when they are asked for.
 
-    Rows are stored whole in time, so that a window is one read. h5py has one global lock and its handles don't survive
-    a fork: every process opens its own, and so several workers of a ``DataLoader`` read side by side.
-
     ``task`` is a task, or the name or recipe of one at standard size, ``data`` the folder it was generated below. A
     window is a :class:`Window` of ``context`` and ``target`` samples ``(time, *space)`` in ``dtype``, NaN where nothing
-    was observed; ``split`` is "train" or "validation", and consecutive windows begin ``stride`` samples apart.
+    was observed; ``split`` is "train" or "validation", and consecutive windows begin ``stride`` samples apart. Every
+    process opens the file anew, so that several workers of a ``DataLoader`` read side by side.
 
     Raises :class:`EmubenchError` where nothing was generated, or a window does not fit into a trajectory.
 
@@ -71,10 +69,8 @@ class Windows(torch.utils.data.Dataset[Window]):
             raise EmubenchError(f"windows are of the splits train and validation, not of {split!r}")
         dataset.open_file(self.path, "observations", task).close()
         self.n_trajectories, self.n_samples, *_ = shapes[self.array]
-        if context + target > self.n_samples:
-            raise EmubenchError(
-                f"windows of {context + target} samples do not fit into trajectories of {self.n_samples}"
-            )
+        if (n := context + target) > self.n_samples:
+            raise EmubenchError(f"windows of {n} samples do not fit into trajectories of {self.n_samples}")
         self._opened: h5py.Dataset | None = None
         self._owner = -1
 
@@ -113,9 +109,9 @@ def open_dataset(
     """A lazy view of one group of a task's dataset: ``train``, ``validation``, ``test`` or ``climate``.
 
     It holds ``observation`` (trajectory, time, *space) or ``context`` (case, time, *space), NaN where nothing was
-    observed, and with ``truth`` the true states instead, which no emulator may see. The file's attributes are beside
-    the group's. It reads what is asked for, is a context manager and closes the file. ``task`` is a task, or the name
-    or recipe of one at standard size, ``data`` the folder it was generated below.
+    observed, and with ``truth`` the true states instead, which no emulator may see. It has the file's attributes, too,
+    is a context manager and closes the file. ``task`` is a task, or the name or recipe of one at standard size,
+    ``data`` the folder it was generated below.
 
     Raises :class:`EmubenchError` for a group that does not exist, and where nothing was generated.
 
@@ -128,13 +124,12 @@ def open_dataset(
     """
     import xarray
 
-    folder = Path(data)
-    task = recipes.resolve(task, data=folder)
-    kind, path = ("truth", layout.truth_path) if truth else ("observations", layout.task_path)
-    with dataset.open_file(path(task, folder), kind, task) as file:
-        header = read_header(path(task, folder), file)
+    task = recipes.resolve(task, data=data)
+    path = (layout.truth_path if truth else layout.task_path)(task, Path(data))
+    with dataset.open_file(path, "truth" if truth else "observations", task) as file:
+        header = read_header(path, file)
         if group not in file:
-            raise EmubenchError(f"{path(task, folder)}: no group {group!r}; there are {', '.join(sorted(file))}")
-    opened = xarray.open_dataset(path(task, folder), engine="h5netcdf", group=group)
+            raise EmubenchError(f"{path}: no group {group!r}; there are {', '.join(sorted(file))}")
+    opened = xarray.open_dataset(path, engine="h5netcdf", group=group)
     opened.attrs.update(header.model_dump(exclude_unset=True))
     return opened

@@ -8,8 +8,8 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 import h5py
@@ -43,21 +43,14 @@ class Partial:
     def __enter__(self) -> Partial:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            lock = self.journal.open("a+", encoding="utf-8")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                same = os.fstat(lock.fileno()).st_ino == self.journal.stat().st_ino
-            except FileNotFoundError:
-                same = False
-            if same:
-                break
-            lock.close()  # whoever held it has finished and removed it
-        self._lock = lock
-        return self
+            self._lock = self.journal.open("a+", encoding="utf-8")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.fstat(self._lock.fileno()).st_ino == self.journal.stat().st_ino:
+                    return self
+            self._lock.close()  # whoever held it has finished and removed it
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         keep = error is not None and not isinstance(error, EmubenchError | OSError) and bool(self.done)
         if not keep or self._earlier + time.monotonic() - self._begun < WORTH_KEEPING:
             self.file.unlink(missing_ok=True)

@@ -37,10 +37,6 @@ class ClimateTable(Model):
     time_unit: Positive
     agreement_time: Positive | None = None
 
-    def build(self) -> Climate:
-        """The same as a :class:`Climate`."""
-        return Climate(tuple(self.mean), tuple(self.std), self.time_unit, self.agreement_time)
-
 
 class SystemTable(Model):
     """A system by its name, with the parameters that differ from the benchmark's."""
@@ -74,7 +70,7 @@ class AmountsTable(Model):
     climate: Annotated[int, Field(ge=1, le=10**6)] | None = None
     context: Annotated[int, Field(ge=1, le=10**6)] | None = None
     test_horizon: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    """In units of lead time, as the next."""
+    """Horizon in units of lead time, as the next."""
     climate_horizon: Annotated[float, Field(gt=0, le=1e6)] | None = None
 
 
@@ -140,7 +136,8 @@ def _system(table: SystemTable) -> System:
         if integral and (not float(value).is_integer() or not 1 <= value <= MAX_SITES):
             raise EmubenchError(f"system.parameters.{key}: {value!r}, where an integer from 1 to {MAX_SITES} belongs")
         parameters[key] = int(value) if integral else float(value)
-    climate = table.climate.build() if table.climate else None
+    given = table.climate
+    climate = given and Climate(tuple(given.mean), tuple(given.std), given.time_unit, given.agreement_time)
     try:
         system = systems.get(table.name, **parameters, climate=climate)
         if climate is not None:
@@ -175,9 +172,6 @@ def _with_amounts(task: Task, amounts: AmountsTable) -> Task:
     return dataclasses.replace(task, **changes)
 
 
-# --- a task as a recipe, and as an attribute of its files -------------------------------------------------------------
-
-
 def _climate(system: System) -> dict[str, Any]:
     known = {k: v for k, v in dataclasses.asdict(system.known_climate()).items() if v is not None}
     return {k: list(map(float, v)) if isinstance(v, tuple) else float(v) for k, v in known.items()}
@@ -189,11 +183,7 @@ def describe(task: Task) -> dict[str, Any]:
     observation = {k: v for k, v in dataclasses.asdict(task.observation).items() if v is not None}
     return {
         "name": task.name,
-        "system": {
-            "name": task.system.name,
-            "parameters": task.system.parameters(),
-            "climate": _climate(task.system),
-        },
+        "system": {"name": task.system.name, "parameters": task.system.parameters(), "climate": _climate(task.system)},
         "observation": {k: list(v) if isinstance(v, tuple) else v for k, v in observation.items()},
         "amounts": {
             "train": task.train._asdict(),
@@ -215,14 +205,11 @@ def to_json(task: Task) -> str:
 
 def from_json(text: str, size: str, where: Path | str) -> Task:
     """The task of a recipe attribute, which a stranger may have written."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise EmubenchError(f"{where}: attribute recipe: not valid JSON ({error})") from None
-    recipe: Recipe = schema.parse(Recipe, content, f"{where}: attribute recipe")
+    where = f"{where}: attribute recipe"
+    recipe: Recipe = schema.parse_json(Recipe, text, where)
     if recipe.name is None or recipe.system.climate is None:
-        raise EmubenchError(f"{where}: attribute recipe: name and system.climate belong in it")
-    return task_of(recipe, size, f"{where}: attribute recipe")
+        raise EmubenchError(f"{where}: name and system.climate belong in it")
+    return task_of(recipe, size, where)
 
 
 def stored(name: str, size: str, data: Path) -> Task | None:

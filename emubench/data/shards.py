@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
 
 from emubench.core.errors import EmubenchError
@@ -97,7 +98,8 @@ def _copy(target: Target, block: Block) -> bytes:
     shard = target.shard(block.array, block.first)
     if not shard.exists():
         raise EmubenchError(f"{shard}: this shard is missing; the same command makes it again")
-    with shard.open("rb") as source, RowWriter(block) as writer:
+    with shard.open("rb") as source, FileIO(block.path, "r+") as file:
+        writer = RowWriter(file, block)
         for row in range(block.n_rows):
             for at in range(0, block.row_bytes, SLICE):
                 writer.append_bytes(row, source.read(min(SLICE, block.row_bytes - at)))

@@ -23,14 +23,13 @@ from emubench.dynamics.system import System
 TRACKS = ("clean", "noisy", "partial", "scarce")
 RANKED_TRACKS = ("noisy", "partial", "scarce")
 CUSTOM = "custom"
-"""Where tasks of recipes are compared: each by itself."""
+"""Track of the tasks of recipes, each of which is compared by itself."""
 NOISE = 0.1
 CONTEXT = 64
 TEST_HORIZON, CLIMATE_HORIZON = 20.0, 200.0  # Lyapunov times
 TEST_SAMPLES, CLIMATE_SAMPLES = 128, 1024  # stochastic systems, which have none
 WIDTH_LEADS = (256, 512, 768, 1024)
-"""Samples after a stationary start at which the widths of growing interfaces are judged: so far apart that they have
-forgotten each other."""
+"""Samples after a stationary start at which widths are judged: so far apart that they have forgotten each other."""
 
 
 class Amount(NamedTuple):
@@ -133,7 +132,7 @@ class Task:
 
     @property
     def track(self) -> str:
-        """clean, noisy, partial, scarce; or custom."""
+        """The track: clean, noisy, partial, scarce; or custom."""
         return CUSTOM if self.custom else self.name.rsplit("-", 1)[-1]
 
     @property

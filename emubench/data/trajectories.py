@@ -40,8 +40,7 @@ def stretches(
     rows = range(LANES * block, LANES * (block + n_blocks))
     rngs = [stream(seed, system.name, split, i) for i in rows]
     state = np.stack([system.draw(rng, start) for rng, start in zip(rngs, starts_of(system, rows), strict=True)])
-    at_once, begun, elapsed = max(64, STRETCH // state[0].size // n_blocks), 0, 0
-    at_once = min(at_once, 2**13)
+    at_once, begun, elapsed = min(max(64, STRETCH // state[0].size // n_blocks), 2**13), 0, 0
     try:
         if system.spin_up_samples:
             state = simulate(system, state, system.spin_up_samples, rngs, device=device)[:, -1]

@@ -26,7 +26,8 @@ def verify(path: Path) -> list[str]:
         open_file(path, header.kind, task).close()
         if store.attributes_hash(header.model_dump(exclude_unset=True)) != header.header_sha256:
             raise EmubenchError(f"{path}: attribute header_sha256: the header was edited (seed or emubench_version)")
-        names = _array_names(path, file)
+        arrays = {name.strip("/"): hdf5.read_attributes(path, array) for name, array in hdf5.walk(path, file)}
+        names = [name for name, own in arrays.items() if "not a netCDF variable" not in str(own.get("NAME", ""))]
         wanted = Layout(task, header.kind).names
         for name in sorted({*names, *wanted}):
             if name not in names or name not in wanted:
@@ -47,12 +48,6 @@ def _verify_array(path: Path, name: str, dataset: h5py.Dataset) -> None:
         found = store.file_hash(dataset)
     if found != own[store.DIGEST]:
         raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")
-
-
-def _array_names(path: Path, file: h5py.File) -> list[str]:
-    """Names of the arrays that are there, netCDF dimensions without values left out."""
-    kinds = {name.strip("/"): str(hdf5.read_attributes(path, a).get("NAME", "")) for name, a in hdf5.walk(path, file)}
-    return [name for name, kind in kinds.items() if "not a netCDF variable" not in kind]
 
 
 def task_of(path: Path, header: FileHeader) -> Task:
