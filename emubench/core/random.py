@@ -16,14 +16,13 @@ class SealedSeed(int):
     """
 
     _key: str
+    _commitment: str
 
     def __new__(cls, secret: bytes) -> SealedSeed:
         seed = super().__new__(cls, -1)
         seed._key = hashlib.sha256(b"emubench sealed seed\0" + secret).hexdigest()
         seed._commitment = hashlib.sha256(secret).hexdigest()
         return seed
-
-    _commitment: str
 
     def __str__(self) -> str:
         return f"sealed:{self._commitment}"
@@ -56,6 +55,5 @@ def stream(seed: int, *labels: str | int) -> np.random.Generator:
 
 
 def torch_stream(seed: int, *labels: str | int, device: str = "cpu") -> torch.Generator:
-    """The same for torch: used by emulators, whose draws need not be equal across devices."""
-    generator = torch.Generator(device=device)
-    return generator.manual_seed(_entropy(seed, labels) % 2**63)
+    """A generator of torch that depends on ``seed`` and ``labels`` alone; draws need not be equal across devices."""
+    return torch.Generator(device=device).manual_seed(_entropy(seed, labels) % 2**63)

@@ -21,8 +21,8 @@ def load(package: str, name: str, kind: str) -> ModuleType:
     """The module ``package.name``, or that of a plug-in.
 
     A plug-in is a module that an installed distribution offers in the entry-point group ``emubench.<last part of
-    package>``, such as ``emubench.systems``, wherever the package stands. One that has the name of a file, or whose
-    import fails, raises an :class:`EmubenchError`; an unknown name one that lists the nearest.
+    package>``, such as ``emubench.systems``. Raises :class:`EmubenchError` for one that has the name of a file, or that
+    can't be imported, and for an unknown name.
     """
     files, plugins = _files(package), _plugins(package)
     if name in plugins:

@@ -30,7 +30,7 @@ class FileHeader(Model):
     time_unit: float
     lead_time_unit: Annotated[str, Field(max_length=40)]
     recipe: Annotated[str, Field(max_length=2**20)] = ""
-    """Of a custom task, as JSON; the sixteen are known by name."""
+    """The recipe of a custom task, as JSON; the sixteen are known by name."""
     header_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -81,10 +81,10 @@ def _inflated(path: Path, content: bytes, max_inflated: int) -> bytes:
     return text
 
 
-def parse_json(model: type[Any], text: bytes, where: Path | str) -> Any:
-    """Validate JSON text in UTF-8 as ``model``."""
+def parse_json(model: type[Any], text: bytes | str, where: Path | str) -> Any:
+    """Validate JSON text, or its bytes in UTF-8, as ``model``."""
     try:
-        data = json.loads(text.decode("utf-8"))
+        data = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise EmubenchError(f"{where}: not valid JSON ({error})") from None
     return parse(model, data, where)

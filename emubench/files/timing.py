@@ -34,7 +34,7 @@ class Scenario(Model):
     repetitions: Count
     """Calls with inputs never seen before: those that count."""
     seconds: Quantiles
-    """Of one call."""
+    """Time of one call."""
     lyapunov_times_per_second: Quantiles
     """Units of lead time of one member per second (kpz: samples)."""
     trajectory_steps_per_second: Quantiles
@@ -88,7 +88,7 @@ class Rung(Model):
     cases: Annotated[list[Number], Field(max_length=100000)] = []
     """Headline score per case."""
     limit: Limit | None = None
-    """Of the offline scenario, where all the work is a kernel's."""
+    """The limit of the offline scenario, where all the work is a kernel's."""
 
 
 class Speedup(Model):
@@ -97,7 +97,7 @@ class Speedup(Model):
     value: Positive | None
     low: Positive | None
     high: Positive | None
-    """From the 10th and 90th percentiles of both timings; null where no setting measured is as accurate."""
+    """It comes from the 10th and 90th percentiles of both timings; null where no setting measured is as accurate."""
     scheme: Line
     """The setting it is compared with."""
     ranked: bool
@@ -122,7 +122,7 @@ class Bench(Model):
     accuracy_high: Number
     skill: Number | None
     speedups: dict[Name, Speedup] = {}
-    """By scenario."""
+    """The speed-up of each scenario."""
     limits: dict[Name, Limit] = {}
 
 
@@ -134,7 +134,7 @@ class Speed(Model):
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     device: Line = ""
     test_seconds: Positive | None = None
-    """Of the forecasts that scoring asked for, per split."""
+    """Time of the forecasts that scoring asked for, as the two that follow."""
     climate_seconds: Positive | None = None
     widths_seconds: Positive | None = None
 
@@ -143,7 +143,7 @@ class Timing(Speed):
     """``timing.json`` of a run."""
 
     benches: Annotated[dict[Name, Bench], Field(max_length=20)] = {}
-    """By the name of the mode."""
+    """What was measured, by the name of the mode."""
     ladder: Annotated[list[Rung], Field(max_length=200)] = []
 
 
@@ -159,7 +159,7 @@ class EntryTiming(Speed):
     """What an entry of the leaderboard keeps of a run's :class:`Timing`; never compared with another machine's."""
 
     speedup: Speedup | None = None
-    """At equal accuracy, of the plain mode, over one of ``solvers``."""
+    """The plain mode's over one of ``solvers``, at equal accuracy."""
     solvers: Annotated[list[Solver], Field(max_length=200)] = []
 
 
@@ -178,9 +178,7 @@ def add(run: Path, bench: Bench, ladder: list[Rung]) -> None:
         content["ladder"] = [rung.model_dump() for rung in ladder]
     if bench.mode == "eager" or known is None:
         ranked = bench.scenarios[RANKED]
-        content["lyapunov_times_per_second"] = ranked.lyapunov_times_per_second.median
-        content["unit"] = (
-            f"units of lead time of one member per second, start included, batches of {ranked.batch} cases"
-        )
+        unit = f"units of lead time of one member per second, start included, batches of {ranked.batch} cases"
+        content |= {"lyapunov_times_per_second": ranked.lyapunov_times_per_second.median, "unit": unit}
         content |= {"threads": bench.hardware.threads, "device": bench.hardware.device}
     store.write_text(run / "timing.json", json.dumps(content, indent=1) + "\n")
