@@ -61,11 +61,6 @@ class Subject:
     seed: int = 0
     progress: Progress = field(default=lambda done, total: None)
 
-    @property
-    def system(self) -> System:
-        """The true system."""
-        return self.task.system
-
     def context(self, split: str) -> Float[Tensor, "B C *S"]:
         """What the emulator sees."""
         return dataset.load(self.task, self.data).contexts[split]
@@ -95,7 +90,7 @@ def interval(estimate: Estimate, n: int) -> tuple[float, float, float]:
 
 def lyapunov_spectrum(subject: Subject) -> Diagnostic:
     """Spectrum, λ₁ and Kaplan–Yorke dimension of a deterministic Stepper, and their errors against the true system."""
-    system, n = subject.system, min(MAX_REPLICAS, subject.task.n_climate)
+    system, n = subject.task.system, min(MAX_REPLICAS, subject.task.n_climate)
     if system.stochastic:
         return Diagnostic(note=f"not available: {system.name} is stochastic")
     duration = MAX_DURATION * min(1.0, subject.task.n_climate / 64) * system.time_unit  # less at smaller sizes
@@ -224,7 +219,7 @@ def noise_doubling(subject: Subject) -> Diagnostic:
 
 def one_sample_gain(subject: Subject) -> Diagnostic:
     """Largest singular values of the σ-scaled one-sample Jacobian, on the attractor and 2 σ outside; and the flow's."""
-    system, n = subject.system, 4 * subject.task.n_test  # 1024 states at standard size
+    system, n = subject.task.system, 4 * subject.task.n_test  # 1024 states at standard size
     if system.stochastic:
         return Diagnostic(note=f"not available: {system.name} is stochastic")
     advance = growth.physical_map(subject.emulator, subject.context("climate")[:2], system, subject.seed)

@@ -177,16 +177,14 @@ def largest_gains(
     return torch.cat(gains)
 
 
+@torch.no_grad()
 def map_gains(
     advance: Map, states: Float[Tensor, " R *S"], std: Float[Tensor, " *S"], name: str, progress: Progress | None = None
 ) -> Float[Tensor, " R"]:
     """:func:`largest_gains` of a differentiable map."""
-
-    def push(u: Tensor, tangents: Tensor) -> Tensor:
-        with torch.no_grad():
-            return lyapunov.push_forward(advance, u, tangents, name, WHAT)[1]
-
-    return largest_gains(push, states, std, progress)
+    return largest_gains(
+        lambda u, tangents: lyapunov.push_forward(advance, u, tangents, name, WHAT)[1], states, std, progress
+    )
 
 
 def outside(states: Float[Tensor, " R *S"], system: System, distance: float = 2.0) -> Float[Tensor, " R *S"]:

@@ -44,7 +44,9 @@ def check_emulator(emulator: Emulator, task: Task, seed: int = 0) -> None:
     asked.require(isinstance(emulator, Emulator), "has no forecast(context, n_steps, n_members, generator)")
     given = contexts(task, seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        _check_answer(asked, given[:2])
+        asked.require(asked(given[:2]).isfinite().all(), "the forecast of a sound context is not finite")
+        asked(given[:2], n_steps=1, n_members=1)
+        asked(given[:1])
         _check_repeats(asked, given)
         _check_members(asked, given[:2])
         _check_cases(asked, given)
@@ -90,12 +92,6 @@ class _Asked:
     def differ(self, a: Tensor, b: Tensor) -> bool:
         """Whether two forecasts differ by more than rounding, in σ; NaN does."""
         return not float(((a.double() - b.double()) / self.std).abs().max()) <= TOLERANCE
-
-
-def _check_answer(asked: _Asked, context: Tensor) -> None:
-    asked.require(asked(context).isfinite().all(), "the forecast of a sound context is not finite")
-    asked(context, n_steps=1, n_members=1)
-    asked(context[:1])
 
 
 def _check_repeats(asked: _Asked, given: Tensor) -> None:

@@ -121,10 +121,9 @@ def _generate(task: tasks.Task, data: Path, needs: dict[Step, tuple[Step, ...]])
     """Add the steps that make a task's files; the tracks of a system share its truth. Return the last one."""
     shared = task if task.custom else tasks.get(f"{task.system.name}-clean", task.size)
     assert layout.truth_path(shared, data) == layout.truth_path(task, data)
-    *parts, truth = steps.file_steps(shared, "truth", DATA_SEED, data)
-    needs.update({part: () for part in parts})
-    needs[truth] = tuple(parts)
-    *parts, observations = steps.file_steps(task, "observations", DATA_SEED, data)
-    needs.update({part: (truth,) for part in parts})
-    needs[observations] = tuple(parts)
-    return observations
+    before: tuple[Step, ...] = ()
+    for made, kind in ((shared, "truth"), (task, "observations")):
+        *parts, merge = steps.file_steps(made, kind, DATA_SEED, data)
+        needs |= {**dict.fromkeys(parts, before), merge: tuple(parts)}
+        before = (merge,)
+    return before[0]
