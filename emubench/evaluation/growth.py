@@ -57,7 +57,7 @@ def emulator_spectrum(
     What has no state, draws random numbers or can't be differentiated has no exponents here: the error says so.
     """
     state, step = autonomous(emulator, context, "Lyapunov exponents are", seed)
-    schedule = lyapunov.Schedule.of(sample_interval, sample_interval, duration, settling, n_blocks)
+    schedule = lyapunov.Schedule(sample_interval, sample_interval, duration, settling, n_blocks)
     asked = (n_exponents, type(emulator).__name__)
     return lyapunov.tangent_spectrum(step, state, schedule, *asked, project=project, seed=seed, progress=progress)
 
