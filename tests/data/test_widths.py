@@ -172,6 +172,7 @@ def solver_cases(n: int, m: int, noise: float = 1.0) -> tuple[torch.Tensor, Trut
     return values, Truth(task, values[0], torch.ones(n, dtype=torch.long))
 
 
+@pytest.mark.slow
 def test_the_solver_grows_like_the_solver_and_noisier_growth_is_faster():
     ratios = {}
     for noise in (1.0, 1.3):
