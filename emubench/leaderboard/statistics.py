@@ -34,7 +34,7 @@ def ends(row: Mapping[str, Any], name: str) -> tuple[Any, Any, Any]:
     return value, low, high
 
 
-def bounded(name: str, value: float, low: float, high: float) -> Row:
+def bounded(name: str, value: float | None, low: float | None, high: float | None) -> Row:
     """The columns of a score with its interval."""
     return dict(zip([name + end for end in ENDS], (value, low, high), strict=True))
 

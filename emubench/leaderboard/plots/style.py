@@ -103,10 +103,10 @@ def point(ax: Axes, look: Style, x: Interval, y: Interval, *, hollow: bool = Fal
         None if low is None or high is None else [[max(value - low, 0)], [max(high - value, 0)]]
         for value, low, high in (x, y)
     )
-    fill = {"markerfacecolor": "white", "markeredgecolor": look.color} if hollow else {"markeredgecolor": "white"}
+    inside, edge = ("white", look.color) if hollow else (look.color, "white")
     size = scale * (13 if look.marker == "*" else 9)
-    drawn = {"color": look.color, "marker": look.marker, "markersize": size, "capsize": 3, "zorder": 3}
-    ax.errorbar(x[0], y[0], xerr=across, yerr=up, **drawn, **fill)
+    drawn: dict[str, Any] = {"marker": look.marker, "markersize": size, "mfc": inside, "mec": edge}
+    ax.errorbar(x[0], y[0], xerr=across, yerr=up, color=look.color, capsize=3, zorder=3, **drawn)
 
 
 def handle(label: str, **look: Any) -> Line2D:
