@@ -140,7 +140,7 @@ def _products(g, v, p):
 
 @jit
 def _gather(state, lanes, x):
-    """Of every site the values around it, or the state itself; then a row of ones."""
+    """Put into ``x`` the values around every site, or off rings the state itself; then a row of ones."""
     n, n_rows = state.shape[1], len(x) - 1
     for j in range(n_rows):
         if lanes:
@@ -309,9 +309,10 @@ def _add_circulant(matrix, state, lanes, out):
 
 @jit
 def forward_exponential(weights, matrices, state, lanes, counts, stages, samples, work):
-    """The same by exponential steps (ETDRK4): ``matrices`` are those of e^{hL}, e^{hL/2}, and of q, f1, f2, f3.
+    """Integrate as :func:`forward` does, by exponential steps (ETDRK4).
 
-    All are symmetric and circulant; see :class:`emubench.dynamics.schemes.Etdrk4Coefficients`.
+    The ``matrices`` are those of e^{hL}, e^{hL/2}, and of q, f1, f2, f3, all symmetric and circulant; see
+    :class:`emubench.dynamics.schemes.Etdrk4Coefficients`.
     """
     e, half, q, f1, f2, f3 = matrices
     n_samples, n_steps = counts

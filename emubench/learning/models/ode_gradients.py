@@ -164,7 +164,7 @@ def exponential_segments(
     symbols: Float[Tensor, "6 K"],
     n_sites: int,
 ) -> Float[Tensor, "B T N"]:
-    """The same by exponential steps on ``n_sites`` of a ring's sites, equally spaced, which carry its first K modes."""
+    """Integrate by exponential steps on ``n_sites`` equally spaced sites of a ring, which carry its first K modes."""
     n, n_modes, apart = state.shape[1], symbols.shape[1], state.shape[1] // n_sites
     sites = torch.fft.irfft(torch.fft.rfft(state)[:, :n_modes], n=n_sites) / apart
     samples = segments(network, sites, n_samples, n_steps, True, circulants(symbols, n_sites))
