@@ -106,7 +106,7 @@ def _over_lead_time(runs: list[scored.Run], metric: str) -> Picture:
     series = []
     for run in runs:
         found = [(r.lead_time, r.value) for r in run.scores.rows if r.metric == metric and r.lead_time is not None]
-        lead, values = np.array(found, dtype=np.float64).reshape(-1, 2).T  # no value is NaN
+        lead, values = np.array(found, dtype=np.float64).reshape(-1, 2).T  # a null becomes NaN
         series.append((f"seed {run.card.seed}", lead, values))
     name, unit = metric.replace("_", " "), runs[0].task.system.lead_time_unit
     caption = f"{name} over lead time"
