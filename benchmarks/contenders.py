@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-Run = Callable[[], np.ndarray]
+Rollout = Callable[[], np.ndarray]
 
 
 def _jax():
@@ -25,7 +25,7 @@ def _scan(step: Callable, state, n_steps: int) -> Callable:
     return lambda: jax.block_until_ready(many(state))
 
 
-def jax_lorenz63(state: np.ndarray, n_steps: int, h: float) -> Run:
+def jax_lorenz63(state: np.ndarray, n_steps: int, h: float) -> Rollout:
     """RK4 on a tuple (x, y, z) of arrays, the fastest of the layouts tried ("3 B" and "B 3" arrays are slower)."""
     jax = _jax()
 
@@ -47,7 +47,7 @@ def jax_lorenz63(state: np.ndarray, n_steps: int, h: float) -> Run:
     return lambda: np.stack(run(), axis=-1)
 
 
-def jax_lorenz96(state: np.ndarray, n_steps: int, h: float) -> Run:
+def jax_lorenz96(state: np.ndarray, n_steps: int, h: float) -> Rollout:
     """RK4 on a "B N" array, the faster of the two layouts."""
     jnp = _jax().numpy
 
@@ -65,7 +65,7 @@ def jax_lorenz96(state: np.ndarray, n_steps: int, h: float) -> Run:
     return lambda: np.asarray(run())
 
 
-def exponax_kuramoto_sivashinsky(state: np.ndarray, n_steps: int, h: float, length: float) -> Run:
+def exponax_kuramoto_sivashinsky(state: np.ndarray, n_steps: int, h: float, length: float) -> Rollout:
     """Exponax's own stepper at order 4 (ETDRK4, 2/3 dealiasing), vmapped over the batch."""
     jax = _jax()
     import exponax
@@ -77,7 +77,7 @@ def exponax_kuramoto_sivashinsky(state: np.ndarray, n_steps: int, h: float, leng
 
 def pde_kpz(
     n_sites: int, n_steps: int, h: float, *, nu: float = 1.0, lam: float = 3.0, noise: float = 2.0, start=0.0
-) -> Run:
+) -> Rollout:
     """py-pde's KPZInterfacePDE, explicit Euler–Maruyama, numba backend; one trajectory, as it has no batches.
 
     It takes the central difference for h_x, which is cheaper than the kernel's Lam–Shin gradient (and wrong at λ = 3).
@@ -96,7 +96,7 @@ def pde_kpz(
     return run
 
 
-def dysts_lorenz63(state: np.ndarray, duration: float) -> Run:
+def dysts_lorenz63(state: np.ndarray, duration: float) -> Rollout:
     """Dysts' Lorenz, one trajectory after the other by SciPy's DOP853 (the fastest that it offers) at its tolerance."""
     import dysts.flows
 

@@ -37,7 +37,7 @@ def start(system: System, n_batch: int) -> np.ndarray:
     return np.stack([system.draw(stream(0, "benchmark", b), system.starts[0]) for b in range(n_batch)])
 
 
-def emubench(system: System, state: np.ndarray) -> contenders.Run:
+def emubench(system: System, state: np.ndarray) -> contenders.Rollout:
     """One sample: the system's sample interval is the whole run."""
     rollout = kernels.rollout_parallel if CORES > 1 else kernels.find(system)
     rngs = [stream(0, "noise", b) for b in range(len(state))]

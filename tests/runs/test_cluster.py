@@ -177,7 +177,7 @@ def test_steps_on_two_workers_one_of_which_is_killed_and_a_scheduler_that_goes_a
 
             here, killed = folder("killed"), []
 
-            def kill(run: runner.Run) -> None:
+            def kill(run: runner.Execution) -> None:
                 if not killed and sum(state == "done" for state in run.state.values()) >= 3:
                     killed.append(first.pid)
                     first.send_signal(signal.SIGKILL)
@@ -203,7 +203,7 @@ def test_steps_on_two_workers_one_of_which_is_killed_and_a_scheduler_that_goes_a
             here = folder("gone")
             made.worker()
 
-            def stop(run: runner.Run) -> None:
+            def stop(run: runner.Execution) -> None:
                 if made.scheduler.poll() is None and "done" in run.state.values():
                     made.scheduler.kill()
 
@@ -219,7 +219,7 @@ def test_a_grid_on_dask_with_a_killed_worker_gives_the_same_files(whole_grid, tm
     with dask(tmp_path / "dask") as made:
         workers, killed = [made.worker(), made.worker()], []
 
-        def kill(run: runner.Run) -> None:
+        def kill(run: runner.Execution) -> None:
             busy = any(step.kind == "train" and state == "done" for step, state in run.state.items())
             if busy and not killed:
                 killed.append(True)

@@ -37,13 +37,13 @@ def test_steps_that_ask_for_a_gpu_have_one_to_themselves(grid_file, tmp_path, mo
     (tmp_path / "devices").write_text(str(len(executors.devices())))
     made = [Step("train", f"train x {i}", "{}", (("GPU", 1.0),) if i % 2 else ()) for i in range(12)]
     plan, seen = grid.Plan(grid.read(grid_file), tuple(made), dict.fromkeys(made, ()), ()), {}
-    note = runner.Run.note
+    note = runner.Execution.note
 
-    def keep(run: runner.Run, step: Step, outcome: Outcome) -> None:
+    def keep(run: runner.Execution, step: Step, outcome: Outcome) -> None:
         seen[step] = outcome.worker
         note(run, step, outcome)
 
-    monkeypatch.setattr(runner.Run, "note", keep)
+    monkeypatch.setattr(runner.Execution, "note", keep)
     if not visible:
         plan = dataclasses.replace(plan, steps=plan.steps[::2], needs=dict.fromkeys(made[::2], ()))
     with executors.processes(2) as place:

@@ -30,7 +30,7 @@ STATES = ("done", "running", "waiting", "failed", "not run")
 
 
 @dataclass
-class Run:
+class Execution:
     """What has become of each step of a plan so far."""
 
     plan: Plan
@@ -80,9 +80,9 @@ def kind_of(step: Step) -> tuple[str, str]:
     return step.kind, step.label.split(" ")[1] if step.kind in ("train", "score") else ""
 
 
-def look(plan: Plan, data: Path, out: Path) -> Run:
+def look(plan: Plan, data: Path, out: Path) -> Execution:
     """The state of a plan as the folders tell it; at work is who has a step under way."""
-    run, at_work = Run(plan, {}), set[str]()
+    run, at_work = Execution(plan, {}), set[str]()
     for step in plan.steps:
         record = steps.read_record(step, out)
         if steps.is_done(step, data, out):
@@ -103,7 +103,7 @@ def look(plan: Plan, data: Path, out: Path) -> Run:
 class _Hand:
     """Hands out steps in the order of the plan, each once all that it needs is done."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Execution) -> None:
         self._run, self._order = run, {step: i for i, step in enumerate(run.plan.steps)}
         self._ready: list[tuple[int, Step]] = []
         self.deaths: Counter[Step] = Counter()
@@ -143,10 +143,10 @@ def execute(
     data: Path,
     out: Path,
     threads: int,
-    watch: Callable[[Run], None] = lambda run: None,
+    watch: Callable[[Execution], None] = lambda run: None,
     debug: bool = False,
     work: Callable[..., Outcome] = steps.run,
-) -> Run:
+) -> Execution:
     """Do all steps of ``plan`` that are not done; ``watch`` is called whenever something has changed.
 
     Earlier failures are tried once more. A step that a worker died at is handed out again, a step that fails is not,
@@ -185,7 +185,7 @@ def execute(
         watch(run)
 
 
-def _settle(run: Run, hand: _Hand, step: Step, future: Future[Outcome], place: Place) -> None:
+def _settle(run: Execution, hand: _Hand, step: Step, future: Future[Outcome], place: Place) -> None:
     try:
         outcome = future.result()
     except BrokenExecutor:
@@ -204,7 +204,7 @@ def _settle(run: Run, hand: _Hand, step: Step, future: Future[Outcome], place: P
         hand.done(step)
 
 
-def table(run: Run) -> Any:
+def table(run: Execution) -> Any:
     """Steps by stage and state with the time left, as a rich table."""
     from rich.table import Table
 
@@ -223,7 +223,7 @@ def _duration(seconds: float) -> str:
 
 
 @contextmanager
-def live() -> Iterator[Callable[[Run], None]]:
+def live() -> Iterator[Callable[[Execution], None]]:
     """A table on standard error that follows a run, in a terminal only; it has no thread, so that workers may fork."""
     from rich.console import Console
     from rich.live import Live
@@ -234,7 +234,7 @@ def live() -> Iterator[Callable[[Run], None]]:
         return
     with Live(console=console, auto_refresh=False) as display:
 
-        def update(run: Run) -> None:
+        def update(run: Execution) -> None:
             if time.monotonic() - shown[0] > 0.2 or set(run.state.values()) <= {"done", "failed", "not run"}:
                 run.block()
                 shown[0] = time.monotonic()
@@ -243,7 +243,7 @@ def live() -> Iterator[Callable[[Run], None]]:
         yield update
 
 
-def failures(run: Run) -> list[dict[str, str]]:
+def failures(run: Execution) -> list[dict[str, str]]:
     """What failed, why, where its log lies, and on which worker."""
     return [
         {"step": step.label, "error": outcome.error, "log": outcome.log, "worker": outcome.worker}
@@ -251,7 +251,7 @@ def failures(run: Run) -> list[dict[str, str]]:
     ]
 
 
-def summary(run: Run) -> dict[str, Any]:
+def summary(run: Execution) -> dict[str, Any]:
     """The state of a run for machines."""
     return {
         "stages": {stage: {s: states[s] for s in STATES} for stage, states in run.counts().items()},
@@ -261,7 +261,7 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
-def say_failures(run: Run) -> None:
+def say_failures(run: Execution) -> None:
     """One line each on standard error; then raise if there are any."""
     for f in failures(run):
         where = f" (on {f['worker']}; log: {f['log']})" if f["log"] else ""
@@ -272,7 +272,7 @@ def say_failures(run: Run) -> None:
         raise EmubenchError(f"{n} of {len(run.state)} steps failed{rest}; the same command tries these again")
 
 
-def show(run: Run) -> None:
+def show(run: Execution) -> None:
     """Print the table and what failed."""
     from rich.console import Console
 
