@@ -7,8 +7,6 @@ kuramoto_sivashinsky -0.02 -0.05 -0.06 -0.05; lorenz63 -0.01 -0.05 -0.08 -0.09; 
 training. Intervals: ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -17,8 +17,6 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.09
 ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

@@ -12,8 +12,6 @@ kuramoto_sivashinsky 0.00 0.00 0.00 0.00; lorenz63 0.00 0.00 -0.02 -0.03; lorenz
 training. Intervals: ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -9,8 +9,6 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.13
 ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ kuramoto_sivashinsky 0.00 -0.01 -0.05 -0.05; lorenz63 0.00 0.00 0.00 0.00; loren
 Intervals: ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -19,8 +19,6 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.08
 ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement

@@ -18,8 +18,6 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 0.87
 ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

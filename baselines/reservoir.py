@@ -18,8 +18,6 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz -0.1
 ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace

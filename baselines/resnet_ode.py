@@ -18,8 +18,6 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.12
 ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable

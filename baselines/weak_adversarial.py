@@ -24,8 +24,6 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.10
 ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import cast

@@ -21,8 +21,6 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.08
 ``baselines/expected.toml``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -20,8 +20,6 @@ A name is imported when it is first asked for, so that ``import emubench`` takes
 (40,)
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

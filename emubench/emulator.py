@@ -1,7 +1,5 @@
 """What an emulator is: the protocols, the door through which forecasts come in, saving and loading."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 

@@ -1,7 +1,5 @@
 """What ``emubench compare`` prints and writes: tables per track for people, the same rows as JSON and CSV."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any

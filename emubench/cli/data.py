@@ -1,7 +1,5 @@
 """Commands of tasks and datasets: ``list``, ``generate``, ``verify`` and ``contexts``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

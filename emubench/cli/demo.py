@@ -1,7 +1,5 @@
 """The main job at tiny size, through the same code as the real thing."""
 
-from __future__ import annotations
-
 import sys
 from concurrent.futures import as_completed
 from pathlib import Path

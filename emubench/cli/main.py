@@ -1,7 +1,5 @@
 """The command ``emubench``: its groups of commands, a file each. Torch is imported only where it is needed."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

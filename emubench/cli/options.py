@@ -1,7 +1,5 @@
 """Options that mean the same in every command, and how commands show progress and print JSON."""
 
-from __future__ import annotations
-
 import json as jsonlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -54,7 +52,7 @@ def print_json(value: Any) -> None:
     print(jsonlib.dumps(value, indent=1))
 
 
-def print_rows(rows_of: Iterable[tuple[Path, Iterable[ScoreRow]]]) -> None:
+def print_rows(rows_of: "Iterable[tuple[Path, Iterable[ScoreRow]]]") -> None:
     """Print the scores of several runs for machines, each row with the ``run`` that it is of."""
     print_json([{"run": str(run), **row.model_dump()} for run, rows in rows_of for row in rows])
 

@@ -1,7 +1,5 @@
 """Commands of many runs together: ``bench``, ``compare`` and ``demo``."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Commands of single runs: ``train`` and ``score``."""
 
-from __future__ import annotations
-
 import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """What ``emubench list`` and ``emubench score`` print."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The one exception that the command line prints as a single line."""
 
-from __future__ import annotations
-
 import difflib
 import unicodedata
 from collections.abc import Iterable

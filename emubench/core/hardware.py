@@ -1,7 +1,5 @@
 """The device that is timed: what it is, waiting for it, the memory that a call takes."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

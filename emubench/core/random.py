@@ -1,7 +1,5 @@
 """Random streams: every draw of a dataset depends on a seed and on labels, on nothing else."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 
@@ -18,7 +16,7 @@ class SealedSeed(int):
     _key: str
     _commitment: str
 
-    def __new__(cls, secret: bytes) -> SealedSeed:
+    def __new__(cls, secret: bytes) -> "SealedSeed":
         seed = super().__new__(cls, -1)
         seed._key = hashlib.sha256(b"emubench sealed seed\0" + secret).hexdigest()
         seed._commitment = hashlib.sha256(secret).hexdigest()

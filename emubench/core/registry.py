@@ -1,7 +1,5 @@
 """A file is its own registration: list the modules of a package, and those that plug-ins add, and load one by name."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import sys

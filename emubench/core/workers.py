@@ -1,7 +1,5 @@
 """A pool of worker processes that ends at once, and cleanly, when its user is interrupted."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

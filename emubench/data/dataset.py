@@ -4,8 +4,6 @@
 groups ``test``, ``climate``: ``context``); ``<data>/<size>/<system>.truth.h5`` serves the scorer alone.
 """
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import dataclass
 from pathlib import Path

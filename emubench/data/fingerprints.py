@@ -5,8 +5,6 @@ arrays, what a faithful rebuild has in common with them: the exact draws and mas
 early times, and statistics. Maintainers make them from seed 0 (``benchmarks/maintain/fingerprints.py``).
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from pathlib import Path

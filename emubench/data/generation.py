@@ -4,8 +4,6 @@ A file grows under a hidden ``.partial`` name: first its whole structure, with r
 block, while a journal beside it lists the finished ones. After an interrupt the same command goes on from there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

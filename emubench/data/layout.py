@@ -1,7 +1,5 @@
 """What a dataset file is made of: where it lies, its groups, arrays, attributes and axes."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Datasets from Python, without reading them whole: windows for training loops of torch, and views of xarray."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -105,7 +103,7 @@ class Windows(torch.utils.data.Dataset[Window]):
 
 def open_dataset(
     task: TaskLike, group: str = "train", data: Path | str = "data", *, truth: bool = False
-) -> xarray.Dataset:
+) -> "xarray.Dataset":
     """A lazy view of one group of a task's dataset: ``train``, ``validation``, ``test`` or ``climate``.
 
     It holds ``observation`` (trajectory, time, *space) or ``context`` (case, time, *space), NaN where nothing was

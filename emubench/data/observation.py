@@ -1,7 +1,5 @@
 """The observation operator: which components are seen, and how noisily. NaN means "not observed"."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

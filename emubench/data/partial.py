@@ -1,7 +1,5 @@
 """A dataset file that grows under a hidden name, with a journal of its finished blocks, so that it can be resumed."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json
@@ -40,7 +38,7 @@ class Partial:
         self._lock: TextIO
         self._begun, self._earlier = time.monotonic(), 0.0
 
-    def __enter__(self) -> Partial:
+    def __enter__(self) -> "Partial":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             self._lock = self.journal.open("a+", encoding="utf-8")

@@ -4,8 +4,6 @@
 :mod:`emubench.data.fingerprints`); a user's own recipe makes a custom task: ``emubench generate my-task.toml``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path
@@ -85,7 +83,7 @@ class Recipe(Model):
     fingerprint: dict[Name, Any] = {}
 
     @model_validator(mode="after")
-    def _seen(self) -> Recipe:
+    def _seen(self) -> "Recipe":
         if (self.track is None) == (self.observation is None):
             raise ValueError("give either track or an [observation] table")
         return self

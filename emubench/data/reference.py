@@ -4,8 +4,6 @@ They live in ``reference.json`` and change only with the benchmark version; ``py
 --help`` says how they are made. A task without an entry (a custom one) has scores, but no skills.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path

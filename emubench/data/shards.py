@@ -5,8 +5,6 @@ merged file has the bytes that one process would have written; then the shards a
 dataset over shards, for one that is missing would read as "not observed".
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property

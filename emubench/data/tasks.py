@@ -7,8 +7,6 @@
 16
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

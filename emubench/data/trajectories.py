@@ -1,7 +1,5 @@
 """The truth, trajectory by trajectory: blocks of 16 lanes, simulated a stretch of time after another."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Verifying a dataset file against its own hashes and schema."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import h5py

@@ -6,8 +6,6 @@ what the dataset's header shows (of a sealed season the commitment, for there is
 the leads scored is an independent draw from the exact stationary measure.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Float

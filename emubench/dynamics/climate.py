@@ -1,7 +1,5 @@
 """What one measures of a system before believing it: agreement time of two solvers, leading exponent, climate."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -1,7 +1,5 @@
 """When a difference crosses a threshold for the first time, interpolated between samples."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

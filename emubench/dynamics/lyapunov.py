@@ -6,8 +6,6 @@ to rounding. E of them, made orthonormal every Δ time units (the old ones are Q
 Nagashima 1979, doi:10.1143/PTP.61.1605. Replicas from independent draws run side by side and give standard errors.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

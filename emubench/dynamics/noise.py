@@ -11,8 +11,6 @@ kpz is generated 3.5 to 4.8 times as fast as with the normals that numpy draws, 
 (``pytest -s benchmarks/test_normals.py``, one thread).
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Integration schemes in torch: any device, any dtype, batched, differentiable. Read these to know what is solved."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 

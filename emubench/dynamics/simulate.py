@@ -1,7 +1,5 @@
 """Reference integrators in torch: any device, any dtype, batched, differentiable. Read these to know what is solved."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """Solver settings, from the truth's own down to one cheap step per sample: what an emulator competes with."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A Lyapunov spectrum with its errors, and what follows from it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import NamedTuple

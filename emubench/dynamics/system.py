@@ -1,7 +1,5 @@
 """What a dynamical system is to emubench: equation, geometry, reference solver, climate and known facts."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from abc import ABC, abstractmethod

@@ -5,8 +5,6 @@ Each is a function of a :class:`Subject` that returns a :class:`~emubench.files.
 fault: the diagnostic then says in one line why it is not available.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -4,8 +4,6 @@ One test case; densities and spectra of the long runs beside the truth's, with t
 truth would lie; for stochastic systems the ranks of the truth among the members, and the heights of flat interfaces.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The scored forecast: contexts in chunks, each with random numbers of its own. All who score or time it call this."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -7,8 +7,6 @@ of the Lipschitz constant of G on any convex set that holds them. An upper bound
 of its layers, say) would be far from it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Scoring: truth against forecast, chunk by chunk; the one place where cases are averaged and bootstrapped."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable
@@ -50,7 +48,7 @@ class Result:
     timing: dict[str, Any] = field(default_factory=dict)
     """The content of ``timing.json``; empty where the forecasts were made elsewhere."""
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """One row per score: task, metric, lead_time, value, low, high (95 %), n_cases, unit; see docs/metrics.md.
 
         ``lead_time`` is NaN in the scores of a whole forecast, elsewhere in units of the task.
@@ -120,7 +118,7 @@ class Cases:
     start: Tensor
 
     @classmethod
-    def load(cls, task: Task, data: Path) -> Cases:
+    def load(cls, task: Task, data: Path) -> "Cases":
         """The cases of the dataset below ``data``."""
         truth, start, _ = load_truth(task, data, "test")
         return cls(task, dataset.load(task, data).context("test"), truth, start)

@@ -5,8 +5,6 @@ the rows of scores are columns, figures are thinned, and timings are cut to what
 run's folder; nothing here names a key of theirs.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cache

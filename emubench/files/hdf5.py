@@ -1,7 +1,5 @@
 """Opening HDF5 files that a stranger may have written: only plain, bounded, numeric arrays get through."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 import zlib

@@ -1,7 +1,5 @@
 """The header of a dataset file: its root attributes, checked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

@@ -4,8 +4,6 @@ Every scale is created once and for good, in the order of the columns: the same 
 that put a coordinate in the place of a plain dimension free the latter's room whenever its last handle goes.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The files of a run folder, one model each: ``card.json``, ``scores.json``, ``diagnostics.json``, ``figures.json``."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, Literal
 
@@ -96,7 +94,7 @@ class Comparison(Model):
     high: Series
 
     @model_validator(mode="after")
-    def _same_lengths(self) -> Comparison:
+    def _same_lengths(self) -> "Comparison":
         if {len(s) for s in (self.run, self.truth, self.low, self.high) if s is not None} != {len(self.x)}:
             raise ValueError("x, run, truth, low and high must have the same length")
         return self

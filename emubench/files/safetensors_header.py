@@ -4,8 +4,6 @@ A file is eight bytes (little-endian length n), n bytes of JSON ``{name: {dtype,
 which the tensors have to fill without overlap or gap (https://github.com/huggingface/safetensors, "Format").
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

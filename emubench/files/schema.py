@@ -1,7 +1,5 @@
 """What pydantic models of every file that a stranger may have written share: no unknown keys, bounded sizes."""
 
-from __future__ import annotations
-
 import json
 import lzma
 import re

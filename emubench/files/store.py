@@ -1,7 +1,5 @@
 """Files that are complete under their name or not there at all, and the hashes of what they hold."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """``timing.json`` of a run: the time that scoring took, and what ``emubench bench`` measured, mode by mode."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any

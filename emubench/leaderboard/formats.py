@@ -1,7 +1,5 @@
 """Figures and ranks as text."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

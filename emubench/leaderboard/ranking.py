@@ -7,8 +7,6 @@ paired difference excludes 0, and a rank is an interval: 1 + number significantl
 worse. Scales (floor and oracle) are frozen, so that a new entry moves no old score.
 """
 
-from __future__ import annotations
-
 import json as jsonlib
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Means and ranks of scores that are known by their values and intervals alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Gaps in observations: filling them, and losses over what was seen."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

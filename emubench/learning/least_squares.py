@@ -1,7 +1,5 @@
 """Ridge regression without loss of digits, block by block; and smoothing by local cubics."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """Fields on rings with gaps: values around a site, filled gaps, power spectra from the pairs of sites observed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

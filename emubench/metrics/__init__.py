@@ -10,8 +10,6 @@ True
 True
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -76,7 +74,7 @@ class Truth:
     values: Float[Tensor, "B T *S"]
     start: Tensor
     """Index into ``system.starts`` of each case."""
-    pool: Pool | None = None
+    pool: "Pool | None" = None
     reference: dict[str, Any] = field(default_factory=dict)
     """The frozen reference values of the task: see :mod:`emubench.data.reference`."""
 

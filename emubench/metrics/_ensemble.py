@@ -1,7 +1,5 @@
 """What the scores of an ensemble share: deviations from the mean at the leads 1, 2, 4 … 128, and failures."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

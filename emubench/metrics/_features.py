@@ -1,7 +1,5 @@
 """One-point values and space-time patches of a run, and their 1-Wasserstein distances from the pooled truth's."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

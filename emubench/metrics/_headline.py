@@ -1,7 +1,5 @@
 """The score that says how accurate forecasts of a task are: which it is, which way it is better, what failing costs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

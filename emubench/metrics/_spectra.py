@@ -1,7 +1,5 @@
 """Power spectra in space and time, per case, and the distance between two."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -8,8 +8,6 @@ on. It can't see amplitudes: a forecast damped to nothing correlates as well. Wh
 share of equal signs less that of unequal ones.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

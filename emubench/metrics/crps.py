@@ -11,8 +11,6 @@ average (single values can fall below). A forecast with a member that is not fin
 has failed and counts 10 σ from then on, which is also the cap. It can't see correlations between sites or in time.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -9,8 +9,6 @@ between sites, but weakly: it is mostly about means and spreads (Pinson & Tastu 
 energy score", Technical University of Denmark).
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

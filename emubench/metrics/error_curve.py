@@ -4,8 +4,6 @@ e(t) is that of :mod:`emubench.metrics.valid_prediction_time`, capped at 10 σ, 
 independent states differ by √2. Range 0 … 10, lower is better. It can't see whether a few cases or all are wrong.
 """
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

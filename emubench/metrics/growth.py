@@ -11,8 +11,6 @@ A failed case (see ``crps``) counts as h 10 σ off. Not ranked: too much varianc
 see whether a forecast follows its case. Needs frozen values: a custom task has none.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

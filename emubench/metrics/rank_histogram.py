@@ -13,8 +13,6 @@ ranks of a perfect ensemble it is about √(2M/πn). A failed case counts 2M/(M 
 is never cheaper. It can't see compensating faults (Hamill 2001): 0 does not make a forecast good.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

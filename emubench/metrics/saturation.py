@@ -13,8 +13,6 @@ Not ranked: an ensemble too narrow and one too wide are both wrong. It can't see
 Kardar, Parisi & Zhang 1986, doi:10.1103/PhysRevLett.56.889.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

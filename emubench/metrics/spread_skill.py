@@ -7,8 +7,6 @@ over leads. Range 0 … ∞; one member has no spread and gets 0. A failed forec
 does not make a forecast good: the climatology has it too. It is reported, and never ranked.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -21,8 +21,6 @@ s = clip(1 − ln(max(d, d_f)/d_f) / ln(d₀/d_f), 0, 1), and
 (256 samples) under 10 % of the truth's. Range 0 … 1, higher is better. It can't see whether a run follows the truth.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

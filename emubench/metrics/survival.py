@@ -6,8 +6,6 @@ of all sites); it does not come back. The time to escape is that of this sample,
 It can't see where a surviving run is, not even whether it moves.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -8,8 +8,6 @@ crosses. Of an ensemble the mean over members is taken. Range 0 … horizon, hig
 the crossing. After Vlachas et al. 2020, doi:10.1016/j.neunet.2020.02.016.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

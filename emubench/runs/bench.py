@@ -1,7 +1,5 @@
 """``emubench bench``: how fast a scored run forecasts, and how fast a solver of the same accuracy does."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from dataclasses import dataclass

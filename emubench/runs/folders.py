@@ -6,8 +6,6 @@ its training has ended well; one that was interrupted, or has diverged, leaves i
 it, from which the same command goes on. TensorBoard's event files lie beside ``log.jsonl`` if they were asked for.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A job: one baseline on one task with one seed, and the hash of all that determines its run."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Scored runs as entries of a comparison: read from disk, checked to stand on one footing, named, seeds together."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Training a job into its folder."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

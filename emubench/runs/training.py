@@ -1,7 +1,5 @@
 """An emulator by the name of its method: trained in memory, or kept as a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import ModuleType
 from typing import Any

@@ -7,8 +7,6 @@
 "x' = sigma (y - x), y' = x (rho - z) - y, z' = x y - beta z"
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from emubench.core import registry

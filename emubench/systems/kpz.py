@@ -1,7 +1,5 @@
 """Kardar–Parisi–Zhang in one dimension: stochastic growth of a rough interface, with exactly known statistics."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Kuramoto–Sivashinsky: a fourth-order partial differential equation, spatio-temporal chaos on a periodic interval."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

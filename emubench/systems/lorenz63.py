@@ -1,7 +1,5 @@
 """Lorenz-63: three ordinary differential equations, the smallest chaotic flow of note."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Lorenz-96: a ring of sites with advection, damping and forcing, a toy of weather along a latitude."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

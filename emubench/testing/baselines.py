@@ -1,7 +1,5 @@
 """The contract of a baseline: a module that defines ``knowledge``, ``Config``, ``build`` and ``train``."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import tempfile

@@ -1,7 +1,5 @@
 """The contract of an emulator, and of a Stepper: what the scorer, the timing and the diagnostics rely on."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """What the contracts look at: a few cases of a task, simulated when they are needed; and how a fault is raised."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Float

@@ -1,7 +1,5 @@
 """The contract of a metric: a module that defines ``split``, ``applies`` and ``summarise`` (see CONTRIBUTING.md)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from dataclasses import dataclass

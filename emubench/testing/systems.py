@@ -1,7 +1,5 @@
 """The contract of a system: declarations, draws, solver steps, symmetries, simulations, and facts that are measured."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ that has several schemes names them in ``SCHEMES`` and takes them as ``scheme=``
 precision by the kernels of deterministic systems.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Batches cut into blocks of trajectories that a kernel advances together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

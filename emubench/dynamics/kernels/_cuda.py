@@ -4,8 +4,6 @@ Tested in numba's simulator of CUDA; what they reach on a GPU was not measured y
 trajectory, Lorenz-96 one per site and ``ROWS`` trajectories per block. Precision is that of the states.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -5,8 +5,6 @@ real transform of N points is a complex one of M = N/2 (passes of radix 4, one o
 a pass over pairs of modes k and M − k. Modes stay in digit-reversed order in between, so nothing is sorted.
 """
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The normal numbers of :mod:`emubench.dynamics.noise`, bit by bit, one trajectory per lane."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from emubench.dynamics import noise

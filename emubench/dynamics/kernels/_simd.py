@@ -5,8 +5,6 @@ the batch size. Inside ``@jit`` functions :func:`load` and :func:`store` access 
 with each other and with floats, rounded to their precision; on a CPU with narrower registers LLVM splits them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import operator

@@ -4,8 +4,6 @@ The linear stochastic part is exact mode by mode, which on a ring is a convoluti
 heat kernel decays faster than exponentially, and the noise filter nearly so.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 

@@ -2,8 +2,6 @@
 single precision sixteen.
 """
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -2,8 +2,6 @@
 each other.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from emubench.dynamics.kernels._blocks import rollout_blocks

@@ -1,7 +1,5 @@
 """Lorenz-96 by RK4 (or Heun, Euler), eight trajectories at a time, in single precision sixteen."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from emubench.dynamics.kernels._blocks import precision, rollout_blocks

@@ -10,8 +10,6 @@ that of the last quarter with those of all quarters of the other, of which one a
 What they can't see: an emulator that does the same less work when it is scored has lower scores, and is no cheat.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

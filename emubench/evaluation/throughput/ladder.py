@@ -7,8 +7,6 @@ forecaster; on clean ones it starts from the last sample. Measured on the device
 which the emulators are timed, once for all of them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from pathlib import Path

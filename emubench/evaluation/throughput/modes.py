@@ -1,7 +1,5 @@
 """Ways of running one emulator: as it is, compiled, in lower precision. Each is declared, and scored anew."""
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil

@@ -1,7 +1,5 @@
 """How near a rollout comes to what the device can do: operations and bytes per second beside measured ceilings."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -5,8 +5,6 @@ with noise of 10⁻⁴ σ that is new every time) are interleaved with calls who
 those of fresh ones. Some outputs are kept, for :mod:`emubench.evaluation.throughput.audit`.
 """
 
-from __future__ import annotations
-
 import datetime
 import itertools
 import time

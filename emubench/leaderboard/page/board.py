@@ -1,7 +1,5 @@
 """What the page shows, gathered from the entries' folders: every one checked, nothing of it executed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path

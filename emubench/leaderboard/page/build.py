@@ -4,8 +4,6 @@ The pages need nothing but themselves: style and script stand in them, allowed b
 loaded. Whatever a submission says is escaped by the templates, after control and direction characters are replaced.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Charts of the page as inline SVG, written by hand so that equal numbers give equal bytes, and fields as PNG."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math

@@ -1,7 +1,5 @@
 """The page of one entry: its card, its charts per task, and what a judge found of it."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, NamedTuple
 

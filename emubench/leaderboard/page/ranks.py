@@ -5,8 +5,6 @@ interval of the difference of their means excludes 0. That is cautious, as the s
 than three seeds are a checkpoint, which is shown without a rank and moves nobody else's.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any

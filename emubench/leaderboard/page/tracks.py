@@ -3,8 +3,6 @@
 Every cell that holds nothing says why.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ long runs, ranks and heights of ensembles, accuracy against throughput, and besi
 Drawn with Agg on figures of their own: no display is needed, and no global state of matplotlib is touched.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path

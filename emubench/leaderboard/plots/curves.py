@@ -1,7 +1,5 @@
 """Plots of scores against lead time: error, and survival of the long runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a run keeps in ``figures.json``, checked; and the plot of one test case beside its truth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

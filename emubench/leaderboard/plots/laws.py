@@ -1,7 +1,5 @@
 """Plots of laws: densities and spectra of long runs, ranks among the members, heights of growth, exponents."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Plots of accuracy against throughput: of all entries of a track, and of those of a task beside the solver ladder."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

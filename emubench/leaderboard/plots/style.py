@@ -1,7 +1,5 @@
 """What all plots share: an entry has the same colour, dash and marker in all plots of a comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 

@@ -6,8 +6,6 @@ function), and so the density is F′ = −F tr((1 − B_s)⁻¹ ∂_s B_s). Bot
 converges exponentially in m (Bornemann 2010, doi:10.1090/S0025-5718-09-02280-7).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float
 from scipy.special import airy

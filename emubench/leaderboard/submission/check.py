@@ -7,8 +7,6 @@ The layout is ``entry.toml``, one file per kind for all tasks and seeds (:mod:`e
 not fraud: see CONTRIBUTING.md.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import stat

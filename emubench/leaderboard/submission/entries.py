@@ -3,8 +3,6 @@
 The same as a JSON schema is ``leaderboard/entry.schema.json``. This module imports no torch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -85,7 +83,7 @@ class Entry(Model):
         return listed
 
     @model_validator(mode="after")
-    def _fits(self) -> Entry:
+    def _fits(self) -> "Entry":
         if self.method == FORECASTS and self.division != "open":
             raise ValueError("forecasts belong to the open division")
         return self

@@ -4,8 +4,6 @@ A child that hangs, dies, floods or answers with garbage fails the cases that it
 which are scored as failures, with the reason kept; then the next entry is scored.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

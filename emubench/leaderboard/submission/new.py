@@ -1,7 +1,5 @@
 """``emubench submit new``: make an entry's folder from scored runs, or from forecasts made elsewhere."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -5,8 +5,6 @@ made from it. The secret itself is read from the file that the variable ``EMUBEN
 in a terminal; it is never an argument, and no message of this module shows it.
 """
 
-from __future__ import annotations
-
 import getpass
 import hashlib
 import os

@@ -4,8 +4,6 @@ Only aggregates per task are kept, in ``leaderboard/verified/<season>/<entry>.js
 Times are those of the judge's machine, and are never compared with another's.
 """
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path

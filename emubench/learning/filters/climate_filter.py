@@ -1,7 +1,5 @@
 """The ensemble filter of a fitted model whose states are not windows: it starts from the model's own climate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -7,8 +7,6 @@ function (Whitaker & Hamill 2002, doi:10.1175/1520-0493(2002)130<1913:EDAWPO>2.0
 :func:`filtered_start` starts any :class:`~emubench.emulator.Stepper` this way, with the emulator itself as the model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

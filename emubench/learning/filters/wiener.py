@@ -5,8 +5,6 @@ before and after it, with covariances C(Δt) averaged over the pairs that were o
 (Wiener 1949; Rybicki & Press 1992, doi:10.1086/171845). No model of the dynamics, and no derivative of noise.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -13,8 +13,6 @@ a training step of ``neural_ode`` is 1.7 to 2.8 times as fast as by ``torch.comp
 2.1 to 3.1 times as fast as by autograd (``pytest -s benchmarks/test_neural_ode.py``, one thread).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from emubench.dynamics.kernels._simd import SINGLES, jit, load, store, sums

@@ -4,8 +4,6 @@ Where :mod:`emubench.learning.models.flow` leaves the step of a flow to its subc
 ``tendency``: a polynomial of degree 2 beside a network, on stiff rings with a linear term for every spatial mode.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast

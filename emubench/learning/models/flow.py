@@ -3,8 +3,6 @@
 A baseline subclasses :class:`LearnedFlow`, says how one sample interval is advanced, and keeps its own training loop.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -6,8 +6,6 @@ gappy heights are first replaced by the analyses of an ensemble filter with the 
 repeated (Brajard et al. 2020, doi:10.1016/j.jocs.2020.101171).
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Networks shared by the baselines: a gated perceptron, and the same applied around every site of a ring."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -5,8 +5,6 @@ the steps gives it. :mod:`emubench.learning.models._product_mlp` has the loops; 
 autograd.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

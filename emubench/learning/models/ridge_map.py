@@ -9,8 +9,6 @@ Three ways against noise in the regressors, which biases least squares: features
 analyses of an ensemble filter with the map itself as the model (Brajard et al. 2020, doi:10.1016/j.jocs.2020.101171).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol

@@ -7,8 +7,6 @@ then height differences grow like a random walk's, and their variance over a few
 also that of long waves.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -6,8 +6,6 @@ powers of the noise-free ones, both in Θ and, by moments of twice its degree, i
 Bortz 2021, doi:10.1016/j.jcp.2021.110525, who select terms but don't correct this bias.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import combinations_with_replacement
 

@@ -5,8 +5,6 @@ samples and sites of a window: the data u are not differentiated, and f takes an
 smooth bumps gives residuals rₖ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ A stage is the work of one optimiser. Its file holds weights, the optimiser's me
 tensors, and what is no tensor as JSON in the file's metadata: nothing is ever unpickled.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +40,7 @@ class State(schema.Model):
 class Checkpoint:
     """The file of one stage; without a ``path`` nothing is kept."""
 
-    def __init__(self, path: Path | None = None, key: str = "", previous: Checkpoint | None = None) -> None:
+    def __init__(self, path: Path | None = None, key: str = "", previous: "Checkpoint | None" = None) -> None:
         self.path, self.key, self.previous = path, key, previous
         self.kept: int | None = None
         """The step whose state is in the file."""

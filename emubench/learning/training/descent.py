@@ -1,7 +1,5 @@
 """What every training loop shares: descents, their best weights, divergence. Loops themselves stay in baselines."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol

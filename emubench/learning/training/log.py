@@ -1,7 +1,5 @@
 """What a training says of itself: JSON lines, and the same figures for TensorBoard if they are wanted."""
 
-from __future__ import annotations
-
 import json
 import math
 import time
@@ -21,7 +19,7 @@ EVENTS = "events.out.tfevents.*"
 """Names of the files that TensorBoard reads."""
 
 
-def summary_writer() -> type[SummaryWriter]:
+def summary_writer() -> "type[SummaryWriter]":
     """The class that writes event files; where the package ``tensorboard`` is missing :class:`EmubenchError` is raised.
 
     It is imported only when it is asked for: importing it takes seconds, and few want it.

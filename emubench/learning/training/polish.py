@@ -1,7 +1,5 @@
 """Finishing a fit by L-BFGS, where stochastic steps stall for want of curvature."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Checks of the settings of a baseline: what is wrong is named with its value and what would be right."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """The error of short forecasts of noisy validation data, by which closed-form fits choose among their candidates."""
 
-from __future__ import annotations
-
 import torch
 
 from emubench.data.dataset import Observations, windows

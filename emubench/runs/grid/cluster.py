@@ -4,8 +4,6 @@ A Dask scheduler does what anyone tells it who can reach it, as the user who sta
 private network, or give ``--tls`` (see ``docs/scaling.md``).
 """
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 import logging
@@ -57,7 +55,7 @@ class Cluster(schema.Model):
     """Shell lines before the worker, such as ``"module load python"``."""
 
     @model_validator(mode="after")
-    def _divides(self) -> Cluster:
+    def _divides(self) -> "Cluster":
         if self.cores % self.processes:
             raise ValueError(f"cores: {self.cores}, where a multiple of processes ({self.processes}) belongs")
         if self.gpu and self.processes != 1:

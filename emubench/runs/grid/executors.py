@@ -3,8 +3,6 @@
 Each function is a context that yields a :class:`Place`. Dask is imported by those who ask for it (extra ``cluster``).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future

@@ -1,7 +1,5 @@
 """``GRID.toml``: tasks × baselines × seeds, expanded to steps with what each needs: generate → train → score."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,7 +51,7 @@ class Grid(schema.Model):
         return values
 
     @model_validator(mode="after")
-    def _tables_belong(self) -> Grid:
+    def _tables_belong(self) -> "Grid":
         for table in ("overrides", "resources"):
             for name in getattr(self, table):
                 if name not in self.baselines:

@@ -1,7 +1,5 @@
 """Runs a plan on any executor: hands out what is ready, counts, names what fails, and goes on with the rest."""
 
-from __future__ import annotations
-
 import heapq
 import sys
 import time

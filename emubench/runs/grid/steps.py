@@ -6,8 +6,6 @@ twice at a time without harm: the first result stands. Beside the runs, ``<out>/
 worked at a step, and ``<step>.log`` why it failed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

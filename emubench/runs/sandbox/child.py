@@ -5,8 +5,6 @@ anything of the entry, checks the architecture's shapes on the meta device, load
 contexts with forecasts over its standard input and output (:mod:`emubench.runs.sandbox.pipe`) until these are closed.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import sys

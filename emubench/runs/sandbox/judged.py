@@ -1,7 +1,5 @@
 """An emulator in a child process, forecasting through pipes under limits."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -62,7 +60,7 @@ class JudgedEmulator(contextlib.AbstractContextManager):
         os.set_blocking(self._from, False)
 
     @classmethod
-    def of_run(cls, folder: Path, limits: Limits) -> JudgedEmulator:
+    def of_run(cls, folder: Path, limits: Limits) -> "JudgedEmulator":
         """The emulator of a run's or an entry's folder with ``card.json`` and ``model.safetensors``."""
         seconds = int(limits.threads * (limits.start_seconds + 2 * limits.call_seconds))
         bounds = (limits.memory_bytes, seconds, limits.threads)

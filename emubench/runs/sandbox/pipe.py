@@ -4,8 +4,6 @@ A frame is ``EMUB``, one byte of tag, four bytes of header length (little-endian
 one array, whose type and shape the header states. Nothing is pickled. This module imports no torch.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import select
