@@ -21,7 +21,7 @@ from emubench.files.timing import EntryTiming
 MAX_ROWS = 2000
 """Scores of one run; the most today are 281."""
 MAX_SEEDS, MAX_TASKS = 16, 64
-Run = tuple[str, int]
+RunKey = tuple[str, int]
 """Task and seed."""
 _Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
 
@@ -71,14 +71,14 @@ def _whole(name: str) -> type[RootModel[Any]]:
     return RootModel[Annotated[dict[Name, seeds], Field(max_length=MAX_TASKS)]]  # type: ignore[misc, valid-type]
 
 
-def read(folder: Path, name: str) -> dict[Run, Any]:
+def read(folder: Path, name: str) -> dict[RunKey, Any]:
     """What the file ``name`` of an entry holds, run by run; the first fault raises :class:`EmubenchError`."""
     kind, model = KINDS[name], _whole(name)
     found = schema.read_json(model, folder / name, kind.max_bytes, kind.max_inflated)
     return {(task, int(seed)): content for task, seeds in found.root.items() for seed, content in seeds.items()}
 
 
-def write(folder: Path, name: str, runs: Mapping[Run, BaseModel]) -> None:
+def write(folder: Path, name: str, runs: Mapping[RunKey, BaseModel]) -> None:
     """Write the file ``name`` of an entry, of models with the fields of its kind's."""
     content: dict[str, dict[str, Any]] = {}
     for (task, seed), run in sorted(runs.items()):

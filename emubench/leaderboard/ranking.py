@@ -22,7 +22,7 @@ from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS, Task
 from emubench.leaderboard import statistics
 from emubench.leaderboard.statistics import ENDS, MISSING, N_RESAMPLES, Row, bounded, interval
 from emubench.metrics._headline import headline
-from emubench.runs.scored import Run, Scored, runs_of
+from emubench.runs.scored import Scored, ScoredRun, runs_of
 
 FLOORS = ("persistence", "linear")
 
@@ -54,7 +54,7 @@ class Cell:
 
     entry: str
     task: Task
-    runs: tuple[Run, ...]
+    runs: tuple[ScoredRun, ...]
     by_seed: np.ndarray
     """Mean over cases, per seed ``"S"``."""
     sampled: np.ndarray
@@ -75,7 +75,7 @@ class Cell:
 # --- the statistics ---------------------------------------------------------------------------------------------------
 
 
-def make_cell(runs: Sequence[Run]) -> Cell:
+def make_cell(runs: Sequence[ScoredRun]) -> Cell:
     """Pool the seeds of one entry on one task."""
     task, entry = runs[0].task, runs[0].entry
     cases = np.stack([run.cases for run in runs])
@@ -84,7 +84,7 @@ def make_cell(runs: Sequence[Run]) -> Cell:
     return Cell(entry, task, tuple(runs), cases.mean(1), weights @ cases.T, seeds)
 
 
-def pooled_row(runs: Sequence[Run], metric: str, worst: float) -> tuple[float, float, float]:
+def pooled_row(runs: Sequence[ScoredRun], metric: str, worst: float) -> tuple[float, float, float]:
     """Mean over seeds of a stored score; its interval is that over cases, widened by the spread of the seeds.
 
     All seeds meet the same cases, so the interval over cases does not shrink with more seeds. NaN if it was not scored.
@@ -142,9 +142,9 @@ def compare(scored: Scored) -> pd.DataFrame:
     return frame
 
 
-def table(runs: Sequence[Run]) -> pd.DataFrame:
+def table(runs: Sequence[ScoredRun]) -> pd.DataFrame:
     """One row per task and entry, and one per track and entry (``task`` null), the best first: see :data:`COLUMNS`."""
-    grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    grouped: dict[tuple[str, str], list[ScoredRun]] = defaultdict(list)
     for run in runs:
         grouped[run.task.name, run.entry].append(run)
     by_task: dict[str, list[Cell]] = defaultdict(list)
@@ -221,7 +221,7 @@ def _task_row(track: str, cell: Cell, scale: Scale) -> Row:
     return row | bounded("lyapunov_times_per_second", speeds.mean(), *ends) | _speedup(cell.runs)
 
 
-def _speedup(runs: Sequence[Run]) -> Row:
+def _speedup(runs: Sequence[ScoredRun]) -> Row:
     """Mean over seeds of the speed-up at equal accuracy, where ``emubench bench`` has measured it of all."""
     found = [run.speedup for run in runs if run.speedup is not None and run.speedup.value is not None]
     if len(found) < len(runs):

@@ -29,7 +29,7 @@ from emubench.metrics import Summary
 from emubench.metrics._headline import headline
 from emubench.runs import folders, stages
 from emubench.runs.sandbox.judged import JudgedEmulator, Limits
-from emubench.runs.scored import Run, read_run
+from emubench.runs.scored import ScoredRun, read_run
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,9 @@ class Session:
         with JudgedEmulator.of_run(path, Limits(threads=self.options.threads)) as judged:
             check_samples(subject, samples, judged, precision)
 
-    def _limits(self, run: Run, subject: Subject, scenarios: dict[str, timing.Scenario]) -> dict[str, timing.Limit]:
+    def _limits(
+        self, run: ScoredRun, subject: Subject, scenarios: dict[str, timing.Scenario]
+    ) -> dict[str, timing.Limit]:
         """What binds both end-to-end scenarios, on a CPU in the plain mode, where all work is torch's operators."""
         if self.options.mode != Mode() or self.device.type != "cpu" or run.card.knowledge == "equation":
             return {}

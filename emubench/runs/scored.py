@@ -26,7 +26,7 @@ MAX_LABEL = 48
 
 
 @dataclass(frozen=True)
-class Run:
+class ScoredRun:
     """One scored run. ``entry`` is what it counts for: runs that differ in their seed alone share it."""
 
     path: Path
@@ -74,7 +74,7 @@ def _again(path: Path) -> str:
     return f"score it again with: emubench score {path} --again"
 
 
-def read_run(path: Path, card: run_files.Card | None = None) -> Run:
+def read_run(path: Path, card: run_files.Card | None = None) -> ScoredRun:
     """The run in folder ``path``, which must have been scored; ``card`` is its card where that was read already."""
     card = card or folders.read_card(path)
     if not (path / "scores.json").exists():
@@ -84,10 +84,10 @@ def read_run(path: Path, card: run_files.Card | None = None) -> Run:
         found, wanted = f"{scores.task} ({scores.size})", f"{card.task} ({card.size})"
         raise EmubenchError(f"{path / 'scores.json'}: scores of {found} in a run of {wanted}; {_again(path)}")
     timed = timing.read(path)
-    return Run(path, card, scores, timed.lyapunov_times_per_second if timed else None, timing=timed)
+    return ScoredRun(path, card, scores, timed.lyapunov_times_per_second if timed else None, timing=timed)
 
 
-def read_runs(paths: list[Path]) -> list[Run]:
+def read_runs(paths: list[Path]) -> list[ScoredRun]:
     """Read all runs, refuse those that cannot be compared, and name their entries; sorted by task and entry."""
     runs = [read_run(path) for path in paths]
     if not runs:
@@ -107,7 +107,7 @@ Scored = Mapping[str, Result | Sequence[Result]] | str | Path | Sequence[str | P
 """What can be compared: results by the name of what was evaluated, or folders that hold scored runs."""
 
 
-def runs_of(scored: Scored) -> list[Run]:
+def runs_of(scored: Scored) -> list[ScoredRun]:
     """The runs at or below one folder or several, or those that stand for results; of a name's results, one per seed.
 
     Raises :class:`EmubenchError` where there are none, or where they don't stand on one footing.
@@ -115,7 +115,7 @@ def runs_of(scored: Scored) -> list[Run]:
     if not isinstance(scored, Mapping):
         paths = [scored] if isinstance(scored, str | Path) else scored
         return read_runs(folders.find_runs([Path(path) for path in paths]))
-    runs: list[Run] = []
+    runs: list[ScoredRun] = []
     for name, results in scored.items():
         seeds: Counter[str] = Counter()
         for result in [results] if isinstance(results, Result) else results:
@@ -148,14 +148,16 @@ def bare_card(
     )
 
 
-def _evaluated(name: str, result: Result, seed: int) -> Run:
+def _evaluated(name: str, result: Result, seed: int) -> ScoredRun:
     card = bare_card(result.scores, seed, "evaluated")
-    return Run(Path(name), card, result.scores, result.timing.get("lyapunov_times_per_second"), name, result=result)
+    return ScoredRun(
+        Path(name), card, result.scores, result.timing.get("lyapunov_times_per_second"), name, result=result
+    )
 
 
-def check_footing(runs: list[Run]) -> None:
+def check_footing(runs: list[ScoredRun]) -> None:
     """One size and one version for all; one truth and the same cases for all runs of a task."""
-    first: dict[str, Run] = {}
+    first: dict[str, ScoredRun] = {}
     for run in runs:
         one = first.setdefault("", run)
         if run.scores.size != one.scores.size:
@@ -189,7 +191,7 @@ def _overrides(card: run_files.Card, alone: bool) -> tuple[dict[str, Any], bool]
     return {k: v for k, v in card.config.items() if k not in defaults or defaults[k] != v}, True
 
 
-def name_entries(runs: list[Run]) -> list[Run]:
+def name_entries(runs: list[ScoredRun]) -> list[ScoredRun]:
     """Give every run its entry: the baseline, with the settings in which it differs from the defaults.
 
     Overriding the same settings to other values on another task is still one entry (``steps=*``); two values on one
@@ -217,7 +219,7 @@ def name_entries(runs: list[Run]) -> list[Run]:
     return named
 
 
-_Member = tuple[Run, dict[str, str], bool]
+_Member = tuple[ScoredRun, dict[str, str], bool]
 """A run, the settings in which it differs from the defaults as JSON, and whether these are known to be all."""
 
 

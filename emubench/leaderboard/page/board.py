@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from emubench.core.errors import EmubenchError
-from emubench.files.entry_files import Run
+from emubench.files.entry_files import RunKey
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
 from emubench.leaderboard.submission import check, season, verify
@@ -24,7 +24,7 @@ class Shown:
     """One entry: what it says of itself, its scores, and the verified rows it has."""
 
     contents: Contents
-    runs: tuple[scored.Run, ...]
+    runs: tuple[scored.ScoredRun, ...]
     verified: tuple[verify.Verified, ...] = ()
 
     @property
@@ -51,7 +51,7 @@ class Shown:
         """Whether it is a model, and not forecasts alone."""
         return self.entry.method != FORECASTS
 
-    def runs_of(self, task: str) -> list[scored.Run]:
+    def runs_of(self, task: str) -> list[scored.ScoredRun]:
         """Its seeds on one task."""
         return [run for run in self.runs if run.task.name == task]
 
@@ -117,14 +117,14 @@ def read(board: Path, size: str = "standard") -> Board:
     return Board(tuple(shown), {name: seasons[name] for name in newest})
 
 
-def _run(contents: Contents, run: Run) -> scored.Run:
+def _run(contents: Contents, run: RunKey) -> scored.ScoredRun:
     entry, scores, (_, seed) = contents.entry, contents.scores[run], run
     if entry.method == FORECASTS:
         card = scored.bare_card(scores, seed, FORECASTS, entry.knowledge, entry.hardware)
-        return scored.Run(contents.folder, card, scores, None, entry.name)
+        return scored.ScoredRun(contents.folder, card, scores, None, entry.name)
     timing = contents.timing.get(run)
     speed, gained = (timing.lyapunov_times_per_second, timing.speedup) if timing else (None, None)
-    return scored.Run(contents.folder, contents.cards[run], scores, speed, entry.name, claimed_speedup=gained)
+    return scored.ScoredRun(contents.folder, contents.cards[run], scores, speed, entry.name, claimed_speedup=gained)
 
 
 def _one_version(shown: list[Shown]) -> None:

@@ -90,7 +90,7 @@ def _task_context(one: Shown, row: dict[str, Any], figures: Figures | None) -> d
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _pictures(runs: list[scored.Run], timing: EntryTiming | None, figures: Figures | None) -> list[Picture]:
+def _pictures(runs: list[scored.ScoredRun], timing: EntryTiming | None, figures: Figures | None) -> list[Picture]:
     """Scores over lead time, this entry among solvers, a forecast, the climate and the law: what there is of these."""
     made = [_over_lead_time(runs, metric) for metric in CURVES]
     if timing and timing.solvers:
@@ -100,7 +100,7 @@ def _pictures(runs: list[scored.Run], timing: EntryTiming | None, figures: Figur
     return [picture for picture in made if picture.chart or picture.image]
 
 
-def _over_lead_time(runs: list[scored.Run], metric: str) -> Picture:
+def _over_lead_time(runs: list[scored.ScoredRun], metric: str) -> Picture:
     series = []
     for run in runs:
         found = [(r.lead_time, r.value) for r in run.scores.rows if r.metric == metric and r.lead_time is not None]
@@ -111,7 +111,7 @@ def _over_lead_time(runs: list[scored.Run], metric: str) -> Picture:
     return Picture(caption, charts.curves(f"{runs[0].task.name}: {caption}", f"lead time ({unit})", name, series))
 
 
-def _ladder(run: scored.Run, timing: EntryTiming) -> Picture:
+def _ladder(run: scored.ScoredRun, timing: EntryTiming) -> Picture:
     """Accuracy over throughput of this entry and of the solvers that were timed in the same run."""
     sign, name = headline(run.task).better, headline(run.task).metric.replace("_", " ")
     points = [("", s.lyapunov_times_per_second, sign * s.accuracy, False) for s in timing.solvers]
@@ -122,7 +122,7 @@ def _ladder(run: scored.Run, timing: EntryTiming) -> Picture:
     return Picture("filled: this entry; hollow: solver settings on the same machine; up and right is better", chart)
 
 
-def _forecast(run: scored.Run, figures: Figures) -> list[Picture]:
+def _forecast(run: scored.ScoredRun, figures: Figures) -> list[Picture]:
     """A forecast beside its truth: space–time images on a ring, else a curve of the first component."""
     pair = {"truth": figures.truth, "forecast": figures.forecast}
     if run.task.system.grid:
@@ -137,7 +137,7 @@ def _forecast(run: scored.Run, figures: Figures) -> list[Picture]:
     return [Picture(caption, charts.curves(f"{run.task.name}: {caption}", f"lead time ({unit})", "x", series))]
 
 
-def _climate(run: scored.Run, figures: Figures) -> list[Picture]:
+def _climate(run: scored.ScoredRun, figures: Figures) -> list[Picture]:
     """Spectra and densities of the long runs; off grids those of the first component."""
     unit = run.task.system.lead_time_unit
     which = "all sites" if run.task.system.grid else "the first component"
@@ -153,7 +153,7 @@ def _climate(run: scored.Run, figures: Figures) -> list[Picture]:
     ]
 
 
-def _law(run: scored.Run, figures: Figures) -> list[Picture]:
+def _law(run: scored.ScoredRun, figures: Figures) -> list[Picture]:
     """The ranks of the truth among an ensemble's members, and the heights of an interface grown from flat."""
     made = []
     if found := figures.rank_histogram:
@@ -172,7 +172,7 @@ def _law(run: scored.Run, figures: Figures) -> list[Picture]:
     return made
 
 
-def _comparison(run: scored.Run, what: str, xlabel: str, ylabel: str, curve: Comparison, log: bool) -> Markup:
+def _comparison(run: scored.ScoredRun, what: str, xlabel: str, ylabel: str, curve: Comparison, log: bool) -> Markup:
     """A curve of the entry on that of the truth with its band."""
     known = {"truth": curve.truth, "forecast": curve.run}
     series = [(name, curve.x, y) for name, y in known.items() if y is not None]

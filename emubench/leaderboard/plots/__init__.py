@@ -24,7 +24,7 @@ from emubench.leaderboard.plots.examples import forecast_plot
 from emubench.leaderboard.plots.laws import density_plot, exponent_plot, height_plot, rank_plot, spectrum_plot
 from emubench.leaderboard.plots.speed import ladder_plot, throughput_plot
 from emubench.leaderboard.plots.style import styles
-from emubench.runs.scored import Run, Scored, runs_of
+from emubench.runs.scored import Scored, ScoredRun, runs_of
 
 DPI = 120
 OF_TASK = {
@@ -80,7 +80,7 @@ def theme() -> Any:
 
 
 def draw(
-    runs: Sequence[Run], frame: pd.DataFrame, folder: Path, progress: Callable[[int, int], None] | None = None
+    runs: Sequence[ScoredRun], frame: pd.DataFrame, folder: Path, progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
     """Draw all plots of a comparison into ``folder``; return their paths."""
     style = styles([run.entry for run in runs])

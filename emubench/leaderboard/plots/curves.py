@@ -11,7 +11,7 @@ from emubench.data.tasks import Task
 from emubench.dynamics.first_passage import THRESHOLD
 from emubench.leaderboard.plots.style import MAX_LINES, Style, by_entry, finish, label_corner, label_level, title
 from emubench.metrics._headline import headline
-from emubench.runs.scored import Run
+from emubench.runs.scored import ScoredRun
 
 UNSKILLED = 2**0.5
 """Error in σ between two independent states of the attractor."""
@@ -20,7 +20,7 @@ WORST = 1e9
 """What a value that is null counts."""
 
 
-def error_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure:
+def error_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure:
     """Error (RMS in σ, or CRPS) against lead time, mean over seeds, with the 95 % interval as a band.
 
     Where persistence, linear and oracle are among the runs, what lies between floor and oracle is grey.
@@ -63,7 +63,7 @@ def _curve(ax: Axes, look: Style, lead: np.ndarray, *value_low_high: np.ndarray,
     ax.fill_between(lead, low, np.minimum(high, 1e3), color=look.color, alpha=0.18, linewidth=0)
 
 
-def _reference_band(ax: Axes, runs: Sequence[Run], metric: str) -> None:
+def _reference_band(ax: Axes, runs: Sequence[ScoredRun], metric: str) -> None:
     """Grey from the oracle's error up to that of the better floor."""
     known = {entry: mean_curve(seeds, metric) for entry, seeds in by_entry(runs, ("oracle", *FLOORS)) if seeds}
     if "oracle" in known and all(floor in known for floor in FLOORS):
@@ -73,7 +73,7 @@ def _reference_band(ax: Axes, runs: Sequence[Run], metric: str) -> None:
         ax.fill_between(lead, oracle, floor, color="0.9", linewidth=0, zorder=0, **where)
 
 
-def survival_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+def survival_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
     """Share of the long runs that are not yet lost, mean over seeds, with the 95 % interval as a band."""
     shown, whole = list(best[:MAX_LINES]), []
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -95,7 +95,7 @@ def survival_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: d
     return finish(figure, title(task, "survival of long runs", len(shown), len(best)), ax=ax)
 
 
-def mean_curve(seeds: Sequence[Run], metric: str, worst: float = WORST) -> tuple[np.ndarray, ...]:
+def mean_curve(seeds: Sequence[ScoredRun], metric: str, worst: float = WORST) -> tuple[np.ndarray, ...]:
     """Lead times, and values, lows and highs averaged over seeds; a value that is null has failed: ``worst``."""
     rows = [[row for row in run.scores.rows if row.metric == metric and row.lead_time is not None] for run in seeds]
     n = min(map(len, rows))

@@ -16,7 +16,7 @@ from emubench.evaluation.figures import CLAMP
 from emubench.files import schema
 from emubench.files.run_files import Figures
 from emubench.leaderboard.plots.style import REFERENCES, TRUTH, Style, by_entry, title
-from emubench.runs.scored import Run
+from emubench.runs.scored import ScoredRun
 
 MAX_ROWS = 4
 MAX_BYTES = 64 * 2**20
@@ -28,13 +28,13 @@ Pair = np.ndarray | tuple[np.ndarray, np.ndarray]
 class Example:
     """The example case of one entry on one task."""
 
-    run: Run
+    run: ScoredRun
     lead_time: np.ndarray
     truth: np.ndarray
     forecast: np.ndarray
 
 
-def read_figures(run: Run) -> Figures | None:
+def read_figures(run: ScoredRun) -> Figures | None:
     """The checked ``figures.json`` of a run; ``None`` if it has none."""
     if run.result is not None:
         return Figures.model_validate(run.result.figures)
@@ -42,7 +42,7 @@ def read_figures(run: Run) -> Figures | None:
     return schema.read_json(Figures, path, MAX_BYTES) if path.exists() else None
 
 
-def read_example(run: Run) -> Example | None:
+def read_example(run: ScoredRun) -> Example | None:
     """The example of a run; ``None`` if it has none."""
     figures = read_figures(run)
     if figures is None:
@@ -68,7 +68,7 @@ def chosen(best: Sequence[str]) -> list[str]:
     return [entry for entry in best if entry in first[:MAX_ROWS]]
 
 
-def forecast_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+def forecast_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
     """The first test case: truth and forecast, one row per entry."""
     picked = [read_example(seeds[0]) for _, seeds in by_entry(runs, chosen(best))]
     examples = [example for example in picked if example is not None]

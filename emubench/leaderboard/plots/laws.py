@@ -16,7 +16,7 @@ from emubench.leaderboard.plots.examples import read_figures
 from emubench.leaderboard.plots.style import MAX_LINES, TRUTH, Style, by_entry, finish, handle, label_level, title
 from emubench.metrics._spectra import CAP
 from emubench.runs import stages
-from emubench.runs.scored import Run
+from emubench.runs.scored import ScoredRun
 
 RANK_LEADS = (1.0, 8.0, 64.0)
 MAX_PANELS = 3
@@ -27,7 +27,7 @@ Spectrum = tuple[np.ndarray, np.ndarray]
 """Exponents and their standard errors."""
 
 
-def found_figures(runs: Sequence[Run], best: Sequence[str]) -> Found:
+def found_figures(runs: Sequence[ScoredRun], best: Sequence[str]) -> Found:
     """The figures of the first seed of each of the best entries that has any."""
     read = [(entry, read_figures(seeds[0])) for entry, seeds in by_entry(runs, best[:MAX_LINES])]
     return [(entry, figures) for entry, figures in read if figures is not None]
@@ -58,7 +58,7 @@ def _note(figures: Figures) -> str:
     return "\n(stands still)" if pairs and all(own < CAP * known for own, known in pairs) else ""
 
 
-def density_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+def density_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
     """Marginal densities of the long runs, per component or of all sites of a ring."""
     found = [(entry, figures) for entry, figures in found_figures(runs, best) if figures.density]
     if not found:
@@ -92,7 +92,7 @@ def _curves(found: Found, name: str, c: int) -> list[tuple[str, Comparison]]:
     return [(entry, curves[c]) for entry, curves in pairs if len(curves) > c and curves[c].run is not None]
 
 
-def spectrum_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+def spectrum_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
     """Mean power of the long runs: over spatial modes (rings), and over frequencies."""
     found = [(entry, figures) for entry, figures in found_figures(runs, best) if figures.temporal_spectrum]
     if not found:
@@ -139,7 +139,7 @@ def _spectrum(ax: Axes, curves: list[tuple[str, Comparison]], truth: Comparison,
         label_level(ax, CAP * peak, "scores do not look below", left=True)
 
 
-def rank_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+def rank_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
     """Rank histograms at three leads, relative to the uniform one; ranks are put on 0 … 1 for any number of members."""
     found = [(entry, figures) for entry, figures in found_figures(runs, best) if figures.rank_histogram]
     leads = [lead for lead in RANK_LEADS if any(r.lead_time == lead for _, f in found for r in f.rank_histogram)]
@@ -165,7 +165,7 @@ def rank_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[
     return finish(figure, title(task, "rank histogram", len(found), len(best)), [truth, *entries])
 
 
-def height_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+def height_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
     """Heights grown from flat, on a logarithmic scale, against the exact solver's and the Tracy–Widom law."""
     found = [(entry, figures) for entry, figures in found_figures(runs, best) if figures.heights]
     if not found:
@@ -190,7 +190,7 @@ def height_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dic
     return finish(figure, title(task, "heights grown from flat", len(found), len(best)), handles)
 
 
-def read_spectra(run: Run) -> tuple[Spectrum, Spectrum] | None:
+def read_spectra(run: ScoredRun) -> tuple[Spectrum, Spectrum] | None:
     """Exponents and standard errors of a run's emulator and of the true system; ``None`` if they were not measured."""
     stored = stages.read_diagnostics(run.path)
     found = stored.diagnostics.get("lyapunov_spectrum") if stored else None
@@ -203,7 +203,7 @@ def read_spectra(run: Run) -> tuple[Spectrum, Spectrum] | None:
     return (own, own_error), (true, true_error)
 
 
-def exponent_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+def exponent_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
     """Exponents in descending order, per unit of time, with two standard errors; the true system's in black."""
     read = [(entry, read_spectra(seeds[0])) for entry, seeds in by_entry(runs, best[:MAX_LINES])]
     found = [(entry, spectra) for entry, spectra in read if spectra is not None]

@@ -17,7 +17,7 @@ from emubench.leaderboard import ranking
 from emubench.leaderboard.plots.style import Style, by_entry, finish, handle, label_corner, label_level, point, title
 from emubench.leaderboard.statistics import ends
 from emubench.metrics._headline import headline
-from emubench.runs.scored import Run
+from emubench.runs.scored import ScoredRun
 
 SOLVER = "0.35"
 MARKERS = {"sample": ".", "small": "1", "filter": "+"}
@@ -77,7 +77,7 @@ def _accuracy_limits(ax: Axes, rows: list[dict[str, Any]], scale: list[float], s
     return [row["entry"] for row in rows if row not in inside]
 
 
-def ladder_plot(task: Task, runs: Sequence[Run], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
+def ladder_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
     """Headline score against offline throughput, the start included, both with intervals; logarithmic throughput.
 
     Dots are solver settings; the line joins those that no other one beats in both. An emulator right of the line is

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from emubench.data.tasks import Task
-from emubench.runs.scored import Run
+from emubench.runs.scored import ScoredRun
 
 MAX_LINES = 12
 REFERENCES = ("oracle", "linear", "persistence", "climatology")
@@ -58,7 +58,7 @@ def title(task: Task, what: str, shown: int = 0, of: int = 0) -> str:
     return f"{task.name} ({task.size}): {what}{cut}"
 
 
-def by_entry(runs: Sequence[Run], entries: Sequence[str]) -> Iterator[tuple[str, list[Run]]]:
+def by_entry(runs: Sequence[ScoredRun], entries: Sequence[str]) -> Iterator[tuple[str, list[ScoredRun]]]:
     """The runs of each of ``entries``, in that order."""
     for entry in entries:
         yield entry, [run for run in runs if run.entry == entry]

@@ -21,7 +21,7 @@ from pydantic import Field
 from emubench import baselines
 from emubench.core.errors import EmubenchError, unknown
 from emubench.files import entry_files, hdf5, safetensors_header, schema
-from emubench.files.entry_files import CARDS, FIGURES, KINDS, SCORES, TIMING, Run
+from emubench.files.entry_files import CARDS, FIGURES, KINDS, SCORES, TIMING, RunKey
 from emubench.files.run_files import Card, Figures, ScoreFile
 from emubench.files.schema import Model, Name
 from emubench.leaderboard.submission import entries
@@ -79,7 +79,7 @@ def _checked(folder: Path) -> tuple[list[Item], Contents | None]:
     if layout:  # nothing below is opened in a folder that holds what it should not
         return items, None
     items.append(Item("hashes", tuple(_hashes(folder, entry))))
-    found: dict[str, dict[Run, Any]] = {}
+    found: dict[str, dict[RunKey, Any]] = {}
     for name in KINDS:
         if name in entry.files:
             items.append(_item(name, _kind(folder, entry, name, found)))
@@ -214,12 +214,12 @@ def _hashes(folder: Path, entry: Entry) -> Iterator[str]:
 # --- what they hold ---------------------------------------------------------------------------------------------------
 
 
-def _known_runs(entry: Entry) -> list[Run]:
+def _known_runs(entry: Entry) -> list[RunKey]:
     """Those of tasks that there are; another task is a fault of its own."""
     return [run for run in entry.runs if run[0] in entries.asked().shapes[entry.size]]
 
 
-def _kind(folder: Path, entry: Entry, name: str, found: dict[str, dict[Run, Any]]) -> Iterator[str]:
+def _kind(folder: Path, entry: Entry, name: str, found: dict[str, dict[RunKey, Any]]) -> Iterator[str]:
     """Faults of one kind of file, which is put into ``found`` if it can be read."""
     found[name] = entry_files.read(folder, name)
     look = {CARDS: _card, SCORES: _scores, FIGURES: _figures}.get(name)
@@ -241,7 +241,7 @@ def differing(where: str, pairs: Mapping[str, tuple[Any, Any]]) -> Iterator[str]
             yield f"{where}: {key}: {repr(one)[:80]} where {repr(two)[:80]} belongs"
 
 
-def _card(where: str, entry: Entry, run: Run, card: Card) -> Iterator[str]:
+def _card(where: str, entry: Entry, run: RunKey, card: Card) -> Iterator[str]:
     schema.parse(Settings, {"config": card.config}, where)
     task, seed = run
     stated = {key: value for key, value in (card.overrides or {}).items() if value is not None}
@@ -264,7 +264,7 @@ def _forecast(entry: Entry, place: Path, task: str) -> Iterator[str]:
     yield from ()
 
 
-def _scores(where: str, entry: Entry, run: Run, scores: ScoreFile) -> Iterator[str]:
+def _scores(where: str, entry: Entry, run: RunKey, scores: ScoreFile) -> Iterator[str]:
     task, name = run[0], entries.asked().headlines[run[0]]
     wanted = {"schema_version": schema.SCHEMA_VERSION, "task": task, "size": entry.size}
     yield from differing(where, {key: (getattr(scores, key), value) for key, value in wanted.items()})
@@ -282,14 +282,14 @@ def _scores(where: str, entry: Entry, run: Run, scores: ScoreFile) -> Iterator[s
         yield f"{where}: {name}: {whole} where the mean over cases {mean:.6g} belongs: it was edited"
 
 
-def _figures(where: str, entry: Entry, run: Run, figures: Figures) -> Iterator[str]:
+def _figures(where: str, entry: Entry, run: RunKey, figures: Figures) -> Iterator[str]:
     n_sites, n_times = entries.asked().shapes[entry.size][run[0]]["test"][-1], len(figures.lead_time)
     for name, field in (("truth", figures.truth), ("forecast", figures.forecast)):
         if n_times == 0 or len(field) != n_times or {len(row) for row in field} != {n_sites}:
             yield f"{where}: {name}: a row of {n_sites} values for each of lead_time belongs here"
 
 
-def _one_footing(folder: Path, scores: dict[Run, ScoreFile]) -> Iterator[str]:
+def _one_footing(folder: Path, scores: dict[RunKey, ScoreFile]) -> Iterator[str]:
     first: dict[str, ScoreFile] = {}
     for (task, seed), found in sorted(scores.items()):
         for key in ("truth_sha256", "emubench_version"):

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 
 from emubench.core.errors import EmubenchError
 from emubench.files import entry_files, schema, store
-from emubench.files.entry_files import FIGURES, MAX_SEEDS, MAX_TASKS, EntryScores, Run
+from emubench.files.entry_files import FIGURES, MAX_SEEDS, MAX_TASKS, EntryScores, RunKey
 from emubench.files.run_files import Card, Figures, ScoreFile
 from emubench.files.schema import Model, Name
 from emubench.files.timing import EntryTiming
@@ -94,7 +94,7 @@ class Entry(Model):
         return "" if len(self.seeds) >= SEEDS_OF_A_METHOD else "a checkpoint, not a method"
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RunKey]:
         """Task and seed of all it has."""
         return [(task, seed) for task in self.tasks for seed in self.seeds]
 
@@ -104,7 +104,7 @@ class Entry(Model):
         return any(name.endswith(WEIGHTS) for name in self.files)
 
 
-def place(run: Run) -> str:
+def place(run: RunKey) -> str:
     """The folder of a run's weights or forecasts, below the entry's."""
     task, seed = run
     return f"{task}/seed-{seed}"
@@ -138,22 +138,22 @@ class Contents:
 
     folder: Path
     entry: Entry
-    scores: dict[Run, EntryScores]
-    cards: dict[Run, Card] = field(default_factory=dict)
+    scores: dict[RunKey, EntryScores]
+    cards: dict[RunKey, Card] = field(default_factory=dict)
     """Forecasts made elsewhere have none."""
-    timing: dict[Run, EntryTiming] = field(default_factory=dict)
+    timing: dict[RunKey, EntryTiming] = field(default_factory=dict)
 
-    def figures(self) -> dict[Run, Figures]:
+    def figures(self) -> dict[RunKey, Figures]:
         """What it has to show: of one seed per task, if anything."""
         return entry_files.read(self.folder, FIGURES) if FIGURES in self.entry.files else {}
 
-    def path(self, run: Run) -> Path:
+    def path(self, run: RunKey) -> Path:
         """Where the weights or the forecast of a run are."""
         folder = self.folder / place(run)
         return next((folder / name for name in FORECAST_FILES if (folder / name).exists()), folder / WEIGHTS)
 
     @contextmanager
-    def unpacked(self, run: Run) -> Iterator[Path]:
+    def unpacked(self, run: RunKey) -> Iterator[Path]:
         """A folder as that of the run itself, for as long as it is needed: card, weights and scores."""
         with tempfile.TemporaryDirectory(prefix="emubench-entry-") as temporary:
             folder = Path(temporary)

@@ -20,7 +20,7 @@ from emubench.data.tasks import Task
 from emubench.evaluation import scoring
 from emubench.evaluation.scoring import Progress
 from emubench.files import run_files
-from emubench.files.entry_files import CARDS, SCORES, Run
+from emubench.files.entry_files import CARDS, SCORES, RunKey
 from emubench.files.run_files import ScoreRow
 from emubench.files.timing import RANKED, Bench
 from emubench.leaderboard.submission import check
@@ -130,7 +130,7 @@ def _shown(value: float | None) -> str:
 class Outcome:
     """One task and seed: what was found, and one line for every claim that it does not bear out."""
 
-    run: Run
+    run: RunKey
     judgement: Judgement
     faults: tuple[str, ...]
     bench: Bench | None = None

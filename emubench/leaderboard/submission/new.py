@@ -12,7 +12,7 @@ from emubench.data import tasks
 from emubench.evaluation import scoring
 from emubench.evaluation.throughput import ladder
 from emubench.files import entry_files, schema, store, timing
-from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING, Run
+from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING, RunKey
 from emubench.files.run_files import Card, Figures, ScoreFile
 from emubench.files.timing import RANKED, EntryTiming, Solver, Speed, Timing
 from emubench.leaderboard.submission import entries
@@ -45,7 +45,7 @@ def from_runs(name: str, runs: list[Path], out: Path, stated: dict[str, Any], we
     if they are asked for, an open one always. Raises :class:`EmubenchError` for runs that do not belong together or
     were not scored.
     """
-    placed: dict[Run, tuple[Path, Card]] = {}
+    placed: dict[RunKey, tuple[Path, Card]] = {}
     for run in runs:
         card = schema.read_json(Card, run / "card.json", 2**20)
         if (run / "recipe.json").exists() or card.task not in entries.asked().shapes.get(card.size, {}):
@@ -101,7 +101,7 @@ def from_forecasts(name: str, forecasts: dict[str, Path], data: Path, size: str,
     return _make(name, out, content | stated, fill)
 
 
-def _copy_runs(folder: Path, placed: dict[Run, tuple[Path, Card]], weights: bool) -> None:
+def _copy_runs(folder: Path, placed: dict[RunKey, tuple[Path, Card]], weights: bool) -> None:
     scores, figures, timings = {}, {}, {}
     first = min(seed for _, seed in placed)  # whose solvers are kept
     for key, (run, _) in sorted(placed.items()):

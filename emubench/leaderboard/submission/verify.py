@@ -165,7 +165,7 @@ def _row(
             run = stages.train(job, data, data.parent / "runs", progress)
         judged = judge.judge_run(run, task, data, seed, limits, progress)
         speed = float(judged.result.timing["lyapunov_times_per_second"])
-        runs.append(scored.Run(run, folders.read_card(run), judged.result.scores, speed, entry.name))
+        runs.append(scored.ScoredRun(run, folders.read_card(run), judged.result.scores, speed, entry.name))
         reasons += [judged.reason] if judged.reason else []
     cell = ranking.make_cell(runs)
     low_99, low, high, high_99 = np.quantile(cell.pooled(cell.sampled), (0.005, *scoring.INTERVAL, 0.995)).tolist()
