@@ -125,7 +125,7 @@ class FourierFlow(LearnedFlow):
     def new_field(self, config: FlowConfig) -> nn.Module:
         """The operator; for kpz on bounded differences of heights."""
         assert isinstance(config, Config)
-        if not self.growth:
+        if not self.growing:
             return FieldOperator(self.n_state, self.ring, config)
         field = GrowthField(config.radius, config.width)
         field.network = FourierOperator(2 * config.radius + 1, 1, config)
@@ -133,7 +133,7 @@ class FourierFlow(LearnedFlow):
 
     def advance(self, state: Tensor) -> Tensor:
         """One sample interval."""
-        return self.limit(state + self.field(state))
+        return self.in_band(state + self.field(state))
 
 
 def build(task: Task, config: Config) -> FourierFlow:
@@ -151,5 +151,5 @@ def train(emulator: FourierFlow, data: Observations, config: Config, seed: int, 
     for _ in descent:
         batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         descent(rollout_loss(emulator, batch, config.unroll, config.training_noise))
-    if emulator.growth:
+    if emulator.growing:
         fit_innovation(emulator, pool, data, generator, fewer=2)  # all would take longer than the steps

@@ -106,8 +106,8 @@ class GaussianRing(nn.Module):
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__()
         (n,), d = task.shape, config.delays
-        self.delays, self.growth, self.n_sites = d, task.system.growing, n
-        self.n_leads = lead_limit(task, config) if self.growth else 1
+        self.delays, self.growing, self.n_sites = d, task.system.growing, n
+        self.n_leads = lead_limit(task, config) if self.growing else 1
         for name, shape in (
             ("mean", ()),
             ("noise", ()),
@@ -133,7 +133,7 @@ class GaussianRing(nn.Module):
     def window_state(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Gaussian conditional mean of the last window ``"B d N"`` given what is observed of it; the mean removed."""
         seen = context[:, -self.delays :]
-        level = seen[:, -1].nanmean(-1) if self.growth else self.mean.expand(len(seen))
+        level = seen[:, -1].nanmean(-1) if self.growing else self.mean.expand(len(seen))
         values, mask = fill_gaps((seen - level[:, None, None]).flatten(1))
         prior, states = self.prior(), torch.empty_like(values)
         masks, group = torch.unique(mask, dim=0, return_inverse=True)
@@ -152,7 +152,7 @@ class GaussianRing(nn.Module):
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
         """Iterated (deterministic) or direct per lead with Gaussian spread (growth)."""
         window, level = self.window_state(context)
-        if self.growth:
+        if self.growing:
             return self._direct(window, level, n_steps, n_members, generator)
         modes, samples, maps = torch.fft.rfft(window), [], torch.view_as_complex(self.maps[0])
         for _ in range(n_steps):
@@ -257,35 +257,35 @@ def fit_ring(emulator: GaussianRing, data: Observations, config: Config) -> None
     """Moments of the observed pairs, less the noise at zero distance; ridge by a short validation forecast."""
     d = config.delays
     emulator.noise.copy_(data.noise_std.mean())
-    emulator.mean.copy_(torch.zeros(()) if emulator.growth else data.train.nanmean())
-    level = data.train.nanmean(-1, keepdim=True) if emulator.growth else emulator.mean
+    emulator.mean.copy_(torch.zeros(()) if emulator.growing else data.train.nanmean())
+    level = data.train.nanmean(-1, keepdim=True) if emulator.growing else emulator.mean
     fields = data.train - level
     n_leads, gappy = emulator.n_leads, bool(torch.isnan(fields).any())
-    smooth = smoothing(emulator.n_sites, config.smooth if emulator.growth and gappy else 0.0)
+    smooth = smoothing(emulator.n_sites, config.smooth if emulator.growing and gappy else 0.0)
     lags = pair_covariances(fields, n_leads + d, smooth)
     lags[0, 0] -= emulator.noise**2
     gram = window_gram(lags[:d])
     emulator.covariance.copy_(torch.fft.irfft(gram.movedim(0, -1), n=emulator.n_sites))
     cross = torch.stack([lags[lead : lead + d].flip(0) for lead in range(1, n_leads + 1)])
     moments = torch.fft.rfft(cross).mT  # lead, mode, delay
-    n_check = 64 if emulator.growth else config.check_steps
-    n_check = min(n_check, n_leads, data.validation.shape[1] - d) if emulator.growth else n_check
+    n_check = 64 if emulator.growing else config.check_steps
+    n_check = min(n_check, n_leads, data.validation.shape[1] - d) if emulator.growing else n_check
     check = windows(data.validation, d + n_check, stride=max(1, data.validation.shape[1] // 32))
 
     def set_maps(ridge: float) -> None:
         maps = torch.stack([regress(gram, c, ridge, emulator.noise) for c in moments])
-        emulator.maps.copy_(torch.view_as_real(maps if emulator.growth else stabilised(maps[0])[None]))
+        emulator.maps.copy_(torch.view_as_real(maps if emulator.growing else stabilised(maps[0])[None]))
 
     def loss(ridge: float) -> float:
         set_maps(ridge)
         mean = emulator.forecast(check[:, :d], n_check, 1, torch.Generator())[0]  # the spread is still zero
         target = check[:, d:]
-        if emulator.growth:
+        if emulator.growing:
             mean, target = mean - mean.mean(-1, keepdim=True), target - target.nanmean(-1, keepdim=True)
         return float(masked_mse(mean, target))
 
     set_maps(best_of(config.ridges, loss))
-    if emulator.growth:
+    if emulator.growing:
         fit_spread(emulator, data, gram, moments)
 
 
@@ -300,8 +300,8 @@ def fit_spread(emulator: GaussianRing, data: Observations, gram: Tensor, moments
         explained = 2 * (a.conj() * c).sum(-1).real - torch.einsum("ki,kij,kj->k", a.conj(), total, a).real
         emulator.spread[lead] = (variance - explained).clamp(min=0)
         emulator.spread[lead, 0] = 0.0
-        growth = heights[:, lead + 1 :] - heights[:, : -lead - 1]
-        emulator.height[lead, 0], emulator.height[lead, 1] = growth.mean(), growth.std()
+        risen = heights[:, lead + 1 :] - heights[:, : -lead - 1]
+        emulator.height[lead, 0], emulator.height[lead, 1] = risen.mean(), risen.std()
 
 
 def build(task: Task, config: Config) -> DelayMap | GaussianRing:

@@ -56,7 +56,7 @@ LAG = 6
 """Samples after one that the smoother sees."""
 MEMBERS, INFLATION = 32, 1.2
 """Settings of the smoother; with less inflation it trusts a model that is not yet right, and confirms it."""
-Estimate = Callable[[Tensor], tuple[Tensor, Tensor]]
+Smoother = Callable[[Tensor], tuple[Tensor, Tensor]]
 """States of trajectories ``"B T D"`` and the observations of the same samples, in σ."""
 
 
@@ -154,7 +154,7 @@ class NeuralOde(LearnedFlow):
 
     def new_field(self, config: FlowConfig) -> nn.Module:
         """A perceptron of products; on rings the same around every site, for kpz of bounded differences."""
-        if self.growth:
+        if self.growing:
             return super().new_field(config)
         if not self.ring:
             return ProductMlp(self.n_state, self.n_state, config.width)
@@ -174,14 +174,14 @@ class NeuralOde(LearnedFlow):
         """The next ``n_steps`` states; on a CPU, by fixed steps, with their gradient written out."""
         config, field = self.config, self.field.network if isinstance(self.field, RingField) else self.field
         fixed = config.solver == "rk4" and not config.adjoint and supports(field, state)
-        if not fixed or (not self.ring if config.damping else self.limited):
+        if not fixed or (not self.ring if config.damping else self.has_band):
             return super().unroll(state, n_steps)
         network, counts = cast(ProductMlp, field), (n_steps, config.substeps)
         if not config.damping:
             return segments(network, state, *counts, self.ring)
         n_sites, n_modes = self.coarse_grid
         symbols = self.band[:n_modes] * self.exponential[:, :n_modes]
-        return exponential_segments(network, self.limit(state), *counts, symbols, n_sites)
+        return exponential_segments(network, self.in_band(state), *counts, symbols, n_sites)
 
     @property
     def coarse_grid(self) -> tuple[int, int]:
@@ -193,13 +193,13 @@ class NeuralOde(LearnedFlow):
         """One sample interval."""
         config = self.config
         if config.solver != "rk4" or config.adjoint:
-            return self.limit(by_torchdiffeq(self, state, torch.tensor([0.0, 1.0]))[-1])
+            return self.in_band(by_torchdiffeq(self, state, torch.tensor([0.0, 1.0]))[-1])
         if config.damping:
             return self.exponential_steps(state)
         step = three_eighths(self.tendency, 1 / config.substeps)
         for _ in range(config.substeps):
             state = step(state, None)
-        return self.limit(state)
+        return self.in_band(state)
 
     def exponential_steps(self, state: Tensor) -> Tensor:
         """One sample interval, the linear term solved exactly; on rings the field sees the band's modes only."""
@@ -261,7 +261,7 @@ def train(emulator: NeuralOde, data: Observations, config: Config, seed: int, lo
         polish_one_step(emulator, pool, check, config.polish, generator, log)
     elif config.polish:
         polish_segments(emulator, data, config.unroll, config.polish, generator, log, config.rounds)
-    if emulator.growth:
+    if emulator.growing:
         fit_innovation(emulator, pool, data, generator)
 
 
@@ -289,7 +289,7 @@ def shooting_loss(
 # --- segments from both sides -----------------------------------------------------------------------------------------
 
 
-def by_wiener(flow: LearnedFlow, noise: Float[Tensor, " D"]) -> Estimate:
+def by_wiener(flow: LearnedFlow, noise: Float[Tensor, " D"]) -> Smoother:
     """Linear estimates from the data's own second moments."""
 
     def estimate(observed: Tensor) -> tuple[Tensor, Tensor]:
@@ -298,11 +298,11 @@ def by_wiener(flow: LearnedFlow, noise: Float[Tensor, " D"]) -> Estimate:
     return estimate
 
 
-def by_flow(flow: LearnedFlow, noise: Float[Tensor, " D"], generator: torch.Generator) -> Estimate:
+def by_flow(flow: LearnedFlow, noise: Float[Tensor, " D"], generator: torch.Generator) -> Smoother:
     """Estimates of a fixed-lag smoother; its first members are drawn from Wiener estimates."""
 
     def advance(ensemble: Float[Tensor, "M B D"]) -> Tensor:
-        states = flow.unroll(flow.limit(ensemble.flatten(0, 1).float()), 1)[:, 0]
+        states = flow.unroll(flow.in_band(ensemble.flatten(0, 1).float()), 1)[:, 0]
         return torch.nan_to_num(states).clamp(-LARGEST, LARGEST).double().view(ensemble.shape)
 
     def estimate(observed: Tensor) -> tuple[Tensor, Tensor]:
@@ -331,7 +331,7 @@ def polish_segments(
         pools = [two_sided_segments(flow, part, estimate, horizon, generator) for part in (data.train, data.validation)]
 
         def loss(pool: Tensor) -> Tensor:
-            start, targets = flow.limit(pool[:, 0, : flow.n]), pool[:, 1:, flow.n :]
+            start, targets = flow.in_band(pool[:, 0, : flow.n]), pool[:, 1:, flow.n :]
             return masked_mse(flow.unroll(start, horizon), targets)
 
         polish(flow, lambda: loss(pools[0]), lambda: loss(pools[1]), n_iterations, log)  # noqa: B023
@@ -339,7 +339,7 @@ def polish_segments(
 
 @torch.no_grad()
 def two_sided_segments(
-    flow: LearnedFlow, part: Tensor, estimate: Estimate, horizon: int, generator: torch.Generator
+    flow: LearnedFlow, part: Tensor, estimate: Smoother, horizon: int, generator: torch.Generator
 ) -> Float[Tensor, "P L E"]:
     """A draw of segments, states beside observations: ``POLISHED`` of them, on rings 16 sites for each of these.
 

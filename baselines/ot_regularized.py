@@ -112,7 +112,7 @@ class OtFlow(LearnedFlow):
         """One sample interval: K Euler steps of the flow."""
         for _ in range(self.substeps):
             state = state + self.field(state) / self.substeps
-        return self.limit(state)
+        return self.in_band(state)
 
 
 def build(task: Task, config: Config) -> OtFlow:
@@ -286,12 +286,12 @@ def field_loss(forecast: Float[Tensor, "B T N"], observed: Float[Tensor, "B T N"
     return ring_divergence(ours, theirs, config.field_blur**2, 1e-3, config.iterations).mean()
 
 
-def features(runs: Float[Tensor, "B T S"], lags: tuple[int, ...], ring: bool, growth: bool) -> list[Tensor]:
+def features(runs: Float[Tensor, "B T S"], lags: tuple[int, ...], ring: bool, growing: bool) -> list[Tensor]:
     """Clouds "P F" of few dimensions: states, and for each component its values ``lags`` samples before.
 
     On rings one point per site: its value and its two neighbours', and its own at the lags. kpz: slopes for values.
     """
-    values = runs.roll(-1, -1) - runs if growth else runs
+    values = runs.roll(-1, -1) - runs if growing else runs
     length = runs.shape[1] - max(lags)
     delays = torch.stack([values[:, max(lags) - lag :][:, :length] for lag in lags], dim=-1)
     now = delays[..., lags.index(min(lags))]
@@ -306,7 +306,7 @@ def cloud_loss(flow: OtFlow, runs: Tensor, observed: Tensor, config: Config, gen
 
     Points of which a part was not observed (NaN) are left out.
     """
-    pairs = zip(*(features(u, config.lags, flow.ring, flow.growth) for u in (runs, observed)), strict=True)
+    pairs = zip(*(features(u, config.lags, flow.ring, flow.growing) for u in (runs, observed)), strict=True)
     losses = []
     for ours, theirs in pairs:
         theirs = theirs[~torch.isnan(theirs).any(-1)]
@@ -321,7 +321,7 @@ def rollout(flow: OtFlow, state: Float[Tensor, "B D"], n_steps: int, generator: 
     states = []
     for _ in range(n_steps):
         state = flow.step(state[None], generator)[0]
-        if not flow.growth:  # in mid-training the climate may not be bounded yet
+        if not flow.growing:  # in mid-training the climate may not be bounded yet
             state = torch.nan_to_num(state).clamp(-LARGEST, LARGEST)
         states.append(state)
     return torch.stack(states, dim=1)
@@ -331,7 +331,7 @@ def rollout(flow: OtFlow, state: Float[Tensor, "B D"], n_steps: int, generator: 
 def spun(flow: OtFlow, state: Float[Tensor, "B D"], n_steps: int, generator: torch.Generator) -> Float[Tensor, "B D"]:
     """The state ``n_steps`` samples later; of a height its shape."""
     state = rollout(flow, state, n_steps, generator)[:, -1]
-    return state - state.mean(-1, keepdim=True) if flow.growth else state
+    return state - state.mean(-1, keepdim=True) if flow.growing else state
 
 
 def transport_loss(
@@ -384,5 +384,5 @@ def train(emulator: OtFlow, data: Observations, config: Config, seed: int, log: 
             runs = long[torch.randint(len(long), (config.runs,), generator=generator)]
             loss = loss + transport_loss(emulator, runs, config, noise, generator)
         descent(loss)
-    if emulator.growth:
+    if emulator.growing:
         fit_innovation(emulator, pool, data, generator)

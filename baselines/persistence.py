@@ -33,13 +33,13 @@ class Persistence(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.growth = task.system.growing
+        self.growing = task.system.growing
         self.register_buffer("mean", torch.zeros(task.shape, dtype=torch.float64))
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
         """One member, constant in time."""
         fill = self.mean
-        if self.growth:
+        if self.growing:
             level = last_observed(context.nanmean(-1, keepdim=True), torch.zeros(1, dtype=context.dtype))
             fill = level.expand_as(context[:, -1])
         return last_observed(context, fill)[None, :, None].repeat(1, 1, n_steps, *[1] * (context.ndim - 2))

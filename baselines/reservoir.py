@@ -180,12 +180,12 @@ class Reservoir(nn.Module):
 
     def __init__(self, task: Task, config: Config) -> None:
         super().__init__()
-        (self.n,), self.ring, self.growth, self.config = task.shape, on_ring(task), task.system.growing, config
+        (self.n,), self.ring, self.growing, self.config = task.shape, on_ring(task), task.system.growing, config
         self.clean = task.observation.noise == 0 and task.observation.fraction == 1
         self.window = Window(self.n, self.ring, 1, config.radius, config.directions if self.ring else 0)
         self.places, n_modes = (self.n if self.ring else 1), self.n // 2 + 1
         shapes = {"mean": (self.n,), "std": (self.n,), "bound": (), "gain": (), "offset": (config.size,)}
-        shapes |= {"band": (n_modes if config.smooth else 0,), "spectrum": (n_modes if self.growth else 0,)}
+        shapes |= {"band": (n_modes if config.smooth else 0,), "spectrum": (n_modes if self.growing else 0,)}
         shapes |= {"inner": (self.window.size, config.size)}
         shapes |= {"weight": (1 + self.window.size + config.size, 1 if self.ring else self.n)}
         for name, shape in shapes.items():
@@ -193,11 +193,11 @@ class Reservoir(nn.Module):
 
     def inputs(self, values: Float[Tensor, "B N"]) -> Float[Tensor, "P I"]:
         """What each reservoir sees: values, or of a growing height the slopes to the right of the sites around."""
-        return self.window((values.roll(-1, -1) - values if self.growth else values)[:, None])
+        return self.window((values.roll(-1, -1) - values if self.growing else values)[:, None])
 
     def listen(self, nodes: Float[Tensor, "P S"], x: Float[Tensor, "P I"]) -> Float[Tensor, "P S"]:
         """The nodes one sample later."""
-        x = BOUND * torch.tanh(x / BOUND) if self.growth else x
+        x = BOUND * torch.tanh(x / BOUND) if self.growing else x
         return torch.tanh(torch.addmm(self.offset, x, self.inner).add_(nodes.roll(1, -1), alpha=self.config.memory))
 
     def advance(self, nodes: Float[Tensor, "P S"], values: Float[Tensor, "B N"]) -> tuple[Tensor, Tensor]:
@@ -208,12 +208,12 @@ class Reservoir(nn.Module):
         new = torch.nan_to_num(new.view(values.shape))
         if len(self.band):
             new = torch.fft.irfft(self.band * torch.fft.rfft(new), n=self.n)
-        return nodes, values + new.clamp(-10, 10) if self.growth else new.clamp(-self.bound, self.bound)
+        return nodes, values + new.clamp(-10, 10) if self.growing else new.clamp(-self.bound, self.bound)
 
     def drive(self, seen: Float[Tensor, "B T N"]) -> Iterator[tuple[Tensor, Tensor]]:
         """Nodes and estimated values at every sample."""
         nodes = torch.zeros(len(seen) * self.places, self.config.size, dtype=seen.dtype)
-        return nudged(self.advance, nodes, seen, self.gain, self.ring, self.growth)
+        return nudged(self.advance, nodes, seen, self.gain, self.ring, self.growing)
 
     # --- the Stepper protocol, in physical units at its ends ---
 
@@ -221,7 +221,7 @@ class Reservoir(nn.Module):
         """Nodes and values ``"1 B D"`` (kpz: ``"M B D"``) at the last context sample, after the context has driven."""
         ((nodes, values),) = deque(self.drive((context - self.mean) / self.std), maxlen=1)
         state = torch.cat([nodes.reshape(len(context), -1), values], dim=1)
-        return state.expand(n_members if self.growth else 1, -1, -1)
+        return state.expand(n_members if self.growing else 1, -1, -1)
 
     def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
         """One sample interval; for kpz with a fresh innovation. A few cases at a time stay in the cache."""
@@ -229,7 +229,7 @@ class Reservoir(nn.Module):
         for part, target in zip(state.flatten(0, 1).split(8), new.view(-1, state.shape[-1]).split(8), strict=True):
             nodes, values = self.advance(part[:, : -self.n].reshape(-1, self.config.size), part[:, -self.n :])
             target[:, : -self.n], target[:, -self.n :] = nodes.view(len(part), -1), values
-        if self.growth:
+        if self.growing:
             new[..., -self.n :] += coloured(self.spectrum, (*state.shape[:2], self.n), generator)
         return new
 
@@ -245,7 +245,7 @@ class Reservoir(nn.Module):
 def prepare(emulator: Reservoir, data: Observations, generator: torch.Generator) -> Float[Tensor, "B T N"]:
     """Take over the data's scales and draw the network; return the training observations in σ."""
     mean, std = data.mean, data.std
-    if emulator.growth:
+    if emulator.growing:
         slopes = data.train.roll(-1, -1) - data.train
         variance = slopes[~torch.isnan(slopes)].var() - 2 * data.noise_std.mean() ** 2
         mean, std = torch.zeros(()), variance.sqrt()
@@ -275,7 +275,7 @@ def rows(
     x = previous = torch.zeros(0)
     for t, (nodes, values) in enumerate(emulator.drive(driving)):
         if t > emulator.config.spin_up:
-            after = (states[:, t] - previous if emulator.growth else states[:, t]).reshape(len(x), -1)
+            after = (states[:, t] - previous if emulator.growing else states[:, t]).reshape(len(x), -1)
             new = torch.cat([torch.ones_like(x[:, :1]), x, nodes, after], dim=1)
             yield new[known & ~torch.isnan(after).any(1)]
         x, previous = emulator.inputs(values), values
@@ -294,7 +294,7 @@ def train(emulator: Reservoir, data: Observations, config: Config, seed: int, lo
     noise = float((data.noise_std / emulator.std).mean())
     states = first_states(emulator, observed, noise)
     emulator.window.set_basis(states.flatten(0, 1)[::8, None], 0.0)
-    if not emulator.growth:
+    if not emulator.growing:
         prior[1 : 1 + emulator.window.size] = emulator.window.centre()
     emulator.weight.copy_(prior)
     best = Best(emulator)
@@ -310,6 +310,6 @@ def train(emulator: Reservoir, data: Observations, config: Config, seed: int, lo
         log(done + 1, config.passes, validation=own.error)
         states = observed
     best.restore()
-    if emulator.growth:
+    if emulator.growing:
         driven = islice(zip(emulator.drive(observed), observed[:, 1:].unbind(1), strict=False), config.spin_up, None)
         emulator.spectrum.copy_(missed_spectrum(emulator.advance, driven, noise))

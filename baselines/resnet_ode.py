@@ -98,13 +98,13 @@ class LipschitzField(nn.Module):
 
     Every W has operator norm at most 1, found exactly at every call (not estimated, as by power iteration), and
     φ(x) = silu(x)/1.1 is 1-Lipschitz (Chen et al. 2019, arXiv:1906.02735). With a ``radius`` it acts on rings, where W₁
-    is a circular convolution; with ``growth`` of differences to the site, so that a shift of all heights changes
+    is a circular convolution; with ``growing`` of differences to the site, so that a shift of all heights changes
     nothing. At first it is zero.
     """
 
-    def __init__(self, n: int, width: int, bound: float, radius: int | None = None, growth: bool = False) -> None:
+    def __init__(self, n: int, width: int, bound: float, radius: int | None = None, growing: bool = False) -> None:
         super().__init__()
-        self.bound, self.radius, self.growth = bound, radius, growth
+        self.bound, self.radius, self.growing = bound, radius, growing
         n_in, n_out = (n, n) if radius is None else (2 * radius + 1, 1)
         self.first, self.hidden, self.out = nn.Linear(n_in, width), nn.Linear(width, width), nn.Linear(width, n_out)
         nn.init.zeros_(self.out.weight)
@@ -121,7 +121,7 @@ class LipschitzField(nn.Module):
         """
         size = 64 * weight.shape[1]
         symbol = torch.fft.rfft(weight, n=size)
-        if self.growth:
+        if self.growing:
             centre = torch.exp(-2j * torch.pi * torch.arange(size // 2 + 1) * (weight.shape[1] // 2) / size)
             symbol = symbol - weight.sum(1, keepdim=True) * centre.to(symbol)
         return 1.001 * symbol.abs().square().sum(0).max().sqrt()
@@ -131,7 +131,7 @@ class LipschitzField(nn.Module):
         x = u
         if self.radius is not None:
             x = neighbourhoods(u, self.radius)
-            x = x - u[..., None] if self.growth else x
+            x = x - u[..., None] if self.growing else x
         x = nn.functional.silu(self.first(x)) / 1.1
         y = self.bound * self.out(nn.functional.silu(self.hidden(x)) / 1.1)
         return y if self.radius is None else y[..., 0]
@@ -155,7 +155,7 @@ class ResnetOde(LearnedFlow):
         if not isinstance(config, Config) or not config.lipschitz:
             return super().new_field(config)
         bound, radius = config.lipschitz * config.substeps, config.radius if self.ring else None
-        return LipschitzField(self.n_state, config.width, bound, radius, self.growth)
+        return LipschitzField(self.n_state, config.width, bound, radius, self.growing)
 
     @property
     def fields(self) -> list[nn.Module]:
@@ -167,7 +167,7 @@ class ResnetOde(LearnedFlow):
         if self.lipschitz:
             with nn.utils.parametrize.cached():
                 return self.blocks(state)
-        return self.limit(self.blocks(state))
+        return self.in_band(self.blocks(state))
 
     def blocks(self, state: Tensor) -> Tensor:
         """One residual block after the other."""
@@ -178,7 +178,7 @@ class ResnetOde(LearnedFlow):
     def residual(self, field: nn.Module, state: Tensor) -> Tensor:
         """The residual branch; bounded ones keep within the band, which could not be undone after the blocks."""
         step = field(state) / self.substeps
-        return self.limit(step) if self.lipschitz else step
+        return self.in_band(step) if self.lipschitz else step
 
     @torch.no_grad()
     def inverse(self, state: Float[Tensor, "B D"], tolerance: float = 1e-7) -> Float[Tensor, "B D"]:
@@ -234,5 +234,5 @@ def train(emulator: ResnetOde, data: Observations, config: Config, seed: int, lo
         descent(rollout_loss(emulator, batch, config.unroll, config.training_noise))
     if config.polish and emulator.encoder is None:
         polish_one_step(emulator, pool, check, config.polish, generator, log)
-    if emulator.growth:
+    if emulator.growing:
         fit_innovation(emulator, pool, data, generator)

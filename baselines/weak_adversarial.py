@@ -162,7 +162,7 @@ def build(task: Task, config: Config) -> WeakFlow:
 
 
 @dataclass(frozen=True)
-class Estimates:
+class Smoothed:
     """Estimated states û and what takes the derivative's place, u; ``weight`` 1 where the residual counts, else 0."""
 
     states: Float[Tensor, "B T D"]
@@ -177,7 +177,7 @@ class Estimates:
         return self.states[b[:, None], t], self.observed[b[:, None], t], self.weight[b][:, None]
 
 
-def by_wiener(flow: WeakFlow, observation: Tensor, data: Observations, half_width: int, trusted: float) -> Estimates:
+def by_wiener(flow: WeakFlow, observation: Tensor, data: Observations, half_width: int, trusted: float) -> Smoothed:
     """Linear estimates from ``half_width`` samples on both sides (0: the data themselves).
 
     Gaps of u are filled by them, and count where all neighbours are known to ``trusted`` σ; everywhere if nowhere.
@@ -185,19 +185,19 @@ def by_wiener(flow: WeakFlow, observation: Tensor, data: Observations, half_widt
     u, w = flow.normalised(observation).double(), half_width
     if not w:
         u = flow.lifted(u).float()
-        return Estimates(u, u, torch.ones_like(u[:, 0]))
+        return Smoothed(u, u, torch.ones_like(u[:, 0]))
     states, variance = smoothed(u, data.noise_std / data.std, w, flow.ring)
     u, weight = u[:, w:-w], torch.ones_like(u[:, 0]).float()
     if torch.isnan(u).any():
         known = neighbourhoods(variance.sqrt(), flow.config.radius).amax(-1) < trusted
         weight = known.float() if known.any() else weight
         u = torch.where(torch.isnan(u), states, u)
-    lifted = flow.limit(flow.lifted(states).float())
-    return Estimates(lifted, flow.lifted(u).float(), weight.repeat(1, flow.n_state // flow.n))
+    lifted = flow.in_band(flow.lifted(states).float())
+    return Smoothed(lifted, flow.lifted(u).float(), weight.repeat(1, flow.n_state // flow.n))
 
 
 @torch.no_grad()
-def by_model(flow: WeakFlow, observation: Tensor, filtered: tuple[int, ...], lag: int) -> Estimates:
+def by_model(flow: WeakFlow, observation: Tensor, filtered: tuple[int, ...], lag: int) -> Smoothed:
     """What the fixed-lag smoother makes of a part (trajectories, samples) of the data, with the flow as its model.
 
     Residuals count where data were observed.
@@ -210,7 +210,7 @@ def by_model(flow: WeakFlow, observation: Tensor, filtered: tuple[int, ...], lag
     observed = flow.lifted(u)[:, -states.shape[1] - lag : -lag]
     seen = ~torch.isnan(observed)
     observed = torch.where(seen, observed, states).float()
-    return Estimates(flow.limit(states.float()), observed, seen[:, 0].float())
+    return Smoothed(flow.in_band(states.float()), observed, seen[:, 0].float())
 
 
 # --- the game of field and adversary ----------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 def new_game(flow: WeakFlow, noise: float, generator: torch.Generator) -> Game:
     """The family of test functions and the adversary, which sees neighbourhoods on rings, else whole states."""
     config = flow.config
-    times = () if flow.growth else config.half_widths
+    times = () if flow.growing else config.half_widths
     family = bump_family(times, config.power, config.space, noise, config.rate_noise)
     n_in, groups = (2 * config.radius + 1, 1) if flow.ring else (flow.n_state,) * 2
     return Game(Adversary(n_in, groups, family, 32, generator), config.ascent, config.adversary)
@@ -308,7 +308,7 @@ def weak_residuals(flow: WeakFlow, family: Family, states: Tensor, observed: Ten
     return residual, neighbourhoods(before, config.radius) if flow.ring else before
 
 
-def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family, noise: Tensor | None = None) -> None:
+def fit_quadratic(flow: WeakFlow, estimates: Smoothed, family: Family, noise: Tensor | None = None) -> None:
     """The closed form on draws of the estimates, or of data with ``noise``, in σ, whose twins it takes."""
     config, generator = flow.config, torch.Generator().manual_seed(0)
     n = max(1, (config.pool if noise is None else config.twins) // config.batch)
@@ -318,9 +318,7 @@ def fit_quadratic(flow: WeakFlow, estimates: Estimates, family: Family, noise: T
     fit_linear(flow, draws, family, config.ridge, sites, noise, generator)
 
 
-def descend(
-    flow: WeakFlow, train: Estimates, check: Estimates, game: Game, generator: torch.Generator, log: Log
-) -> None:
+def descend(flow: WeakFlow, train: Smoothed, check: Smoothed, game: Game, generator: torch.Generator, log: Log) -> None:
     """Descents of the field, each after an ascent of the adversary; the best weights on noisy validation data."""
     config = flow.config
     length = min(config.segment, train.states.shape[1], check.states.shape[1])
@@ -352,7 +350,7 @@ def train(emulator: WeakFlow, data: Observations, config: Config, seed: int, log
     generator, noise = torch.Generator().manual_seed(seed), data.noise_std / data.std
     emulator.prepare(data)
     game = new_game(emulator, float(noise.mean()), generator)
-    if emulator.growth:
+    if emulator.growing:
         return train_growth(emulator, data, game, generator, log)
     parts = data.train, data.validation
     shown, check = (by_wiener(emulator, part, data, config.smoothing, config.trusted) for part in parts)

@@ -17,7 +17,7 @@ from torch import nn
 from emubench import systems
 from emubench.core.random import stream
 from emubench.dynamics import lyapunov
-from emubench.evaluation.growth import emulator_spectrum
+from emubench.evaluation.error_growth import emulator_spectrum
 
 LIMIT = 180.0
 SYSTEM = systems.get("lorenz96")

@@ -122,17 +122,17 @@ def leading_exponent(
     offset = _rescaled(system.project(direction).numpy(), state)
     n_samples = 256
     while True:
-        moments, growth = Moments(system.shape), np.zeros(n)
+        moments, stretching = Moments(system.shape), np.zeros(n)
         for _ in range(n_samples):
             before = _norm(offset)
             samples = simulate(system, np.concatenate([state, state + offset]), 1)[:, 0]
             state, offset = samples[:n], samples[n:] - samples[:n]
-            growth += np.log(_norm(offset) / before)
+            stretching += np.log(_norm(offset) / before)
             offset = _rescaled(offset, state)
             moments.add(state)
-        rates = growth / (n_samples * system.sample_interval)
+        rates = stretching / (n_samples * system.sample_interval)
         exponent = Estimate(float(rates.mean()), float(rates.std(ddof=1) / math.sqrt(n)))
-        if growth.mean() > CHAOTIC_GROWTH and exponent.error <= accuracy * exponent.value:
+        if stretching.mean() > CHAOTIC_GROWTH and exponent.error <= accuracy * exponent.value:
             return exponent, moments
         if n_samples >= max_samples:
             break

@@ -30,9 +30,9 @@ from emubench.dynamics.simulate import simulate
 from emubench.dynamics.spectrum import Estimate, Spectrum
 from emubench.dynamics.system import System
 from emubench.emulator import checked_forecast, same_values
-from emubench.evaluation import growth, scoring
+from emubench.evaluation import error_growth, scoring
+from emubench.evaluation.error_growth import autonomous, emulator_spectrum, twin_growth
 from emubench.evaluation.forecast import Progress, part_of
-from emubench.evaluation.growth import autonomous, emulator_spectrum, twin_growth
 from emubench.files import hdf5
 from emubench.files.run_files import Diagnostic, ScoreRow
 from emubench.metrics import Summary
@@ -155,7 +155,7 @@ def as_many_as_resolved(measure: Callable[[int], Spectrum], n: int) -> Spectrum:
 @lru_cache(maxsize=8)
 def true_spectrum(system: System, n_replicas: int, duration: float, seed: int) -> Spectrum:
     """The true system's spectrum, over runs of the same number and length."""
-    state = growth.sample_states(system, n_replicas, seed)
+    state = error_growth.sample_states(system, n_replicas, seed)
     n = min(lyapunov.n_perturbations(system), MAX_EXPONENTS)
     return as_many_as_resolved(lambda k: lyapunov.twin_spectrum(system, state, k, duration=duration, seed=seed), n)
 
@@ -220,13 +220,13 @@ def one_sample_gain(subject: Subject) -> Diagnostic:
     system, n = subject.task.system, 4 * subject.task.n_test  # 1024 states at standard size
     if system.stochastic:
         return Diagnostic(note=f"not available: {system.name} is stochastic")
-    advance = growth.physical_map(subject.emulator, subject.context("climate")[:2], system, subject.seed)
-    states, std, name = growth.sample_states(system, n, subject.seed), torch.from_numpy(system.std), "emulator"
+    advance = error_growth.physical_map(subject.emulator, subject.context("climate")[:2], system, subject.seed)
+    states, std, name = error_growth.sample_states(system, n, subject.seed), torch.from_numpy(system.std), "emulator"
     rows = []
     for k, (label, distance) in enumerate((("gain", 0.0), ("gain_outside", OUTSIDE))):
-        at = growth.outside(states, system, distance) if distance else states
-        own = growth.map_gains(advance, at, std, name, part_of(subject.progress, k, 2))
-        true = growth.system_gains(system, n, subject.seed, distance)
+        at = error_growth.outside(states, system, distance) if distance else states
+        own = error_growth.map_gains(advance, at, std, name, part_of(subject.progress, k, 2))
+        true = error_growth.system_gains(system, n, subject.seed, distance)
         for prefix, gains in (("", own), ("true_", true)):
             for statistic, q in QUANTILES.items():
                 value = float(gains.sort().values[max(0, math.ceil(q * n) - 1)])

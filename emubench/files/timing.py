@@ -58,7 +58,7 @@ class Hardware(Model):
     date: Line
 
 
-class Limit(Model):
+class Bound(Model):
     """How near a rollout comes to what the device can do."""
 
     flops_per_second: Positive
@@ -85,7 +85,7 @@ class Rung(Model):
     scenarios: dict[Name, Scenario]
     cases: Annotated[list[Number], Field(max_length=100000)] = []
     """Headline score per case."""
-    limit: Limit | None = None
+    limit: Bound | None = None
     """The limit of the offline scenario, where all the work is a kernel's."""
 
 
@@ -121,7 +121,7 @@ class Bench(Model):
     skill: Number | None
     speedups: dict[Name, Speedup] = {}
     """The speed-up of each scenario."""
-    limits: dict[Name, Limit] = {}
+    limits: dict[Name, Bound] = {}
 
 
 class Speed(Model):

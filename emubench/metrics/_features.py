@@ -27,15 +27,15 @@ def one_point(values: Float[Tensor, "B T *S"], grid: tuple[int, ...]) -> Float[T
     return values.reshape(1, -1) if grid else values.reshape(-1, values.shape[-1]).T
 
 
-def patches(values: Float[Tensor, "B T *S"], grid: tuple[int, ...], limit: int) -> Float[Tensor, "F n"]:
+def patches(values: Float[Tensor, "B T *S"], grid: tuple[int, ...], n_patches: int) -> Float[Tensor, "F n"]:
     """Values at 3 consecutive samples and, on a grid, 3 neighbouring sites along each of its d dimensions.
 
     F is 3 · 3^d, off grids 3 per component. On a grid all sites count, so that a patch's law is the same for a
-    translated field; about ``limit`` patches are taken, evenly in time.
+    translated field; about ``n_patches`` patches are taken, evenly in time.
     """
     n_times = values.shape[1] - N_TIMES + 1
     n_starts = len(values) * n_times * math.prod(grid)
-    first = torch.arange(0, n_times, max(1, -(-n_starts // limit)))
+    first = torch.arange(0, n_times, max(1, -(-n_starts // n_patches)))
     shifts, axes = itertools.product(range(N_SITES), repeat=len(grid)), tuple(range(-len(grid), 0))
     pieces = [
         values[:, first + t].roll([-x for x in shift], axes) if grid else values[:, first + t]

@@ -58,5 +58,5 @@ def spectrum_distance(power: Float[Tensor, " B *K"], truth_power: Float[Tensor, 
 
     The peak is that of each component: of the first axis of ``truth_power``.
     """
-    floor = CAP * truth_power.amax(0)
-    return (power.maximum(floor).log() - truth_power.maximum(floor).log()).abs().flatten(1).mean(-1)
+    least = CAP * truth_power.amax(0)
+    return (power.maximum(least).log() - truth_power.maximum(least).log()).abs().flatten(1).mean(-1)

@@ -102,8 +102,8 @@ def scale(truth: Truth) -> tuple[dict[str, float], dict[str, float]] | None:
     """The frozen noise floors, of the task's size whatever its training split, and anchors, if there are any."""
     name = truth.task.size
     base = name if name in SIZES else name.rpartition("-")[0]
-    floors: Any = truth.reference.get("d_floor", {})
-    found = floors.get(name, floors.get(base)), truth.reference.get("d_zero")
+    noise_floors: Any = truth.reference.get("d_floor", {})
+    found = noise_floors.get(name, noise_floors.get(base)), truth.reference.get("d_zero")
     names = aspects(truth.task)
     return found if all(values and set(names) <= values.keys() for values in found) else None  # type: ignore[return-value]
 
@@ -126,8 +126,8 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
         d_mean = mean[..., 3:] / mean[..., 2:3]
         out = [1 - lost_share, dead_share, *d_mean.unbind(-1)]
         if scales:
-            floors, zeros = scales
-            s = [skill(d_mean[..., i], floors[n], zeros[n]) for i, n in enumerate(names)]
+            noise_floors, zeros = scales
+            s = [skill(d_mean[..., i], noise_floors[n], zeros[n]) for i, n in enumerate(names)]
             out += [(1 - lost_share - dead_share) * torch.stack(s).amin(0), *s]
         return torch.stack(out, dim=-1)
 

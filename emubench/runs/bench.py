@@ -115,7 +115,7 @@ class Session:
                 for name, scenario in scenarios.items()
                 if name.endswith("end_to_end") and rungs
             },
-            limits=self._limits(run, subject, scenarios),
+            limits=self._bounds(run, subject, scenarios),
         )
         timing.add(path, found, rungs)
         return found
@@ -146,9 +146,9 @@ class Session:
         with JudgedEmulator.of_run(path, Limits(threads=self.options.threads)) as judged:
             check_samples(subject, samples, judged, precision)
 
-    def _limits(
+    def _bounds(
         self, run: ScoredRun, subject: Subject, scenarios: dict[str, timing.Scenario]
-    ) -> dict[str, timing.Limit]:
+    ) -> dict[str, timing.Bound]:
         """What binds both end-to-end scenarios, on a CPU in the plain mode, where all work is torch's operators."""
         if self.options.mode != Mode() or self.device.type != "cpu" or run.card.knowledge == "equation":
             return {}
@@ -158,7 +158,7 @@ class Session:
         for name, scenario in scenarios.items():
             if name.endswith("end_to_end"):
                 work = forecast_work(subject, scenario.batch)
-                found[name] = roofline.limit(work, scenario.seconds.median, self.options.threads, dtype)
+                found[name] = roofline.bound(work, scenario.seconds.median, self.options.threads, dtype)
         return found
 
 

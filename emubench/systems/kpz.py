@@ -134,12 +134,14 @@ class KPZ(System):
 
     def fault(self, samples: np.ndarray) -> str | None:
         """A slope above 50 (the stationary ones are of order 1) aborts: the run is never redrawn."""
-        limit = MAX_SLOPE * max(1.0, np.sqrt(self.slope_variance))
+        steepest = MAX_SLOPE * max(1.0, np.sqrt(self.slope_variance))
         with np.errstate(invalid="ignore", over="ignore"):  # the slopes of a run that blew up
             slopes = np.diff(samples, axis=-1, append=samples[..., :1]) / self.dx
-        if (np.abs(slopes) <= limit).all():  # false for NaN
+        if (np.abs(slopes) <= steepest).all():  # false for NaN
             return None
-        return f"a slope exceeds {limit:g}: lambda {self.lam} is too large for dx {self.dx} and step {self.solver_step}"
+        return (
+            f"a slope exceeds {steepest:g}: lambda {self.lam} is too large for dx {self.dx} and step {self.solver_step}"
+        )
 
     @property
     def facts(self) -> tuple[Fact, ...]:

@@ -169,8 +169,8 @@ def _check_failures(scorer: _Scorer) -> None:
             where = f"a {kind} forecast that becomes {bad:g} at sample {first} of the cases {cases}"
             for row, value in scorer.scores(forecast).items():
                 scorer.require(value == value, f"{_named(row)} is not a number for {where}")
-                gain = row.better * (value - sound[row])
-                fair = not scorer.judged(row) or gain <= 1e-9 * (1 + abs(sound[row]))
+                advantage = row.better * (value - sound[row])
+                fair = not scorer.judged(row) or advantage <= 1e-9 * (1 + abs(sound[row]))
                 scorer.require(fair, f"failing pays: {_named(row)} goes from {sound[row]:g} to {value:g} for {where}")
 
 

@@ -204,7 +204,7 @@ def test_exponential_steps_solve_the_same_equation_as_torchdiffeq(name):
     """Of the same field with the same linear term, here mild: by ETDRK4 and by an adaptive solver."""
     _, flow, config = configured(name, damping=3.0, substeps=16, coarse=1)
     flow.double()
-    state = flow.limit(torch.randn(4, flow.n, dtype=torch.float64))
+    state = flow.in_band(torch.randn(4, flow.n, dtype=torch.float64))
     ours = flow.unroll(state, 2)
     flow.config = dataclasses.replace(flow.config, solver="dopri8", tolerance=1e-10)
     assert torch.allclose(ours, flow.unroll(state, 2), atol=1e-5)
@@ -250,7 +250,7 @@ def test_half_the_sites_carry_a_narrow_band():
         flow.double().set_band((torch.arange(33) < 6).double())
         flow.field = Square()
         torch.manual_seed(2)
-        ends.append(flow.unroll(flow.limit(0.3 * torch.randn(4, 64, dtype=torch.float64)), 2))
+        ends.append(flow.unroll(flow.in_band(0.3 * torch.randn(4, 64, dtype=torch.float64)), 2))
     assert torch.allclose(*ends, atol=1e-9)
     assert float((ends[0][:, 1] - ends[0][:, 0]).abs().max()) > 1e-2
 

@@ -28,10 +28,10 @@ def configured(name: str, **settings):
 
 def test_features_are_values_beside_and_before():
     runs = torch.arange(2 * 6 * 5.0).view(2, 6, 5)
-    beside, before = module.features(runs, (0, 2), ring=True, growth=False)
+    beside, before = module.features(runs, (0, 2), ring=True, growing=False)
     assert beside.view(2, 4, 5, 3)[1, 3, 4].tolist() == [runs[1, 5, 4], runs[1, 5, 0], runs[1, 5, 1]]
     assert before.view(2, 4, 5, 2)[0, 0, 1].tolist() == [runs[0, 2, 1], runs[0, 0, 1]]
-    states, *components = module.features(runs, (0, 2), ring=False, growth=False)
+    states, *components = module.features(runs, (0, 2), ring=False, growing=False)
     assert torch.equal(states, runs[:, 2:].flatten(0, 1))
     assert len(components) == 5
     assert components[3].view(2, 4, 2)[1, 0].tolist() == [runs[1, 2, 3], runs[1, 0, 3]]
@@ -39,7 +39,7 @@ def test_features_are_values_beside_and_before():
 
 def test_features_of_a_growing_height_know_no_level():
     runs = torch.randn(2, 6, 8)
-    shown, raised = (module.features(runs + level, (0, 1), ring=True, growth=True) for level in (0, 100))
+    shown, raised = (module.features(runs + level, (0, 1), ring=True, growing=True) for level in (0, 100))
     assert [x.shape for x in shown] == [(80, 3), (80, 2)]
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(shown, raised, strict=True))
 
@@ -95,7 +95,7 @@ def test_the_field_loss_prefers_the_crest_nearby_and_fills_gaps_alike():
 def test_a_spun_state_stays_within_the_bounds_of_a_climate(name):
     """A flow that grows tenfold with every sample, and a height that rises for ever."""
     task, flow, _ = configured(name)
-    flow.advance = (lambda state: state + 100.0) if flow.growth else (lambda state: 10 * state)
+    flow.advance = (lambda state: state + 100.0) if flow.growing else (lambda state: 10 * state)
     state = module.spun(flow, torch.randn(2, flow.n_state), 400, torch.Generator().manual_seed(0))
     assert torch.isfinite(state).all()
     assert float(state.abs().max()) <= 6

@@ -46,13 +46,13 @@ def jacobian(f, state: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("n", [9, 40, 101])
-@pytest.mark.parametrize("growth", [False, True])
-def test_the_norm_of_a_circular_convolution_is_that_of_its_matrix(n, growth):
+@pytest.mark.parametrize("growing", [False, True])
+def test_the_norm_of_a_circular_convolution_is_that_of_its_matrix(n, growing):
     """The operator, written out as a matrix on a ring: the bound holds for any length and is reached for long ones."""
-    field, radius = module.LipschitzField(n, 5, 0.5, 4, growth), 4
+    field, radius = module.LipschitzField(n, 5, 0.5, 4, growing), 4
     weight = torch.randn(5, 2 * radius + 1, generator=torch_stream(1, "weight")).double()
     eye = torch.eye(n, dtype=torch.float64)
-    local = neighbourhoods(eye, radius) - (eye[..., None] if growth else 0)  # of each unit vector: "n n w"
+    local = neighbourhoods(eye, radius) - (eye[..., None] if growing else 0)  # of each unit vector: "n n w"
     matrix = (local @ weight.T).permute(1, 2, 0).reshape(-1, n)
     exact, bound = float(torch.linalg.matrix_norm(matrix, 2)), float(field.convolution_norm(weight))
     assert exact <= bound
@@ -112,7 +112,7 @@ def test_the_inverse_undoes_a_whole_forecast():
 def test_bounded_blocks_keep_a_state_within_its_band():
     _, flow = configured("kuramoto_sivashinsky-noisy", lipschitz=0.9)
     flow.set_band((torch.arange(33) < 7).float())
-    start = flow.limit(states(flow, dtype=torch.float32))
+    start = flow.in_band(states(flow, dtype=torch.float32))
     end = flow.advance(start).detach()
     assert float(torch.fft.rfft(end)[:, 7:].abs().max()) < 1e-4 * float(torch.fft.rfft(end).abs().max())
     assert float((flow.inverse(end) - start).abs().max()) < 1e-5

@@ -37,7 +37,7 @@ def true_estimates(name: str, length: int = 256):
         flow.set_band(((torch.arange(33) > 0) & (torch.arange(33) < 14)).float())
         flow.seen = flow.band > 0
     u = flow.normalised(states)
-    return flow, module.Estimates(flow.limit(u), u, torch.ones_like(u[:, 0])), states
+    return flow, module.Smoothed(flow.in_band(u), u, torch.ones_like(u[:, 0])), states
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("lorenz63", 0.02), ("lorenz96", 0.02), ("kuramoto_sivashinsky", 0.1)])
@@ -76,7 +76,7 @@ def test_products_of_noise_have_no_mean_in_the_library():
     flow, _, _ = true_estimates("kuramoto_sivashinsky")
     band = (torch.arange(33) < 14).float()
     flow.set_band(band)
-    noise = flow.limit(0.5 * torch.randn(16, 64, 64))
+    noise = flow.in_band(0.5 * torch.randn(16, 64, 64))
     plain, unbiased = (flow.library(noise, level).mean((0, 1, 2))[10:-13] for level in (None, torch.full((64,), 0.5)))
     assert len(plain) == 45
     assert float(plain.abs().max()) > 0.05
@@ -98,8 +98,8 @@ def test_twins_find_the_field_where_estimates_are_biased():
     for noise in (None, torch.full((64,), 0.1)):
         flow.symbol.data.zero_()
         flow.field.network.weight.data.zero_()
-        module.fit_quadratic(flow, module.Estimates(observed, observed, estimates.weight), family, noise)
-        wrong = (torch.fft.rfft(flow.tendency(flow.limit(u)) - exact).abs()[..., :7].square().mean()).sqrt()
+        module.fit_quadratic(flow, module.Smoothed(observed, observed, estimates.weight), family, noise)
+        wrong = (torch.fft.rfft(flow.tendency(flow.in_band(u)) - exact).abs()[..., :7].square().mean()).sqrt()
         errors.append(float(wrong.detach()))
     assert errors[1] < 0.4 * errors[0]
     assert torch.equal(flow.symbol[9:14], flow.symbol[8].expand(5))
@@ -170,7 +170,7 @@ def test_a_stiff_linear_field_is_integrated_exactly():
     flow.set_band((torch.arange(33) < 20).float())
     with torch.no_grad():
         flow.symbol.copy_(-torch.linspace(0, 1, 33))
-    state = flow.limit(torch.randn(3, 64))
+    state = flow.in_band(torch.randn(3, 64))
     rates = (flow.scale * flow.symbol).detach()
     assert float(rates[:20].min()) < -100
     expected = torch.fft.irfft(torch.fft.rfft(state) * torch.exp(rates), n=64)
@@ -184,7 +184,7 @@ def test_the_exponential_step_has_a_gradient_by_its_symbol():
     """Against a finite difference of the linear growth of slow modes."""
     _, flow, _ = configured("kuramoto_sivashinsky-noisy")
     flow.set_band((torch.arange(33) < 6).float())
-    state = flow.limit(torch.randn(8, 64, generator=torch.Generator().manual_seed(0)))
+    state = flow.in_band(torch.randn(8, 64, generator=torch.Generator().manual_seed(0)))
     target = flow.advance(state).detach() + 0.1 * state
 
     def loss() -> torch.Tensor:

@@ -67,10 +67,10 @@ def test_work_grows_with_steps_and_samples_and_is_unknown_of_others():
 def test_what_binds_is_what_is_used_most(monkeypatch):
     monkeypatch.setattr(roofline, "flops_per_second", lambda threads, dtype: 100.0)
     monkeypatch.setattr(roofline, "bytes_per_second", lambda threads: 1000.0)
-    assert roofline.limit((50.0, 100.0), 1.0, 1, "float64").binds == "arithmetic"
-    assert roofline.limit((50.0, 900.0), 1.0, 1, "float64").binds == "memory"
-    assert roofline.limit((50.0, 900.0), 10.0, 1, "float64").binds == "overhead"
-    assert roofline.limit((50.0, 900.0), 10.0, 1, "float64").flops_per_second == 5.0
+    assert roofline.bound((50.0, 100.0), 1.0, 1, "float64").binds == "arithmetic"
+    assert roofline.bound((50.0, 900.0), 1.0, 1, "float64").binds == "memory"
+    assert roofline.bound((50.0, 900.0), 10.0, 1, "float64").binds == "overhead"
+    assert roofline.bound((50.0, 900.0), 10.0, 1, "float64").flops_per_second == 5.0
 
 
 def test_the_ceilings_are_of_this_century():

@@ -15,9 +15,9 @@ from emubench.dynamics import lyapunov
 from emubench.dynamics.climate import leading_exponent
 from emubench.dynamics.lyapunov import lyapunov_spectrum
 from emubench.dynamics.spectrum import Spectrum
-from emubench.evaluation import diagnostics, growth
+from emubench.evaluation import diagnostics, error_growth
 from emubench.evaluation.diagnostics import Subject, measure
-from emubench.evaluation.growth import emulator_spectrum
+from emubench.evaluation.error_growth import emulator_spectrum
 from tests.support.diagnosed import LORENZ63, interval_of, values
 from tests.support.steppers import MapStepper, Noisy, attractor, known, normal, true_stepper
 
@@ -207,7 +207,7 @@ def test_the_errors_of_a_true_stepper_vanish(data, monkeypatch, name):
 
 def test_twins_resolve_no_more_than_they_can():
     system = systems.get("kuramoto_sivashinsky")
-    state = growth.sample_states(system, 2, 0)
+    state = error_growth.sample_states(system, 2, 0)
     with pytest.raises(lyapunov.Unresolved, match="perturbations vanish"):
         lyapunov.twin_spectrum(system, state, 30, duration=4.0)
     found = diagnostics.as_many_as_resolved(
@@ -220,7 +220,7 @@ def test_twins_resolve_no_more_than_they_can():
 def test_a_mean_that_both_conserve_has_no_exponent(data):
     """KS conserves the mean; a stepper that does so has its 63 dimensions, one that damps it towards 1 all 64."""
     task = tasks.get("kuramoto_sivashinsky-noisy", "tiny")
-    system, state = task.system, growth.sample_states(task.system, 2, 0)
+    system, state = task.system, error_growth.sample_states(task.system, 2, 0)
 
     def keeps(u):
         return u - 0.1 * (u.roll(1, -1) - u) ** 1

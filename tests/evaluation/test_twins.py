@@ -9,7 +9,7 @@ import torch
 
 from emubench import systems
 from emubench.core.errors import EmubenchError
-from emubench.evaluation.growth import twin_growth
+from emubench.evaluation.error_growth import twin_growth
 from tests.support.steppers import MapStepper, Noisy, attractor, normal, true_stepper
 
 

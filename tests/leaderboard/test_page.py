@@ -236,11 +236,11 @@ def test_the_site_is_served_on_this_machine(emubench, refused, small_board, tmp_
 
 
 def test_a_bar_lies_where_its_value_does():
-    text = charts.bar(0.5, 0.0, 1.0, -1.0, 1.0)
+    text = charts.interval(0.5, 0.0, 1.0, -1.0, 1.0)
     assert 'cx="74"' in text  # 2 + 96 · 3/4
     assert 'x="50" y="4" width="48"' in text
-    assert charts.bar(None, None, None, 0, 1) == charts.bar(float("nan"), None, None, 0, 1) == ""
-    assert 'cx="98"' in charts.bar(99.0, None, None, 0.0, 1.0)  # cut at the end of the axis
+    assert charts.interval(None, None, None, 0, 1) == charts.interval(float("nan"), None, None, 0, 1) == ""
+    assert 'cx="98"' in charts.interval(99.0, None, None, 0.0, 1.0)  # cut at the end of the axis
 
 
 def test_what_is_not_finite_is_not_drawn():

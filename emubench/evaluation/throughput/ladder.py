@@ -24,7 +24,7 @@ from emubench.evaluation.forecast import Progress
 from emubench.evaluation.scoring import Cases
 from emubench.evaluation.throughput import roofline
 from emubench.evaluation.throughput.timing import EndToEnd, Subject, best_batch, scenario_of, timed
-from emubench.files.timing import Limit, Rung, Scenario, Speedup
+from emubench.files.timing import Bound, Rung, Scenario, Speedup
 from emubench.metrics._headline import headline
 
 CPU = torch.device("cpu")
@@ -102,18 +102,18 @@ def rung(cases: Cases, setting: Setting, batch: int, seconds: float, device: tor
         accuracy=float(known.mean()),
         scenarios={"single_end_to_end": single, "offline_end_to_end": offline},
         cases=[round(float(v), 6) for v in known],
-        limit=_limit(cases.task, setting, path, offline) if device.type == "cpu" else None,
+        limit=_bound(cases.task, setting, path, offline) if device.type == "cpu" else None,
     )
 
 
-def _limit(task: Task, setting: Setting, path: str, offline: Scenario) -> Limit | None:
+def _bound(task: Task, setting: Setting, path: str, offline: Scenario) -> Bound | None:
     """How near a kernel without a filter comes to the device's ceilings."""
     sites = {"n_sites": setting.sites} if setting.sites else {}
     system = dataclasses.replace(task.system, **sites)
     work = roofline.solver_work(system, setting.scheme, setting.steps, offline.batch * task.test_steps, setting.dtype)
     if work is None or path != "kernel" or setting.start != "sample":
         return None
-    return roofline.limit(work, offline.seconds.median, torch.get_num_threads(), setting.dtype)
+    return roofline.bound(work, offline.seconds.median, torch.get_num_threads(), setting.dtype)
 
 
 def measure(
@@ -124,7 +124,7 @@ def measure(
     Each kind of start has the batch of most cases per second at its coarse end. Behind a filter all settings cost
     nearly the same, so few of them fit: the fine end, which no noisy start is worth, is cut first.
     """
-    roofline.limit((0.0, 0.0), 1.0, torch.get_num_threads(), "float64")  # measures the ceilings, once
+    roofline.bound((0.0, 0.0), 1.0, torch.get_num_threads(), "float64")  # measures the ceilings, once
     cases, wanted, begun = Cases.load(task, data), settings(task), time.perf_counter()
     found: list[Rung] = []
     batches: dict[str, int] = {}

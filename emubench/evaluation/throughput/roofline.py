@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from emubench.dynamics.kernels._simd import jit, lanes, load, store
 from emubench.dynamics.system import System
-from emubench.files.timing import Limit
+from emubench.files.timing import Bound
 
 USED = 0.1
 """Share of a ceiling under which it can't be what binds."""
@@ -79,13 +79,13 @@ def solver_work(
     return float(samples * steps * per_step), float(samples * n * np.dtype(dtype).itemsize)
 
 
-def limit(work: tuple[float, float], seconds: float, threads: int, dtype: str) -> Limit:
+def bound(work: tuple[float, float], seconds: float, threads: int, dtype: str) -> Bound:
     """Rates of ``work`` done in ``seconds`` beside the ceilings of ``threads`` threads, and which of them binds."""
     flops, moved = work[0] / seconds, work[1] / seconds
     peak, memory = flops_per_second(threads, dtype), bytes_per_second(threads)
     shares = {"arithmetic": flops / peak, "memory": moved / memory}
     binds = max(shares, key=shares.__getitem__)
-    return Limit(
+    return Bound(
         flops_per_second=flops,
         bytes_per_second=moved,
         flops_ceiling=peak,

@@ -242,8 +242,8 @@ def best_batch(subject: Subject, work: EndToEnd, longest: float = LONGEST) -> in
         if rates and peak > subject.memory_cap:
             break
         rates[batch] = batch / took
-        growth = min(max(took / before, 1.0), 4.0) if before else 1.0
-        too_slow = took * growth > longest or rates[batch] < 0.25 * max(rates.values())
+        slowdown = min(max(took / before, 1.0), 4.0) if before else 1.0
+        too_slow = took * slowdown > longest or rates[batch] < 0.25 * max(rates.values())
         if 4 * peak > subject.memory_cap or too_slow:
             break
         before = took

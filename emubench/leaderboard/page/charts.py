@@ -30,7 +30,7 @@ def _n(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def bar(value: float | None, low: float | None, high: float | None, start: float, end: float) -> Markup:
+def interval(value: float | None, low: float | None, high: float | None, start: float, end: float) -> Markup:
     """A value as a dot with its interval as a bar, on an axis from ``start`` to ``end``; the text beside it says it."""
     if value is None or not math.isfinite(value) or end <= start:
         return Markup("")

@@ -12,7 +12,7 @@ from emubench.files.timing import EntryTiming
 from emubench.leaderboard import formats, ranking
 from emubench.leaderboard.page import charts
 from emubench.leaderboard.page.board import Board, Shown
-from emubench.leaderboard.page.tracks import gain, notes, rank, score_text
+from emubench.leaderboard.page.tracks import notes, rank, score_text, speedup
 from emubench.leaderboard.statistics import ends
 from emubench.metrics._headline import headline
 from emubench.runs import scored
@@ -62,7 +62,7 @@ def _task_context(one: Shown, row: dict[str, Any], figures: Figures | None) -> d
     name = row["task"]
     runs = one.runs_of(name)
     unit = runs[0].task.system.lead_time_unit
-    speed, gained = row["lyapunov_times_per_second"], gain(one, row)
+    speed, gained = row["lyapunov_times_per_second"], speedup(one, row)
     headline = {
         row["metric"].replace("_", " "): f"{score_text(*ends(row, 'value'))} ({row['unit']})",
         "skill by accuracy": score_text(*ends(row, "skill_accuracy")),

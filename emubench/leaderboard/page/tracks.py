@@ -38,7 +38,7 @@ class Cell(NamedTuple):
 
     text: str
     order: Any = None
-    bar: Markup = Markup("")
+    interval: Markup = Markup("")
     why: str = ""
 
 
@@ -99,7 +99,7 @@ def _score(record: Row, key: str, start: float = -1.0, end: float = 1.0) -> Cell
     value, low, high = ends(record, key)
     if value is None:
         return Cell("", why="not scored")
-    return Cell(score_text(value, low, high), value, charts.bar(value, low, high, start, end))
+    return Cell(score_text(value, low, high), value, charts.interval(value, low, high, start, end))
 
 
 def rank(record: Row, name: str) -> Cell:
@@ -125,7 +125,7 @@ def _front(record: Row) -> Cell:
     return Cell("on it" if front else "behind it", int(not front))
 
 
-def gain(one: Shown, record: Row) -> Cell:
+def speedup(one: Shown, record: Row) -> Cell:
     """Speed-up at equal accuracy; in brackets where too little skill is left for it to count."""
     value = record["speedup_at_equal_accuracy"]
     if value is None:
@@ -150,7 +150,7 @@ CELLS: dict[str, Callable[[Shown, Row], Cell]] = {
     "stability rank": lambda one, r: rank(r, "stability_rank"),
     "stability": lambda one, r: _score(r, "skill_stability"),
     "speed": lambda one, r: _speed(r),
-    "speed-up": lambda one, r: gain(one, r),
+    "speed-up": lambda one, r: speedup(one, r),
     "front": lambda one, r: _front(r),
     "missing tasks": lambda one, r: Cell(str(r["missing_tasks"]), r["missing_tasks"]),
     "parameters": lambda one, r: (

@@ -25,7 +25,7 @@ def error_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style
 
     Where persistence, linear and oracle are among the runs, what lies between floor and oracle is grey.
     """
-    metric, limit = ("crps", 0.15 * headline(task).worst) if task.system.scored_in_law else ("rms_error", 2.5)
+    metric, highest = ("crps", 0.15 * headline(task).worst) if task.system.scored_in_law else ("rms_error", 2.5)
     figure = Figure(figsize=(9, 5), layout="constrained")
     ax = figure.subplots()
     shown, ends, tops, beyond = list(best[:MAX_LINES]), [], [0.6], []
@@ -35,10 +35,10 @@ def error_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style
         if not len(lead):
             continue
         _curve(ax, style[entry], lead, value, low, high, label=entry)
-        tops.append(min(float(high.max()), limit))
+        tops.append(min(float(high.max()), highest))
         unskilled = np.flatnonzero(value > 0.9)
         ends.append(lead[unskilled[0]] if len(unskilled) else lead[-1])
-        if value.max() > limit:
+        if value.max() > highest:
             beyond.append(entry)
     ax.set_ylim(0, 1.05 * max(tops))
     if task.system.scored_in_law:

@@ -38,9 +38,9 @@ def _panels(n: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, n, squeeze=False)[0])
 
 
-def _truth(ax: Axes, curve: Comparison, floor: float = 0.0) -> None:
-    ax.fill_between(curve.x, np.maximum(curve.low, floor), curve.high, color="0.8", linewidth=0, zorder=0)
-    ax.plot(curve.x, np.maximum(curve.truth, floor), color=TRUTH, linewidth=2.2, zorder=1)
+def _truth(ax: Axes, curve: Comparison, least: float = 0.0) -> None:
+    ax.fill_between(curve.x, np.maximum(curve.low, least), curve.high, color="0.8", linewidth=0, zorder=0)
+    ax.plot(curve.x, np.maximum(curve.truth, least), color=TRUTH, linewidth=2.2, zorder=1)
 
 
 def _handles(found: Found, style: dict[str, Style], truth: str = "truth", *, climate: bool = True) -> list[Line2D]:
@@ -173,10 +173,10 @@ def height_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], styl
     shown = found[0][1].heights[:MAX_PANELS]
     figure, axes = _panels(len(shown), 4.6)
     u = np.linspace(-4, 5, 91)
-    limit = tracy_widom.flat_density(np.sign(task.system.parameters()["lam"]) * u)  # growth downwards mirrors the law
+    law = tracy_widom.flat_density(np.sign(task.system.parameters()["lam"]) * u)  # growth downwards mirrors the law
     for c, (ax, truth) in enumerate(zip(axes, shown, strict=True)):
         _truth(ax, truth, 1e-9)
-        ax.plot(u, limit, **LAW, zorder=1)
+        ax.plot(u, law, **LAW, zorder=1)
         for entry, curve in _curves(found, "heights", c):
             ax.plot(curve.x, np.maximum(np.array(curve.run), 1e-9), linewidth=1.6, **style[entry].line)
         ax.set_yscale("log")

@@ -150,8 +150,8 @@ class Outcome:
         timed = f", {speed:.3g} Lyapunov times per second here" if speed is not None else ""
         if self.bench is not None and RANKED in self.bench.speedups:
             gained = self.bench.speedups[RANKED].value
-            gain = "no solver measured is" if gained is None else f"{gained:.3g} times the speed of a solver"
-            timed += f", {gain} as accurate"
+            shown = "no solver measured is" if gained is None else f"{gained:.3g} times the speed of a solver"
+            timed += f", {shown} as accurate"
         return f"{'FAULT' if self.faults else 'ok':5} {task} seed {seed}: {row.metric} {value}{timed}"
 
     def as_json(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class FieldFlow(LearnedFlow):
     def __init__(self, task: Task, config: FieldConfig) -> None:
         super().__init__(task, config)
         self.config, self.filter = config, None
-        if not self.growth:
+        if not self.growing:
             self.encoder = None
         modes = torch.arange(self.n // 2 + 1 if config.stiff else 0)
         self.scale = 10 * (1 + (modes / 3.5) ** 4)
@@ -58,7 +58,7 @@ class FieldFlow(LearnedFlow):
 
     def new_field(self, config: FlowConfig) -> nn.Module:
         """A polynomial of degree 2 beside a gated perceptron, on rings around every site; kpz has no polynomial."""
-        if self.growth:
+        if self.growing:
             return super().new_field(config)
         if self.ring:
             return RingField(config.radius, config.width, QuadraticMlp)
@@ -85,7 +85,7 @@ class FieldFlow(LearnedFlow):
         rate = self.field(state)
         if self.config.stiff:
             rate = rate + torch.fft.irfft(self.scale * self.symbol * torch.fft.rfft(state), n=self.n)
-        return self.limit(rate)
+        return self.in_band(rate)
 
     def prepare(self, data: Observations) -> None:
         """Take over the scales and the band, and the modes that stand out of the noise themselves."""
@@ -111,7 +111,7 @@ class FieldFlow(LearnedFlow):
             return monomials
         modes = torch.eye(len(self.band))[self.seen]
         waves = torch.fft.irfft(modes[:, None, None] * torch.fft.rfft(states), n=self.n)
-        return torch.cat([self.limit(monomials.mT).mT, waves.movedim(0, -1)], dim=-1)
+        return torch.cat([self.in_band(monomials.mT).mT, waves.movedim(0, -1)], dim=-1)
 
     @torch.no_grad()
     def set_linear(self, found: Float[Tensor, "F K"]) -> None:
@@ -130,7 +130,7 @@ class FieldFlow(LearnedFlow):
         inner = self._exponential(h) if self.config.stiff else rk4(self.tendency, h)
 
         def advance(state: Tensor) -> Tensor:
-            state = self.limit(state)
+            state = self.in_band(state)
             for _ in range(self.config.substeps):
                 state = inner(state, None)
             return torch.nan_to_num(state).clamp(-LARGEST, LARGEST)
@@ -151,7 +151,7 @@ class FieldFlow(LearnedFlow):
 
     def advance(self, state: Tensor) -> Tensor:
         """One sample interval; kpz: the conditional mean."""
-        if self.growth:
+        if self.growing:
             return state + self.field(state)
         if torch.is_grad_enabled():
             return self.flow()(state)
@@ -172,7 +172,7 @@ class FieldFlow(LearnedFlow):
     @torch.no_grad()
     def start(self, context: Tensor, n_members: int, generator: torch.Generator) -> Tensor:
         """The filter's mean; without noise the last sample (with its delays), kpz: what the encoder says."""
-        if self.growth:
+        if self.growing:
             return super().start(context, n_members, generator)
         u = self.normalised(context)
         if self.climate is None:

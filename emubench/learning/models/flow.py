@@ -81,8 +81,8 @@ class LearnedFlow(nn.Module):
     def __init__(self, task: Task, config: FlowConfig) -> None:
         super().__init__()
         (n,) = task.shape
-        ring, growth = on_ring(task), task.system.growing
-        self.n, self.window, self.ring, self.growth = n, config.window, ring, growth
+        ring, growing = on_ring(task), task.system.growing
+        self.n, self.window, self.ring, self.growing = n, config.window, ring, growing
         n_state = n if ring else n + config.latent
         if ring and 2 * config.radius >= n:
             raise EmubenchError(f"radius: {config.radius} where at most {(n - 1) // 2} belongs, on a ring of {n} sites")
@@ -91,11 +91,11 @@ class LearnedFlow(nn.Module):
         check_localisation(task, config.localisation)
         if config.assimilated and not task.observation.noise:
             raise EmubenchError(f"assimilated: true on {task.name}, whose samples have no noise: false belongs")
-        if config.assimilated and growth:
+        if config.assimilated and growing:
             raise EmubenchError(f"assimilated: true on {task.name}, where an encoder gives the start: false belongs")
         self.n_state = n_state
         self.field = self.new_field(config)
-        encoder = WindowEncoder(config.window, n, config.width, ring, min(config.radius, 8), growth, config.latent)
+        encoder = WindowEncoder(config.window, n, config.width, ring, min(config.radius, 8), growing, config.latent)
         self.encoder: nn.Module | None = encoder if task.observation.noise else None
         self.filter = Filter(config.members, config.inflation, config.localisation) if config.assimilated else None
         self.noise = torch.from_numpy(task.observation.noise_std(task.system))
@@ -104,15 +104,15 @@ class LearnedFlow(nn.Module):
         # spatial modes in which the data show any signal; the state is kept within them
         self.register_buffer("band", torch.ones(n // 2 + 1 if ring else 0))
         # standard deviation of the innovation of each spatial mode, in σ
-        self.register_buffer("innovation", torch.zeros(n // 2 + 1 if growth else 0))
-        self.limited = False
+        self.register_buffer("innovation", torch.zeros(n // 2 + 1 if growing else 0))
+        self.has_band = False
         self.register_load_state_dict_post_hook(lambda flow, _: flow.set_band(flow.band))
 
     def new_field(self, config: FlowConfig) -> nn.Module:
         """A gated perceptron; on rings the same around every site."""
         if not self.ring:
             return GatedMlp(self.n_state, self.n_state, config.width)
-        return (GrowthField if self.growth else RingField)(config.radius, config.width)
+        return (GrowthField if self.growing else RingField)(config.radius, config.width)
 
     def advance(self, state: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """The state one sample interval later."""
@@ -143,17 +143,17 @@ class LearnedFlow(nn.Module):
         """State at the end of a window in σ; without noise the last sample, and zeros for what is latent."""
         if self.encoder is None:
             return nn.functional.pad(window[:, -1], (0, self.n_state - self.n))
-        return self.limit(self.encoder(window))
+        return self.in_band(self.encoder(window))
 
     def set_band(self, band: Tensor) -> None:
         """Keep the state within the modes where ``band`` is 1 (not of a growing height)."""
         self.band.copy_(band)
         # known once, not looked up at every step: a compiled step has no branch on data
-        self.limited = not self.growth and not bool(self.band.all())
+        self.has_band = not self.growing and not bool(self.band.all())
 
-    def limit(self, state: Tensor) -> Tensor:
+    def in_band(self, state: Tensor) -> Tensor:
         """Project a field on the modes of ``band``: outside them no data ever tell the flow how to damp an error."""
-        if not self.limited:
+        if not self.has_band:
             return state
         return torch.fft.irfft(self.band * torch.fft.rfft(state), n=self.n)
 
@@ -172,7 +172,7 @@ class LearnedFlow(nn.Module):
         first = max(16, self.window)
         if self.filter is None or context.shape[1] <= first:
             state = self.encode(self.normalised(context[:, -self.window :]))
-            return state.expand(n_members if self.growth else 1, -1, -1)
+            return state.expand(n_members if self.growing else 1, -1, -1)
         ensemble = filtered_start(_Bounded(self), context, self.noise, self.filter, generator, first)
         return ensemble.mean(0, keepdim=True)
 
@@ -180,7 +180,7 @@ class LearnedFlow(nn.Module):
         """One sample interval; for kpz with a fresh innovation. A few rings at a time stay in the cache."""
         lanes = state.flatten(0, 1).split(16 if self.ring else 4096)
         state = torch.cat([self.advance(lane) for lane in lanes]).view(state.shape)
-        if self.growth:
+        if self.growing:
             white = torch.randn(state.shape, generator=generator, device=state.device)
             state = state + torch.fft.irfft(self.innovation * torch.fft.rfft(white), n=self.n)
         return state

@@ -108,10 +108,10 @@ class WindowEncoder(nn.Module):
     """
 
     def __init__(
-        self, length: int, n_components: int, width: int, ring: bool, radius: int, growth: bool, n_latent: int
+        self, length: int, n_components: int, width: int, ring: bool, radius: int, growing: bool, n_latent: int
     ) -> None:
         super().__init__()
-        self.ring, self.radius, self.growth, self.n_latent = ring, radius, growth, n_latent
+        self.ring, self.radius, self.growing, self.n_latent = ring, radius, growing, n_latent
         n_in = 2 * length * (2 * radius + 1 if ring else n_components)
         self.network = GatedMlp(n_in, 1 if ring else n_components + n_latent, width)
 
@@ -125,7 +125,7 @@ class WindowEncoder(nn.Module):
         filled = interpolate_ring(window)
         last = filled[:, -1]
         local = neighbourhoods(filled, self.radius).movedim(1, 2).flatten(2)
-        if self.growth:
+        if self.growing:
             local = local - last[..., None]
         mask = neighbourhoods(seen, self.radius).movedim(1, 2).flatten(2)
         return last + self.network(torch.cat([local, mask], dim=-1))[..., 0]

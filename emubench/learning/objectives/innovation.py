@@ -20,8 +20,8 @@ APART = 8
 RUNS, RELAXATION = 128, (2.0, 1.5, 1.0, 0.5)
 """Runs of the model at a time; powers of the spectra's ratio by which its innovations are scaled, one after the other:
 the nonlinear term adds noise of its own, so that a factor on the innovations moves the slow waves by its root only."""
-LARGEST_GAIN, ASTRAY = 4.0, 100.0
-"""Largest gain of one round; where the spectra differ by more than the latter, the flow has no climate to compare."""
+LARGEST_FACTOR, ASTRAY = 4.0, 100.0
+"""Largest factor of one round; where the spectra differ by more than the latter, the flow has no climate to compare."""
 
 
 @torch.no_grad()
@@ -44,8 +44,8 @@ def fit_innovation(
         ratio = target / slopes
         if not bool((ratio > 1 / ASTRAY).all() and (ratio < ASTRAY).all()):  # false for NaN
             return
-        gain = smooth(ratio.log()).exp() ** power
-        flow.innovation[1 : 1 + len(gain)] *= gain.clamp(1 / LARGEST_GAIN, LARGEST_GAIN).sqrt().float()
+        factor = smooth(ratio.log()).exp() ** power
+        flow.innovation[1 : 1 + len(factor)] *= factor.clamp(1 / LARGEST_FACTOR, LARGEST_FACTOR).sqrt().float()
 
 
 def slope_variance(heights: Float[Tensor, "... N"], noise: float) -> float:

@@ -140,7 +140,7 @@ def fit_linear(
             copies = [(observed, flow.library(states))]
         else:
             added = noise * torch.randn(observed.shape, generator=generator)
-            copies = [(u, flow.library(flow.limit(u), 2**0.5 * noise)) for u in (observed + added, observed - added)]
+            copies = [(u, flow.library(flow.in_band(u), 2**0.5 * noise)) for u in (observed + added, observed - added)]
         for i, equations in enumerate(rows):
             part = slice(None) if flow.ring else slice(i, i + 1)
             own = [(u[..., part], library) for u, library in copies]
