@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emubench.runs.grid import cluster, runner, steps
+from emubench.runs.grid import clusters, runner, steps
 from emubench.runs.grid.executors import Place
-from emubench.runs.grid.plan import Grid, Plan
+from emubench.runs.grid.plans import Grid, Plan
 from emubench.runs.grid.steps import Outcome, Step
 
 
@@ -81,7 +81,7 @@ def dask(n_workers: int) -> Iterator[Place]:
                 processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
                 while not file.exists():
                     time.sleep(0.05)
-            with cluster.scheduler(str(file)) as place:
+            with clusters.scheduler(str(file)) as place:
                 while place.workers() < n_workers:
                     time.sleep(0.1)
                 runner.execute(plan(4 * n_workers), place, Path(name), Path(name), 1, work=nothing)  # imports

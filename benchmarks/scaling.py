@@ -2,7 +2,7 @@
 
 The grid of all sixteen tasks × the baselines of which there are runs × ``--seeds``. What each run cost is read
 (training from its card, forecasting from its timing), what generating and scoring cost is added, and the steps are
-handed out in the order of :mod:`emubench.runs.grid.plan` to imagined workers. For a task without a run stands the mean
+handed out in the order of :mod:`emubench.runs.grid.plans` to imagined workers. For a task without a run stands the mean
 of that baseline's runs on the same system, or of all of its runs.
 """
 

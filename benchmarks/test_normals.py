@@ -14,23 +14,23 @@ import numpy as np
 from emubench import systems
 from emubench.dynamics.kernels import kpz
 from emubench.dynamics.kernels._normal import lane_seeds
-from emubench.dynamics.kernels._simd import LANES, aligned, jit
+from emubench.dynamics.kernels._simd import LANES, aligned, copy, jit
 
 SAMPLES, ROUNDS = 32, 12
 
 
 @jit
 def _strang_of_given(state, samples, drawn, n, first, n_samples, n_steps, weights, rate, u, v, xi):
-    """``kpz._strang`` with normals that were drawn before: row by row, a trajectory per lane."""
-    kpz._copy(state, 0, u, first, n)
+    """``kpz._advance`` with normals that were drawn before: row by row, a trajectory per lane."""
+    copy(state, 0, u, first, n)
     for t in range(n_samples):
         for s in range(n_steps):
             kpz._grow(u, n, first, rate)
-            kpz._copy(drawn, (t * n_steps + s) * n, xi, first, n)
+            copy(drawn, (t * n_steps + s) * n, xi, first, n)
             kpz._diffuse(u, xi, v, n, first, weights)
             u, v = v, u
             kpz._grow(u, n, first, rate)
-        kpz._copy(u, first, samples, t * n, n)
+        copy(u, first, samples, t * n, n)
 
 
 def test_generation_of_kpz():
@@ -42,7 +42,8 @@ def test_generation_of_kpz():
     given = n, first, SAMPLES, steps, weights.ravel(), rate, *work
 
     def ours(rngs):
-        kpz._strang(state.ravel(), samples.ravel(), lane_seeds(rngs, SAMPLES * steps), *given)
+        strang = n, first, SAMPLES, steps, True, rate, 0.0, 0.0, weights.ravel(), *work
+        kpz._advance(state.ravel(), samples.ravel(), lane_seeds(rngs, SAMPLES * steps), *strang)
 
     def theirs(rngs):
         for row, rng in zip(rows, rngs, strict=True):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from emubench.data.loader import Windows, open_dataset
     from emubench.data.observation import Observation
     from emubench.data.tasks import Task
-    from emubench.dynamics.climate import measure_climate
+    from emubench.dynamics.climates import measure_climate
     from emubench.dynamics.simulate import simulate
     from emubench.dynamics.system import Climate, System
     from emubench.emulator import Emulator, Stepper, checked_forecast, step_forecast
@@ -80,7 +80,7 @@ _HOMES = {
     "data.loader": ("Windows", "open_dataset"),
     "data.observation": ("Observation",),
     "data.tasks": ("Task",),
-    "dynamics.climate": ("measure_climate",),
+    "dynamics.climates": ("measure_climate",),
     "dynamics.simulate": ("simulate",),
     "dynamics.system": ("Climate", "System"),
     "emulator": ("Emulator", "Stepper", "checked_forecast", "step_forecast"),

@@ -19,7 +19,7 @@ def build(board: Board = BOARD, out: Site = SITE, size: SizeOption = "standard",
 
     Example: emubench leaderboard build --out site
     """
-    from emubench.leaderboard.page import build as building
+    from emubench.leaderboard.page import building
 
     written = building.build(board, out, size)
     text = f"wrote {out / 'index.html'}; look at it with: emubench leaderboard serve --out {out}"
@@ -34,7 +34,7 @@ def serve(
 
     Example: emubench leaderboard serve --out site
     """
-    from emubench.leaderboard.page import build as building
+    from emubench.leaderboard.page import building
 
     with building.server(out, port) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends it)", flush=True)

@@ -5,7 +5,7 @@ from concurrent.futures import as_completed
 from pathlib import Path
 
 from emubench import systems
-from emubench.cli import compare
+from emubench.cli import report
 from emubench.cli.options import progress
 from emubench.core.workers import worker_pool
 from emubench.data import generation, tasks
@@ -49,5 +49,5 @@ def run(folder: Path, workers: int, json: bool) -> None:
         for future in as_completed([pool.submit(_run, job, data, out) for job in todo]):
             runs.append(future.result())
             show(len(runs), len(todo))
-    compare.compare(sorted(runs), plots, json)
+    report.compare(sorted(runs), plots, json)
     print(f"data in {data}, runs in {out}, tables and plots in {plots}", file=sys.stderr)

@@ -31,9 +31,7 @@ def run_(
 
     Example: emubench run grid.toml --workers 2
     """
-    from emubench.runs.grid import cluster as clusters
-    from emubench.runs.grid import executors, runner
-    from emubench.runs.grid import plan as grids
+    from emubench.runs.grid import clusters, executors, plans, runner
 
     if (scheduler is not None) + (cluster is not None) + (workers > 1) > 1:
         raise EmubenchError("give one of --workers, --scheduler and --cluster")
@@ -41,7 +39,7 @@ def run_(
         raise EmubenchError("--dry-run prints the job script of --cluster FILE: give one")
     debug = "--debug" in sys.argv
     data, out = data.absolute(), out.absolute()
-    plan = grids.expand(grid, data, threads)
+    plan = plans.expand(grid, data, threads)
     if dry_run and cluster is not None:
         print(clusters.job_script(cluster, tls))
         return
@@ -67,11 +65,10 @@ def status(grid: GridFile, data: Data = DATA, out: Out = RUNS, threads: JobThrea
 
     Example: emubench status grid.toml
     """
-    from emubench.runs.grid import plan as grids
-    from emubench.runs.grid import runner
+    from emubench.runs.grid import plans, runner
 
     data, out = data.absolute(), out.absolute()
-    run = runner.look(grids.expand(grid, data, threads), data, out)
+    run = runner.look(plans.expand(grid, data, threads), data, out)
     if json:
         print_json(runner.summary(run))
     else:

@@ -31,8 +31,7 @@ def bench(
     """
     from emubench.cli import tables
     from emubench.evaluation.throughput import modes
-    from emubench.runs import bench as benches
-    from emubench.runs import folders
+    from emubench.runs import benches, folders
 
     mode = modes.Mode(compile_, precision)
     session = benches.Session(data, benches.Options(mode, device, threads, seconds, int(memory * 2**30), ladder))
@@ -63,7 +62,7 @@ def compare(
 
     Example: emubench compare runs --plot plots
     """
-    from emubench.cli import compare as report
+    from emubench.cli import report
 
     report.compare(runs, plot, json)
 

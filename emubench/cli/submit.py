@@ -43,7 +43,7 @@ def new(
 
     Example: emubench submit new my-model --from runs/resnet_ode --author "A. Name" --contact a@b.org --licence MIT
     """
-    from emubench.leaderboard.submission import new as making
+    from emubench.leaderboard.submission import making
 
     if bool(runs) == bool(forecasts):
         raise EmubenchError("give either --from RUN folders or --forecast TASK=FILE")
@@ -73,7 +73,7 @@ def check(folder: Folder, json: Json = False) -> None:
 
     Example: emubench submit check leaderboard/entries/my-model
     """
-    from emubench.leaderboard.submission import check as checks
+    from emubench.leaderboard.submission import checks
 
     items = checks.check(folder)
     lines = (f"{'FAULT' if item.faults else 'ok':5} {item.what}" for item in items)
@@ -130,7 +130,7 @@ def verify(
 
     Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench submit verify leaderboard/entries/linear --season 2026a
     """
-    from emubench.leaderboard.submission import verify as verifying
+    from emubench.leaderboard.submission import verifying
     from emubench.runs.sandbox.judged import Limits
 
     limits = Limits(threads=threads, train_seconds=train_seconds)

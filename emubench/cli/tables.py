@@ -144,7 +144,7 @@ SUMMARY = {
 
 
 def summary(entries: list[tuple[str, DiagnosticsFile]]) -> Table:
-    """One line per run, named by its entry: what :mod:`emubench.cli.compare` shows below the rankings."""
+    """One line per run, named by its entry: what :mod:`emubench.cli.report` shows below the rankings."""
     caption = (
         "never ranked. λ₁ per unit of time; apart: Lyapunov times for twins to part from 0.01 to 0.1 σ; 2× noise:\n"
         "change of the accuracy score; gain: largest one-sample growth, on the attractor and 2 σ outside (lower\n"

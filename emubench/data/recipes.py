@@ -16,7 +16,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.observation import Observation
 from emubench.data.tasks import Amount, Task
-from emubench.dynamics import climate as climates
+from emubench.dynamics import climates
 from emubench.dynamics.system import Climate, System
 from emubench.files import hdf5, header, schema
 from emubench.files.schema import Model, Name

@@ -7,7 +7,7 @@ the transform of Box & Muller 1958, doi:10.1214/aoms/1177706645. Logarithm, sine
 with correctly rounded operations alone, no fused ones: this file and :mod:`emubench.dynamics.kernels._normal` agree bit
 by bit, whatever the CPU, the compiler and the mathematical library. |z| is at most √(2·52 ln 2) = 8.49.
 
-kpz is generated 3.5 to 4.8 times as fast as with the normals that numpy draws, to whose kernel nothing else changes
+kpz is generated 3.3 to 4.8 times as fast as with the normals that numpy draws, to whose kernel nothing else changes
 (``pytest -s benchmarks/test_normals.py``, one thread).
 """
 

@@ -22,7 +22,7 @@ class Fact:
     """A figure that a right implementation reproduces.
 
     ``measure(system, samples)`` gets samples ``"B T *S"`` on the attractor and returns the figure; ``None`` means
-    that :mod:`emubench.dynamics.climate` measures it. ``tolerance`` is absolute: about four standard errors of the
+    that :mod:`emubench.dynamics.climates` measures it. ``tolerance`` is absolute: about four standard errors of the
     figure on the 256 × 256 samples of :func:`emubench.testing.measure_facts`.
     """
 

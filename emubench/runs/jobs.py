@@ -16,7 +16,7 @@ from emubench.core.errors import EmubenchError, unknown
 from emubench.data import recipes, tasks
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.learning.training.log import Log
+from emubench.learning.training.logs import Log
 
 
 @dataclass(frozen=True)

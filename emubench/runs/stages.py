@@ -17,7 +17,7 @@ from emubench.emulator import n_parameters, save_weights
 from emubench.evaluation import diagnostics, scoring
 from emubench.evaluation.forecast import Progress, part_of
 from emubench.files import run_files, schema, store
-from emubench.learning.training import log as logs
+from emubench.learning.training import logs
 from emubench.learning.training.checkpoint import Checkpoints
 from emubench.runs.folders import RECIPE, load, read_card
 from emubench.runs.jobs import Job, fit

@@ -12,7 +12,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data import dataset, recipes
 from emubench.data.recipes import TaskLike
 from emubench.evaluation.forecast import Progress
-from emubench.learning.training.log import Log
+from emubench.learning.training.logs import Log
 from emubench.runs import folders, stages
 from emubench.runs.jobs import Job, configured, defaults_of, fit, name_of
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from emubench.cli import compare, tables
+from emubench.cli import report, tables
 from emubench.core.errors import EmubenchError
 from emubench.leaderboard import plots, ranking
 from tests.support import benched
@@ -19,7 +19,7 @@ from tests.support.scored_runs import everything, table, write_run
 
 def printed(frame: pd.DataFrame) -> str:
     console = Console(width=tables.WIDTH, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    compare.show(frame, console)
+    report.show(frame, console)
     return console.export_text()
 
 
@@ -59,7 +59,7 @@ def test_compare_prints_json_alone_and_writes_the_same_rows(tmp_path, frozen, ca
     write_run(tmp_path / "runs", "net", "lorenz96-clean", np.full(16, 2.0))
     drawn: list[Path] = []
     monkeypatch.setattr(plots, "draw", lambda runs, frame, folder, progress: drawn.append(folder))
-    compare.compare([tmp_path / "runs"], tmp_path / "plots", json=True)
+    report.compare([tmp_path / "runs"], tmp_path / "plots", json=True)
     rows = json.loads(capsys.readouterr().out)
     assert drawn == [tmp_path / "plots"]
     assert rows == json.loads((tmp_path / "plots" / "ranking.json").read_text())
@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, frozen):
     write_run(tmp_path / "runs", "net", "lorenz96-noisy", [1.0])
     (tmp_path / "file").write_text("")
     with pytest.raises(EmubenchError, match="tables cannot be written"):
-        compare.compare([tmp_path / "runs"], tmp_path / "file", json=True)
+        report.compare([tmp_path / "runs"], tmp_path / "file", json=True)
 
 
 def test_the_speed_up_is_shown_where_it_was_measured(tmp_path, frozen):

@@ -244,7 +244,7 @@ def test_a_climate_that_is_not_given_is_measured_once(write, tmp_path, monkeypat
         calls.append(system)
         return systems.get("lorenz96").climate
 
-    monkeypatch.setattr("emubench.dynamics.climate.measure_climate", measure)
+    monkeypatch.setattr("emubench.dynamics.climates.measure_climate", measure)
     path = write(CUSTOM.replace("climate = { mean = [2.6], std = [4.3], time_unit = 0.43 }", ""))
     task = recipes.resolve(path, "tiny", tmp_path)
     assert len(calls) == 1

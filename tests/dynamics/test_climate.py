@@ -10,8 +10,8 @@ import pytest
 
 from emubench import systems
 from emubench.core.errors import EmubenchError
-from emubench.dynamics import climate as diagnostics
-from emubench.dynamics.climate import agreement_time, measure_climate
+from emubench.dynamics import climates
+from emubench.dynamics.climates import agreement_time, measure_climate
 from emubench.dynamics.simulate import SimulationError, simulate
 from tests.support.steppers import attractor, normal
 
@@ -111,7 +111,7 @@ def test_what_does_not_vary_has_no_climate(parameters):
 
 def test_running_moments_are_those_of_all_samples():
     samples = 5 + np.arange(4) + normal(12, 7, 6, 4).numpy()
-    moments = diagnostics.Moments((4,))
+    moments = climates.Moments((4,))
     for batch in samples:
         moments.add(batch)
     flat = samples.reshape(-1, 4)

@@ -12,7 +12,7 @@ import torch
 from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.dynamics import lyapunov
-from emubench.dynamics.climate import agreement_time, leading_exponent
+from emubench.dynamics.climates import agreement_time, leading_exponent
 from emubench.dynamics.lyapunov import lyapunov_spectrum, on_attractor, twin_spectrum
 from emubench.dynamics.schemes import EXPLICIT
 from emubench.dynamics.spectrum import Estimate, Spectrum, kaplan_yorke_dimension

@@ -12,7 +12,7 @@ from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.dynamics import lyapunov
-from emubench.dynamics.climate import leading_exponent
+from emubench.dynamics.climates import leading_exponent
 from emubench.dynamics.lyapunov import lyapunov_spectrum
 from emubench.dynamics.spectrum import Spectrum
 from emubench.evaluation import diagnostics, error_growth

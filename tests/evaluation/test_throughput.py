@@ -14,9 +14,9 @@ from emubench.core.hardware import check_device, peak_memory
 from emubench.data import dataset, tasks
 from emubench.emulator import step_forecast
 from emubench.evaluation import scoring
-from emubench.evaluation.throughput import timing
+from emubench.evaluation.throughput import stopwatch
 from emubench.evaluation.throughput.audit import check_caching, check_equal, check_samples, check_scores
-from emubench.evaluation.throughput.timing import EndToEnd, RolloutOnly, Subject, measure, record
+from emubench.evaluation.throughput.stopwatch import EndToEnd, RolloutOnly, Subject, measure, record
 from emubench.metrics._headline import headline
 from tests.support.steppers import MapStepper
 
@@ -192,7 +192,7 @@ def test_one_forecast_in_ten_may_part_at_once_by_little(n_parted, by, caught):
 
 @pytest.mark.slow
 def test_rollouts_alone_leave_out_the_start(monkeypatch):
-    monkeypatch.setattr(timing, "BATCHES", (1, 4))
+    monkeypatch.setattr(stopwatch, "BATCHES", (1, 4))
 
     class SlowStart(Honest):
         def start(self, context, n_members, generator):
@@ -202,7 +202,7 @@ def test_rollouts_alone_leave_out_the_start(monkeypatch):
         def forecast(self, context, n_steps, n_members, generator):
             return step_forecast(self, context, n_steps, n_members, generator)
 
-    scenarios, samples = timing.run(subject(SlowStart()))
+    scenarios, samples = stopwatch.run(subject(SlowStart()))
     assert set(scenarios) == {
         f"{a}_{b}" for a, b in itertools.product(("single", "offline"), ("end_to_end", "rollout"))
     }
@@ -219,7 +219,7 @@ def test_without_a_step_there_is_no_rollout_alone():
         def forecast(self, context, n_steps, n_members, generator):
             return context[None, :, -1:].expand(-1, -1, n_steps, -1).clone()
 
-    scenarios, _ = timing.run(subject(Opaque()))
+    scenarios, _ = stopwatch.run(subject(Opaque()))
     assert set(scenarios) == {"single_end_to_end", "offline_end_to_end"}
 
 
@@ -238,7 +238,7 @@ class Clock:
 
 def test_the_sweep_takes_what_is_fastest_under_the_caps(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(stopwatch, "time", clock)
 
     class Linear(MapStepper):
         """As long for sixteen cases as for one, for more much longer."""
@@ -247,7 +247,7 @@ def test_the_sweep_takes_what_is_fastest_under_the_caps(monkeypatch):
             clock.sleep(1e-3 if len(context) <= 16 else 3e-4 * len(context))
             return context[None, :, -1:].expand(-1, -1, n_steps, -1).clone()
 
-    assert timing.best_batch(subject(Linear(tent)), EndToEnd()) == 16
+    assert stopwatch.best_batch(subject(Linear(tent)), EndToEnd()) == 16
 
     class Greedy(MapStepper):
         """The faster the more cases there are."""
@@ -267,11 +267,11 @@ def test_the_sweep_takes_what_is_fastest_under_the_caps(monkeypatch):
             self.compiled = True
             return super().forecast(context, n_steps, n_members, generator)
 
-    assert timing.best_batch(subject(Compiled(tent)), EndToEnd(), longest=0.3) == 16
+    assert stopwatch.best_batch(subject(Compiled(tent)), EndToEnd(), longest=0.3) == 16
 
     greedy = Greedy(tent)
-    monkeypatch.setattr(timing, "peak_memory", lambda call, device: (call(), greedy.asked * 2**22)[1])
-    assert timing.best_batch(subject(greedy, memory_cap=40 * 2**20), EndToEnd()) == 4
+    monkeypatch.setattr(stopwatch, "peak_memory", lambda call, device: (call(), greedy.asked * 2**22)[1])
+    assert stopwatch.best_batch(subject(greedy, memory_cap=40 * 2**20), EndToEnd()) == 4
 
 
 def test_the_memory_of_a_call_is_that_of_its_arrays():

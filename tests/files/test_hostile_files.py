@@ -18,9 +18,9 @@ import pytest
 from emubench.core.errors import EmubenchError
 from emubench.files import hdf5, schema, store
 from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING
-from emubench.leaderboard.page import build
+from emubench.leaderboard.page import building
 from emubench.leaderboard.page.board import read
-from emubench.leaderboard.submission import entries, verify
+from emubench.leaderboard.submission import entries, verifying
 from emubench.runs import jobs
 from tests.support.submissions import TASK, edit_entry, sign_again
 
@@ -351,7 +351,7 @@ def test_the_largest_numbers_that_pass_can_be_drawn(sound_entry):
     edit_entry(sound_entry, TIMING, lambda c: c.update(lyapunov_times_per_second=1e15))
     edit_entry(sound_entry, SCORES, raise_scores)
     sign_again(sound_entry)
-    page = build.render(read(sound_entry.parents[1], "tiny"))["entries/mine.html"]
+    page = building.render(read(sound_entry.parents[1], "tiny"))["entries/mine.html"]
     assert "1000T" in page
     assert not {"nan", "inf"} & set(re.findall(r"[a-z]+", page.lower()))
 
@@ -359,7 +359,7 @@ def test_the_largest_numbers_that_pass_can_be_drawn(sound_entry):
 def test_settings_of_a_million_million_parameters_are_not_trained(tmp_path):
     job = jobs.Job("resnet_ode", TASK, "tiny", overrides={"width": 10**6})
     with pytest.raises(EmubenchError, match="entry.toml: overrides: weights of [0-9]{13,} bytes on lorenz63-noisy"):
-        verify.check_size(tmp_path, job)
-    verify.check_size(tmp_path, jobs.Job("resnet_ode", TASK, "tiny"))
+        verifying.check_size(tmp_path, job)
+    verifying.check_size(tmp_path, jobs.Job("resnet_ode", TASK, "tiny"))
     with pytest.raises(EmubenchError, match="unknown setting"):
-        verify.check_size(tmp_path, jobs.Job("resnet_ode", TASK, "tiny", overrides={"widht": 10**6}))
+        verifying.check_size(tmp_path, jobs.Job("resnet_ode", TASK, "tiny", overrides={"widht": 10**6}))

@@ -14,7 +14,7 @@ from emubench.data import dataset, tasks
 from emubench.evaluation import scoring
 from emubench.files import entry_files, run_files, schema
 from emubench.files.entry_files import CARDS, SCORES
-from emubench.leaderboard.submission import entries, judge, new
+from emubench.leaderboard.submission import entries, judge, making
 from emubench.runs import folders
 from emubench.runs.sandbox.judged import Limits
 from tests.support.contents import contents
@@ -73,7 +73,7 @@ def test_an_entry_that_fails_the_check_is_not_run(refused, sound_entry, data, mo
 
 
 def test_an_entry_without_weights_is_not_run(refused, submitted_runs, data, tmp_path):
-    folder = new.from_runs("light", folders.find_runs([submitted_runs / "linear"]), tmp_path, STATED)
+    folder = making.from_runs("light", folders.find_runs([submitted_runs / "linear"]), tmp_path, STATED)
     line = refused("submit", "run", folder, "--data", data)
     assert "light: has no weights to be run: a maintainer retrains it (emubench submit verify)" in line
 
@@ -170,7 +170,7 @@ def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
     assert score["valid_prediction_time"] == 0.0
     assert score["surviving_fraction"] == 0.0
     found = folders.find_runs([submitted_runs / "persistence"])
-    folder = new.from_runs("next", found, tmp_path / "entries", STATED, weights=True)
+    folder = making.from_runs("next", found, tmp_path / "entries", STATED, weights=True)
     assert emubench("submit", "run", folder, "--data", data, "--bench-seconds", 0).status == 0
 
 

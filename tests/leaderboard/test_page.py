@@ -18,9 +18,9 @@ import pytest
 from emubench.core.errors import EmubenchError
 from emubench.files import entry_files, run_files
 from emubench.files.entry_files import SCORES, TIMING
-from emubench.leaderboard.page import build, charts, entry_page
+from emubench.leaderboard.page import building, charts, entry_page
 from emubench.leaderboard.page.board import read
-from emubench.leaderboard.submission import new
+from emubench.leaderboard.submission import making
 from emubench.runs import folders
 from tests.support import benched
 from tests.support.boards import ROOT, Page
@@ -84,7 +84,7 @@ def test_the_open_division_is_shown_apart_and_unranked(board_pages):
 def test_the_same_entries_give_the_same_bytes(small_board, board_pages, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(small_board, moved)
-    assert build.render(read(moved, "tiny")) == board_pages
+    assert building.render(read(moved, "tiny")) == board_pages
 
 
 def test_a_further_entry_moves_no_score(small_board, board_pages, tmp_path):
@@ -92,7 +92,7 @@ def test_a_further_entry_moves_no_score(small_board, board_pages, tmp_path):
     shutil.copytree(small_board, fewer)
     shutil.rmtree(fewer / "entries" / "persistence")
     name = "data/self_reported_standard.json"
-    before = {r["task"]: r["value"] for r in json.loads(build.render(read(fewer, "tiny"))[name])}
+    before = {r["task"]: r["value"] for r in json.loads(building.render(read(fewer, "tiny"))[name])}
     after = json.loads(board_pages[name])
     assert {r["task"]: r["value"] for r in after if r["entry"] == "linear"} == before
 
@@ -140,7 +140,7 @@ def test_nothing_is_loaded_from_elsewhere(board_pages):
         script, style = (re.search(f"<{t}>(.*?)</{t}>", text, re.DOTALL) for t in ("script", "style"))
         assert script is not None
         assert style is not None
-        assert build._policy(style[1], script[1]) == policy
+        assert building._policy(style[1], script[1]) == policy
 
 
 def test_the_page_can_be_used_without_sight_or_mouse(board_pages):
@@ -184,7 +184,7 @@ def test_build_writes_the_site_and_the_tables(emubench, small_board, board_pages
     assert emubench("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny").status == 0
     assert contents(tmp_path) == before
     (tmp_path / "site" / "entries" / "mine.html").write_text("<title>something else</title>")
-    build.build(board, tmp_path / "site", "tiny")
+    building.build(board, tmp_path / "site", "tiny")
     assert (tmp_path / "site" / "entries" / "mine.html").exists()
 
 
@@ -208,7 +208,7 @@ def test_a_bad_entry_leaves_the_board_as_it_was(emubench, refused, small_board, 
 
 def test_the_published_tables_are_those_of_the_published_entries():
     readme = (ROOT / "leaderboard" / "README.md").read_text()
-    assert build.with_tables(readme, read(ROOT / "leaderboard")) == readme
+    assert building.with_tables(readme, read(ROOT / "leaderboard")) == readme
 
 
 def test_an_empty_board_can_be_built(emubench, tmp_path):
@@ -220,15 +220,15 @@ def test_an_empty_board_can_be_built(emubench, tmp_path):
 
 def test_the_site_is_served_on_this_machine(emubench, refused, small_board, tmp_path):
     assert "no page here" in refused("leaderboard", "serve", "--out", tmp_path)
-    build.build(small_board, tmp_path / "site", "tiny")
-    with build.server(tmp_path / "site", 0) as server:
+    building.build(small_board, tmp_path / "site", "tiny")
+    with building.server(tmp_path / "site", 0) as server:
         host, port = server.server_address[:2]
         assert host == "127.0.0.1"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html") as answer:
             assert answer.read() == (tmp_path / "site" / "index.html").read_bytes()
         with pytest.raises(EmubenchError, match="choose another --port"):
-            build.server(tmp_path / "site", port)
+            building.server(tmp_path / "site", port)
         server.shutdown()
 
 
@@ -256,7 +256,7 @@ def test_what_is_not_finite_is_not_drawn():
 
 def test_figures_of_a_ring_and_of_an_ensemble_are_drawn(submitted_runs, tmp_path):
     """Of kpz nothing is missing: the entry's figures are made up, its other files are those of lorenz63."""
-    place = new.from_runs("mine", folders.find_runs([submitted_runs / "linear"]), tmp_path / "entries", STATED)
+    place = making.from_runs("mine", folders.find_runs([submitted_runs / "linear"]), tmp_path / "entries", STATED)
     x = [1.0, 2.0, 4.0]
     curve = {"x": x, "run": [4.0, 2.0, 1.0], "truth": [4.0, 2.0, 0.5], "low": [3.0, 1.0, 0.2], "high": [5.0, 3.0, 1.0]}
     figures = run_files.Figures.model_validate(
@@ -335,11 +335,11 @@ def test_a_benched_run_shows_its_speed_up_and_the_solvers_beside_it(submitted_ru
     benched.write(run, 700.0, 1.2, speedup=2.5, skill=0.1)
     (run / "timing.json").write_text(json.dumps(before | json.loads((run / "timing.json").read_text())))
     board = tmp_path / "leaderboard"
-    kept = entry_files.read(new.from_runs("fast", [run], board / "entries", STATED), TIMING)[TASK, 0]
+    kept = entry_files.read(making.from_runs("fast", [run], board / "entries", STATED), TIMING)[TASK, 0]
     assert [s.accuracy for s in kept.solvers] == [rung["accuracy"] for rung in benched.LADDER]
     assert kept.speedup.value == 2.5
     assert kept.test_seconds == before["test_seconds"]
-    pages = build.render(read(board, "tiny"))
+    pages = building.render(read(board, "tiny"))
     assert "(2.50×)" in Page(pages["index.html"]).text  # in brackets: skill is too low to be ranked
     charts_ = [a["aria-label"] for a in Page(pages["entries/fast.html"]).all("svg") if "aria-label" in a]
     assert sum("valid prediction time over throughput" in label for label in charts_) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emubench.leaderboard.page import build
+from emubench.leaderboard.page import building
 from tests.support.submissions import TASK
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.fixture(scope="module")
 def site(small_board, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("site") / "site"
-    build.build(small_board, out, "tiny")
+    building.build(small_board, out, "tiny")
     return out
 
 

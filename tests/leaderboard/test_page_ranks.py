@@ -12,10 +12,10 @@ import pytest
 
 from emubench.core.errors import EmubenchError
 from emubench.leaderboard import ranking, statistics
-from emubench.leaderboard.page import build, ranks
+from emubench.leaderboard.page import building, ranks
 from emubench.leaderboard.page.board import read
 from emubench.leaderboard.page.tracks import NOBODY
-from emubench.leaderboard.submission import new, verify
+from emubench.leaderboard.submission import making, verifying
 from emubench.runs import folders
 from tests.support.boards import Page
 from tests.support.submissions import STATED, TASK, open_season, publish, verified, verified_row
@@ -29,7 +29,7 @@ def table(*found, names=(TASK,), **changed):
     return {(r["entry"], r["task"]): r for r in ranking.records(frame)}
 
 
-def scored(entry: str, skill: float, half: float = 0.05, **changed) -> verify.Verified:
+def scored(entry: str, skill: float, half: float = 0.05, **changed) -> verifying.Verified:
     ends = {"skill": skill, "skill_low": skill - half, "skill_high": skill + half}
     return verified(entry, [verified_row(**(ends | changed))])
 
@@ -125,7 +125,7 @@ def test_an_unknown_skill_leaves_its_table_without_ranks():
 def board(submitted_runs, tmp_path):
     folder = tmp_path / "leaderboard"
     for baseline in ("linear", "persistence"):
-        new.from_runs(
+        making.from_runs(
             baseline, folders.find_runs([submitted_runs / baseline]), folder / "entries", STATED, weights=True
         )
     return folder
@@ -133,7 +133,7 @@ def board(submitted_runs, tmp_path):
 
 def test_without_a_verified_row_nobody_is_ranked_and_the_page_says_why(board):
     content = read(board, "tiny")
-    pages = build.render(content)
+    pages = building.render(content)
     assert NOBODY in Page(pages["index.html"]).text
     assert "emubench submit verify" in Page(pages["methods.html"]).text
     assert json.loads(pages["data/verified.json"]) == []
@@ -142,7 +142,7 @@ def test_without_a_verified_row_nobody_is_ranked_and_the_page_says_why(board):
         assert "skill_accuracy_low" in titles
         assert not [title for title in titles if "rank_" in title or "front" in title]
     assert not [a for a in Page(pages["index.html"]).all("circle") if a.get("class") == "front"]
-    text = build.with_tables(f"{build.BEGIN}\n{build.END}", content)
+    text = building.with_tables(f"{building.BEGIN}\n{building.END}", content)
     assert "Nobody is ranked yet" in text
     assert "| rank |" not in text
     assert text.count("`linear`") == 1  # the tiny board has the noisy track alone
@@ -152,12 +152,12 @@ def test_verified_rows_alone_are_ranked_on_the_page(board):
     rows = [scored("linear", 0.5), scored("persistence", 0.1)]
     publish(board, {"2026a": open_season()}, *rows)
     content = read(board, "tiny")
-    pages = build.render(content)
+    pages = building.render(content)
     table_ = {(r["entry"], r["task"]): r for r in json.loads(pages["data/verified.json"])}
     assert placed(table_["linear", TASK]) == placed(table_["linear", None]) == (1, 1)
     assert placed(table_["persistence", TASK]) == (2, 2)
     assert "Nobody is ranked" not in pages["index.html"]
-    text = build.with_tables(f"{build.BEGIN}\n{build.END}", content)
+    text = building.with_tables(f"{building.BEGIN}\n{building.END}", content)
     assert "Verified on the sealed data of season 2026a:" in text
     assert "2026a" in Page(pages["entries/linear.html"]).text
     claimed = json.loads(pages["data/self_reported_standard.json"])
@@ -173,7 +173,7 @@ def test_seasons_are_ranked_apart_and_the_newest_stands_first(board):
     frames = content.verified
     assert list(frames) == ["fresh", "old"]
     assert [frame["rank_high"].tolist() for frame in frames.values()] == [[1, 1], [1, 1]]
-    index = build.render(content)["index.html"]
+    index = building.render(content)["index.html"]
     assert index.index("season fresh") < index.index("season old")
 
 

@@ -24,7 +24,7 @@ from emubench.data import tasks
 from emubench.files import entry_files, run_files, safetensors_header, timing
 from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING
 from emubench.leaderboard import ranking
-from emubench.leaderboard.submission import check, entries, new
+from emubench.leaderboard.submission import checks, entries, making
 from emubench.metrics._headline import headline
 from emubench.runs import folders
 from tests.support import benched
@@ -109,7 +109,7 @@ def test_runs_that_do_not_belong_together_are_refused(refused, submitted_runs, t
     line = refused("submit", "new", "../mine", "--from", submitted_runs / "linear", "--out", tmp_path)
     assert "name: " in line
     assert contents(tmp_path) == before
-    new.from_runs("mine", folders.find_runs([submitted_runs / "linear"]), tmp_path, STATED)
+    making.from_runs("mine", folders.find_runs([submitted_runs / "linear"]), tmp_path, STATED)
     line = refused("submit", "new", "mine", "--from", submitted_runs / "linear", "--out", tmp_path)
     assert "is there already" in line
 
@@ -295,7 +295,7 @@ def test_a_deeply_nested_json_is_refused(faults, sound_entry):
 
 def test_a_standard_entry_has_weights_only_if_they_are_asked_for(emubench, submitted_runs, sound_entry, tmp_path):
     (run,) = folders.find_runs([submitted_runs / "linear"])
-    light = new.from_runs("light", [run], tmp_path, STATED)
+    light = making.from_runs("light", [run], tmp_path, STATED)
     assert {p.name for p in light.iterdir()} == {"entry.toml", CARDS, SCORES, FIGURES, TIMING}
     for name in (CARDS, SCORES, FIGURES):  # a timing holds seconds, which are the same run's
         assert (light / name).read_bytes() == (sound_entry / name).read_bytes()
@@ -303,9 +303,9 @@ def test_a_standard_entry_has_weights_only_if_they_are_asked_for(emubench, submi
     bare = tmp_path / "runs" / "bare"
     shutil.copytree(run, bare)
     (bare / "model.safetensors").unlink()
-    assert emubench("submit", "check", new.from_runs("bare", [bare], tmp_path, STATED)).status == 0
+    assert emubench("submit", "check", making.from_runs("bare", [bare], tmp_path, STATED)).status == 0
     with pytest.raises(EmubenchError, match="bare: has no model.safetensors, which the entry is to keep"):
-        new.from_runs("whole", [bare], tmp_path, STATED, weights=True)
+        making.from_runs("whole", [bare], tmp_path, STATED, weights=True)
 
 
 def test_of_several_seeds_figures_and_solvers_are_kept_of_one(submitted_runs, tmp_path):
@@ -315,18 +315,18 @@ def test_of_several_seeds_figures_and_solvers_are_kept_of_one(submitted_runs, tm
         shutil.copytree(run, copy)
         edit_json(copy / "card.json", lambda c, seed=seed: c.update(seed=seed))
         benched.write(copy, 700.0, 1.2, speedup=2.5 + seed)
-    folder = new.from_runs("mine", folders.find_runs([tmp_path / "runs"]), tmp_path, STATED)
+    folder = making.from_runs("mine", folders.find_runs([tmp_path / "runs"]), tmp_path, STATED)
     assert list(entry_files.read(folder, FIGURES)) == [(TASK, 0)]
     assert list(entry_files.read(folder, SCORES)) == [(TASK, seed) for seed in range(3)]
     kept = entry_files.read(folder, TIMING)
     assert [len(timed.solvers) for timed in kept.values()] == [len(benched.LADDER), 0, 0]
     assert [timed.speedup.value for timed in kept.values()] == [2.5, 3.5, 4.5]
-    assert check.faults(check.check(folder)) == []
+    assert checks.faults(checks.check(folder)) == []
 
 
 def test_an_open_entry_has_weights_always(faults, submitted_runs, tmp_path):
     found = folders.find_runs([submitted_runs / "linear"])
-    folder = new.from_runs("open", found, tmp_path, STATED | {"division": "open"})
+    folder = making.from_runs("open", found, tmp_path, STATED | {"division": "open"})
     assert (folder / SEED / "model.safetensors").exists()
     (folder / SEED / "model.safetensors").unlink()
     sign_again(folder)
@@ -372,12 +372,12 @@ def test_an_entry_keeps_every_key_of_the_speed_that_a_run_has(sound_entry, submi
 
 def test_figures_of_every_kind_are_thinned_and_kept():
     curve = {name: [1.23456, 2.0] for name in ("x", "run", "truth", "low", "high")}
-    n = 2 * new.MAX_TIMES + 1
+    n = 2 * making.MAX_TIMES + 1
     content = {name: [[0.123456, 2.0]] * n for name in ("truth", "forecast")} | {"lead_time": [1.0] * n, "lost": 0.25}
     content |= {"density": [curve] * 2, "temporal_spectrum": [curve], "spatial_spectrum": curve}
     content |= {"rank_histogram": [{"lead_time": 1.0, "frequency": [0.5, 0.5]}], "heights": [curve | {"time": 16.0}]}
     assert set(content) == set(run_files.Figures.model_fields)  # a new one has to be put in here
-    found = new.thinned(run_files.Figures.model_validate(content)).model_dump()
+    found = making.thinned(run_files.Figures.model_validate(content)).model_dump()
     assert keys(found) == keys(content)
     assert len(found["truth"]) == len(found["forecast"]) == len(found["lead_time"]) == 65
     assert found["truth"][0] == [0.1235, 2.0]

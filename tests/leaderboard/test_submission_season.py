@@ -19,7 +19,7 @@ from emubench.core.random import SealedSeed, stream, torch_stream
 from emubench.data import generation, layout, tasks, verification
 from emubench.files import entry_files
 from emubench.files.entry_files import SCORES
-from emubench.leaderboard.submission import new, season, verify
+from emubench.leaderboard.submission import making, season, verifying
 from emubench.runs import folders, jobs, stages
 from tests.support.contents import contents
 from tests.support.submissions import STATED, TASK, verified, verified_row
@@ -179,7 +179,7 @@ def test_seasons_that_are_none_are_refused(refused, board, secret_file, text):
 def test_a_season_from_its_opening_to_verification_by_anyone(
     emubench, board, secret_file, two_tasks, tmp_path, monkeypatch
 ):
-    folder = new.from_runs("mine", folders.find_runs([two_tasks]), tmp_path / "entries", STATED)
+    folder = making.from_runs("mine", folders.find_runs([two_tasks]), tmp_path / "entries", STATED)
     assert emubench("season", "new", "2026a", "--board", board, *TASKS).status == 0
     secret = secret_file.read_text().strip()
     arguments = ("submit", "verify", folder, "--season", "2026a", "--board", board, "--seeds", "1")
@@ -218,12 +218,12 @@ def test_a_claim_outside_the_judge_s_interval_is_named(board, sound_entry, secre
     assert row.claim_is_outside
     assert not row.model_copy(update={"claimed": 1.19}).claim_is_outside
     found = verified("mine", [row])
-    finding = verify._keep(found, tmp_path / "v.json", again=False)
+    finding = verifying._keep(found, tmp_path / "v.json", again=False)
     assert any("1.3 is claimed" in line and "[0.8, 1.2]" in line for line in finding.lines())
     lied = found.model_copy(update={"rows": [row.model_copy(update={"value": 2.0})]})
-    (fault,) = verify._keep(lied, tmp_path / "v.json", again=False).faults
+    (fault,) = verifying._keep(lied, tmp_path / "v.json", again=False).faults
     assert "1 is published, 2 was found" in fault
-    assert verify.read(tmp_path.parent) == []
+    assert verifying.read(tmp_path.parent) == []
 
 
 def test_a_training_beyond_its_time_is_refused(refused, emubench, board, sound_entry, secret_file, monkeypatch):

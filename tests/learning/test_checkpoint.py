@@ -136,7 +136,7 @@ def test_a_killed_training_ends_with_the_same_bytes(data, tmp_path, whole):
 
 def test_seconds_add_up_over_interruptions(data, tmp_path, monkeypatch):
     now = iter(range(0, 10**6, 10))
-    monkeypatch.setattr("emubench.learning.training.log.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("emubench.learning.training.logs.time.perf_counter", lambda: next(now))
     with pytest.raises(KeyboardInterrupt):
         stages.train(JOBS["noisy"], data, tmp_path, interrupting(4))
     (path,) = tmp_path.rglob("stage-1.safetensors")

@@ -12,7 +12,7 @@ import torch
 
 from emubench import baselines
 from emubench.learning.training.checkpoint import Checkpoints
-from emubench.learning.training.log import EVENTS, Log
+from emubench.learning.training.logs import EVENTS, Log
 from emubench.runs import stages
 from emubench.runs.jobs import Job
 from tests.support.contents import contents

@@ -13,7 +13,7 @@ from benchmarks.maintain import expected, targets
 from emubench import baselines
 from emubench.data import tasks
 from emubench.runs import jobs
-from emubench.runs.grid import plan
+from emubench.runs.grid import plans
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,7 +94,7 @@ def test_the_page_says_what_stands_in_the_way_of_what_is_missed():
 
 def test_the_grids_make_the_rows_and_the_twins():
     """Every baseline and task of the table, and the twins, by files that ``emubench run`` takes."""
-    grids = {path.stem: plan.read(path) for path in (ROOT / "baselines" / "grids").glob("*.toml")}
+    grids = {path.stem: plans.read(path) for path in (ROOT / "baselines" / "grids").glob("*.toml")}
     whole = grids["table"]
     assert (whole.tasks, sorted(whole.baselines), whole.seeds) == (["all"], baselines.names(), [0, 1, 2])
     for name, baseline in (("no_transport", "ot_regularized"), ("one_step", "weak_adversarial")):

@@ -12,13 +12,12 @@ import torch
 from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
-from emubench.evaluation.throughput import modes
-from emubench.evaluation.throughput import timing as throughput
+from emubench.evaluation.throughput import modes, stopwatch
 from emubench.evaluation.throughput.modes import Mode
 from emubench.files import timing
-from emubench.runs import bench, folders, jobs, stages
+from emubench.runs import benches, folders, jobs, stages
 from emubench.runs import scored as entries
-from emubench.runs.bench import Options, Session
+from emubench.runs.benches import Options, Session
 
 QUICK = Options(seconds=0.05, ladder_seconds=1.0)
 METRICS = [
@@ -56,7 +55,7 @@ def test_the_command_measures_checks_writes_and_prints(run, data, emubench):
     assert done.status == 0, done.err
     rows = json.loads(done.out)
     assert [row["metric"] for row in rows] == METRICS
-    assert all(set(row) == {"run", *bench.ScoreRow.model_fields} for row in rows)
+    assert all(set(row) == {"run", *benches.ScoreRow.model_fields} for row in rows)
     assert {row["run"] for row in rows} == {str(run)}
     by = {row["metric"]: row for row in rows}
     assert by["lyapunov_times_per_second"]["low"] <= by["lyapunov_times_per_second"]["value"]
@@ -112,8 +111,8 @@ def test_a_cheat_is_told_in_one_line_and_nothing_is_written(run, data, emubench,
 @pytest.mark.slow
 def test_one_ladder_serves_all_runs_of_a_task(run, data, monkeypatch):
     session, calls = Session(data, QUICK), []
-    measure = bench.ladder.measure
-    monkeypatch.setattr(bench.ladder, "measure", lambda *a: calls.append(a[0].name) or measure(*a))
+    measure = benches.ladder.measure
+    monkeypatch.setattr(benches.ladder, "measure", lambda *a: calls.append(a[0].name) or measure(*a))
     for _ in range(2):
         session.bench(run, reference_emulator=again(run))
     assert calls == ["lorenz63-clean"]
@@ -129,11 +128,11 @@ def test_a_run_without_scores_or_with_others_is_refused(run, data, refused):
 
 @pytest.mark.slow
 def test_growth_is_benched_in_samples_and_by_its_crps(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(throughput, "BATCHES", (1, 4))
+    monkeypatch.setattr(stopwatch, "BATCHES", (1, 4))
     folder = stages.train(jobs.Job("climatology", "kpz-noisy", "tiny"), data, tmp_path)
     stages.score(folder, data)
     found = Session(data, Options(seconds=0.02, ladder_seconds=0.5)).bench(folder, reference_emulator=again(folder))
-    rows = {row.metric: row for row in bench.rows(tasks.get("kpz-noisy", "tiny"), found)}
+    rows = {row.metric: row for row in benches.rows(tasks.get("kpz-noisy", "tiny"), found)}
     assert rows["lyapunov_times_per_second"].unit == "sample interval/s"
     (row,) = [r for r in entries.read_run(folder).scores.rows if r.metric == "crps" and r.lead_time is None]
     assert row.value is not None
@@ -144,7 +143,7 @@ def test_growth_is_benched_in_samples_and_by_its_crps(data, tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_a_lower_precision_is_scored_anew_and_kept_apart(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(throughput, "BATCHES", (1, 4))
+    monkeypatch.setattr(stopwatch, "BATCHES", (1, 4))
     settings = {"steps": 20, "width": 16}
     folder = stages.train(jobs.Job("resnet_ode", "lorenz63-clean", "tiny", overrides=settings), data, tmp_path)
     stages.score(folder, data)

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from emubench.core.errors import EmubenchError
-from emubench.runs.grid import cluster, runner
-from emubench.runs.grid import plan as grid
+from emubench.runs.grid import clusters, plans, runner
 from emubench.runs.grid.steps import Outcome, Step
 from tests.support.contents import contents
 from tests.support.dask_cluster import SEES, dask
@@ -58,7 +57,7 @@ def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(refused, 
     ],
 )
 def test_what_cannot_be_reached_is_one_line(refused, tmp_path, monkeypatch, given, answer):
-    monkeypatch.setattr(cluster, "CONNECT", 1.0)
+    monkeypatch.setattr(clusters, "CONNECT", 1.0)
     (tmp_path / "grid.toml").write_text(GRID)
     assert answer in refused("run", *options(tmp_path), *given)
 
@@ -165,11 +164,11 @@ def test_steps_on_two_workers_one_of_which_is_killed_and_a_scheduler_that_goes_a
 
     with dask(tmp_path / "dask") as made:
         first = made.worker("--resources", "GPU=1")
-        with cluster.scheduler(str(made.file)) as place:
+        with clusters.scheduler(str(made.file)) as place:
             plan = chain(3, file)
             asking = {step: Step(step.kind, step.label, "{}", (("GPU", 1.0),)) for step in plan.steps}
             needs = {asking[s]: tuple(asking[n] for n in plan.needs[s]) for s in plan.steps}
-            gpu = grid.Plan(plan.grid, tuple(needs), needs, ())
+            gpu = plans.Plan(plan.grid, tuple(needs), needs, ())
             made.worker()
             here = folder("gpu")
             run = runner.execute(gpu, place, here, here, 1, work=exclusive)
@@ -215,7 +214,7 @@ def test_steps_on_two_workers_one_of_which_is_killed_and_a_scheduler_that_goes_a
 def test_a_grid_on_dask_with_a_killed_worker_gives_the_same_files(whole_grid, tmp_path):
     (tmp_path / "grid.toml").write_text(GRID)
     data, out = tmp_path / "data", tmp_path / "runs"
-    plan = grid.expand(tmp_path / "grid.toml", data)
+    plan = plans.expand(tmp_path / "grid.toml", data)
     with dask(tmp_path / "dask") as made:
         workers, killed = [made.worker(), made.worker()], []
 
@@ -225,7 +224,7 @@ def test_a_grid_on_dask_with_a_killed_worker_gives_the_same_files(whole_grid, tm
                 killed.append(True)
                 workers[0].send_signal(signal.SIGKILL)
 
-        with cluster.scheduler(made.address) as place:
+        with clusters.scheduler(made.address) as place:
             while place.workers() < 2:
                 time.sleep(0.1)
             run = runner.execute(plan, place, data, out, 1, kill)
@@ -267,19 +266,19 @@ def certificates(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.usefixtures("labelled_steps")
 def test_tls_lets_in_who_has_a_certificate_of_the_same_authority_and_no_one_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT", 10.0)
+    monkeypatch.setattr(clusters, "CONNECT", 10.0)
     (tmp_path / "grid.toml").write_text(GRID)
     ours, theirs = certificates(tmp_path / "ours"), certificates(tmp_path / "theirs")
-    files = zip(("--tls-ca-file", "--tls-cert", "--tls-key"), cluster.TLS_FILES, strict=True)
+    files = zip(("--tls-ca-file", "--tls-cert", "--tls-key"), clusters.TLS_FILES, strict=True)
     given = [part for option, name in files for part in (option, str(ours / name))]
     with dask(tmp_path / "dask", "--protocol", "tls", *given) as made:
         made.worker()
         assert made.address.startswith("tls://127.0.0.1:")
-        with cluster.scheduler(str(made.file), ours) as place:
+        with clusters.scheduler(str(made.file), ours) as place:
             run = runner.execute(chain(2, tmp_path / "grid.toml"), place, tmp_path, tmp_path, 1, work=note)
         assert set(run.state.values()) == {"done"}
         for address, tls in ((made.address, theirs), (made.address, None), (made.address.replace("tls", "tcp"), None)):
-            with pytest.raises(EmubenchError, match="no Dask scheduler answers"), cluster.scheduler(address, tls):
+            with pytest.raises(EmubenchError, match="no Dask scheduler answers"), clusters.scheduler(address, tls):
                 pass
 
 
@@ -317,7 +316,7 @@ def test_batch_jobs_are_submitted_work_and_are_cancelled(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*SEES, os.environ.get("PYTHONPATH", "")]))
     (tmp_path / "cluster.toml").write_text(SLURM + f'local_directory = "{tmp_path}"\n')
-    with cluster.batch(tmp_path / "cluster.toml") as place:
+    with clusters.batch(tmp_path / "cluster.toml") as place:
         run = runner.execute(chain(3, tmp_path / "grid.toml"), place, tmp_path, tmp_path, 1, work=note)
         assert set(run.state.values()) == {"done"}, run.failed
         while place.workers() < 2:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from emubench.runs.grid import executors, runner
-from emubench.runs.grid import plan as grid
+from emubench.runs.grid import executors, plans, runner
 from emubench.runs.grid.steps import Outcome, Step
 
 
@@ -36,7 +35,7 @@ def test_steps_that_ask_for_a_gpu_have_one_to_themselves(grid_file, tmp_path, mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     (tmp_path / "devices").write_text(str(len(executors.devices())))
     made = [Step("train", f"train x {i}", "{}", (("GPU", 1.0),) if i % 2 else ()) for i in range(12)]
-    plan, seen = grid.Plan(grid.read(grid_file), tuple(made), dict.fromkeys(made, ()), ()), {}
+    plan, seen = plans.Plan(plans.read(grid_file), tuple(made), dict.fromkeys(made, ()), ()), {}
     note = runner.Execution.note
 
     def keep(run: runner.Execution, step: Step, outcome: Outcome) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from emubench.data import tasks
-from emubench.runs.grid import cluster, executors, runner
-from emubench.runs.grid import plan as grid
+from emubench.runs.grid import clusters, executors, plans, runner
 from tests.support.contents import contents
 from tests.support.dask_cluster import Dask, dask
 from tests.support.grids import results
@@ -48,18 +47,18 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path):
     begun = time.monotonic()
     with executors.in_process() as place:
         whole = tmp_path / "whole"
-        plan = grid.expand(tmp_path / "grid.toml", whole / "data")
+        plan = plans.expand(tmp_path / "grid.toml", whole / "data")
         run = runner.execute(plan, place, whole / "data", whole / "runs", 1)
     alone = time.monotonic() - begun
     assert set(run.state.values()) == {"done"}, run.failed
     data, out, killed = tmp_path / "data", tmp_path / "runs", []
-    with dask(tmp_path / "dask") as made, cluster.scheduler(made.address) as place:
+    with dask(tmp_path / "dask") as made, clusters.scheduler(made.address) as place:
         workers, over = [made.worker() for _ in range(WORKERS)], threading.Event()
         seed = random.randrange(2**32)
         killer = threading.Thread(target=lambda: killed.extend(kill_at_random(made, workers, over, 0.6 * alone, seed)))
         killer.start()
         begun = time.monotonic()
-        plan = grid.expand(tmp_path / "grid.toml", data)
+        plan = plans.expand(tmp_path / "grid.toml", data)
         run = runner.execute(plan, place, data, out, 1)
         took = time.monotonic() - begun
         over.set()

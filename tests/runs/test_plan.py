@@ -6,8 +6,7 @@ import pytest
 
 from emubench.data import tasks
 from emubench.files import schema
-from emubench.runs.grid import plan as grid
-from emubench.runs.grid import steps
+from emubench.runs.grid import plans, steps
 from tests.support.grids import GRID
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -66,7 +65,7 @@ def test_a_grid_of_too_many_jobs_is_refused(grid_file, refused):
 
 
 def test_a_plan_holds_every_job_once_after_what_it_needs(grid_file, tmp_path):
-    plan = grid.expand(grid_file, tmp_path / "data")
+    plan = plans.expand(grid_file, tmp_path / "data")
     assert len(plan.jobs) == len(set(job.folder(tmp_path) for job in plan.jobs)) == 8
     assert len(plan.steps) == len(set(plan.steps)) == len({step.name for step in plan.steps})
     place = {step: i for i, step in enumerate(plan.steps)}
@@ -84,7 +83,7 @@ def test_a_plan_holds_every_job_once_after_what_it_needs(grid_file, tmp_path):
 
 def test_the_tracks_of_a_system_share_its_truth(grid_file, tmp_path):
     grid_file.write_text(GRID.replace("lorenz96-noisy", "lorenz63-partial"))
-    plan = grid.expand(grid_file, tmp_path / "data")
+    plan = plans.expand(grid_file, tmp_path / "data")
     assert [step.label for step in plan.steps if step.kind == "merge"] == [
         "merge lorenz63.truth.h5",
         "merge lorenz63-noisy.h5",
@@ -94,7 +93,7 @@ def test_the_tracks_of_a_system_share_its_truth(grid_file, tmp_path):
 
 def test_all_stands_for_the_sixteen(grid_file, tmp_path):
     grid_file.write_text(GRID.replace('["lorenz63-noisy", "lorenz96-noisy"]', '["all"]'))
-    plan = grid.expand(grid_file, tmp_path)
+    plan = plans.expand(grid_file, tmp_path)
     assert {job.task for job in plan.jobs} == set(tasks.names())
     assert len(plan.jobs) == 16 * 2 * 2
 
@@ -102,13 +101,13 @@ def test_all_stands_for_the_sixteen(grid_file, tmp_path):
 def test_budget_and_overrides_reach_the_baselines_that_take_them(grid_file, tmp_path):
     text = GRID.replace("climatology", "resnet_ode").replace("size", "budget = 70\nthreads = 2\nsize")
     grid_file.write_text(text)
-    plan = grid.expand(grid_file, tmp_path)
+    plan = plans.expand(grid_file, tmp_path)
     by_baseline = {job.baseline: job for job in plan.jobs}
     assert by_baseline["resnet_ode"].config().steps == 70
     assert by_baseline["persistence"].overrides == {}
     assert {job.threads for job in plan.jobs} == {2}
     grid_file.write_text(text + "[overrides.resnet_ode]\nsteps = 30\nbatch = 8\n[resources.resnet_ode]\nGPU = 1\n")
-    plan = grid.expand(grid_file, tmp_path, threads=1)
+    plan = plans.expand(grid_file, tmp_path, threads=1)
     by_baseline = {job.baseline: job for job in plan.jobs}
     assert (by_baseline["resnet_ode"].config().steps, by_baseline["resnet_ode"].config().batch) == (30, 8)
     assert {job.threads for job in plan.jobs} == {1}

@@ -17,8 +17,7 @@ from emubench.data import generation, tasks
 from emubench.data.shards import Target
 from emubench.files import store
 from emubench.runs import stages
-from emubench.runs.grid import executors, runner, steps
-from emubench.runs.grid import plan as grid
+from emubench.runs.grid import executors, plans, runner, steps
 from emubench.runs.grid.steps import Outcome, Step
 from emubench.runs.jobs import Job
 from tests.support.contents import contents
@@ -34,7 +33,7 @@ def test_the_data_have_the_bytes_that_generate_writes(whole_grid, tmp_path):
 
 
 def test_the_runs_are_those_of_train_and_score(whole_grid, tmp_path):
-    for job in grid.expand(whole_grid / "grid.toml", whole_grid / "data").jobs:
+    for job in plans.expand(whole_grid / "grid.toml", whole_grid / "data").jobs:
         if job.seed == 1:
             stages.score(stages.train(job, whole_grid / "data", tmp_path), whole_grid / "data")
     alone = results(tmp_path)
@@ -86,7 +85,7 @@ def test_status_shows_the_table_and_writes_nothing(grid_copy, emubench):
 
 
 def test_status_tells_who_is_at_work_and_shares_the_time_left_among_them(grid_file, tmp_path, emubench):
-    plan = grid.expand(grid_file, tmp_path / "data")
+    plan = plans.expand(grid_file, tmp_path / "data")
     shard_steps = [step for step in plan.steps if step.kind == "shard"]
     records = [("done", "a:1", 8.0), ("running", "a:1", 0.0), ("running", "b:7", 0.0), ("running", "b:7", 0.0)]
     for step, (state, worker, seconds) in zip(shard_steps[:4], records, strict=True):
@@ -242,7 +241,7 @@ def test_time_left_follows_the_mean_of_like_steps(grid_file, tmp_path):
 
 
 def test_an_interrupted_step_is_not_running_any_more(grid_file, tmp_path, monkeypatch):
-    plan = grid.expand(grid_file, tmp_path)
+    plan = plans.expand(grid_file, tmp_path)
 
     def interrupted(*_) -> None:
         assert runner.look(plan, tmp_path, tmp_path).state[plan.steps[0]] == "running"
@@ -256,7 +255,7 @@ def test_an_interrupted_step_is_not_running_any_more(grid_file, tmp_path, monkey
 
 def client(file: Path, folder: Path, barrier) -> None:
     torch.set_num_threads(1)
-    plan = grid.expand(file, folder / "data")
+    plan = plans.expand(file, folder / "data")
     barrier.wait(60)
     with executors.in_process() as place:
         run = runner.execute(plan, place, folder / "data", folder / "runs", 1)

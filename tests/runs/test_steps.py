@@ -10,19 +10,18 @@ import time
 import pytest
 import torch
 
-from emubench.runs.grid import plan as grid
-from emubench.runs.grid import runner, steps
+from emubench.runs.grid import plans, runner, steps
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_step_is_small_hashable_and_says_all(grid_file, tmp_path):
-    plan = grid.expand(grid_file, tmp_path)
+    plan = plans.expand(grid_file, tmp_path)
     for step in plan.steps:
         assert len(step.content) < 600
         assert hash(step) == hash(dataclasses.replace(step))
         assert step.values["version"]
-    assert grid.expand(grid_file, tmp_path).steps == plan.steps
+    assert plans.expand(grid_file, tmp_path).steps == plan.steps
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -31,7 +30,7 @@ def test_a_step_is_small_hashable_and_says_all(grid_file, tmp_path):
 def test_the_declared_threads_are_those_of_torch_and_numba(grid_file, tmp_path, monkeypatch):
     import numba
 
-    plan, seen = grid.expand(grid_file, tmp_path, threads=2), []
+    plan, seen = plans.expand(grid_file, tmp_path, threads=2), []
     step = next(step for step in plan.steps if step.kind == "train")
     monkeypatch.setattr(steps, "_inputs", lambda *_: iter(()))  # there are no data
     monkeypatch.setattr(steps, "_make", lambda *_: seen.append((torch.get_num_threads(), numba.get_num_threads())))
@@ -43,7 +42,7 @@ def test_the_declared_threads_are_those_of_torch_and_numba(grid_file, tmp_path, 
 
 @pytest.mark.parametrize(("key", "answer"), [("version", "this worker runs emubench"), ("hash8", "another baselines/")])
 def test_a_worker_of_another_version_refuses(grid_file, tmp_path, key, answer):
-    plan = grid.expand(grid_file, tmp_path)
+    plan = plans.expand(grid_file, tmp_path)
     step = next(step for step in plan.steps if step.kind == "train")
     other = dataclasses.replace(step, content=json.dumps({**step.values, key: "0.0.0"}))
     assert answer in steps.run(other, tmp_path, tmp_path).error
@@ -51,12 +50,12 @@ def test_a_worker_of_another_version_refuses(grid_file, tmp_path, key, answer):
 
 def test_a_step_without_its_files_says_so(grid_file, tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "LATE", 0.0)
-    train = next(step for step in grid.expand(grid_file, tmp_path).steps if step.kind == "train")
+    train = next(step for step in plans.expand(grid_file, tmp_path).steps if step.kind == "train")
     assert "do all workers see the same folders?" in steps.run(train, tmp_path, tmp_path).error
 
 
 def test_a_step_is_running_while_it_gives_signs_of_life(grid_file, tmp_path, monkeypatch):
-    plan = grid.expand(grid_file, tmp_path)
+    plan = plans.expand(grid_file, tmp_path)
     step, states = plan.steps[0], []
 
     def look(*_) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emubench.leaderboard.page import build
+from emubench.leaderboard.page import building
 from emubench.leaderboard.page.board import read
-from emubench.leaderboard.submission import entries, new
+from emubench.leaderboard.submission import entries, making
 from emubench.runs import folders
 from tests.support.submissions import (
     STATED,
@@ -73,7 +73,7 @@ def small_board(submitted_runs, tmp_path_factory) -> Path:
     """A board of ``linear`` and ``persistence``, and of a forecast by hostile authors."""
     board = tmp_path_factory.mktemp("board") / "leaderboard"
     for baseline in ("linear", "persistence"):
-        new.from_runs(baseline, folders.find_runs([submitted_runs / baseline]), board / "entries", STATED)
+        making.from_runs(baseline, folders.find_runs([submitted_runs / baseline]), board / "entries", STATED)
     path = board.parent / "f.npz"
     shapes = entries.asked().shapes["tiny"][TASK]
     np.savez_compressed(path, **{s: np.zeros((1, *shape[1:]), "f4") for s, shape in shapes.items()})
@@ -89,4 +89,4 @@ def small_board(submitted_runs, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def board_pages(small_board) -> dict[str, str]:
-    return build.render(read(small_board, "tiny"))
+    return building.render(read(small_board, "tiny"))

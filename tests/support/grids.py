@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emubench.runs.grid import executors, runner, steps
-from emubench.runs.grid import plan as grid
+from emubench.runs.grid import executors, plans, runner, steps
 from emubench.runs.grid.steps import Outcome, Step
 from tests.support.contents import contents
 
@@ -33,7 +32,7 @@ def whole_grid(tmp_path_factory) -> Path:
     """What the grid makes in one process: ``data`` and ``runs``; to be read only."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "grid.toml").write_text(GRID)
-    plan = grid.expand(folder / "grid.toml", folder / "data")
+    plan = plans.expand(folder / "grid.toml", folder / "data")
     with executors.in_process() as place:
         run = runner.execute(plan, place, folder / "data", folder / "runs", 1, debug=True)
     assert set(run.state.values()) == {"done"}
@@ -59,13 +58,13 @@ def options(folder: Path) -> tuple[object, ...]:
     return folder / "grid.toml", "--data", folder / "data", "--out", folder / "runs"
 
 
-def chain(n: int, file: Path) -> grid.Plan:
+def chain(n: int, file: Path) -> plans.Plan:
     """``n`` pairs of a step and one that needs it."""
     pairs = [[Step(kind, f"{kind} x {i}", "{}") for kind in ("train", "score")] for i in range(n)]  # type: ignore
     needs: dict[Step, tuple[Step, ...]] = {}
     for train, score in pairs:
         needs |= {train: (), score: (train,)}
-    return grid.Plan(grid.read(file), tuple(needs), needs, ())
+    return plans.Plan(plans.read(file), tuple(needs), needs, ())
 
 
 @pytest.fixture

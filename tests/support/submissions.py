@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emubench.files.entry_files import SCORES
-from emubench.leaderboard.submission import entries, new, season, verify
+from emubench.leaderboard.submission import entries, making, season, verifying
 from emubench.runs import folders, jobs, stages
 
 TASK = "lorenz63-noisy"
@@ -30,7 +30,7 @@ def submitted_runs(data, tmp_path_factory) -> Path:
 @pytest.fixture
 def sound_entry(submitted_runs, tmp_path) -> Path:
     """The folder of a sound entry of ``linear``, to be spoilt at will."""
-    return new.from_runs(
+    return making.from_runs(
         "mine", folders.find_runs([submitted_runs / "linear"]), tmp_path / "entries", STATED, weights=True
     )
 
@@ -60,7 +60,7 @@ def edit_entry(folder: Path, kind: str, change: Any) -> None:
     path.write_bytes(lzma.compress(text) if packed else text)
 
 
-def verified_row(task: str = TASK, **changed: Any) -> verify.VerifiedRow:
+def verified_row(task: str = TASK, **changed: Any) -> verifying.VerifiedRow:
     """What a judge may have found on one task: three seeds, skill 0.5, stability 0.6, unless ``changed``."""
     kpz = task.startswith("kpz")
     row: dict[str, Any] = {"task": task, "metric": "crps" if kpz else "valid_prediction_time", "unit": "Lyapunov time"}
@@ -68,14 +68,14 @@ def verified_row(task: str = TASK, **changed: Any) -> verify.VerifiedRow:
     row |= {"skill": 0.5, "skill_low": 0.4, "skill_high": 0.6, "claimed": 0.5, "reason": ""}
     row |= {"skill_stability": 0.6, "skill_stability_low": 0.5, "skill_stability_high": 0.7}
     row |= {"surviving_fraction": 1.0, "lyapunov_times_per_second": 1e4, "train_seconds": 1.0}
-    return verify.VerifiedRow(**(row | changed))
+    return verifying.VerifiedRow(**(row | changed))
 
 
-def verified(entry: str, rows: list[verify.VerifiedRow], name: str = "2026a", **changed: Any) -> verify.Verified:
+def verified(entry: str, rows: list[verifying.VerifiedRow], name: str = "2026a", **changed: Any) -> verifying.Verified:
     """What a judge found of an entry that is called like its method, in the season ``name``."""
     known = {"schema_version": 1, "emubench_version": "0.1.0", "season": name, "commitment": "0" * 64}
     known |= {"entry": entry, "method": entry, "judge": "here"}
-    return verify.Verified(**(known | {"rows": rows} | changed))
+    return verifying.Verified(**(known | {"rows": rows} | changed))
 
 
 def open_season(size: str = "tiny", names: tuple[str, ...] = (TASK,), opened: str = "2026-11-22") -> season.Season:
@@ -84,7 +84,7 @@ def open_season(size: str = "tiny", names: tuple[str, ...] = (TASK,), opened: st
     return season.Season(size=size, tasks=list(names), emubench_version="0.1.0", opened=opened, **digests)
 
 
-def publish(board: Path, seasons: dict[str, season.Season], *found: verify.Verified) -> None:
+def publish(board: Path, seasons: dict[str, season.Season], *found: verifying.Verified) -> None:
     """Write seasons and verified rows into a board, as the commands do."""
     season._write(board, seasons)
     for one in found:

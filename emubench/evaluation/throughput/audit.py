@@ -20,7 +20,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
-from emubench.evaluation.throughput.timing import CACHED, Sample, Subject
+from emubench.evaluation.throughput.stopwatch import CACHED, Sample, Subject
 from emubench.files.timing import Scenario
 from emubench.metrics._headline import headline
 

@@ -23,7 +23,7 @@ from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation.forecast import Progress
 from emubench.evaluation.scoring import Cases
 from emubench.evaluation.throughput import roofline
-from emubench.evaluation.throughput.timing import EndToEnd, Subject, best_batch, scenario_of, timed
+from emubench.evaluation.throughput.stopwatch import EndToEnd, Subject, best_batch, scenario_of, timed
 from emubench.files.timing import Bound, Rung, Scenario, Speedup
 from emubench.metrics._headline import headline
 

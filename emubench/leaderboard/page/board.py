@@ -10,7 +10,7 @@ from emubench.core.errors import EmubenchError
 from emubench.files.entry_files import RunKey
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
-from emubench.leaderboard.submission import check, season, verify
+from emubench.leaderboard.submission import checks, season, verifying
 from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Contents, Entry
 from emubench.runs import scored
 
@@ -25,7 +25,7 @@ class Shown:
 
     contents: Contents
     runs: tuple[scored.ScoredRun, ...]
-    verified: tuple[verify.Verified, ...] = ()
+    verified: tuple[verifying.Verified, ...] = ()
 
     @property
     def entry(self) -> Entry:
@@ -97,11 +97,11 @@ def read(board: Path, size: str = "standard") -> Board:
     """
     folder, shown = board / "entries", []
     seasons = {name: one for name, one in season.read(board).items() if one.size == size}
-    verified = verify.read(board)
+    verified = verifying.read(board)
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
         if place.is_symlink() or not (place / ENTRY_FILE).exists():
             raise EmubenchError(f"{place}: not an entry (no {ENTRY_FILE})")
-        contents = check.require(place)
+        contents = checks.require(place)
         entry = contents.entry
         rows = [v for v in verified if v.entry == entry.name]
         for other in (v for v in rows if (entry.division, entry.method) != ("standard", v.method)):

@@ -18,7 +18,7 @@ from emubench.leaderboard import ranking, statistics
 from emubench.leaderboard.statistics import Row
 from emubench.leaderboard.submission.entries import SEEDS_OF_A_METHOD
 from emubench.leaderboard.submission.season import Season
-from emubench.leaderboard.submission.verify import Verified, VerifiedRow
+from emubench.leaderboard.submission.verifying import Verified, VerifiedRow
 
 LEFT_OUT = ("dead_fraction", "speedup", "n_parameters")
 """Columns of :func:`emubench.leaderboard.ranking.table`, by how they begin, that a judge does not publish."""

@@ -23,11 +23,10 @@ from emubench.files import run_files
 from emubench.files.entry_files import CARDS, SCORES, RunKey
 from emubench.files.run_files import ScoreRow
 from emubench.files.timing import RANKED, Bench
-from emubench.leaderboard.submission import check
+from emubench.leaderboard.submission import checks
 from emubench.leaderboard.submission.entries import FORECASTS, Contents
 from emubench.metrics._headline import headline
-from emubench.runs import bench as benches
-from emubench.runs import jobs
+from emubench.runs import benches, jobs
 from emubench.runs.sandbox.judged import JudgedEmulator, Limits
 
 ROUND_OFF = 0.1
@@ -175,7 +174,7 @@ def rescore(
     With ``bench_seconds`` the first seed of every task is timed for so long per scenario, beside a ladder of solvers.
     Raises :class:`~emubench.core.errors.EmubenchError` for an entry that does not pass the check, and for missing data.
     """
-    contents = check.require(folder)
+    contents = checks.require(folder)
     entry = contents.entry
     check_method(contents)
     if entry.method != FORECASTS and not entry.has_weights:

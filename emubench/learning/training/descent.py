@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
 from emubench.learning.training.checkpoint import Checkpoint, adam_memory, named, recall_adam
-from emubench.learning.training.log import Log
+from emubench.learning.training.logs import Log
 
 
 def check_loss(loss: Tensor, step: int, learning_rate: float | None, checkpoint: Checkpoint | None = None) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from emubench.learning.training.checkpoint import Checkpoint, named
 from emubench.learning.training.descent import Best, check_loss
-from emubench.learning.training.log import Log
+from emubench.learning.training.logs import Log
 
 WALL = 1e10
 """What a loss that is not finite counts as in a line search, relative to the first loss: it turns back."""

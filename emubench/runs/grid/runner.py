@@ -16,7 +16,7 @@ from typing import Any
 from emubench.core.errors import EmubenchError
 from emubench.runs.grid import steps
 from emubench.runs.grid.executors import Place
-from emubench.runs.grid.plan import Plan
+from emubench.runs.grid.plans import Plan
 from emubench.runs.grid.steps import Outcome, Step
 
 MAX_DEATHS = 4

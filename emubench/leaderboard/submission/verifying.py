@@ -25,7 +25,7 @@ from emubench.files.run_files import Number
 from emubench.files.schema import Model, Name
 from emubench.leaderboard import ranking
 from emubench.leaderboard.statistics import bounded
-from emubench.leaderboard.submission import check, judge, season
+from emubench.leaderboard.submission import checks, judge, season
 from emubench.leaderboard.submission.entries import Contents, Digest
 from emubench.metrics._headline import headline
 from emubench.runs import folders, jobs, scored, stages
@@ -120,7 +120,7 @@ def verify(
     progress: Progress | None = None,
 ) -> Finding:
     """Retrain, score and time an entry of the standard division on the sealed data of a season."""
-    contents = check.require(folder)
+    contents = checks.require(folder)
     entry = contents.entry
     if entry.division != "standard":
         raise EmubenchError(f"{folder}: of the open division; only standard entries are verified")
@@ -206,8 +206,8 @@ def check_size(folder: Path, job: jobs.Job) -> None:
             raise
         return
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights)
-    if n_bytes > check.MAX_WEIGHTS:
-        found = f"weights of {n_bytes} bytes on {job.task}, where at most {check.MAX_WEIGHTS} belong"
+    if n_bytes > checks.MAX_WEIGHTS:
+        found = f"weights of {n_bytes} bytes on {job.task}, where at most {checks.MAX_WEIGHTS} belong"
         raise EmubenchError(f"{folder}/entry.toml: overrides: {found}")
 
 
@@ -250,7 +250,7 @@ def read(board: Path) -> list[Verified]:
             "emubench_version": (rows.emubench_version, opened.emubench_version),
             "rows": (names, [task for task in opened.tasks if task in names]),
         }
-        for fault in check.differing(str(path), pairs):
+        for fault in checks.differing(str(path), pairs):
             raise EmubenchError(fault)
         found.append(rows)
     return found

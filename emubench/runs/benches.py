@@ -17,11 +17,10 @@ from emubench.data.tasks import Task
 from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.evaluation.forecast import Progress
-from emubench.evaluation.throughput import ladder, modes, roofline
-from emubench.evaluation.throughput import timing as throughput
+from emubench.evaluation.throughput import ladder, modes, roofline, stopwatch
 from emubench.evaluation.throughput.audit import check_caching, check_samples, check_scores
 from emubench.evaluation.throughput.modes import Mode
-from emubench.evaluation.throughput.timing import Sample, Subject, record
+from emubench.evaluation.throughput.stopwatch import Sample, Subject, record
 from emubench.files import timing
 from emubench.files.run_files import ScoreRow
 from emubench.files.timing import RANKED, Bench, Quantiles, Rung
@@ -89,7 +88,7 @@ class Session:
         modes.apply(emulator, self.options.mode, self.device)
         compiling = self._compile_seconds(subject) if self.options.mode.compile else None
         cases = run.cases if self.options.mode == Mode() else self._rescored(subject)
-        scenarios, samples = throughput.run(subject)
+        scenarios, samples = stopwatch.run(subject)
         check_caching(subject.name, scenarios)
         self._check(path, subject, samples, cases, reference_emulator)
         start = torch.arange(len(cases)) % len(task.system.starts)

@@ -16,7 +16,7 @@ from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING, RunKey
 from emubench.files.run_files import Card, Figures, ScoreFile
 from emubench.files.timing import RANKED, EntryTiming, Solver, Speed, Timing
 from emubench.leaderboard.submission import entries
-from emubench.leaderboard.submission.check import FILL_IN
+from emubench.leaderboard.submission.checks import FILL_IN
 from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, WEIGHTS, Entry
 
 MAX_TIMES = 96
