@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from emubench.cli.options import Json, SizeOption, answer
+from emubench.cli.options import Json, SizeOption, answer, leave
 
 app = typer.Typer(help="The leaderboard's page: build, serve.", no_args_is_help=True)
 Board = Annotated[Path, typer.Option("--board", help="The folder with entries/, verified/ and seasons.toml.")]
@@ -15,15 +15,18 @@ BOARD, SITE = Path("leaderboard"), Path("site")
 
 @app.command()
 def build(board: Board = BOARD, out: Site = SITE, size: SizeOption = "standard", json: Json = False) -> None:
-    """Render the page from the entries alone, and the tables of the board's README.md; a bad entry stops it.
+    """Render the page from the entries alone, and the tables of the board's README.md.
+
+    A bad entry is left out and named at the end, with exit status 1.
 
     Example: emubench leaderboard build --out site
     """
     from emubench.leaderboard.page import building
 
-    written = building.build(board, out, size)
+    written, faults = building.build(board, out, size)
     text = f"wrote {out / 'index.html'}; look at it with: emubench leaderboard serve --out {out}"
     answer(json, [str(path) for path in written], text)
+    leave(faults)
 
 
 @app.command()

@@ -1,11 +1,11 @@
 """Commands of tasks and datasets: ``list``, ``generate``, ``verify`` and ``contexts``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from emubench.cli.options import DATA, Data, Json, Seed, SizeOption, answer, print_json, progress
+from emubench.cli.options import DATA, Data, Json, Seed, SizeOption, answer, each, leave, print_json, progress
 from emubench.core.errors import EmubenchError
 
 app = typer.Typer()
@@ -23,11 +23,14 @@ def list_(
     """
     from emubench.cli import tables
 
-    rows = tables.rows(what, size)
+    names, row = tables.listing(what, size)
+    rows: list[dict[str, Any]] = []
+    faults = each(names, lambda name: rows.append(row(name)))
     if json:
         print_json(rows)
-    else:
+    elif rows:
         tables.show(what, rows)
+    leave(faults)
 
 
 @app.command()
@@ -55,12 +58,16 @@ def generate(
     sized = tasks.size_with(size, trajectories, length)
     if sized != size and any(n.endswith(".toml") for n in names):
         raise EmubenchError("--trajectories and --length are for the benchmark's tasks; a recipe has [amounts] for it")
-    wanted = [recipes.resolve(n, sized, out) for n in (tasks.names() if names == ["all"] else names)]
+    wanted = {n: recipes.resolve(n, sized, out) for n in (tasks.names() if names == ["all"] else names)}
     files: list[str] = []
-    for task in wanted:
-        with progress(task.name) as show:
-            files += map(str, generation.generate(task, out, seed, workers, show, device))
-    answer(json, files, "\n".join(f"wrote {f}" for f in files) or "everything is there already")
+
+    def one(name: str) -> None:
+        with progress(name) as show:
+            files.extend(map(str, generation.generate(wanted[name], out, seed, workers, show, device)))
+
+    faults = each(wanted, one)
+    answer(json, files, "\n".join(f"wrote {f}" for f in files) or ("" if faults else "everything is there already"))
+    leave(faults)
 
 
 @app.command()
@@ -74,12 +81,16 @@ def verify(files: Annotated[list[Path], typer.Argument(help="Dataset files.")], 
     from emubench.data import fingerprints
 
     verdicts = {}
-    for path in files:
+
+    def one(path: Path) -> None:
         verdicts[str(path)] = fingerprints.judge(path)
         if not json:
             print(f"{path}: {verdicts[str(path)]}")
+
+    faults = each(files, one)
     if json:
         print_json(verdicts)
+    leave(faults)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Options that mean the same in every command, and how commands show progress and print JSON."""
 
 import json as jsonlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emubench.core.errors import one_line
+from emubench.core.errors import EmubenchError, one_line, reason
 
 if TYPE_CHECKING:
     from emubench.files.run_files import ScoreRow
@@ -55,6 +56,21 @@ def print_json(value: Any) -> None:
 def print_rows(rows_of: "Iterable[tuple[Path, Iterable[ScoreRow]]]") -> None:
     """Print the scores of several runs for machines, each row with the ``run`` that it is of."""
     print_json([{"run": str(run), **row.model_dump()} for run, rows in rows_of for row in rows])
+
+
+def each(items: Iterable[Any], do: Callable[[Any], object]) -> list[str]:
+    """Do every item; one that fails leaves the others to be done. Return the faults, each with its item's name."""
+    faults = []
+    for item in items:
+        try:
+            do(item)
+        except Exception as error:
+            if "--debug" in sys.argv:
+                raise
+            known = isinstance(error, EmubenchError | OSError)
+            text = str(error) if known else f"{type(error).__name__}: {reason(error)} (--debug shows where)"
+            faults.append(text if str(item) in text else f"{item}: {text}")
+    return faults
 
 
 def leave(faults: Iterable[str]) -> None:

@@ -1,13 +1,11 @@
 """Commands of many runs together: ``bench``, ``compare`` and ``demo``."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from emubench.cli.options import DATA, Data, Json, Runs, Workers, leave, print_rows, progress
-from emubench.core.errors import EmubenchError
+from emubench.cli.options import DATA, Data, Json, Runs, Workers, each, leave, print_rows, progress
 
 app = typer.Typer()
 
@@ -35,15 +33,13 @@ def bench(
 
     mode = modes.Mode(compile_, precision)
     session = benches.Session(data, benches.Options(mode, device, threads, seconds, int(memory * 2**30), ladder))
-    timed, faults = {}, []
-    for run in folders.find_runs(runs):
-        try:
-            with progress(str(run)) as show:
-                timed[run] = benches.rows(folders.task_of(run, folders.read_card(run)), session.bench(run, show))
-        except EmubenchError as error:  # the others are measured all the same
-            if "--debug" in sys.argv:
-                raise
-            faults.append(str(error))
+    timed = {}
+
+    def one(run: Path) -> None:
+        with progress(str(run)) as show:
+            timed[run] = benches.rows(folders.task_of(run, folders.read_card(run)), session.bench(run, show))
+
+    faults = each(folders.find_runs(runs), one)
     if json:
         print_rows(timed.items())
     else:
@@ -60,11 +56,13 @@ def compare(
 ) -> None:
     """Rank scored runs, per track: accuracy, stability, throughput with intervals, floor and oracle.
 
+    Runs that can't be compared with most are left out and named at the end, with exit status 1.
+
     Example: emubench compare runs --plot plots
     """
     from emubench.cli import report
 
-    report.compare(runs, plot, json)
+    leave(report.compare(runs, plot, json))
 
 
 @app.command()

@@ -11,39 +11,52 @@ from rich.table import Table
 from rich.text import Text
 
 from emubench.cli import tables
-from emubench.cli.options import progress
+from emubench.cli.options import each, progress
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
 from emubench.files import store
+from emubench.files.run_files import DiagnosticsFile
 from emubench.leaderboard import ranking
 from emubench.leaderboard.formats import UNKNOWN, fixed, percent, rank, si, significant
 from emubench.leaderboard.ranking import as_json
 from emubench.leaderboard.statistics import ends
-from emubench.runs import stages
-from emubench.runs.scored import runs_of
+from emubench.runs import folders, stages
+from emubench.runs.scored import comparable
 
 SPEEDUP = "/solver"
 
 
-def compare(runs: list[Path], plot_dir: Path | None = None, json: bool = False) -> None:
+def compare(runs: list[Path], plot_dir: Path | None = None, json: bool = False) -> list[str]:
     """Rank the runs on disk at or below ``runs`` and print the tables; with ``json``, their rows.
 
-    With ``plot_dir`` the tables (``<track>.csv``, ``ranking.json``) and plots are written there.
+    With ``plot_dir`` the tables (``<track>.csv``, ``ranking.json``) and plots are written there. Return a line for each
+    run, or file of one, that is left out.
     """
-    read = runs_of(runs)
+    read, faults = comparable(folders.find_runs(runs))
+    if not read:
+        return faults
     frame = ranking.table(read)
     if json:
         print(as_json(frame))
     else:
         show(frame)
-        if diagnosed := [(run.entry, found) for run in read if (found := stages.read_diagnostics(run.path))]:
+        diagnosed: list[tuple[str, DiagnosticsFile]] = []
+
+        def add(run: Path) -> None:
+            if found := stages.read_diagnostics(run):
+                diagnosed.append((entries[run], found))
+
+        entries = {run.path: run.entry for run in read}
+        faults += each(entries, add)
+        if diagnosed:
             tables.console().print(tables.summary(diagnosed))
     if plot_dir is not None:
         write(frame, plot_dir)
         from emubench.leaderboard import plots  # seaborn takes seconds to import
 
         with progress("plots") as shown:
-            plots.draw(read, frame, plot_dir, shown)
+            plots.draw(read, frame, plot_dir, shown, faults)
+    return faults
 
 
 def write(frame: pd.DataFrame, folder: Path) -> None:

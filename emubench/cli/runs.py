@@ -6,7 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from emubench.cli.options import DATA, RUNS, Data, Json, Out, Seed, SizeOption, answer, print_rows, progress
+from emubench.cli.options import (
+    DATA,
+    RUNS,
+    Data,
+    Json,
+    Out,
+    Seed,
+    SizeOption,
+    answer,
+    each,
+    leave,
+    print_rows,
+    progress,
+)
 from emubench.core.errors import EmubenchError
 
 app = typer.Typer()
@@ -63,7 +76,7 @@ def score(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Score runs, or a forecast made elsewhere.
+    """Score runs, or a forecast made elsewhere; runs that can't be scored are named at the end, with exit status 1.
 
     Example: emubench score runs/resnet_ode --data data --diagnostics
     """
@@ -82,12 +95,15 @@ def score(
         with progress(name) as show:
             found = scoring.score_forecast(forecast, recipes.resolve(name, size, data), data, show)
             scored[forecast] = found.scores.rows
-    for run in folders.find_runs(runs) if runs else []:
+
+    def one(run: Path) -> None:
         with progress(str(run)) as show:
             scored[run] = stages.score(run, data, show, again).rows
         if diagnostics:
             with progress(f"{run} diagnostics") as show:
                 diagnosed[run] = stages.diagnose(run, data, show, again)
+
+    faults = each(folders.find_runs(runs) if runs else [], one)
     if json:
         print_rows((run, (*rows, *(diagnosed[run].rows() if run in diagnosed else ()))) for run, rows in scored.items())
     else:
@@ -97,3 +113,4 @@ def score(
             tables.show_scores(str(run), rows)
         for run, found in diagnosed.items():
             tables.show_diagnostics(run, found)
+    leave(faults)

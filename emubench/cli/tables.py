@@ -1,6 +1,7 @@
 """What ``emubench list`` and ``emubench score`` print."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,17 @@ def _baseline_row(name: str) -> dict[str, Any]:
     return {"baseline": name, "knowledge": module.knowledge, "idea": idea}
 
 
-def rows(what: str, size: str) -> list[dict[str, Any]]:
-    """One dictionary per system, task or baseline."""
-    makers = {
-        "systems": lambda: [_system_row(n) for n in systems.names()],
-        "tasks": lambda: [_task_row(n, size) for n in tasks.names()],
-        "baselines": lambda: [_baseline_row(n) for n in baselines.names()],
+def listing(what: str, size: str) -> tuple[list[str], Callable[[str], dict[str, Any]]]:
+    """The names of all systems, tasks or baselines, and what makes a row of one."""
+    known: dict[str, tuple[Callable[[], list[str]], Callable[[str], dict[str, Any]]]] = {
+        "systems": (systems.names, _system_row),
+        "tasks": (tasks.names, lambda name: _task_row(name, size)),
+        "baselines": (baselines.names, _baseline_row),
     }
-    if what not in makers:
-        raise unknown("listing", what, makers)
-    return makers[what]()
+    if what not in known:
+        raise unknown("listing", what, known)
+    names, row = known[what]
+    return names(), row
 
 
 def show(title: str, table_rows: list[dict[str, Any]]) -> None:

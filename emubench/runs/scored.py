@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,20 +87,40 @@ def read_run(path: Path, card: run_files.Card | None = None) -> ScoredRun:
     return ScoredRun(path, card, scores, timed.lyapunov_times_per_second if timed else None, timing=timed)
 
 
-def read_runs(paths: list[Path]) -> list[ScoredRun]:
-    """Read all runs, refuse those that cannot be compared, and name their entries; sorted by task and entry."""
-    runs = [read_run(path) for path in paths]
-    if not runs:
-        raise EmubenchError("no runs to compare; make some with: emubench train BASELINE TASK")
-    check_footing(runs)
+def comparable(paths: list[Path]) -> tuple[list[ScoredRun], list[str]]:
+    """The runs that can be compared with most, named and sorted by task and entry; and why not, for each of the others.
+
+    Of two that are one entry on one task with one seed, the first counts.
+    """
+    runs, faults = [], []
+    for path in paths:
+        try:
+            run = read_run(path)
+            _ = run.task, run.cases  # what can't be read is told here
+            runs.append(run)
+        except EmubenchError as error:
+            faults.append(str(error))
+    runs, others = on_one_footing(runs)
     named = name_entries(runs)
     order = {name: i for i, name in enumerate(tasks.in_order({run.task.name for run in named}))}
     named.sort(key=lambda run: (order[run.task.name], run.entry, run.card.seed))
-    for one, two in zip(named, named[1:], strict=False):
-        if (one.task.name, one.entry, one.card.seed) == (two.task.name, two.entry, two.card.seed):
-            same = f"both are {one.entry} on {one.task.name} with seed {one.card.seed}"
-            raise EmubenchError(f"{one.path} and {two.path}: {same}; compare one of them")
-    return named
+    first: dict[tuple[str, str, int], ScoredRun] = {}
+    for run in named:
+        one = first.setdefault((run.task.name, run.entry, run.card.seed), run)
+        if one is not run:
+            same = f"both are {run.entry} on {run.task.name} with seed {run.card.seed}"
+            others.append(f"{one.path} and {run.path}: {same}; compare one of them")
+    return list(first.values()), faults + others
+
+
+def read_runs(paths: list[Path]) -> list[ScoredRun]:
+    """All runs as :func:`comparable` has them; the first that can't be compared raises :class:`EmubenchError`."""
+    runs, faults = comparable(paths)
+    for fault in faults:
+        raise EmubenchError(fault)
+    if not runs:
+        raise EmubenchError("no runs to compare; make some with: emubench train BASELINE TASK")
+    return runs
 
 
 Scored = Mapping[str, Result | Sequence[Result]] | str | Path | Sequence[str | Path]
@@ -123,7 +143,8 @@ def runs_of(scored: Scored) -> list[ScoredRun]:
             seeds[result.task.name] += 1
     if not runs:
         raise EmubenchError("no results to compare; make some with: emubench.evaluate(emulator, task)")
-    check_footing(runs)
+    for fault in on_one_footing(runs)[1]:
+        raise EmubenchError(fault)
     return runs
 
 
@@ -155,24 +176,47 @@ def _evaluated(name: str, result: Result, seed: int) -> ScoredRun:
     )
 
 
-def check_footing(runs: list[ScoredRun]) -> None:
-    """One size and one version for all; one truth and the same cases for all runs of a task."""
-    first: dict[str, ScoredRun] = {}
-    for run in runs:
-        one = first.setdefault("", run)
-        if run.scores.size != one.scores.size:
-            sizes = f"{one.path} has size {one.scores.size} and {run.path} has size {run.scores.size}"
-            raise EmubenchError(f"{sizes}: give the runs of one size, such as runs/*/*/{one.scores.size}-*")
-        if run.scores.emubench_version != one.scores.emubench_version:
-            versions = f"{one.scores.emubench_version} and {run.scores.emubench_version}"
-            raise EmubenchError(f"{one.path} and {run.path} were scored by emubench {versions}; {_again(run.path)}")
-        one = first.setdefault(run.task.name, run)
-        if run.scores.truth_sha256 != one.scores.truth_sha256 or len(run.cases) != len(one.cases):
-            kind = "truths" if run.scores.truth_sha256 != one.scores.truth_sha256 else "numbers of cases"
-            raise EmubenchError(
-                f"{one.path} and {run.path} were scored against different {kind} of {run.task.name}; "
-                f"score both on the same data with: emubench score {one.path} {run.path} --again"
-            )
+def on_one_footing(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[str]]:
+    """The runs that stand on the footing of most, and a line for each that does not.
+
+    That is one size and one version for all; one truth and as many cases for all runs of a task.
+    """
+    kept, faults = _as_most(runs, lambda run: (run.scores.size, run.scores.emubench_version), _other_making)
+    by_task: dict[str, list[ScoredRun]] = defaultdict(list)
+    for run in kept:
+        by_task[run.task.name].append(run)
+    off = set()
+    for of_task in by_task.values():
+        same, lines = _as_most(of_task, lambda run: (run.scores.truth_sha256, len(run.cases)), _other_truth)
+        off |= {id(run) for run in of_task} - {id(run) for run in same}
+        faults += lines
+    return [run for run in kept if id(run) not in off], faults
+
+
+def _as_most(
+    runs: list[ScoredRun], key: Callable[[ScoredRun], Any], fault: Callable[[ScoredRun, ScoredRun], str]
+) -> tuple[list[ScoredRun], list[str]]:
+    """The runs whose ``key`` is the commonest (of several, the first), and the ``fault`` of each of the others."""
+    counted = Counter(map(key, runs))
+    one = max(runs, key=lambda run: counted[key(run)], default=None)
+    if one is None:
+        return [], []
+    others = [run for run in runs if key(run) != key(one)]
+    return [run for run in runs if key(run) == key(one)], [fault(one, run) for run in others]
+
+
+def _other_making(one: ScoredRun, run: ScoredRun) -> str:
+    if run.scores.size != one.scores.size:
+        sizes = f"{one.path} has size {one.scores.size} and {run.path} has size {run.scores.size}"
+        return f"{sizes}: give the runs of one size, such as runs/*/*/{one.scores.size}-*"
+    versions = f"{one.scores.emubench_version} and {run.scores.emubench_version}"
+    return f"{one.path} and {run.path} were scored by emubench {versions}; {_again(run.path)}"
+
+
+def _other_truth(one: ScoredRun, run: ScoredRun) -> str:
+    kind = "truths" if run.scores.truth_sha256 != one.scores.truth_sha256 else "numbers of cases"
+    again = f"score both on the same data with: emubench score {one.path} {run.path} --again"
+    return f"{one.path} and {run.path} were scored against different {kind} of {run.task.name}; {again}"
 
 
 def _overrides(card: run_files.Card, alone: bool) -> tuple[dict[str, Any], bool]:

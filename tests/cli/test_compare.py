@@ -58,7 +58,7 @@ def test_compare_prints_json_alone_and_writes_the_same_rows(tmp_path, frozen, ca
     everything(tmp_path / "runs", "net", 2.0)
     write_run(tmp_path / "runs", "net", "lorenz96-clean", np.full(16, 2.0))
     drawn: list[Path] = []
-    monkeypatch.setattr(plots, "draw", lambda runs, frame, folder, progress: drawn.append(folder))
+    monkeypatch.setattr(plots, "draw", lambda runs, frame, folder, *_: drawn.append(folder))
     report.compare([tmp_path / "runs"], tmp_path / "plots", json=True)
     rows = json.loads(capsys.readouterr().out)
     assert drawn == [tmp_path / "plots"]

@@ -188,22 +188,28 @@ def test_build_writes_the_site_and_the_tables(emubench, small_board, board_pages
     assert (tmp_path / "site" / "entries" / "mine.html").exists()
 
 
-def test_a_bad_entry_leaves_the_board_as_it_was(emubench, refused, small_board, tmp_path):
-    board = tmp_path / "leaderboard"
+def test_one_bad_item_leaves_the_other_entries_on_the_board(emubench, refused, small_board, tmp_path):
+    board, site = tmp_path / "leaderboard", tmp_path / "site"
     shutil.copytree(small_board, board)
-    arguments = ("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny")
+    arguments = ("leaderboard", "build", "--board", board, "--out", site, "--size", "tiny")
     assert emubench(*arguments).status == 0
     before = contents(tmp_path)
-    edit_entry(board / "entries" / "linear", SCORES, lambda c: c["rows"]["value"].__setitem__(0, 9.0))
-    assert "scores.json.xz: sha256" in refused(*arguments)
-    shutil.copytree(small_board / "entries" / "linear", board / "entries" / "linear", dirs_exist_ok=True)
     shutil.copytree(small_board / "entries" / "linear", board / "entries" / "twin")
     assert "'linear' in a folder called 'twin'" in refused(*arguments)
     shutil.rmtree(board / "entries" / "twin")
-    (board / "entries" / "stray").mkdir()
-    assert "stray: not an entry" in refused(*arguments)
-    (board / "entries" / "stray").rmdir()
-    assert contents(tmp_path) == before
+    (board / "entries" / ".DS_Store").write_text("")
+    assert ".DS_Store: not an entry" in refused(*arguments)
+    (board / "entries" / ".DS_Store").unlink()
+    (board / "verified" / "2026a" / "cut.json").write_text("{")
+    assert "cut.json: not valid JSON" in refused(*arguments)
+    (board / "verified" / "2026a" / "cut.json").unlink()
+    assert contents(tmp_path) == before  # the page is that of the sound entries, each time
+    for name in ("linear", "persistence"):
+        edit_entry(board / "entries" / name, SCORES, lambda c: c["rows"]["value"].__setitem__(0, 9.0))
+    finished = emubench(*arguments)
+    assert finished.status == 1
+    assert [f"{name}/scores.json.xz: sha256" in finished.err for name in ("linear", "persistence")] == [True, True]
+    assert [path.stem for path in (site / "entries").iterdir()] == ["hostile"]
 
 
 def test_the_published_tables_are_those_of_the_published_entries():

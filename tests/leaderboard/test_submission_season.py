@@ -223,7 +223,7 @@ def test_a_claim_outside_the_judge_s_interval_is_named(board, sound_entry, secre
     lied = found.model_copy(update={"rows": [row.model_copy(update={"value": 2.0})]})
     (fault,) = verifying._keep(lied, tmp_path / "v.json", again=False).faults
     assert "1 is published, 2 was found" in fault
-    assert verifying.read(tmp_path.parent) == []
+    assert verifying.read(tmp_path.parent) == ([], [])
 
 
 def test_a_training_beyond_its_time_is_refused(refused, emubench, board, sound_entry, secret_file, monkeypatch):

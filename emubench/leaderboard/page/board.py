@@ -10,6 +10,7 @@ from emubench.core.errors import EmubenchError
 from emubench.files.entry_files import RunKey
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
+from emubench.leaderboard.page.ranks import most_common
 from emubench.leaderboard.submission import checks, season, verifying
 from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Contents, Entry
 from emubench.runs import scored
@@ -62,6 +63,8 @@ class Board:
 
     shown: tuple[Shown, ...]
     seasons: dict[str, season.Season] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+    """What was left out, a line each."""
 
     @cached_property
     def verified(self) -> dict[str, pd.DataFrame]:
@@ -91,30 +94,41 @@ class Board:
 
 
 def read(board: Path, size: str = "standard") -> Board:
-    """Check and read every entry of ``board/entries``; the first bad one raises :class:`EmubenchError`.
+    """Check and read every entry of ``board/entries``; what is bad is left out, and stands in the board's ``faults``.
 
-    Entries of another size are left out.
+    Entries of another size are left out, too.
     """
-    folder, shown = board / "entries", []
+    folder = board / "entries"
     seasons = {name: one for name, one in season.read(board).items() if one.size == size}
-    verified = verifying.read(board)
+    verified, faults = verifying.read(board)
+    shown: list[Shown] = []
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if place.is_symlink() or not (place / ENTRY_FILE).exists():
-            raise EmubenchError(f"{place}: not an entry (no {ENTRY_FILE})")
-        contents = checks.require(place)
-        entry = contents.entry
-        rows = [v for v in verified if v.entry == entry.name]
-        for other in (v for v in rows if (entry.division, entry.method) != ("standard", v.method)):
-            found = f"division {entry.division} and method {entry.method}"
-            raise EmubenchError(f"{place}: {found}, where season {other.season} verified a standard {other.method}")
-        if entry.size == size:
-            runs = tuple(_run(contents, run) for run in entry.runs)
+        try:
+            contents, rows = _entry(place, verified)
+        except EmubenchError as error:
+            faults.append(str(error))
+            continue
+        if contents.entry.size == size:
+            runs = tuple(_run(contents, run) for run in contents.entry.runs)
             shown.append(Shown(contents, runs, tuple(v for v in rows if v.season in seasons)))
-    if strays := sorted({v.entry for v in verified} - {place.name for place in folder.glob("*")}):
-        raise EmubenchError(f"{board}/verified: rows of {strays[0]}, which is no entry of this board")
-    _one_version(shown)
+    strays = sorted({v.entry for v in verified} - {place.name for place in folder.glob("*")})
+    faults += [f"{board}/verified: rows of {name}, which is no entry of this board" for name in strays]
+    shown = _of_one_version(shown, faults)
     newest = sorted(seasons, key=lambda name: (seasons[name].opened, name), reverse=True)
-    return Board(tuple(shown), {name: seasons[name] for name in newest})
+    return Board(tuple(shown), {name: seasons[name] for name in newest}, tuple(faults))
+
+
+def _entry(place: Path, verified: list[verifying.Verified]) -> tuple[Contents, list[verifying.Verified]]:
+    """A checked entry with its verified rows."""
+    if place.is_symlink() or not (place / ENTRY_FILE).exists():
+        raise EmubenchError(f"{place}: not an entry (no {ENTRY_FILE})")
+    contents = checks.require(place)
+    entry = contents.entry
+    rows = [v for v in verified if v.entry == entry.name]
+    for other in (v for v in rows if (entry.division, entry.method) != ("standard", v.method)):
+        found = f"division {entry.division} and method {entry.method}"
+        raise EmubenchError(f"{place}: {found}, where season {other.season} verified a standard {other.method}")
+    return contents, rows
 
 
 def _run(contents: Contents, run: RunKey) -> scored.ScoredRun:
@@ -127,10 +141,13 @@ def _run(contents: Contents, run: RunKey) -> scored.ScoredRun:
     return scored.ScoredRun(contents.folder, contents.cards[run], scores, speed, entry.name, claimed_speedup=gained)
 
 
-def _one_version(shown: list[Shown]) -> None:
-    found = [(one, run.scores.emubench_version) for one in shown for run in one.runs]
-    for one, version in found:
-        first, known = found[0]
-        if version != known:
-            fault = f"the entries were scored by emubench {known} ({first.entry.name}) and {version}; score all anew"
-            raise EmubenchError(f"{one.contents.folder}: {fault}")
+def _of_one_version(shown: list[Shown], faults: list[str]) -> list[Shown]:
+    """The entries that the version scored which scored most; the others are added to ``faults``."""
+    versions = [" and ".join(sorted({run.scores.emubench_version for run in one.runs})) for one in shown]
+    usual = most_common(versions)
+    for one, version in zip(shown, versions, strict=True):
+        if version != usual:
+            faults.append(
+                f"{one.contents.folder}: was scored by emubench {version}, most by {usual}; score it anew by that"
+            )
+    return [one for one, version in zip(shown, versions, strict=True) if version == usual]

@@ -44,8 +44,11 @@ def environment() -> Environment:
     return made
 
 
-def build(board: Path, out: Path, size: str = "standard") -> list[Path]:
-    """Render the site of ``board`` into ``out`` and refresh the tables of the board's README.md; return its files."""
+def build(board: Path, out: Path, size: str = "standard") -> tuple[list[Path], tuple[str, ...]]:
+    """Render the site of ``board`` into ``out`` and refresh the tables of the board's README.md.
+
+    Return its files, and a line for all that was left out for its faults.
+    """
     content = read(board, size)
     pages = render(content)
     _write(pages, out)
@@ -54,7 +57,7 @@ def build(board: Path, out: Path, size: str = "standard") -> list[Path]:
         before = readme.read_text(encoding="utf-8")
         if (text := with_tables(before, content)) != before:
             store.write_text(readme, text)
-    return [out / name for name in pages]
+    return [out / name for name in pages], content.faults
 
 
 def _write(pages: dict[str, str], out: Path) -> None:

@@ -80,9 +80,16 @@ def theme() -> Any:
 
 
 def draw(
-    runs: Sequence[ScoredRun], frame: pd.DataFrame, folder: Path, progress: Callable[[int, int], None] | None = None
+    runs: Sequence[ScoredRun],
+    frame: pd.DataFrame,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    faults: list[str] | None = None,
 ) -> list[Path]:
-    """Draw all plots of a comparison into ``folder``; return their paths."""
+    """Draw all plots of a comparison into ``folder``; return their paths.
+
+    What keeps a plot from being drawn, such as a damaged file of a run, is added to ``faults``, if given, else raised.
+    """
     style = styles([run.entry for run in runs])
     todo: dict[str, Callable[[], Figure | None]] = {}
     for name in tasks.in_order({run.task.name for run in runs}):
@@ -96,7 +103,14 @@ def draw(
     written = []
     for done, (name, make) in enumerate(todo.items(), 1):
         with mpl.rc_context(theme()):
-            if figure := make():
+            try:
+                figure = make()
+            except EmubenchError as error:
+                if faults is None:
+                    raise
+                faults += [str(error)] * (str(error) not in faults)
+                continue
+            if figure:
                 written.append(folder / f"{name}.png")
                 _save(figure, written[-1])
         if progress:

@@ -235,22 +235,29 @@ def _keep(found: Verified, path: Path, again: bool) -> Finding:
     return Finding(found, path, True, ())
 
 
-def read(board: Path) -> list[Verified]:
-    """All verified rows of a board; :class:`EmubenchError` for one that its season does not bear out."""
-    seasons, found = season.read(board), []
+def read(board: Path) -> tuple[list[Verified], list[str]]:
+    """All verified rows of a board, and a line for each file that is damaged or that its season does not bear out."""
+    seasons, found, faults = season.read(board), [], []
     for path in sorted((board / "verified").glob("*/*.json")):
-        rows: Verified = schema.read_json(Verified, path, MAX_BYTES)
-        opened = seasons.get(rows.season)
-        if opened is None:
-            raise EmubenchError(f"{path}: {unknown('season', rows.season, seasons)}")
-        names = [row.task for row in rows.rows]
-        pairs = {
-            "season and entry": (f"{rows.season}/{rows.entry}", f"{path.parent.name}/{path.stem}"),
-            "commitment": (rows.commitment, opened.commitment),
-            "emubench_version": (rows.emubench_version, opened.emubench_version),
-            "rows": (names, [task for task in opened.tasks if task in names]),
-        }
-        for fault in checks.differing(str(path), pairs):
-            raise EmubenchError(fault)
-        found.append(rows)
-    return found
+        try:
+            found.append(_rows(path, seasons))
+        except EmubenchError as error:
+            faults.append(str(error))
+    return found, faults
+
+
+def _rows(path: Path, seasons: dict[str, season.Season]) -> Verified:
+    rows: Verified = schema.read_json(Verified, path, MAX_BYTES)
+    opened = seasons.get(rows.season)
+    if opened is None:
+        raise EmubenchError(f"{path}: {unknown('season', rows.season, seasons)}")
+    names = [row.task for row in rows.rows]
+    pairs = {
+        "season and entry": (f"{rows.season}/{rows.entry}", f"{path.parent.name}/{path.stem}"),
+        "commitment": (rows.commitment, opened.commitment),
+        "emubench_version": (rows.emubench_version, opened.emubench_version),
+        "rows": (names, [task for task in opened.tasks if task in names]),
+    }
+    for fault in checks.differing(str(path), pairs):
+        raise EmubenchError(fault)
+    return rows
