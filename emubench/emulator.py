@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import EmubenchError, unreadable
 from emubench.core.random import torch_stream
 
 
@@ -169,8 +169,11 @@ def save_weights(emulator: nn.Module, path: Path) -> None:
 def load_weights(emulator: nn.Module, path: Path) -> None:
     """Load weights into a freshly built emulator; a missing, foreign or misshapen tensor is named."""
     try:
+        path.open("rb").close()  # the library calls all that it can't open missing
         tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except SafetensorError as error:
         raise EmubenchError(f"{path}: not a whole safetensors file ({error})") from None
     own = emulator.state_dict()
     for name in sorted(own.keys() | tensors.keys()):

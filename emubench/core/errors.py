@@ -1,8 +1,11 @@
 """The one exception that the command line prints as a single line."""
 
 import difflib
+import errno
+import os
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class EmubenchError(Exception):
@@ -13,6 +16,30 @@ class EmubenchError(Exception):
     Traceback (most recent call last):
     emubench.core.errors.EmubenchError: unknown system 'lorenz69': did you mean lorenz96 or lorenz63?
     """
+
+
+class Unreadable(EmubenchError):
+    """A file that can't be read now, for a reason that says nothing of what it holds."""
+
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What storage answers that has no locks."""
+LOCKING = "HDF5_USE_FILE_LOCKING"
+"""The variable of the environment that says whether HDF5, and we, lock files."""
+
+
+def unreadable(path: Path | str, error: OSError) -> Unreadable:
+    """The error for a file that the system does not let us read: its own reason, and what would help.
+
+    >>> print(unreadable("a.h5", PermissionError(errno.EACCES, "")))
+    a.h5: cannot be read (Permission denied)
+    """
+    text, helps = os.strerror(error.errno) if error.errno else reason(error), ""
+    if error.errno in NO_LOCKS:
+        helps = f": its storage has no locks; set {LOCKING}=FALSE to do without, and write from one process alone"
+    elif error.errno == errno.EAGAIN:
+        helps = ": another process is writing it, and holds its lock; wait for that or end it"
+    return Unreadable(f"{path}: cannot be read ({text}){helps}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> EmubenchError:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
+from emubench.core.errors import EmubenchError
+
 
 def _obey_the_parent(devices: SimpleQueue[str] | None) -> None:
     """Leave Ctrl-C, which reaches every process of a terminal, to the parent, and take its SIGTERM as an exception.
@@ -54,12 +56,20 @@ class _Pool(ProcessPoolExecutor):
         return super().submit(_work, fn, *args, **kwargs)
 
 
+def check_started() -> None:
+    """Raise :class:`EmubenchError` in a process that is still importing the script which started it."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        guard = 'put what the script does below `if __name__ == "__main__":`'
+        raise EmubenchError(f"a worker process, on its start, runs the script that it is to work for: {guard}")
+
+
 @contextmanager
 def worker_pool(n: int, devices: Sequence[str] = ()) -> Iterator[ProcessPoolExecutor]:
     """``n`` processes; left by an exception, pending work is dropped and running work stopped, so that it cleans up.
 
     With ``devices``, ``n`` of them, each process has one, as its ``CUDA_VISIBLE_DEVICES``.
     """
+    check_started()
     others = set(multiprocessing.active_children())
     left = multiprocessing.SimpleQueue() if devices else None
     for device in devices:

@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 
@@ -31,7 +30,7 @@ from emubench.data.partial import Partial
 from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
 from emubench.data.trajectories import LANES, STRETCH, blank_samples, stretches
-from emubench.files import netcdf, store
+from emubench.files import hdf5, netcdf, store
 
 SMALL = 8 * 10**7
 """Bytes under which a second process takes longer to start than it saves."""
@@ -129,12 +128,14 @@ def _simulate(block: Block, writer: RowWriter) -> None:
 def _observe(block: Block, truth: Path, writer: RowWriter) -> None:
     task = block.task
     at_once = max(64, LANES * STRETCH // math.prod(task.system.shape))
-    with h5py.File(truth, "r") as file:  # a handle of its own: it is another process's
+    with hdf5.opened(truth) as file:  # a handle of its own: it is another process's
         source: Any = file[f"{block.split}/truth"]
         for row, i in enumerate(block.rows):
             observe = task.observation.along(task.system, stream(block.seed, task.name, block.split, i))
             for begun in range(0, block.length, at_once):
-                writer.append(row, observe(source[i, begun : min(begun + at_once, block.length)]))
+                with hdf5.refused(truth, "cannot be read"):
+                    samples = source[i, begun : min(begun + at_once, block.length)]
+                writer.append(row, observe(samples))
 
 
 # --- one file ---------------------------------------------------------------------------------------------------------
@@ -263,7 +264,8 @@ def _results(
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), future.result()
         except BrokenProcessPool:
-            raise EmubenchError("a worker process died, perhaps of too little memory; run it again to go on") from None
+            why = 'of too little memory, or in a script for want of `if __name__ == "__main__":`'
+        raise EmubenchError(f"a worker process died, perhaps {why}; run it again to go on") from None
 
 
 # --- a task -----------------------------------------------------------------------------------------------------------

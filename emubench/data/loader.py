@@ -12,6 +12,7 @@ from torch import Tensor
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, layout, recipes
 from emubench.data.recipes import TaskLike
+from emubench.files import hdf5
 from emubench.files.header import read_header
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Windows(torch.utils.data.Dataset[Window]):
     def _source(self) -> Any:
         """The stored array, by a handle of this very process; kept open, for with it goes the cache of its chunks."""
         if self._opened is None or self._owner != os.getpid():
-            self._opened = cast(h5py.Dataset, h5py.File(self.path, "r")[self.array])
+            self._opened = cast(h5py.Dataset, hdf5.opened(self.path)[self.array])
             self._owner = os.getpid()
         return self._opened
 

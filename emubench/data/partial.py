@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +13,8 @@ from typing import Any, TextIO
 
 import h5py
 
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import LOCKING, NO_LOCKS, EmubenchError, Unreadable, clean, unreadable
+from emubench.core.workers import check_started
 from emubench.files import hdf5, store
 
 WORTH_KEEPING = 10.0
@@ -39,18 +41,36 @@ class Partial:
         self._begun, self._earlier = time.monotonic(), 0.0
 
     def __enter__(self) -> "Partial":
+        check_started()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            self._lock = self.journal.open("a+", encoding="utf-8")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._lock = self.journal.open("a+", encoding="utf-8", errors="replace")
+            self._take_lock()
             with suppress(FileNotFoundError):
                 if os.fstat(self._lock.fileno()).st_ino == self.journal.stat().st_ino:
                     return self
             self._lock.close()  # whoever held it has finished and removed it
 
+    def _take_lock(self) -> None:
+        """Wait for the lock, and say whom for; storage without locks is refused unless the environment asks for none.
+
+        A second writer would spoil the file.
+        """
+        try:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{self.path}: waiting for {_holder(self._lock)}, which writes it", file=sys.stderr, flush=True)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS or os.environ.get(LOCKING, "").upper() not in ("FALSE", "0"):
+                self._lock.close()
+                raise unreadable(self.journal, error) from None
+
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         keep = error is not None and not isinstance(error, EmubenchError | OSError) and bool(self.done)
-        if not keep or self._earlier + time.monotonic() - self._begun < WORTH_KEEPING:
+        worth = keep and self._earlier + time.monotonic() - self._begun >= WORTH_KEEPING
+        if not worth and not isinstance(error, Unreadable):  # which says nothing of the blocks that are done
             self.file.unlink(missing_ok=True)
             self.journal.unlink(missing_ok=True)
         self._lock.close()
@@ -65,7 +85,11 @@ class Partial:
         if lines and lines[0] == self._title and self.file.exists():
             try:
                 return self._resume(lines[1:])
-            except (EmubenchError, OSError, ValueError, KeyError):  # damaged: begin anew
+            except Unreadable:
+                raise
+            except OSError as error:
+                raise unreadable(self.file, error) from None
+            except (EmubenchError, ValueError, KeyError):  # damaged: begin anew
                 self.done.clear()
         self._lock.truncate(0)
         structure(self.file)  # before the title, which vouches for it: what lies there may be broken
@@ -116,6 +140,17 @@ class Partial:
             for name, rows in self._rows.items():
                 file[name].attrs[store.DIGEST] = hashlib.sha256(rows).hexdigest()
         os.replace(self.file, self.path)
+
+
+def _holder(file: TextIO) -> str:
+    """Who holds the lock of an open file, where the system tells it."""
+    inode = f":{os.fstat(file.fileno()).st_ino}"
+    with suppress(OSError, ValueError):
+        for words in map(str.split, Path("/proc/locks").read_text().splitlines()):
+            if words[1] == "FLOCK" and words[5].endswith(inode) and int(words[4]) > 0:
+                command = Path("/proc", words[4], "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                return f"process {words[4]} ({clean(command.strip())[:100]})"
+    return "a process that this machine doesn't know"
 
 
 def _hash(source: Any, n_bytes: int) -> bytes:

@@ -42,7 +42,7 @@ def _verify_array(path: Path, name: str, dataset: h5py.Dataset) -> None:
             raise EmubenchError(f"{path}: array {name}: attribute {digest} is missing: an unfinished file")
     if store.attributes_hash(own) != own[store.OWN_DIGEST]:
         raise EmubenchError(f"{path}: array {name}: an attribute was edited (one of {', '.join(sorted(own))})")
-    with hdf5.refused(f"{path}: array {name}: cannot be read"):
+    with hdf5.refused(path, f"array {name}: cannot be read"):
         found = store.file_hash(dataset)
     if found != own[store.DIGEST]:
         raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from emubench.core.errors import EmubenchError, reason
+from emubench.core.errors import EmubenchError, reason, unreadable
 
 DEFLATE, SHUFFLE, CHECKSUM = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
 ALLOWED_FILTERS = {DEFLATE, SHUFFLE, CHECKSUM}
@@ -29,15 +29,14 @@ def open_plain(path: Path | str) -> h5py.File:
     """Open ``path`` for reading after checking every object in it.
 
     Raises :class:`EmubenchError` for a file that is missing, truncated or not HDF5, and for links, virtual, external,
-    object-typed or filter-plugin datasets, naming the object.
+    object-typed or filter-plugin datasets, naming the object; what is locked, or may not be read, is called that.
     """
     path = Path(path)
     if not path.is_file():
         raise EmubenchError(f"{path}: no such file")
-    with refused(f"{path}: not a whole HDF5 file"):
-        file = h5py.File(path, "r")
+    file = opened(path)
     try:
-        with refused(f"{path}: damaged HDF5 file"):
+        with refused(path, "damaged HDF5 file"):
             for name, dataset in walk(path, file):
                 _check_dataset(path, name, dataset)
     except EmubenchError:
@@ -46,13 +45,24 @@ def open_plain(path: Path | str) -> h5py.File:
     return file
 
 
+def opened(path: Path) -> h5py.File:
+    """``path`` opened for reading, unchecked."""
+    with refused(path, "not a whole HDF5 file"):
+        return h5py.File(path, "r")
+
+
 @contextmanager
-def refused(what: str) -> Iterator[None]:
-    """Name whatever h5py raises for a damaged file in an :class:`EmubenchError`, after ``what`` went wrong."""
+def refused(path: Path, what: str) -> Iterator[None]:
+    """Name what h5py raises for a damaged file in an :class:`EmubenchError`; ``what`` says what went wrong.
+
+    An error number is the system's, and says nothing of what the file holds.
+    """
     try:
         yield
     except (RuntimeError, OSError, KeyError, ValueError, TypeError) as error:
-        raise EmubenchError(f"{what} ({reason(error)})") from None
+        if isinstance(error, OSError) and error.errno:
+            raise unreadable(path, error) from None
+        raise EmubenchError(f"{path}: {what} ({reason(error)})") from None
 
 
 def walk(path: Path, group: h5py.Group, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, h5py.Dataset]]:
@@ -111,7 +121,7 @@ def check_chunks(path: Path, name: str, dataset: h5py.Dataset) -> None:
     at = order.index(DEFLATE)
     wanted = size + (4 if CHECKSUM in order[:at] else 0)
     places: list[tuple[int, ...]] = []
-    with refused(f"{path}: {name}: cannot be read"):
+    with refused(path, f"{name}: cannot be read"):
         dataset.id.chunk_iter(lambda info: places.append(info.chunk_offset))
         for place in places:
             skipped, stored = dataset.id.read_direct_chunk(place)
@@ -131,7 +141,7 @@ def _inflates_to(stored: bytes, n_bytes: int) -> bool:
 def read_attributes(path: Path, item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
     """All attributes of a group or array; damaged ones are refused."""
     where = f"array {str(item.name).strip('/')}" if isinstance(item, h5py.Dataset) else f"group {item.name}"
-    with refused(f"{path}: {where}: damaged attributes"):
+    with refused(path, f"{where}: damaged attributes"):
         return dict(item.attrs)
 
 
@@ -144,7 +154,7 @@ def read_array(path: Path, file: h5py.File, name: str, shape: tuple[int, ...] | 
         raise EmubenchError(f"{path}: {name}: type {dataset.dtype} where numbers belong")
     if shape is not None and dataset.shape != shape:
         raise EmubenchError(f"{path}: {name}: shape {dataset.shape} where {shape} belongs")
-    with refused(f"{path}: {name}: cannot be read"):
+    with refused(path, f"{name}: cannot be read"):
         return dataset[()]
 
 
@@ -169,6 +179,8 @@ def read_npz(path: Path, names: tuple[str, ...], check: Check) -> dict[str, np.n
         return arrays
     except EmubenchError:
         raise
+    except OSError as error:
+        raise unreadable(path, error) from None
     except Exception as error:  # whatever a damaged archive or header makes zipfile, zlib, tokenize or numpy raise
         raise EmubenchError(f"{path}: not a whole npz file ({reason(error)})") from None
 

@@ -80,6 +80,9 @@ def find_runs(paths: list[Path]) -> list[Path]:
     """The run folders at or below ``paths``, sorted."""
     runs = []
     for path in paths:
+        if path.is_file():
+            score = f"emubench score --forecast {path} --task TASK"
+            raise EmubenchError(f"{path}: a file, where a folder of runs belongs; scores of a forecast: {score}")
         found = [path] if (path / "card.json").exists() else [p.parent for p in path.rglob("card.json")]
         found = [run for run in found if not run.name.startswith(".")]
         if not found:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from emubench import baselines
-from emubench.core.errors import EmubenchError, unknown
+from emubench.core.errors import EmubenchError, reason, unknown
 from emubench.files import entry_files, hdf5, safetensors_header, schema
 from emubench.files.entry_files import CARDS, FIGURES, KINDS, SCORES, TIMING, RunKey
 from emubench.files.run_files import Card, Figures, ScoreFile
@@ -117,7 +117,7 @@ def _item(what: str, lines: Iterable[str]) -> Item:
     except EmubenchError as error:
         return Item(what, (str(error),))
     except (RecursionError, MemoryError, OSError) as error:
-        return Item(what, (f"{what}: cannot be read ({type(error).__name__})",))
+        return Item(what, (f"{what}: cannot be read ({reason(error)})",))
 
 
 def _names(folder: Path, entry: Entry) -> tuple[str, ...]:
