@@ -1,5 +1,7 @@
 """The command ``emubench``: its groups of commands, a file each. Torch is imported only where it is needed."""
 
+import codecs
+import io
 import sys
 from typing import Annotated
 
@@ -39,8 +41,24 @@ def _root(
     """Benchmark learned emulators of chaotic ODEs and PDEs."""
 
 
+PLAIN = "emubench.plain"
+"""How characters are written that an output can't encode: see :func:`_plainly`."""
+_INSTEAD = dict(zip("–−…◆×·±↑↓λσ₁≥≤→─", "--.*x.~^vls1><>-", strict=True))
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """The nearest plain characters in place of those that an encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_INSTEAD.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
 def main() -> None:
     """Entry point: what the caller can put right becomes one line and exit status 1, an interrupt 130."""
+    codecs.register_error(PLAIN, _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)
     try:
         app()
     except (EmubenchError, OSError) as error:

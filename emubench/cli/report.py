@@ -1,6 +1,7 @@
 """What ``emubench compare`` prints and writes: tables per track for people, the same rows as JSON and CSV."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,27 @@ def show(frame: pd.DataFrame, console: Console | None = None) -> None:
     console = console or tables.console()
     for track in (*TRACKS, CUSTOM):
         if len(ranking.rows_of_whole_track(frame, track)):
-            console.print(summary(frame, track))
+            console.print(_fitting(console, partial(summary, frame, track)))
         if len(ranking.rows_of_track(frame, track)):
-            console.print(details(frame, track))
+            console.print(_fitting(console, partial(details, frame, track)))
 
 
-def _table(title: str, caption: str, columns: Iterable[str]) -> Table:
+def _fitting(console: Console, make: Callable[[Collection[str]], Table]) -> Table:
+    """The table that ``make`` makes without so many columns that the rest fits the terminal; in a pipe all of it."""
+    table = make(())
+    if not console.is_terminal:
+        console.width = max(console.width, tables.needed(console, table))
+    for n in range(1, len(DISPENSABLE) + 1):
+        if tables.needed(console, table) <= console.width:
+            break
+        table = make(DISPENSABLE[:n])
+    return table
+
+
+def _table(title: str, caption: str, columns: Iterable[str], without: Collection[str], cells: Collection[str]) -> Table:
+    left_out = [name for name in cells if name in without]
+    if left_out:
+        caption += f"\nleft out, as this terminal is narrow: {', '.join(left_out)}; a pipe and --json have all"
     table = Table(
         title=Text(title, style="bold"),
         title_justify="left",
@@ -92,14 +108,12 @@ def _table(title: str, caption: str, columns: Iterable[str]) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for name in columns:
-        folds = name == "entry"
-        justify = JUSTIFY.get(name, "right")
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=not folds, min_width=11 if folds else None)
+    justify = {name: JUSTIFY.get(name, "right") for name in columns}
+    tables.add_columns(table, columns, ("entry",), **justify)
     return table
 
 
-def summary(frame: pd.DataFrame, track: str) -> Table:
+def summary(frame: pd.DataFrame, track: str, without: Collection[str] = ()) -> Table:
     """A track as a whole: mean skill over its systems."""
     rows = ranking.rows_of_whole_track(frame, track)
     ranked = "RANKED" if track in RANKED_TRACKS else "shown only, not ranked"
@@ -109,18 +123,20 @@ def summary(frame: pd.DataFrame, track: str) -> Table:
         f"accuracy, stability: mean over {n_tasks} systems of skill (0 floor, 1 oracle) clipped to [-1, 1]{missing}\n"
         "speed: geometric mean over systems; train: seconds for all tasks; params: the most on a task"
     )
-    table = _table(f"{track} track: {ranked}", caption, OF_TRACK)
+    cells = {name: cell for name, cell in OF_TRACK.items() if name not in without}
+    table = _table(f"{track} track: {ranked}", caption, list(cells), without, OF_TRACK)
     for row in rows.to_dict("records"):
-        table.add_row(*(Text(cell(row)) for cell in OF_TRACK.values()))
+        table.add_row(*(Text(cell(row)) for cell in cells.values()))
     return table
 
 
-def details(frame: pd.DataFrame, track: str) -> Table:
+def details(frame: pd.DataFrame, track: str, without: Collection[str] = ()) -> Table:
     """A track task by task, with floor and oracle."""
     compared = bool(ranking.rows_of_track(frame, track)["speedup_at_equal_accuracy"].notna().any())
-    cells = {name: cell for name, cell in OF_TASK.items() if compared or name != SPEEDUP}
+    whole = {name: cell for name, cell in OF_TASK.items() if compared or name != SPEEDUP}
+    cells = {name: cell for name, cell in whole.items() if name not in without}
     title = "tasks of recipes" if track == CUSTOM else f"{track} track, task by task"
-    table = _table(title, _caption(frame, track), ("task", *cells))
+    table = _table(title, _caption(frame, track), ["task", *cells], without, whole)
     for name in ranking.names_of_tasks(frame, track):
         entries = ranking.rows_of_task(frame, name).to_dict("records")
         notes = _notes(name, entries[0])
@@ -202,6 +218,9 @@ OF_TRACK: dict[str, Callable[[dict[str, Any]], str]] = {
     "params": lambda row: si(row["n_parameters"]),
     "knowledge": lambda row: row["knowledge"],
 }
+_OF_MAKING, _OF_RUNS = ("knowledge", "params", "train", "seeds"), ("lost", "dead", "skill", "front", SPEEDUP, "speed")
+DISPENSABLE = (*_OF_MAKING, *_OF_RUNS, "missing", "stability", "rank")
+"""Columns that a narrow terminal does without, from the first on."""
 OF_TASK: dict[str, Callable[[dict[str, Any]], str]] = {
     "rank": rank,
     "entry": lambda row: row["entry"],

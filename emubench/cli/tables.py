@@ -1,12 +1,13 @@
 """What ``emubench list`` and ``emubench score`` print."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from emubench import baselines, systems
@@ -22,8 +23,28 @@ TRUE = "true_"
 
 
 def console() -> Console:
-    """The terminal, or :data:`WIDTH` columns where there is none."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    """The terminal, or :data:`WIDTH` columns where there is none; text is text, whatever brackets and colons it has."""
+    width = None if sys.stdout.isatty() else WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def add_columns(table: Table, names: Iterable[str], folding: Collection[str], **justify: Any) -> None:
+    """Add columns: those that are ``folding`` become narrower where they must, of the others all but a mark is cut."""
+    for name in names:
+        folds = name in folding
+        width = min(len(name) + 6, 11) if folds else None
+        overflow = "fold" if folds else "ellipsis"
+        table.add_column(name, justify=justify.get(name, "left"), overflow=overflow, no_wrap=not folds, min_width=width)
+
+
+def needed(terminal: Console, table: Table) -> int:
+    """Columns of the terminal that a table takes at least, if nothing is cut."""
+    for column in table.columns:
+        column.max_width = column.min_width
+    found = Measurement.get(terminal, terminal.options.update(max_width=10**4), table).maximum
+    for column in table.columns:
+        column.max_width = None
+    return found
 
 
 def _task_row(name: str, size: str) -> dict[str, Any]:
@@ -69,6 +90,7 @@ def listing(what: str, size: str) -> tuple[list[str], Callable[[str], dict[str, 
     }
     if what not in known:
         raise unknown("listing", what, known)
+    tasks.size_of(size)
     names, row = known[what]
     return names(), row
 
@@ -77,8 +99,8 @@ def show(title: str, table_rows: list[dict[str, Any]]) -> None:
     """Print rows as a table."""
     note = "train, validation: trajectories×samples; test, climate: cases×samples ahead" if title == "tasks" else None
     table = Table(title=title, box=box.SIMPLE, padding=(0, 1), caption=note)
-    for i, column in enumerate(table_rows[0]):
-        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=i == 0)
+    first, *others = (column.replace("_", " ") for column in table_rows[0])
+    add_columns(table, (first, *others), others)
     for row in table_rows:
         table.add_row(*map(str, row.values()))
     console().print(table)
@@ -87,7 +109,8 @@ def show(title: str, table_rows: list[dict[str, Any]]) -> None:
 def show_scores(run: str, scores: list[ScoreRow], title: str = "95 % interval over cases") -> None:
     """Print whole-forecast scores of a run with their intervals; curves are in the files."""
     columns = ("task", "metric", "value", "low", "high", "cases", "unit")
-    table = Table(*columns, title=f"{run} ({title})", box=box.SIMPLE)
+    table = Table(title=f"{run} ({title})", box=box.SIMPLE)
+    add_columns(table, columns, ("task", "metric", "unit"))
     for row in scores:
         if row.lead_time is None:
             numbers = map(number, (row.value, row.low, row.high))
@@ -114,8 +137,8 @@ def with_interval(row: ScoreRow | None) -> str:
 def table_of(run: Path, file: DiagnosticsFile) -> Table:
     """Every diagnostic of a run, the true system's figure beside it."""
     table = Table(title=f"{run}: diagnostics (reported, never ranked)", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("diagnostic", "lead", "emulator [95 %]", "true system [95 %]", "n", "unit"):
-        table.add_column(column, no_wrap=column not in ("diagnostic", "unit"), overflow="fold")
+    columns = ("diagnostic", "lead", "emulator [95 %]", "true system [95 %]", "n", "unit")
+    add_columns(table, columns, ("diagnostic", "unit"))
     rows = file.rows()
     true = {row.metric: row for row in rows if row.metric.startswith(TRUE)}
     for row in rows:
@@ -132,7 +155,7 @@ def show_diagnostics(run: Path, file: DiagnosticsFile) -> None:
     terminal.print(table_of(run, file))
     for name, diagnostic in file.diagnostics.items():
         if diagnostic.note:
-            terminal.print(f"{name}: {diagnostic.note}", highlight=False, markup=False)
+            terminal.print(f"{name}: {diagnostic.note}")
 
 
 SUMMARY = {
@@ -153,8 +176,7 @@ def summary(entries: list[tuple[str, DiagnosticsFile]]) -> Table:
         "bounds); symmetry: worst violation in σ"
     )
     table = Table(title="diagnostics", caption=caption, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for column in ("task", "entry", *SUMMARY, "symmetry"):
-        table.add_column(column, justify="left" if column in ("task", "entry") else "right")
+    add_columns(table, ("task", "entry", *SUMMARY, "symmetry"), ("task", "entry"), **dict.fromkeys(SUMMARY, "right"))
     for entry, file in entries:
         rows = file.rows()
         values = {row.metric: row.value for row in rows}

@@ -80,9 +80,9 @@ def _inflated(path: Path, content: bytes, max_inflated: int) -> bytes:
 
 
 def parse_json(model: type[Any], text: bytes | str, where: Path | str) -> Any:
-    """Validate JSON text, or its bytes in UTF-8, as ``model``."""
+    """Validate JSON text, or its bytes in UTF-8, as ``model``; a byte order mark before it is none of it."""
     try:
-        data = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        data = json.loads(text.removeprefix("\ufeff") if isinstance(text, str) else text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise EmubenchError(f"{where}: not valid JSON ({error})") from None
     return parse(model, data, where)
@@ -92,7 +92,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The content of a TOML file of at most 1 MiB, not yet validated; ``what`` it is, for the errors."""
     content = read_bytes(path, MAX_TEXT_BYTES, what)
     try:
-        text = content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         if _LONG_KEY.search(text):
             raise EmubenchError(f"{path}: not valid TOML (a key of more than {MAX_KEY_PARTS} parts)")
         return tomllib.loads(text)
