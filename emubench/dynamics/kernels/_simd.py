@@ -8,6 +8,7 @@ with each other and with floats, rounded to their precision; on a CPU with narro
 import contextlib
 import functools
 import operator
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,20 +46,30 @@ _SINGLES = ir.VectorType(ir.FloatType(), SINGLES)
 _WORDS = ir.VectorType(ir.IntType(64), LANES)
 
 
+def _if_possible(do: Callable[..., Any]) -> Callable[..., Any]:
+    """``do``, or nothing where files can't be read, written or understood: the code is compiled again."""
+
+    def attempt(*args: Any) -> Any:
+        with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
+            return do(*args)
+
+    return attempt
+
+
 def _compiler(fastmath: Any) -> Callable[..., Any]:
     def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
         if function is None:
             return functools.partial(compiled, **options)
         chosen: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": fastmath}
-        dispatcher: Any = numba.njit(**chosen | options)(function)
-        save = getattr(getattr(dispatcher, "_cache", None), "save_overload", None)
-        if save is not None:
-
-            def save_if_possible(*args: Any) -> None:
-                with contextlib.suppress(OSError):  # no room or no leave to write: it is compiled again next time
-                    save(*args)
-
-            dispatcher._cache.save_overload = save_if_possible
+        dispatcher: Any
+        try:
+            dispatcher = numba.njit(**chosen | options)(function)
+        except RuntimeError:  # there is no folder to keep the code in
+            dispatcher = numba.njit(**chosen | options | {"cache": False})(function)
+        cache = getattr(dispatcher, "_cache", None)
+        for name in ("save_overload", "load_overload"):
+            if hasattr(cache, name):
+                setattr(cache, name, _if_possible(getattr(cache, name)))
         return dispatcher
 
     return compiled
