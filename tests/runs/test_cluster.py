@@ -113,6 +113,33 @@ def test_dry_run_prints_the_job_script(emubench, tmp_path, system):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("system", "more", "without", "words"),
+    [
+        ("slurm", 'directives = ["--mem-per-cpu=2G"]', "--mem=", "#SBATCH --mem-per-cpu=2G\n"),
+        ("slurm", 'directives = ["-n 4", "-t 00:10"]', "-t 01:00:00", "#SBATCH -t 00:10\n"),
+        ("slurm", 'leave_out = ["--mem", "--cpus-per-task"]', "--cpus-per-task", "#SBATCH -t 01:00:00\n"),
+        ("pbs", 'leave_out = ["-l walltime"]', "walltime", "#PBS -l select"),
+        ("slurm", 'local_directory = "/my scratch/a"', "directory /my", "--local-directory '/my scratch/a' "),
+    ],
+)
+def test_clusters_have_directives_left_out_and_folders_quoted(tmp_path, system, more, without, words):
+    (tmp_path / "cluster.toml").write_text(SLURM.replace("slurm", system) + more + "\n")
+    script = clusters.job_script(tmp_path / "cluster.toml")
+    assert without not in script
+    assert words in script
+
+
+def test_clusters_are_refused_folders_that_a_job_script_cannot_hold(refused, tmp_path):
+    (tmp_path / "grid.toml").write_text(GRID)
+    path = tmp_path / "cluster.toml"
+    path.write_text(SLURM + 'log_directory = "my logs"\n')
+    asked = ("run", *options(tmp_path), "--cluster", path, "--dry-run")
+    assert "log_directory" in refused(*asked)
+    path.write_text(SLURM)
+    assert "a folder without blanks" in refused(*asked, "--tls", tmp_path / "my keys")
+
+
 def test_the_page_on_scaling_shows_files_that_are_read_and_the_script_that_is_submitted(emubench, tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(\w+)\n(.*?)```", page, flags=re.DOTALL)

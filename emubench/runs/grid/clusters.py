@@ -7,6 +7,7 @@ private network, or give ``--tls`` (see ``docs/scaling.md``).
 import asyncio
 import importlib
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -49,8 +50,12 @@ class Cluster(schema.Model):
     gpu: bool = False
     """Whether each batch job has one GPU, and its worker the resource ``GPU = 1``."""
     local_directory: Line = "/tmp"
-    log_directory: Line | None = None
+    log_directory: Annotated[str, Field(max_length=2000, pattern=r"^\S+$")] | None = None
+    """Without blanks, which batch systems read as its end."""
     directives: Annotated[list[Line], Field(max_length=100)] = []
+    """More of the batch system's options; with SLURM an option that is given here is not given by us as well."""
+    leave_out: Annotated[list[Line], Field(max_length=100)] = []
+    """Directives of ours that are not to be written, by their beginning, such as ``"--mem"``."""
     prologue: Annotated[list[Line], Field(max_length=1000)] = []
     """Shell lines before the worker, such as ``"module load python"``."""
 
@@ -141,17 +146,28 @@ def read(path: Path) -> Cluster:
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
+MARK = {"slurm": "SBATCH", "pbs": "PBS"}
+"""What begins a directive."""
+
+
 def _options(given: Cluster, tls: Path | None) -> dict[str, Any]:
     """Arguments of dask-jobqueue."""
     threads = given.cores // given.processes
     extra = ["--nthreads", "1"]  # whatever its cores: a worker does one step, which may use several threads
-    directives = list(given.directives)
+    directives, leave_out = list(given.directives), list(given.leave_out)
     if given.gpu:
         extra += ["--resources", "GPU=1"]
         directives += ["--gres=gpu:1"] if given.system == "slurm" else []
+    if given.system == "slurm":
+        named = [re.split(r"[=\s]", directive.strip())[0] for directive in given.directives]
+        leave_out += ["--mem" if name.startswith("--mem-per-") else name for name in named if name]
+    if tls is not None and len(str(tls.absolute()).split()) > 1:
+        raise EmubenchError(f"--tls {tls}: a folder without blanks belongs here, as job scripts don't quote it")
     return {
-        **given.model_dump(exclude={"system", "jobs", "gpu", "directives", "prologue"}),
+        **given.model_dump(exclude={"system", "jobs", "gpu", "directives", "leave_out", "prologue"}),
+        "local_directory": shlex.quote(given.local_directory),
         "job_name": "emubench",
+        "job_directives_skip": [f"#{MARK[given.system]} {beginning}" for beginning in leave_out],
         "job_script_prologue": [*given.prologue, *(f"export {v}={threads}" for v in THREAD_VARIABLES)],
         "job_extra_directives": directives,
         "worker_extra_args": extra,
