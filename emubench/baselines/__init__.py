@@ -5,14 +5,21 @@
 ['oracle']
 """
 
+import os
+import re
 from pathlib import Path
 from types import ModuleType
 
 from emubench.core import registry
+from emubench.core.errors import EmubenchError
+
+OWN = "EMUBENCH_BASELINES"
+"""The variable of the environment that names folders with more baselines, separated as in ``PATH``."""
 
 _root = Path(__file__).resolve().parents[2]
 if (_root / "pyproject.toml").is_file() and (_root / "baselines").is_dir():
     __path__ = [str(_root / "baselines")]
+__path__ = [*__path__, *filter(None, os.environ.get(OWN, "").split(os.pathsep))]
 
 
 def names() -> list[str]:
@@ -22,6 +29,25 @@ def names() -> list[str]:
     True
     """
     return registry.names(__name__)
+
+
+def of_file(path: Path) -> str:
+    """The name of the baseline in a file, whose folder counts as one of baselines from now on, for children too.
+
+    Raises :class:`~emubench.core.errors.EmubenchError` where there is no file, or its name is no name or another's.
+    """
+    path = path.resolve()
+    if not path.is_file():
+        raise EmubenchError(f"{path}: no such file; a baseline is one of {', '.join(names())}, or a file of yours")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]{0,79}", path.stem):
+        raise EmubenchError(f"{path}: a file name of lower-case letters, digits and _ belongs here")
+    folder = str(path.parent)
+    if folder not in map(os.path.realpath, __path__):
+        if path.stem in names():
+            raise EmubenchError(f"{path}: there is a baseline {path.stem} already; give it another name")
+        os.environ[OWN] = os.pathsep.join(filter(None, (os.environ.get(OWN), folder)))
+        __path__.append(folder)
+    return path.stem
 
 
 def get(name: str) -> ModuleType:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from emubench import systems
 from emubench.cli import report
-from emubench.cli.options import progress
+from emubench.cli.options import leave, progress
 from emubench.core.workers import worker_pool
 from emubench.data import generation, tasks
 from emubench.runs import jobs, stages
@@ -40,14 +40,16 @@ def run(folder: Path, workers: int, json: bool) -> None:
     data, out, plots = folder / "data", folder / "runs", folder / "plots"
     todo = demo_jobs()
     names = sorted({job.task for job in todo})
-    with progress("generate") as show:
+    with progress("generate", lines=True) as show:
         for done, name in enumerate(names, 1):
             generation.generate(tasks.get(name, "tiny"), data, seed=0, workers=workers)
             show(done, len(names))
-    with progress("train and score") as show, worker_pool(workers) as pool:
+    with progress("train and score", lines=True) as show, worker_pool(workers) as pool:
         runs: list[Path] = []
         for future in as_completed([pool.submit(_run, job, data, out) for job in todo]):
             runs.append(future.result())
             show(len(runs), len(todo))
-    report.compare(sorted(runs), plots, json)
+    print("rank and plot ...", file=sys.stderr, flush=True)
+    faults = report.compare(sorted(runs), plots, json)
     print(f"data in {data}, runs in {out}, tables and plots in {plots}", file=sys.stderr)
+    leave(faults)

@@ -25,8 +25,8 @@ DATA, RUNS = Path("data"), Path("runs")
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error that appears in a terminal only."""
+def progress(label: str, lines: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, in a terminal; elsewhere, with ``lines``, a line per quarter of the work."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -35,9 +35,20 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     bar = Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
     )
+    told = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal told
+        bar.update(job, completed=done, total=total)
+        if lines and bar.disable and (now := 4 * done // max(total, 1)) > told:
+            told = now
+            print(f"{label}: {done} of {total}", file=sys.stderr, flush=True)
+
+    if lines and bar.disable:
+        print(f"{label} ...", file=sys.stderr, flush=True)
     with bar:
         job = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(job, completed=done, total=total)
+        yield show
 
 
 def answer(json: bool, value: Any, text: str) -> None:

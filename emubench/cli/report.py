@@ -95,8 +95,11 @@ def _fitting(console: Console, make: Callable[[Collection[str]], Table]) -> Tabl
     return table
 
 
-def _table(title: str, caption: str, columns: Iterable[str], without: Collection[str], cells: Collection[str]) -> Table:
-    left_out = [name for name in cells if name in without]
+def _table(
+    title: str, caption: str, columns: Collection[str], left_out: Collection[str], entries: Iterable[str]
+) -> Table:
+    if "=*" in "".join(entries):
+        caption += "\n(setting=*): it differs from the default, on each task to another value"
     if left_out:
         caption += f"\nleft out, as this terminal is narrow: {', '.join(left_out)}; a pipe and --json have all"
     table = Table(
@@ -124,7 +127,9 @@ def summary(frame: pd.DataFrame, track: str, without: Collection[str] = ()) -> T
         "speed: geometric mean over systems; train: seconds for all tasks; params: the most on a task"
     )
     cells = {name: cell for name, cell in OF_TRACK.items() if name not in without}
-    table = _table(f"{track} track: {ranked}", caption, list(cells), without, OF_TRACK)
+    table = _table(
+        f"{track} track: {ranked}", caption, list(cells), [n for n in OF_TRACK if n in without], rows["entry"]
+    )
     for row in rows.to_dict("records"):
         table.add_row(*(Text(cell(row)) for cell in cells.values()))
     return table
@@ -136,7 +141,8 @@ def details(frame: pd.DataFrame, track: str, without: Collection[str] = ()) -> T
     whole = {name: cell for name, cell in OF_TASK.items() if compared or name != SPEEDUP}
     cells = {name: cell for name, cell in whole.items() if name not in without}
     title = "tasks of recipes" if track == CUSTOM else f"{track} track, task by task"
-    table = _table(title, _caption(frame, track), ["task", *cells], without, whole)
+    left_out, names = [name for name in whole if name in without], ranking.rows_of_track(frame, track)["entry"]
+    table = _table(title, _caption(frame, track), ["task", *cells], left_out, names)
     for name in ranking.names_of_tasks(frame, track):
         entries = ranking.rows_of_task(frame, name).to_dict("records")
         notes = _notes(name, entries[0])

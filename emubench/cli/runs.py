@@ -1,6 +1,7 @@
 """Commands of single runs: ``train`` and ``score``."""
 
 import json as jsonlib
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    baseline: Annotated[str, typer.Argument(help="A file of baselines/.")],
+    baseline: Annotated[str, typer.Argument(help="A name of `list baselines`, or a file of yours: ./my_model.py.")],
     name: Annotated[str, typer.Argument(metavar="TASK", help="A task, or a recipe file.")],
     data: Data = DATA,
     out: Out = RUNS,
@@ -42,15 +43,19 @@ def train(
 
     Example: emubench train resnet_ode lorenz96-noisy --size tiny --set steps=500
     """
+    from emubench import baselines
     from emubench.data import recipes
     from emubench.runs import jobs, stages
 
+    mine = Path(baseline).resolve().parent if baseline.endswith(".py") else None
+    baseline = baselines.of_file(Path(baseline)) if mine else baseline
     task = recipes.resolve(name, size, data)
     overrides = dict(map(_setting, settings or []))
     job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipes.to_json(task))
     with progress(f"{baseline} {name}") as show:
         folder = stages.train(job, data, out, show, tensorboard)
-    answer(json, str(folder), f"run {folder}")
+    more = f"; the file is found again with: export {baselines.OWN}={shlex.quote(str(mine))}" if mine else ""
+    answer(json, str(folder), f"run {folder}{more}")
 
 
 def _setting(text: str) -> tuple[str, Any]:

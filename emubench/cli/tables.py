@@ -72,6 +72,7 @@ def _system_row(name: str) -> dict[str, Any]:
         "state": " × ".join(map(str, s.shape)),
         "sample_interval": s.sample_interval,
         "unit_of_lead_time": unit,
+        "parameters": s.parameters(),
     }
 
 
@@ -102,8 +103,12 @@ def show(title: str, table_rows: list[dict[str, Any]]) -> None:
     first, *others = (column.replace("_", " ") for column in table_rows[0])
     add_columns(table, (first, *others), others)
     for row in table_rows:
-        table.add_row(*map(str, row.values()))
+        table.add_row(*map(_cell, row.values()))
     console().print(table)
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(f"{k} = {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def show_scores(run: str, scores: list[ScoreRow], title: str = "95 % interval over cases") -> None:
