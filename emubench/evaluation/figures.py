@@ -16,7 +16,7 @@ from emubench.data.tasks import Task
 from emubench.data.trajectories import FLAT_BLANK
 from emubench.files.run_files import Figures
 from emubench.metrics import Pool, Truth, _ensemble, deviation, rank_histogram
-from emubench.metrics._spectra import spatial_power, temporal_power
+from emubench.metrics._spectra import CAP, spatial_power, temporal_power
 from emubench.metrics.stability import lost_cases
 from emubench.systems.kpz import KPZ
 
@@ -32,6 +32,12 @@ BAND = 2.576 * math.sqrt(2)
 """Standard errors between two samples of one law that 99 % of differences stay within."""
 
 
+def stands_still(figures: Figures) -> bool:
+    """Whether long runs have no power at any frequency: their densities are spikes where they happened to stop."""
+    pairs = [(max(curve.run), max(curve.truth)) for curve in figures.temporal_spectrum if curve.run]
+    return bool(pairs) and all(own < CAP * known for own, known in pairs)
+
+
 class Collector:
     """Takes the chunks of a scoring one by one; :meth:`content` is what ``figures.json`` holds."""
 
@@ -44,13 +50,13 @@ class Collector:
         self._sums: dict[str, Tensor] = {}
         self._cases, self._sound = 0, 0
 
-    def add(self, split: str, forecast: Float[Tensor, "M B T *S"], truth: Truth) -> None:
-        """Take a chunk of cases of ``"test"`` or ``"climate"``, in order."""
+    def add(self, split: str, forecast: Float[Tensor, "M B T *S"], truth: Truth, context: Tensor | None = None) -> None:
+        """Take a chunk of cases of ``"test"`` or ``"climate"``, in order; ``context`` is that of its first case."""
         if split == "climate":
             self._add_climate(forecast[0], truth)
             return
         if not self._example:
-            self._example = _example(forecast, truth)
+            self._example = _example(forecast[:, 0], truth, context)
         if self.task.system.scored_in_law:
             self._ranks.append(rank_histogram.frequencies(forecast, truth)[0].sum(0))
         starts = self.task.system.starts
@@ -125,16 +131,30 @@ def growth_times(task: Task) -> list[tuple[float, float]]:
     return [(time, (gamma * time) ** (1 / 3)) for time in times]
 
 
-def _example(forecast: Tensor, truth: Truth) -> dict[str, Any]:
-    """The first test case, over the first eight units of lead time (128 samples where it is the sample interval).
+def _example(forecast: Float[Tensor, "M T *S"], truth: Truth, context: Tensor | None) -> dict[str, Any]:
+    """The first test case over eight units of lead time, or every second of 128 samples where these are the unit.
 
-    Of a field in several dimensions, the line of sites along the last one that is first along the others.
+    Of a field in several dimensions, the line of sites along the last one that is first along the others. A context
+    is kept for a quarter of that time.
     """
-    task = truth.task
-    n = min(forecast.shape[2], max(24, round(8 / task.lead_time_step)) if not task.system.stochastic else 128)
-    leads = (np.arange(1, n + 1) * task.lead_time_step).round(5).tolist()
-    line = (slice(n), *[0] * (len(task.shape) - 1))
-    return {"lead_time": leads, "truth": _rounded(truth.values[0][line]), "forecast": _rounded(forecast[0, 0][line])}
+    task, every = truth.task, 2 if truth.task.system.stochastic else 1
+    n = min(forecast.shape[1], max(24, round(8 / task.lead_time_step)) if not task.system.stochastic else 128)
+    line = (slice(every - 1, n, every), *[0] * (len(task.shape) - 1))
+    leads = (np.arange(1, n + 1) * task.lead_time_step).round(5)[line[0]]
+    found = {
+        "lead_time": leads.tolist(),
+        "truth": _rounded(truth.values[0][line]),
+        "forecast": _rounded(forecast[0][line]),
+    }
+    if task.system.scored_in_law:
+        members = deviation(forecast.double(), task)
+        moments = {"mean": members.mean(0), "spread": members.std(0, correction=0)}
+        found |= {name: _rounded(values[line]) for name, values in moments.items()}
+    if context is not None:
+        last = context.flip(0)[::every][: len(leads) // 4].flip(0)[(slice(None), *line[1:])]
+        shown = zip(_rounded(last), last.isnan().tolist(), strict=True)
+        found["context"] = [[None if n else v for v, n in zip(*row, strict=True)] for row in shown]
+    return found
 
 
 def _rounded(values: Tensor) -> list[Any]:

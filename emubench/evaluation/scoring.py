@@ -174,8 +174,13 @@ def intervals(summary: Summary, weights: Float[Tensor, "R B"]) -> list[tuple[flo
     return list(zip(*(ends.tolist() for ends in bootstrap(summary, weights)), strict=True))
 
 
-def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | None = None) -> Result:
-    """Score the forecasts that ``forecaster`` gives for every case of ``task.splits``, at the leads asked for."""
+def score(
+    task: Task, data: Path, forecaster: Forecaster, progress: Progress | None = None, context: Tensor | None = None
+) -> Result:
+    """Score the forecasts that ``forecaster`` gives for every case of ``task.splits``, at the leads asked for.
+
+    ``context`` is that of the first test case, for the plots.
+    """
     frozen = reference.get(task.name)
     rows: list[run_files.ScoreRow] = []
     kept: dict[str, list[float]] = {}
@@ -193,7 +198,7 @@ def score(task: Task, data: Path, forecaster: Forecaster, progress: Progress | N
             for part, module in zip(parts, modules, strict=True):
                 part.append(module.summarise(made, truth))
             if split != widths.SPLIT:
-                figures.add(split, made, truth)
+                figures.add(split, made, truth, context)
             if progress:
                 progress(cases.stop, len(values))
         weights = resample(start)
@@ -275,7 +280,7 @@ def evaluate(
         leads = torch.tensor(task.leads(split)) - 1
         return made if len(leads) == task.steps(split) else made[:, :, leads]
 
-    result = score(task, data, forecaster, progress)
+    result = score(task, data, forecaster, progress, contexts["test"][0])
     lead_times = task.n_test * task.test_steps * task.lead_time_step * task.n_members("test")
     timing = {
         "lyapunov_times_per_second": lead_times / max(seconds["test"], 1e-9),

@@ -119,6 +119,12 @@ class Figures(Model):
     lead_time: Series
     truth: Annotated[list[Series], Field(max_length=4096)]
     forecast: Annotated[list[Series], Field(max_length=4096)]
+    """The first member."""
+    mean: Annotated[list[Series], Field(max_length=4096)] = []
+    spread: Annotated[list[Series], Field(max_length=4096)] = []
+    """Mean and standard deviation of the members, of what grows less its mean, where forecasts are scored in law."""
+    context: Annotated[list[Annotated[list[Number | None], Field(max_length=4096)]], Field(max_length=4096)] = []
+    """What the emulator saw last, at the same interval and up to lead time 0; null where nothing was observed."""
     lost: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the long runs that are lost, and not in the curves."""
     density: Annotated[list[Comparison], Field(max_length=64)] = []

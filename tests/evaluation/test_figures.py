@@ -165,6 +165,22 @@ def test_ranks_are_kept_per_lead(truths):
         assert sum(ranks.frequency[1:3]) < 1e-9  # equal members: the truth is below or above all
 
 
+def test_members_are_kept_by_their_mean_and_spread_and_the_context_with_its_gaps(truths):
+    truth = truths("kpz-noisy")["test"]
+    forecast = torch.stack([truth.values + shift * torch.sign(torch.arange(256.0) - 127.5) for shift in (-1.0, 3.0)])
+    context = torch.arange(100.0)[:, None].repeat(1, 256)
+    context[-1, 0] = NAN
+    collector = Collector(truth.task)
+    collector.add("test", forecast, truth, context)
+    figures = Figures.model_validate(collector.content())
+    assert figures.lead_time == [2.0 * k for k in range(1, 65)]
+    assert np.allclose(figures.spread, 2.0, atol=1e-3)
+    deviations = truth.values[0, 1:128:2] - truth.values[0, 1:128:2].mean(1, keepdim=True)
+    assert np.allclose(np.array(figures.mean)[:, 128:], deviations[:, 128:] + 1, atol=1e-3)
+    assert [row[1] for row in figures.context] == [99.0 - 2 * k for k in range(16)][::-1]
+    assert figures.context[-1][0] is None
+
+
 def test_figures_stay_small(truths):
     for name, most in (("kpz-noisy", 0.7e6), ("lorenz63-noisy", 0.2e6)):
         assert len(collect(truths(name)).model_dump_json()) < most

@@ -294,6 +294,29 @@ def test_figures_of_a_ring_and_of_an_ensemble_are_drawn(submitted_runs, tmp_path
     ranks = next(text for caption, text in drawn.items() if caption.startswith("ranks of the truth"))
     assert [f"lead {lead}<" in ranks for lead in (1, 2, 4, 8)] == [True, False, True, True]
     assert sum(bool(p.image) for p in made) == 2
+    members = {name: [[1.0] * 256] * 2 for name in ("mean", "spread")}
+    made = entry_page._pictures([run], None, figures.model_copy(update=members))
+    shown = [p.caption.split(":")[0] for p in made if p.image]
+    assert shown == ["truth", "one member", "mean of the members", "spread of the members"]
+
+
+def test_what_has_no_curve_to_show_is_said(submitted_runs, tmp_path):
+    """Runs of which none is lost, the density of what stands still, the ranks among a single member."""
+    making.from_runs("mine", folders.find_runs([submitted_runs / "linear"]), tmp_path / "entries", STATED)
+    run = read(tmp_path, "tiny").get("mine").runs[0]
+    found = str(entry_page._over_lead_time([run], "surviving_fraction").chart)
+    assert found == "<p>No long run is lost within 200 Lyapunov times.</p>"
+    still = {"x": [1.0, 2.0], "run": [0.0, 0.0], "truth": [4.0, 2.0], "low": [3.0, 1.0], "high": [5.0, 3.0]}
+    figures = run_files.Figures(
+        lead_time=[1.0],
+        truth=[[0.0]],
+        forecast=[[0.0]],
+        density=[still],
+        temporal_spectrum=[still],
+        rank_histogram=[{"lead_time": 1.0, "frequency": [0.5, 0.5]}],
+    )
+    assert "stand still" in entry_page._climate(run, figures)[-1].chart
+    assert "single member" in entry_page._law(run, figures)[0].chart
 
 
 def test_a_band_is_cut_at_the_ends_of_the_axis():

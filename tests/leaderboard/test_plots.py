@@ -23,6 +23,7 @@ from emubench.metrics._ensemble import LEADS
 from emubench.runs import folders, scored
 from tests.support import benched
 
+INTERVAL = "95 % interval\nover cases"
 VERSION = {"schema_version": 1, "emubench_version": "0.1.0"}
 
 
@@ -163,7 +164,7 @@ def test_a_failed_forecast_does_not_stretch_the_axes(tmp_path):
         best = ["net", "diverging"]
         (ax,) = curves.error_plot(task, of_task, best, look).axes
         assert ax.get_ylim()[1] < 8
-        assert any("diverging leaves the axis" in text.get_text() for text in ax.texts)
+        assert "diverging\n(leaves the axis)" in [text.get_text() for text in ax.figure.legends[0].get_texts()]
         drawn = examples.forecast_plot(task, of_task, best, look)
         assert drawn is not None
         for ax in drawn.axes:
@@ -179,7 +180,7 @@ def labels(figure) -> list[str]:
     return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
-def test_what_lies_between_floor_and_oracle_is_grey(tmp_path):
+def test_what_lies_between_floor_and_oracle_does_not_look_like_an_interval(tmp_path):
     for name, quality in (("oracle", 1.0), ("linear", 0.5), ("net", 0.8)):
         write_run(tmp_path, name, "lorenz96-noisy", quality)
     task, look = tasks.get("lorenz96-noisy", "tiny"), style.styles(["net"])
@@ -191,7 +192,10 @@ def test_what_lies_between_floor_and_oracle_is_grey(tmp_path):
     figure = curves.error_plot(task, runs, best, look)
     assert "between floor\nand oracle" in labels(figure)
     assert [run.entry for run in runs] == ["linear", "net", "oracle", "persistence"]
-    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    hatched = figure.axes[0].collections[0]
+    assert hatched.get_hatch()
+    assert not len(hatched.get_facecolor())
+    band = hatched.get_paths()[0].vertices
     assert band[:, 1].max() == pytest.approx(max(r.value for r in runs[0].scores.rows if r.metric == "rms_error"))
 
 
@@ -203,9 +207,113 @@ def test_survival_begins_whole_and_says_who_loses_none(tmp_path):
         tasks.get("kpz-noisy", "tiny"), runs, ["net", "diverging"], style.styles(["net", "diverging"])
     )
     assert figure is not None
-    assert labels(figure) == ["net (none lost)", "diverging"]
+    assert labels(figure) == ["net (none lost)", "diverging", INTERVAL]
     lines = [line.get_ydata().tolist() for line in figure.axes[0].lines]
     assert lines == [[1, 1, 1, 1], [1, 1, 0.6, 0.2]]
+
+
+def test_survival_of_all_runs_is_a_line_of_text(tmp_path):
+    write_run(tmp_path, "net", "kpz-noisy", 0.8)
+    runs = scored.read_runs(folders.find_runs([tmp_path]))
+    figure = curves.survival_plot(tasks.get("kpz-noisy", "tiny"), runs, ["net"], style.styles(["net"]))
+    assert figure is not None
+    assert not figure.axes
+    assert [text.get_text() for text in figure.texts][-1] == "No run is lost within 200 sample intervals: net."
+
+
+@pytest.mark.parametrize("name", ["lorenz96-noisy", "kpz-noisy"])
+def test_intervals_are_named_and_no_label_lies_over_a_curve(tmp_path, name):
+    write_run(tmp_path, "oracle", name, 1.0)
+    write_run(tmp_path, "diverging", name, 0.2, fails=True)
+    runs, best = scored.read_runs(folders.find_runs([tmp_path])), ["oracle", "diverging"]
+    task, look = tasks.get(name, "tiny"), style.styles(best)
+    drawn = [plot(task, runs, best, look) for plot in (curves.error_plot, curves.survival_plot)]
+    assert all(figure and INTERVAL in labels(figure) for figure in drawn)
+    facets = speed.throughput_plot(ranking.table(runs), "noisy", look)
+    assert any("95 % interval" in label for label in labels(facets))
+    for figure in (*drawn, facets):
+        assert figure is not None
+        figure.draw_without_rendering()
+        for ax in figure.axes:
+            assert all(text.get_window_extent().x0 > ax.bbox.x1 for text in ax.texts if text.get_text())
+
+
+def test_an_oracle_in_the_plot_is_a_star_and_no_line_besides(tmp_path):
+    write_run(tmp_path, "net", "lorenz96-noisy", 0.8)
+    for shown in (["floor", "oracle"], ["floor"]):
+        frame = ranking.table(scored.read_runs(folders.find_runs([tmp_path])))
+        (ax,) = speed.throughput_plot(frame, "noisy", style.styles(["net"])).axes
+        assert [text.get_text() for text in ax.texts] == shown
+        if "oracle" in shown:
+            write_run(tmp_path, "oracle", "lorenz96-noisy", 1.0)
+
+
+def test_what_stands_still_has_no_density_curve(tmp_path):
+    run = write_run(tmp_path, "persistence", "lorenz96-noisy", 0.8)
+    write_run(tmp_path, "net", "lorenz96-noisy", 0.9)
+    figures = json.loads((run / "figures.json").read_text())
+    figures["temporal_spectrum"][0]["run"] = [0.0] * len(figures["temporal_spectrum"][0]["x"])
+    (run / "figures.json").write_text(json.dumps(figures))
+    runs, best = scored.read_runs(folders.find_runs([tmp_path])), ["net", "persistence"]
+    figure = laws.density_plot(tasks.get("lorenz96-noisy", "tiny"), runs, best, style.styles(best))
+    assert figure is not None
+    assert len(figure.axes[0].lines) == 2  # the truth and net
+    assert "persistence\n(stands still)" in labels(figure)
+
+
+def test_one_member_has_no_rank_histogram(tmp_path):
+    run = write_run(tmp_path, "persistence", "kpz-noisy", 0.8)
+    write_run(tmp_path, "net", "kpz-noisy", 0.9)
+    figures = json.loads((run / "figures.json").read_text())
+    figures["rank_histogram"] = [{"lead_time": t, "frequency": [0.5, 0.5]} for t in (1.0, 8.0, 64.0)]
+    (run / "figures.json").write_text(json.dumps(figures))
+    runs, best = scored.read_runs(folders.find_runs([tmp_path])), ["net", "persistence"]
+    figure = laws.rank_plot(tasks.get("kpz-noisy", "tiny"), runs, best, style.styles(best))
+    assert figure is not None
+    assert [len(ax.patches) for ax in figure.axes] == [1, 1, 1]
+    assert "persistence\n(one member: no ranks)" in labels(figure)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("kpz-noisy", ["one member", "mean of the members", "their spread"]),
+        ("lorenz96-noisy", ["forecast", "forecast − truth"]),
+    ],
+)
+def test_the_truth_is_shown_once_after_its_context_and_ensembles_by_mean_and_spread(tmp_path, name, kinds):
+    for entry, quality in (("net", 0.8), ("other", 0.9)):
+        run = write_run(tmp_path, entry, name, quality)
+        figures = json.loads((run / "figures.json").read_text())
+        width = len(figures["truth"][0])
+        figures["context"] = [[None, *[1.0] * (width - 1)]] * 10
+        figures |= {key: figures["forecast"] for key in ("mean", "spread") if name.startswith("kpz")}
+        (run / "figures.json").write_text(json.dumps(figures))
+    runs, best = scored.read_runs(folders.find_runs([tmp_path])), ["net", "other"]
+    figure = examples.forecast_plot(tasks.get(name, "tiny"), runs, best, style.styles(best))
+    assert figure is not None
+    panels = figure.axes[: 3 * len(kinds)]
+    assert [len(ax.images) for ax in panels] == [2, *[0] * (len(kinds) - 1), *[1] * 2 * len(kinds)]
+    assert [ax.get_title() for ax in panels[len(kinds) :][: len(kinds)]] == kinds
+    found = examples.read_example(runs[0])
+    assert found is not None
+    assert found.context_time.tolist() == pytest.approx([(i - 9) * found.lead_time[0] for i in range(10)])
+    assert np.isnan(found.context[:, 0]).all()
+
+
+def test_a_valid_time_beyond_the_frame_is_said(tmp_path):
+    run = write_run(tmp_path, "net", "lorenz96-noisy", 0.8)
+    scores = json.loads((run / "scores.json").read_text())
+    look, texts = style.styles(["net"]), []
+    for until in (0.25, 123.4):
+        scores["cases"]["valid_prediction_time"][0] = until
+        (run / "scores.json").write_text(json.dumps(scores))
+        figure = examples.forecast_plot(
+            tasks.get("lorenz96-noisy", "tiny"), [scored.read_run(run)], [""], look | {"": look["net"]}
+        )
+        assert figure is not None
+        texts.append([ax.get_title(loc="right") for ax in figure.axes[2:4]])
+    assert texts == [["", ""], ["valid until 123 →"] * 2]
 
 
 def test_lost_runs_are_named_in_the_legend_of_laws(tmp_path):

@@ -373,13 +373,15 @@ def test_an_entry_keeps_every_key_of_the_speed_that_a_run_has(sound_entry, submi
 def test_figures_of_every_kind_are_thinned_and_kept():
     curve = {name: [1.23456, 2.0] for name in ("x", "run", "truth", "low", "high")}
     n = 2 * making.MAX_TIMES + 1
-    content = {name: [[0.123456, 2.0]] * n for name in ("truth", "forecast")} | {"lead_time": [1.0] * n, "lost": 0.25}
+    content = {name: [[0.123456, 2.0]] * n for name in ("truth", "forecast", "mean", "spread")}
+    content |= {"context": [[None, 2.0], [None, 3.0], [None, 4.0], [None, 5.0]], "lead_time": [1.0] * n, "lost": 0.25}
     content |= {"density": [curve] * 2, "temporal_spectrum": [curve], "spatial_spectrum": curve}
     content |= {"rank_histogram": [{"lead_time": 1.0, "frequency": [0.5, 0.5]}], "heights": [curve | {"time": 16.0}]}
     assert set(content) == set(run_files.Figures.model_fields)  # a new one has to be put in here
     found = making.thinned(run_files.Figures.model_validate(content)).model_dump()
     assert keys(found) == keys(content)
     assert len(found["truth"]) == len(found["forecast"]) == len(found["lead_time"]) == 65
+    assert found["context"] == [[None, 2.0], [None, 5.0]]  # every third, from the last one back
     assert found["truth"][0] == [0.1235, 2.0]
     assert found["heights"][0]["x"] == [1.235, 2.0]
 

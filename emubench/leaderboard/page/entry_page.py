@@ -7,6 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from emubench.data import tasks
+from emubench.evaluation.figures import stands_still
 from emubench.files.run_files import Comparison, Figures
 from emubench.files.timing import EntryTiming
 from emubench.leaderboard import formats, ranking
@@ -108,6 +109,8 @@ def _over_lead_time(runs: list[scored.ScoredRun], metric: str) -> Picture:
         series.append((f"seed {run.card.seed}", lead, values))
     name, unit = metric.replace("_", " "), runs[0].task.system.lead_time_unit
     caption = f"{name} over lead time"
+    if metric == "surviving_fraction" and all(len(values) and values.min() == 1 for _, _, values in series):
+        return Picture(caption, Markup(f"<p>No long run is lost within {series[0][1][-1]:g} {unit}s.</p>"))
     return Picture(caption, charts.curves(f"{runs[0].task.name}: {caption}", f"lead time ({unit})", name, series))
 
 
@@ -124,15 +127,21 @@ def _ladder(run: scored.ScoredRun, timing: EntryTiming) -> Picture:
 
 def _forecast(run: scored.ScoredRun, figures: Figures) -> list[Picture]:
     """A forecast beside its truth: space–time images on a ring, else a curve of the first component."""
-    pair = {"truth": figures.truth, "forecast": figures.forecast}
+    member = "one member" if figures.mean else "forecast"
+    pair = {"truth": figures.truth, member: figures.forecast}
     if run.task.system.grid:
+        pair |= {"mean of the members": figures.mean} if figures.mean else {}
         fields = {kind: np.asarray(field) for kind, field in pair.items()}
         if run.task.system.growing:  # it grows, and is scored from its spatial mean on
             fields = {kind: field - field.mean(1, keepdims=True) for kind, field in fields.items()}
+        if figures.spread:
+            fields["spread of the members"] = np.asarray(figures.spread)
         middle, scale = fields["truth"].mean(), 2 * fields["truth"].std()
         said = "sites across, time upwards" + (", spatial mean removed" if run.task.system.growing else "")
         return [Picture(f"{kind}: {said}", image=charts.image(f, scale, middle)) for kind, f in fields.items()]
     series = [(kind, figures.lead_time, [values[0] for values in field]) for kind, field in pair.items()]
+    if seen := [np.nan if values[0] is None else values[0] for values in figures.context]:
+        series.append(("observed", np.arange(1.0 - len(seen), 1.0) * np.diff(figures.lead_time[-2:]).sum(), seen))
     caption, unit = "first component of the first case", run.task.system.lead_time_unit
     return [Picture(caption, charts.curves(f"{run.task.name}: {caption}", f"lead time ({unit})", "x", series))]
 
@@ -146,11 +155,14 @@ def _climate(run: scored.ScoredRun, figures: Figures) -> list[Picture]:
     if figures.spatial_spectrum:
         found.insert(0, ("spatial spectrum", "wavenumber", "power", [figures.spatial_spectrum], True))
     found.append((f"density of {which}", "deviation from the mean (σ)", "density", figures.density[:1], False))
-    return [
+    made = [
         Picture(f"{what} of the long runs; band: 99 % of truths{lost}", _comparison(run, what, x, y, curve, log))
         for what, x, y, curves, log in found
         for curve in curves
     ]
+    if stands_still(figures):  # spikes where the runs happened to stop would flatten the truth's density
+        made[-1] = made[-1]._replace(chart=Markup("<p>The long runs stand still: they have no density.</p>"))
+    return made
 
 
 def _law(run: scored.ScoredRun, figures: Figures) -> list[Picture]:
@@ -164,6 +176,8 @@ def _law(run: scored.ScoredRun, figures: Figures) -> list[Picture]:
         ]
         what = "ranks of the truth among the members"
         chart = charts.curves(f"{run.task.name}: {what}", "rank", "frequency", series)
+        if len(found[0].frequency) == 2:  # equal for any forecast without a bias
+            chart = Markup("<p>A single member has no ranks to speak of.</p>")
         made.append(Picture(f"{what}, relative to equal ones; flat is right, a bowl too sure", chart))
     for grown in figures.heights[-1:]:
         what = f"heights after growth for {grown.time:g}"

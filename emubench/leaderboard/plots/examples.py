@@ -20,6 +20,7 @@ from emubench.runs.scored import ScoredRun
 
 MAX_ROWS = 4
 MAX_BYTES = 64 * 2**20
+_WITH_ERROR = ["forecast", "forecast − truth"]
 Pair = np.ndarray | tuple[np.ndarray, np.ndarray]
 """Coordinates of the points of a curve, across and up."""
 
@@ -32,6 +33,16 @@ class Example:
     lead_time: np.ndarray
     truth: np.ndarray
     forecast: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+    """Of the members: empty where forecasts are not scored in law."""
+    context: np.ndarray
+    """The last observations, at the same interval and up to lead time 0; NaN where there is none."""
+
+    @property
+    def context_time(self) -> np.ndarray:
+        """The lead times of the context, up to 0."""
+        return (np.arange(len(self.context)) + 1 - len(self.context)) * np.diff(self.lead_time[:2], prepend=0)[-1]
 
 
 def read_figures(run: ScoredRun) -> Figures | None:
@@ -49,17 +60,22 @@ def read_example(run: ScoredRun) -> Example | None:
         return None
     shape = (len(figures.lead_time), *run.task.shape)
     arrays = {}
-    for name, field in (("truth", figures.truth), ("forecast", figures.forecast)):
+    for name in ("truth", "forecast", "mean", "spread"):
+        field = getattr(figures, name)
         lengths = {len(row) for row in field}
-        if (len(field), lengths) != (shape[0], {shape[1]}):
+        if (len(field), lengths) != (shape[0], {shape[1]}) and (field or name in ("truth", "forecast")):
             where, found = run.path / "figures.json", f"{len(field)} rows of {sorted(lengths)}"
             raise EmubenchError(f"{where}: {name}: {found} values where the shape {shape} belongs")
-        values = np.array(field)
+        values = np.array(field).reshape(-1, shape[1])
         failed = np.maximum.accumulate(~(np.abs(values) < CLAMP).all(1))  # an emulator that failed stays failed
         arrays[name] = np.where(failed[:, None], np.nan, values)
-        if run.task.system.growing:  # scores look at the deviation from the ring's mean
+        if run.task.system.growing and name != "spread":  # scores look at the deviation from the ring's mean
             arrays[name] = arrays[name] - arrays[name].mean(1, keepdims=True)
-    return Example(run, np.array(figures.lead_time), arrays["truth"], arrays["forecast"])
+    context = np.array(figures.context, dtype=np.float64).reshape(-1, shape[1])
+    if run.task.system.growing:
+        seen = ~np.isnan(context)
+        context -= np.where(seen, context, 0).sum(1, keepdims=True) / seen.sum(1, keepdims=True).clip(1)
+    return Example(run, np.array(figures.lead_time), **arrays, context=context)
 
 
 def chosen(best: Sequence[str]) -> list[str]:
@@ -69,7 +85,7 @@ def chosen(best: Sequence[str]) -> list[str]:
 
 
 def forecast_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
-    """The first test case: truth and forecast, one row per entry."""
+    """The first test case: the context and the truth, and the forecast of each entry."""
     picked = [read_example(seeds[0]) for _, seeds in by_entry(runs, chosen(best))]
     examples = [example for example in picked if example is not None]
     if not examples:
@@ -80,35 +96,58 @@ def forecast_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], st
 
 
 def _valid_until(ax: Axes, example: Example) -> None:
-    """Mark the valid prediction time of the example (the first test case)."""
-    task = example.run.task
-    if not task.system.scored_in_law and example.run.cases[0] < example.lead_time[-1]:
-        ax.axvline(example.run.cases[0], color="black", linewidth=1.2, linestyle="--")
+    """Mark the valid prediction time of the example (the first test case), or say that it lies beyond the frame."""
+    if example.run.task.system.scored_in_law:
+        return
+    if (until := example.run.cases[0]) < example.lead_time[-1]:
+        ax.axvline(until, color="black", linewidth=1.2, linestyle="--")
+    else:
+        ax.set_title(f"valid until {until:.3g} →", loc="right", fontsize=8)
 
 
 def _ring_forecasts(task: Task, examples: list[Example], style: dict[str, Style]) -> Figure:
-    """Space–time images: truth | forecast | difference on one colour scale."""
-    figure = Figure(figsize=(12, 1.1 + 2.1 * len(examples)), layout="constrained")
-    axes = figure.subplots(len(examples), 3, sharex=True, sharey=True, squeeze=False)
-    top = float(np.quantile(np.abs(examples[0].truth), 0.998))
+    """Space–time images on one colour scale: the context and the truth, and below it each forecast with its error.
+
+    Where forecasts are scored in law there is no error of one member: beside it stand the members' mean and spread.
+    """
+    kinds = ["one member", "mean of the members", "their spread"] if task.system.scored_in_law else _WITH_ERROR
+    rows, first = len(examples) + 1, examples[0]
+    figure = Figure(figsize=(12, 1.1 + 1.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, len(kinds), sharex=True, sharey=True, squeeze=False)
+    top = float(np.quantile(np.abs(first.truth), 0.998))
     look = {"cmap": mpl.colormaps["RdBu_r"].with_extremes(bad="0.55"), "vmin": -top, "vmax": top}
-    for row, example in zip(axes, examples, strict=True):
-        end = example.lead_time[-1]
-        panels = (example.truth, example.forecast, example.forecast - example.truth)
-        for ax, panel in zip(row, panels, strict=True):
-            extent = (0, end, -0.5, panel.shape[1] - 0.5)
-            ax.imshow(panel.T, aspect="auto", origin="lower", extent=extent, interpolation="nearest", **look)
-        for ax in row[1:]:
+
+    def draw(ax: Axes, panel: np.ndarray, start: float, end: float) -> None:
+        extent = (start, end, -0.5, first.truth.shape[1] - 0.5)
+        ax.imshow(panel.T, aspect="auto", origin="lower", extent=extent, interpolation="nearest", **look)
+
+    before, end = 0.0, first.lead_time[-1]
+    draw(axes[0, 0], first.truth, 0, end)
+    if len(first.context):
+        before = first.context_time[0] - (end / len(first.lead_time))
+        draw(axes[0, 0], first.context, before, 0)
+        axes[0, 0].axvline(0, color="black", linewidth=1.2)
+    axes[0, 0].set_title("observed context | truth" if before else "truth", fontsize=11)
+    axes[0, 0].set_ylabel("site")
+    for ax in axes[0, 1:]:
+        ax.set_visible(False)
+    for row, example in zip(axes[1:], examples, strict=True):
+        panels = (example.mean, example.spread) if task.system.scored_in_law else (example.forecast - example.truth,)
+        for ax, panel in zip(row, (example.forecast, *panels), strict=True):
+            if len(panel):
+                draw(ax, panel, 0, end)
             _valid_until(ax, example)
-        row[0].set_ylabel(f"{_wrapped(example.run.entry)}\n\nsite", color="black")
-    for ax, name in zip(axes[0], ("truth", "forecast", "forecast − truth"), strict=True):
+        row[0].set_ylabel(f"{_wrapped(example.run.entry)}\n\nsite")
+    for ax, name in zip(axes[1], kinds, strict=True):
         ax.set_title(name, fontsize=11)
+    axes[0, 0].set_xlim(before, end)
     for ax in axes[-1]:
         ax.set_xlabel(f"lead time [{task.system.lead_time_unit}s]")
-    label = "h − mean(h) of one member" if task.system.growing else "u; dashed line: valid until here"
-    if any(np.isnan(example.forecast).any() for example in examples):
-        label += "; grey: failed"
-    figure.colorbar(axes[-1, -1].images[0], ax=axes, label=label)
+    label = "h − mean(h)" if task.system.growing else "u; dashed line: valid until here"
+    shown = [first.context, *(example.forecast for example in examples)]
+    if any(np.isnan(field).any() for field in shown):
+        label += "; grey: failed, or not observed"
+    figure.colorbar(axes[0, 0].images[0], ax=axes, label=label)
     return figure
 
 
@@ -135,7 +174,9 @@ def _trajectories(task: Task, examples: list[Example], style: dict[str, Style]) 
         lead = example.lead_time
         _pair(row[-1], (lead, example.truth[:, 0]), (lead, example.forecast[:, 0]), look, example.run.entry)
         row[-1].set_ylabel(names[0])
-        row[-1].set_xlim(0, lead[-1])
+        if len(example.context):
+            row[-1].plot(example.context_time, example.context[:, 0], ".", color="0.5", markersize=3, label="observed")
+        row[-1].set_xlim(example.context_time[0] if len(example.context) else 0, lead[-1])
         _valid_until(row[-1], example)
         row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     if plane:

@@ -1,6 +1,6 @@
 """Plots of laws: densities and spectra of long runs, ranks among the members, heights of growth, exponents."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from emubench.data.tasks import Task
+from emubench.evaluation.figures import stands_still
 from emubench.files.run_files import Comparison, Figures
 from emubench.leaderboard.plots import tracy_widom
 from emubench.leaderboard.plots.examples import read_figures
@@ -43,23 +44,25 @@ def _truth(ax: Axes, curve: Comparison, least: float = 0.0) -> None:
     ax.plot(curve.x, np.maximum(curve.truth, least), color=TRUTH, linewidth=2.2, zorder=1)
 
 
-def _handles(found: Found, style: dict[str, Style], truth: str = "truth", *, climate: bool = True) -> list[Line2D]:
-    """The legend: the truth with its band, then the entries; of long runs (``climate``) which are lost or still."""
+def _handles(
+    found: Found, style: dict[str, Style], truth: str = "truth", note: Callable[[Figures], str] = lambda figures: ""
+) -> list[Line2D]:
+    """The legend: the truth with its band, then the entries with what is noted of them."""
     band = handle("another sample\nof the truth (99 %)", color="0.8", linewidth=8)
-    notes = {entry: _note(figures) if climate else "" for entry, figures in found}
+    notes = {entry: note(figures) for entry, figures in found}
     entries = (handle(entry + note, linewidth=1.8, **style[entry].line) for entry, note in notes.items())
     return [handle(truth, color=TRUTH, linewidth=2.2), band, *entries]
 
 
 def _note(figures: Figures) -> str:
+    """Whether long runs are lost or stand still."""
     if figures.lost:
         return f"\n({max(0.01, figures.lost):.0%} of runs lost)"
-    pairs = [(max(curve.run), max(curve.truth)) for curve in figures.temporal_spectrum if curve.run]
-    return "\n(stands still)" if pairs and all(own < CAP * known for own, known in pairs) else ""
+    return "\n(stands still)" if stands_still(figures) else ""
 
 
 def density_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
-    """Marginal densities of the long runs, per component or of all sites of a ring."""
+    """Marginal densities of the long runs, per component or of all sites of a ring; what stands still has none."""
     found = [(entry, figures) for entry, figures in found_figures(runs, best) if figures.density]
     if not found:
         return None
@@ -68,14 +71,14 @@ def density_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], sty
     for c, ax in enumerate(axes):
         truth = found[0][1].density[c]
         _truth(ax, truth)
-        for entry, curve in _curves(found, "density", c):
+        for entry, curve in _curves([(e, f) for e, f in found if not stands_still(f)], "density", c):
             ax.plot(curve.x, curve.run or [], linewidth=1.6, **style[entry].line)
         inside = np.flatnonzero(np.array(truth.truth) > 0)
         ax.set_xlim(truth.x[inside[0]] - 0.7, truth.x[inside[-1]] + 0.7)
         ax.set_ylim(0, 2 * max(truth.truth))
         ax.set_xlabel(_component(task, c, "(h − mean(h))/σ" if task.system.growing else "(u − ⟨u⟩)/σ"))
     axes[0].set_ylabel("density")
-    return finish(figure, title(task, "values of long runs", len(found), len(best)), _handles(found, style))
+    return finish(figure, title(task, "values of long runs", len(found), len(best)), _handles(found, style, note=_note))
 
 
 def _component(task: Task, c: int, ring: str) -> str:
@@ -112,7 +115,9 @@ def spectrum_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], st
         ax.set_xlabel(f"frequency{name} [1/{task.system.lead_time_unit}]")
         _frequencies(ax)
     axes[0].set_ylabel("mean power [squared units of the field]")
-    return finish(figure, title(task, "spectra of long runs", len(found), len(best)), _handles(found, style))
+    return finish(
+        figure, title(task, "spectra of long runs", len(found), len(best)), _handles(found, style, note=_note)
+    )
 
 
 def _frequencies(ax: Axes) -> None:
@@ -136,11 +141,14 @@ def _spectrum(ax: Axes, curves: list[tuple[str, Comparison]], truth: Comparison,
     ax.set_xlim(truth.x[0] * 0.95, truth.x[-1] * 1.02)
     ax.set_ylim(bottom, top)
     if bottom < CAP * peak:
-        label_level(ax, CAP * peak, "scores do not look below", left=True)
+        label_level(ax, CAP * peak, "scored\nabove")
 
 
 def rank_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
-    """Rank histograms at three leads, relative to the uniform one; ranks are put on 0 … 1 for any number of members."""
+    """Rank histograms at three leads, relative to the uniform one; ranks are put on 0 … 1 for any number of members.
+
+    A single member has but two ranks, which are equal for any forecast without a bias: it is not drawn.
+    """
     found = [(entry, figures) for entry, figures in found_figures(runs, best) if figures.rank_histogram]
     leads = [lead for lead in RANK_LEADS if any(r.lead_time == lead for _, f in found for r in f.rank_histogram)]
     if not leads:
@@ -151,7 +159,7 @@ def rank_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style:
         ax.axhline(1, color=TRUTH, linewidth=2.2, zorder=1)
         for entry, figures in found:
             for ranks in figures.rank_histogram:
-                if ranks.lead_time == lead and sum(ranks.frequency) > 0:
+                if ranks.lead_time == lead and sum(ranks.frequency) > 0 and len(ranks.frequency) > 2:
                     relative = len(ranks.frequency) * np.array(ranks.frequency)
                     edges, top = np.linspace(0, 1, len(relative) + 1), max(top, float(relative.max()))
                     ax.stairs(relative, edges, baseline=None, linewidth=1.6, **style[entry].line)
@@ -161,8 +169,12 @@ def rank_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style:
     for ax in axes:
         ax.set_ylim(0, min(max(2.0, 1.1 * top), 6.0))
     axes[0].set_ylabel("frequency relative to the uniform")
-    truth, _, *entries = _handles(found, style, "members and truth\nof one law", climate=False)
+    truth, _, *entries = _handles(found, style, "members and truth\nof one law", _members)
     return finish(figure, title(task, "rank histogram", len(found), len(best)), [truth, *entries])
+
+
+def _members(figures: Figures) -> str:
+    return "\n(one member: no ranks)" if len(figures.rank_histogram[0].frequency) == 2 else ""
 
 
 def height_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], style: dict[str, Style]) -> Figure | None:
@@ -185,7 +197,7 @@ def height_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], styl
         ax.set_xlabel("(h − ⟨h⟩ of the truth) / (Γt)$^{1/3}$")
         ax.set_title(f"t = {truth.time:g}", loc="left", fontsize=11)
     axes[0].set_ylabel("density")
-    solver, *others = _handles(found, style, f"exact solver, N = {task.system.shape[0]}", climate=False)
+    solver, *others = _handles(found, style, f"exact solver, N = {task.system.shape[0]}")
     handles = [solver, handle("Tracy–Widom, orthogonal\n(infinite ring and time)", **LAW), *others]
     return finish(figure, title(task, "heights grown from flat", len(found), len(best)), handles)
 
@@ -223,5 +235,5 @@ def exponent_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], st
     ax.set_ylim(float(value.min()) - 3 * margin, float(value.max()) + 3 * margin)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("index")
-    ax.set_ylabel("Lyapunov exponent [1/time]")
+    ax.set_ylabel("Lyapunov exponent ± 2 standard errors [1/time]")
     return finish(figure, title(task, "Lyapunov spectrum", len(found), len(best)), ax=ax)

@@ -1,6 +1,7 @@
 """Plots of accuracy against throughput: of all entries of a track, and of those of a task beside the solver ladder."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from emubench.data.tasks import Task
 from emubench.evaluation.throughput.ladder import RANKED_SKILL, label
 from emubench.files.timing import RANKED, Bench, Rung
 from emubench.leaderboard import ranking
-from emubench.leaderboard.plots.style import Style, by_entry, finish, handle, label_corner, label_level, point, title
+from emubench.leaderboard.plots.style import Style, by_entry, finish, handle, label_level, point, title
 from emubench.leaderboard.statistics import ends
 from emubench.metrics._headline import headline
 from emubench.runs.scored import ScoredRun
@@ -40,6 +41,7 @@ def throughput_plot(frame: pd.DataFrame, track: str, style: dict[str, Style]) ->
         for entry in ranking.rows_of_whole_track(frame, track)["entry"]
     ]
     handles.append(handle("Pareto front", color="0.6", linewidth=1))
+    handles.append(handle("up: 95 % interval\nacross: range of seeds", color="0.6", marker="+", ms=12, ls=""))
     return finish(figure, f"{track} track: accuracy against throughput (up and right is better)", handles)
 
 
@@ -51,13 +53,15 @@ def _facet(ax: Axes, rows: list[dict[str, Any]], style: dict[str, Style]) -> Non
         point(ax, style[row["entry"]], ends(row, speed), ends(row, "value"))
     front = [row for row in timed if row["pareto_front"]]
     ax.plot([r[speed] for r in front], [r["value"] for r in front], color="0.6", lw=1, drawstyle="steps-pre", zorder=1)
-    scale = {name: rows[0][name] for name in ("floor", "oracle") if rows[0][name] is not None}
+    shown = {row["entry"] for row in timed}  # an oracle that has its star needs no line besides
+    scale = {name: rows[0][name] for name in ("floor", "oracle") if rows[0][name] is not None and name not in shown}
     for name, level in scale.items():
-        label_level(ax, level, name, below=name == "floor" and headline(task).better < 0)
+        label_level(ax, level, name, va="top" if name == "floor" else "bottom")
     ax.set_xscale("log")
     ax.margins(x=0.15)
     beyond = _accuracy_limits(ax, timed, list(scale.values()), headline(task).better)
-    label_corner(ax, [(f"↓ {entry} is below the axis", style[entry].color) for entry in beyond], below=True)
+    if beyond:
+        ax.set_title("\n".join(wrap(f"below the axis: {', '.join(beyond)}", 50)), loc="right", fontsize=8)
     ax.set_xlabel(f"throughput [{'samples' if task.system.stochastic else 'Lyapunov times'} per second]")
     ax.set_ylabel(headline(task).label)
     ax.set_title(task.system.name, loc="left")
@@ -91,6 +95,7 @@ def ladder_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], styl
     figure = Figure(figsize=(9.5, 5.2), layout="constrained")
     ax = figure.subplots()
     handles = _solvers(ax, task, ladder) if ladder else []
+    benches = [bench for run in timed if run.timing for bench in run.timing.benches.values()]
     for entry, seeds in by_entry(timed, best):
         for run in seeds:
             assert run.timing is not None
@@ -98,13 +103,16 @@ def ladder_plot(task: Task, runs: Sequence[ScoredRun], best: Sequence[str], styl
                 _point(ax, style[entry], bench, mode)
         if seeds:
             handles.append(handle(entry, color=style[entry].color, marker=style[entry].marker, markersize=8, ls=""))
+    percentiles = "up: 95 % interval\nacross: 10th to 90th percentile\nof repeated calls"
+    handles.append(handle(percentiles, color="0.6", marker="+", ms=12, ls=""))
     ax.set_xscale("log")
     ax.margins(x=0.08)
     unit = "samples" if task.system.stochastic else "Lyapunov times"
     ax.set_xlabel(f"throughput, start from the context included [{unit} per second]")
     ax.set_ylabel(headline(task).label)
-    if headline(task).better < 0:
-        ax.invert_yaxis()
+    if headline(task).better < 0:  # what is four times the best and worse lies below the axis
+        found = [one.accuracy for one in (*ladder, *benches)]
+        ax.set_ylim(1.1 * max(value for value in found if value <= 4 * min(found)), 0.9 * min(found))
     else:
         ax.set_ylim(bottom=0)
     return finish(figure, title(task, "accuracy against throughput, with solvers"), handles, ax)

@@ -17,7 +17,6 @@ REFERENCES = ("oracle", "linear", "persistence", "climatology")
 TRUTH = "black"
 Interval = tuple[float, float | None, float | None]
 """A value with the ends of its interval, where these are known."""
-_REMARK = {"fontsize": 9, "bbox": {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}, "zorder": 4}
 
 
 class Style(NamedTuple):
@@ -64,35 +63,11 @@ def by_entry(runs: Sequence[ScoredRun], entries: Sequence[str]) -> Iterator[tupl
         yield entry, [run for run in runs if run.entry == entry]
 
 
-def label_corner(ax: Axes, texts: Sequence[tuple[str, str]], *, below: bool = False) -> None:
-    """Coloured remarks ``(text, colour)`` in a left corner, such as what lies beyond the axis."""
-    for i, (text, color) in enumerate(texts[:4]):
-        ax.annotate(
-            text,
-            (0.01, 0.01 if below else 0.99),
-            (0, 13 * i if below else -13 * i),
-            "axes fraction",
-            "offset points",
-            va="bottom" if below else "top",
-            color=color,
-            **_REMARK,
-        )
-
-
-def label_level(ax: Axes, level: float, text: str, *, left: bool = False, below: bool = False) -> None:
-    """A thin horizontal line with its meaning written at its end, readable across curves."""
+def label_level(ax: Axes, level: float, text: str, *, va: str = "center") -> None:
+    """A thin horizontal line with its meaning written beyond its right end, where no curve is."""
     ax.axhline(level, color="0.45", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    ax.annotate(
-        text,
-        (0 if left else 1, level),
-        (4 if left else -4, -3 if below else 3),
-        ax.get_yaxis_transform(),
-        "offset points",
-        ha="left" if left else "right",
-        va="top" if below else "bottom",
-        color="0.35",
-        **_REMARK,
-    )
+    at, transform = (1, level), ax.get_yaxis_transform()
+    ax.annotate(text, at, (4, 0), transform, "offset points", va=va, color="0.35", fontsize=9, annotation_clip=False)
 
 
 def point(ax: Axes, look: Style, x: Interval, y: Interval, *, hollow: bool = False, scale: float = 1.0) -> None:
@@ -112,13 +87,18 @@ def handle(label: str, **look: Any) -> Line2D:
     return Line2D([], [], label=label, **look)
 
 
+def interval_handle() -> Line2D:
+    """What the bands beside curves are."""
+    return handle("95 % interval\nover cases", color="0.8", linewidth=8)
+
+
 def finish(figure: Figure, heading: str, handles: Sequence[Artist] = (), ax: Axes | None = None) -> Figure:
-    """Add title, legend and open frames; ``ax`` is the only panel, whose labels are the legend without ``handles``."""
+    """Add title, legend and open frames; ``ax`` is the only panel, whose labels come before ``handles``."""
     if ax is None:
         figure.suptitle(heading, x=0.01, ha="left")
     else:
         ax.set_title(heading, loc="left")
-        handles = handles or ax.get_legend_handles_labels()[0]
+        handles = [*ax.get_legend_handles_labels()[0], *handles]
     figure.legend(handles=handles, loc="outside right upper", frameon=False)
     sns.despine(figure)
     return figure

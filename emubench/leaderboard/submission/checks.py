@@ -284,8 +284,10 @@ def _scores(where: str, entry: Entry, run: RunKey, scores: ScoreFile) -> Iterato
 
 def _figures(where: str, entry: Entry, run: RunKey, figures: Figures) -> Iterator[str]:
     n_sites, n_times = entries.asked().shapes[entry.size][run[0]]["test"][-1], len(figures.lead_time)
-    for name, field in (("truth", figures.truth), ("forecast", figures.forecast)):
-        if n_times == 0 or len(field) != n_times or {len(row) for row in field} != {n_sites}:
+    for name in ("truth", "forecast", "mean", "spread", "context"):
+        field = getattr(figures, name)
+        whole = len(field) == n_times > 0 or (not field and name in ("mean", "spread")) or name == "context"
+        if not whole or {len(row) for row in field} - {n_sites}:
             yield f"{where}: {name}: a row of {n_sites} values for each of lead_time belongs here"
 
 

@@ -26,7 +26,8 @@ def thinned(figures: Figures) -> Figures:
     """The figures that an entry keeps: the example at no more than 96 times, and four significant digits of all."""
     every = math.ceil(len(figures.lead_time) / MAX_TIMES) or 1
     content = _rounded(figures.model_dump())
-    example = {key: content[key][::every] for key in ("lead_time", "truth", "forecast")}
+    example = {key: content[key][::every] for key in ("lead_time", "truth", "forecast", "mean", "spread")}
+    example["context"] = content["context"][::-every][::-1]
     return Figures.model_validate(content | example)
 
 
