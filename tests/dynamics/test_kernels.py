@@ -148,7 +148,8 @@ def test_empty_batches_and_empty_runs():
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("kuramoto_sivashinsky", {"n_sites": 48}),
+        ("kuramoto_sivashinsky", {"n_sites": 44}),
+        ("kuramoto_sivashinsky", {"n_sites": 8 * 37}),
         ("kuramoto_sivashinsky", {"n_sites": 4, "length": 7.0}),
         ("lorenz96", {"n_sites": 3}),
         ("kpz", {"nu": 100.0, "n_sites": 16}),
@@ -156,6 +157,15 @@ def test_empty_batches_and_empty_runs():
 )
 def test_what_a_kernel_cannot_do_is_left_to_the_reference(name, parameters):
     assert kernels.find(systems.get(name, **parameters)) is None
+
+
+@pytest.mark.parametrize("n_sites", [24, 88, 96, 200])
+def test_sizes_with_small_factors_have_a_kernel(n_sites):
+    system = systems.get("kuramoto_sivashinsky", n_sites=n_sites, solver_step=0.25)
+    state = start(system, 3)
+    fast = kernels.find(system)
+    assert fast is not None
+    assert np.abs(fast(system, state, 4, []) - reference_rollout(system, state, 4, [])).max() < 1e-11
 
 
 def test_the_mean_of_kuramoto_sivashinsky_is_dropped_and_high_modes_decay_alone():

@@ -1,8 +1,9 @@
-"""Real Fourier transforms of 2^m points, one per lane, in place.
+"""Real Fourier transforms of N points, a multiple of 8, one per lane, in place.
 
 Neighbouring points are the parts of a complex number: complex number j is the vectors 2j and 2j + 1 of a flat array. A
-real transform of N points is a complex one of M = N/2 (passes of radix 4, one of radix 2 where M is no power of 4) and
-a pass over pairs of modes k and M − k. Modes stay in digit-reversed order in between, so nothing is sorted.
+real transform of N points is a complex one of M = N/2 (passes of radix 4, and one of :func:`leaf` of M where that is no
+power of 4) and a pass over pairs of modes k and M − k. Modes stay in digit-reversed order in between, so nothing is
+sorted.
 """
 
 import functools
@@ -12,17 +13,24 @@ import numpy as np
 from emubench.dynamics.kernels._simd import jit, load, store
 
 
+@jit
+def leaf(m):
+    """What is left of ``m`` after all factors of 4."""
+    while m % 4 == 0:
+        m //= 4
+    return m
+
+
 @functools.lru_cache(maxsize=8)
 def positions(m: int) -> np.ndarray:
     """Where the forward transform of ``m`` points leaves the modes 0 … m (mode m is mode 0)."""
 
     def order(size: int) -> np.ndarray:
-        if size == 1:
-            return np.zeros(1, dtype=np.int64)
-        radix = 2 if size == 2 else 4
+        if size == leaf(m):
+            return np.arange(size)
         out = np.empty(size, dtype=np.int64)
-        for r in range(radix):
-            out[r::radix] = r * (size // radix) + order(size // radix)
+        for r in range(4):
+            out[r::4] = r * (size // 4) + order(size // 4)
         return out
 
     found = order(m)
@@ -101,6 +109,23 @@ def _radix2(z, m):
 
 
 @jit
+def _leaves(z, m, size, tw, sign):
+    """Transforms of ``size`` points by their definition, of ``sign`` −1 inverse; what follows point m is scratch."""
+    for start in range(0, m, size):
+        for k in range(size):
+            re, im = _get(z, start)
+            for j in range(1, size):
+                i = 2 * (j * k % size * (m // size))
+                c, s = tw[i], sign * tw[i + 1]
+                br, bi = _get(z, start + j)
+                re, im = re + (br * c + bi * s), im + (bi * c - br * s)
+            _put(z, m + k, re, im)
+        for k in range(size):
+            re, im = _get(z, m + k)
+            _put(z, start + k, re, im)
+
+
+@jit
 def _square(z, m, tw):
     """The last pass of the inverse transform, the square of every real number, the first pass of the forward one."""
     quarter = m // 4
@@ -127,24 +152,25 @@ def forward(z, m, span, tw):
 
     The modes are left at :func:`positions`.
     """
-    while span >= 4:
+    last = leaf(m)
+    while span > last:
         _forward4(z, m, span, tw)
         span //= 4
-    if span == 2:
+    if last == 2:
         _radix2(z, m)
+    elif last > 2:
+        _leaves(z, m, last, tw, 1.0)
 
 
 @jit
 def inverse(z, m, last, tw):
     """Unnormalised inverse of :func:`forward`, up to passes of span ``last``: all are those up to ``m``."""
-    span = 1
-    while span * 4 <= m:
-        span *= 4
-    if span < m:
+    first = leaf(m)
+    if first == 2:
         _radix2(z, m)
-        span = 8
-    else:
-        span = 4
+    elif first > 2:
+        _leaves(z, m, first, tw, -1.0)
+    span = 4 * first
     while span <= last:
         _inverse4(z, m, span, tw)
         span *= 4

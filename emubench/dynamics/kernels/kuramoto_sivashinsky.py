@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from emubench.dynamics.kernels._blocks import precision, rollout_blocks
-from emubench.dynamics.kernels._fft import forward, inverse, merge, positions, split, square, twiddles
+from emubench.dynamics.kernels._fft import forward, inverse, leaf, merge, positions, split, square, twiddles
 from emubench.dynamics.kernels._simd import aligned, copy, jit, load, store
 from emubench.dynamics.schemes import etdrk4_coefficients, phi1
 from emubench.dynamics.system import System
@@ -15,12 +15,13 @@ from emubench.dynamics.system import System
 FOURTH = {"etdrk4": True, "etd1": False}
 """Whether a scheme is of fourth order."""
 SCHEMES = tuple(FOURTH)
+MAX_LEAF = 32
+"""The most points that are transformed by the definition, at a cost of their square."""
 
 
 def supports(system: System) -> bool:
-    """A number of sites that is a power of two from 8 on."""
-    n = system.shape[0]
-    return n >= 8 and n & (n - 1) == 0
+    """A multiple of 8 sites, without a large factor but 4s."""
+    return system.shape[0] % 8 == 0 and leaf(system.shape[0] // 2) <= MAX_LEAF
 
 
 @functools.lru_cache(maxsize=8)
@@ -46,7 +47,7 @@ def rollout(
     (n,), n_steps, fourth, dtype = system.shape, system.steps_per_sample, FOURTH[scheme], precision(state)
     m, pos = n // 2, positions(n // 2)
     tables = [t.astype(dtype) for t in (coefficients(system, scheme).ravel(), twiddles(m), twiddles(n))]
-    work = [aligned(n, dtype), *(aligned(n + 2, dtype) for _ in range(3))]
+    work = [aligned(n + 2 * leaf(m), dtype), *(aligned(n + 2, dtype) for _ in range(3))]
 
     def advance(block: np.ndarray, samples: np.ndarray, trajectories: range) -> None:
         _advance(block, samples, m, len(samples) // len(block), n_steps, fourth, *tables, pos, *work)
