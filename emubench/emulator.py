@@ -1,12 +1,13 @@
 """What an emulator is: the protocols, the door through which forecasts come in, saving and loading."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError, unreadable
@@ -161,20 +162,27 @@ def n_parameters(emulator: nn.Module) -> int:
     return sum(t.numel() for t in emulator.state_dict().values() if t.is_floating_point())
 
 
-def save_weights(emulator: nn.Module, path: Path) -> None:
-    """Write the state dict as safetensors."""
-    save_file({k: v.detach().cpu().contiguous() for k, v in emulator.state_dict().items()}, path)
+def save_weights(emulator: nn.Module, path: Path) -> str:
+    """Write the state dict as safetensors; return the file's SHA-256."""
+    content = save({k: v.detach().cpu().contiguous() for k, v in emulator.state_dict().items()})
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
-def load_weights(emulator: nn.Module, path: Path) -> None:
-    """Load weights into a freshly built emulator; a missing, foreign or misshapen tensor is named."""
+def load_weights(emulator: nn.Module, path: Path, digest: str = "") -> None:
+    """Load weights into a freshly built emulator; a missing, foreign or misshapen tensor is named.
+
+    Raises :class:`EmubenchError` where the file's SHA-256 is not ``digest``, unless that is empty.
+    """
     try:
-        path.open("rb").close()  # the library calls all that it can't open missing
-        tensors = load_file(path)
+        content = path.read_bytes()
+        tensors = load(content)
     except OSError as error:
         raise unreadable(path, error) from None
     except SafetensorError as error:
         raise EmubenchError(f"{path}: not a whole safetensors file ({error})") from None
+    if digest and hashlib.sha256(content).hexdigest() != digest:
+        raise EmubenchError(f"{path}: bytes differ from the hash in the card: the file was damaged or edited")
     own = emulator.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         if name not in tensors or name not in own:

@@ -23,7 +23,10 @@ from emubench.files.header import read_header
 
 
 def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) -> h5py.File:
-    """Open a dataset file of the given kind for ``task``, checked for structure and header (not hashes)."""
+    """Open a dataset file of the given kind for ``task``, checked for structure and header.
+
+    What is read of it has to come through :func:`emubench.files.hdf5.read_hashed`, which checks the hash of an array.
+    """
     if not path.exists():
         raise EmubenchError(
             f"{path}: no such dataset; make it with: emubench generate {task.name}{'.toml' * task.custom} "
@@ -45,6 +48,8 @@ def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) 
             if name not in file or file[name].shape != shape:  # type: ignore[union-attr]
                 found = file[name].shape if name in file else "nothing"  # type: ignore[union-attr]
                 raise EmubenchError(f"{path}: array {name}: shape {found} where {shape} belongs")
+        if store.attributes_hash(header.model_dump(exclude_unset=True)) != header.header_sha256:
+            raise EmubenchError(f"{path}: attribute header_sha256: the header was edited (seed or emubench_version)")
     except BaseException:
         file.close()
         raise
@@ -107,14 +112,14 @@ def load(task: TaskLike, data: Path | str = "data") -> Observations:
     path = task_path(task, data)
     with open_file(path, "observations", task) as file:
         shapes = Layout(task, "observations").shapes
-        arrays = {n: torch.from_numpy(hdf5.read_array(path, file, n, s).astype("f8")) for n, s in shapes.items()}
+        found = {name: hdf5.read_hashed(path, file, name, shape) for name, shape in shapes.items()}
         header = read_header(path, file)
-        digest = str(file["train/observation"].attrs.get(store.DIGEST, ""))
+    arrays = {name: torch.from_numpy(values.astype("f8")) for name, (values, _) in found.items()}
     select = task.observation.select
     return Observations(
         task=task,
         seed=header.seed,
-        digest=digest,
+        digest=found["train/observation"][1],
         train=arrays["train/observation"],
         validation=arrays["validation/observation"],
         contexts={s: arrays[f"{s}/context"] for s in ("test", "climate")},

@@ -220,12 +220,17 @@ def write_file(
 ) -> None:
     """Write the truth, or the observations of the file ``truth``, to ``path``; go on where a partial file ends.
 
+    A truth that is not the one that its hashes say raises :class:`EmubenchError`, before anything is made of it.
     ``make`` writes a block and returns the hashes of its rows: :func:`run_block` if not given.
     """
     make = make or run_block
     with Partial(path, made.header(seed), made.shapes) as partial:
         if path.exists():  # another process was faster
             return
+        if truth is not None:
+            with hdf5.open_plain(truth) as file:
+                for name in Layout(made.task, "truth").shapes:
+                    hdf5.check_hash(truth, file, name)
         offsets = partial.open(lambda p: write_structure(made, seed, p))
         left = [
             block

@@ -34,7 +34,8 @@ class Windows(torch.utils.data.Dataset[Window]):
     was observed; ``split`` is "train" or "validation", and consecutive windows begin ``stride`` samples apart. Every
     process opens the file anew, so that several workers of a ``DataLoader`` read side by side.
 
-    Raises :class:`EmubenchError` where nothing was generated, or a window does not fit into a trajectory.
+    Raises :class:`EmubenchError` where nothing was generated, a window does not fit into a trajectory, or the array is
+    not the one that its hash says: it is read once to know.
 
     >>> import emubench
     >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
@@ -66,7 +67,8 @@ class Windows(torch.utils.data.Dataset[Window]):
         shapes = layout.Layout(task, "observations").shapes
         if self.array not in shapes:
             raise EmubenchError(f"windows are of the splits train and validation, not of {split!r}")
-        dataset.open_file(self.path, "observations", task).close()
+        with dataset.open_file(self.path, "observations", task) as file:
+            hdf5.check_hash(self.path, file, self.array)
         self.n_trajectories, self.n_samples, *_ = shapes[self.array]
         if (n := context + target) > self.n_samples:
             raise EmubenchError(f"windows of {n} samples do not fit into trajectories of {self.n_samples}")
@@ -112,7 +114,8 @@ def open_dataset(
     is a context manager and closes the file. ``task`` is a task, or the name or recipe of one at standard size,
     ``data`` the folder it was generated below.
 
-    Raises :class:`EmubenchError` for a group that does not exist, and where nothing was generated.
+    Raises :class:`EmubenchError` for a group that does not exist, where nothing was generated, and where an array of
+    the group is not the one that its hash says: each is read once to know.
 
     >>> import emubench
     >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
@@ -129,6 +132,8 @@ def open_dataset(
         header = read_header(path, file)
         if group not in file:
             raise EmubenchError(f"{path}: no group {group!r}; there are {', '.join(sorted(file))}")
+        for name in (name for name in layout.Layout(task, header.kind).names if name.startswith(f"{group}/")):
+            hdf5.check_hash(path, file, name)
     opened = xarray.open_dataset(path, engine="h5netcdf", group=group)
     opened.attrs.update(header.model_dump(exclude_unset=True))
     return opened

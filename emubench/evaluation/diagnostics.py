@@ -67,7 +67,8 @@ class Subject:
         """The whole true states behind the test contexts."""
         path = layout.truth_path(self.task, self.data)
         with dataset.open_truth(self.task, self.data) as file:
-            return torch.from_numpy(hdf5.read_array(path, file, "test/truth")[:, : self.task.context].copy())
+            values, _ = hdf5.read_hashed(path, file, "test/truth")
+        return torch.from_numpy(values[:, : self.task.context].copy())
 
     def row(
         self, metric: str, figures: scoring.Figures, n_cases: int, unit: str, lead_time: float | None = None

@@ -99,9 +99,8 @@ def load_truth(task: TaskLike, data: Path | str = "data", split: str = "test") -
         return StoredTruth(values, torch.zeros(len(values), dtype=torch.long), "")
     path = layout.truth_path(task, data)
     with dataset.open_truth(task, data) as file:
-        values = hdf5.read_array(path, file, f"{split}/truth")
-        start = hdf5.read_array(path, file, f"{split}/start")
-        digest = str(file[f"{split}/truth"].attrs.get(store.DIGEST, ""))
+        values, digest = hdf5.read_hashed(path, file, f"{split}/truth")
+        start, _ = hdf5.read_hashed(path, file, f"{split}/start")
     scored = task.observation.select(values[:, task.context :])
     if not np.isfinite(scored).all():
         raise EmubenchError(f"{path}: array {split}/truth holds values that are not finite")

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from emubench.core.errors import EmubenchError, reason, unreadable
+from emubench.files import store
 
 DEFLATE, SHUFFLE, CHECKSUM = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
 ALLOWED_FILTERS = {DEFLATE, SHUFFLE, CHECKSUM}
@@ -156,6 +157,31 @@ def read_array(path: Path, file: h5py.File, name: str, shape: tuple[int, ...] | 
         raise EmubenchError(f"{path}: {name}: shape {dataset.shape} where {shape} belongs")
     with refused(path, f"{name}: cannot be read"):
         return dataset[()]
+
+
+def read_hashed(path: Path, file: h5py.File, name: str, shape: tuple[int, ...] | None = None) -> tuple[np.ndarray, str]:
+    """The array ``name`` of a dataset file and its stored hash, which the values that were read have."""
+    values, digest = read_array(path, file, name, shape), store.ArrayHash()
+    digest.update(values)
+    return values, _agreed(path, name, file[name], digest.hexdigest())
+
+
+def check_hash(path: Path, file: h5py.File, name: str) -> None:
+    """Raise :class:`EmubenchError` unless a stored array has its hash; it is read a few rows at a time."""
+    if not isinstance(dataset := file.get(name), h5py.Dataset):
+        raise EmubenchError(f"{path}: array {name} is missing")
+    with refused(path, f"array {name}: cannot be read"):
+        found = store.file_hash(dataset)
+    _agreed(path, name, dataset, found)
+
+
+def _agreed(path: Path, name: str, dataset: Any, found: str) -> str:
+    stored = read_attributes(path, dataset).get(store.DIGEST)
+    if stored is None:
+        raise EmubenchError(f"{path}: array {name}: attribute {store.DIGEST} is missing: an unfinished file")
+    if stored != found:
+        raise EmubenchError(f"{path}: array {name}: bytes differ from their own hash: it was damaged or edited")
+    return found
 
 
 def read_npz(path: Path, names: tuple[str, ...], check: Check) -> dict[str, np.ndarray]:

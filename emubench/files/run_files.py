@@ -25,6 +25,8 @@ class Card(Model):
     train_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     threads: Annotated[int, Field(ge=1, le=4096)]
     device: Annotated[str, Field(max_length=200)]
+    weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """SHA-256 of the file of the weights; empty in cards that are older than the field."""
 
 
 class ScoreRow(Model):

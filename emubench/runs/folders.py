@@ -70,7 +70,7 @@ def build(run: Path) -> OpenRun:
 def load(run: Path) -> OpenRun:
     """Open a run with its trained emulator."""
     found = build(run)
-    load_weights(found.emulator, run / "model.safetensors")
+    load_weights(found.emulator, run / "model.safetensors", found.card.weights_sha256)
     if (n := n_parameters(found.emulator)) != found.card.n_parameters:
         raise EmubenchError(f"{run / 'card.json'}: n_parameters: {found.card.n_parameters} where {n} belongs")
     return found

@@ -40,6 +40,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
         checkpoints = Checkpoints(kept, observations.digest)
         with closing(logs.Log(partial / "log.jsonl", progress, checkpoints, tensorboard)) as log:
             emulator = fit(module, task, config, observations, job.seed, log)
+        digest = save_weights(emulator, partial / "model.safetensors")
         card = run_files.Card(
             schema_version=schema.SCHEMA_VERSION,
             emubench_version=__version__,
@@ -55,8 +56,8 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
             train_seconds=round(log.seconds, 3),
             threads=job.threads,
             device="cpu",
+            weights_sha256=digest,
         )
-        save_weights(emulator, partial / "model.safetensors")
         if job.recipe:
             (partial / RECIPE).write_text(job.recipe + "\n", encoding="utf-8")
         (partial / "card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import pytest
 import xarray
 
 from emubench.data import tasks, verification
+from emubench.files import store
 from tests.support.contents import contents
 
 NOISY = ("--size", "tiny", "--data")
@@ -229,14 +230,21 @@ def test_observations_of_another_task_are_refused(refused, own_data, tmp_path):
     assert "attribute task: 'lorenz63-clean' where 'lorenz63-noisy' belongs" in line
 
 
+def unfinite(array) -> None:
+    """Put a NaN where it is scored, under a hash that fits."""
+    array[3, 70] = np.nan
+    array.attrs["sha256"] = store.file_hash(array)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda f: f.pop("test"), "array test/truth: shape nothing"),
         (lambda f: f["climate"].pop("start"), "array climate/start is missing"),
-        (lambda f: f["test/truth"].write_direct(np.full((1, 1, 3), np.nan), dest_sel=np.s_[3:4, 70:71]), "not finite"),
+        (lambda f: unfinite(f["test/truth"]), "not finite"),
         (lambda f: f.attrs.modify("kind", "observations"), "holds observations where truth belong"),
     ],
+    ids=["no test", "no start", "not finite", "another kind"],
 )
 def test_damaged_truth_is_not_scored_against(emubench, refused, own_data, tmp_path, spoil, message):
     runs = tmp_path / "runs"
@@ -317,6 +325,10 @@ def test_weights_of_another_architecture_are_refused_by_name(emubench, refused, 
     assert emubench("train", "persistence", "lorenz63-noisy", *NOISY, own_data, "--out", out).status == 0
     (theirs,) = out.rglob("model.safetensors")
     shutil.copy(theirs, run / "model.safetensors")
+    assert "model.safetensors: bytes differ from the hash in the card" in refused("score", run, "--data", own_data)
+    card = json.loads((run / "card.json").read_text())
+    del card["weights_sha256"]  # as in cards of old
+    (run / "card.json").write_text(json.dumps(card))
     assert "model.safetensors: tensor std is missing" in refused("score", run, "--data", own_data)
 
 

@@ -439,6 +439,15 @@ def test_hostile_weights_are_refused(faults, sound_entry, case):
     assert message in line
 
 
+def test_weights_of_another_run_are_told_by_the_hash_in_the_card(faults, sound_entry):
+    path = sound_entry / SEED / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    sign_again(sound_entry)
+    (line,) = faults(sound_entry)
+    assert "not this run's weights" in line
+
+
 def test_the_header_is_read_as_the_library_wrote_it(tmp_path):
     path = tmp_path / "m.safetensors"
     rng = np.random.default_rng(0)

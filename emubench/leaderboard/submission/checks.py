@@ -256,6 +256,8 @@ def _weights(path: Path, card: Card) -> Iterator[str]:
     n = safetensors_header.n_floats(tensors)
     if n != card.n_parameters:
         yield f"{path}: {n} floating-point values, where {CARDS} says {card.n_parameters}"
+    elif card.weights_sha256 not in ("", found := entries.sha256(path)):
+        yield f"{path}: sha256 {found[:16]}…, where {CARDS} says {card.weights_sha256[:16]}…: not this run's weights"
 
 
 def _forecast(entry: Entry, place: Path, task: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ A stage is the work of one optimiser. Its file holds weights, the optimiser's me
 tensors, and what is no tensor as JSON in the file's metadata: nothing is ever unpickled.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,8 @@ from torch import Tensor
 from emubench.core.errors import EmubenchError
 from emubench.files import schema, store
 
-STATE = "state"
-"""The one key of the metadata."""
+STATE, DIGEST = "state", "sha256"
+"""The keys of the metadata; a checkpoint that is older than the hash has none."""
 MAX_BYTES = 2**31
 
 
@@ -58,9 +59,10 @@ class Checkpoint:
         if self.path is None or not finite:
             return
         text = json.dumps(State(key=self.key, **state).model_dump())
+        tensors = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
         try:
             with store.atomic(self.path) as temporary:
-                save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, temporary, {STATE: text})
+                save_file(tensors, temporary, {STATE: text, DIGEST: _hash(text, tensors)})
         except FileNotFoundError:  # another process has finished this training and removed the folder
             return
         self.kept = state["step"]
@@ -76,9 +78,13 @@ class Checkpoint:
             if self.path.stat().st_size > MAX_BYTES:
                 raise EmubenchError(f"{self.path}: larger than {MAX_BYTES} bytes; remove it to train anew")
             with safe_open(self.path, framework="pt") as file:
-                content = json.loads((file.metadata() or {}).get(STATE, "null"))
+                metadata = file.metadata() or {}
                 # cloned, for sums over tensors that lie elsewhere in memory are rounded otherwise
                 self._tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            text = metadata.pop(STATE, "null")
+            if metadata and metadata != {DIGEST: _hash(text, self._tensors)}:
+                raise ValueError("it has not the hash that it says: it was damaged or edited")
+            content = json.loads(text)
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise EmubenchError(f"{self.path}: not a whole checkpoint ({error}); remove it to train anew") from None
         state: State = schema.parse(State, content, self.path)
@@ -103,6 +109,15 @@ class Checkpoint:
         """All tensors called ``prefix.…``, without the prefix."""
         start = prefix + "."
         return {name.removeprefix(start): t for name, t in self._tensors.items() if name.startswith(start)}
+
+
+def _hash(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a checkpoint holds."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 class Checkpoints:
