@@ -18,8 +18,14 @@ from emubench.files import store
 DEFLATE, SHUFFLE, CHECKSUM = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32
 ALLOWED_FILTERS = {DEFLATE, SHUFFLE, CHECKSUM}
 MAX_BYTES = 64 * 2**30
-MIN_CHUNK = 2**20
-"""Bytes that a chunk may have, however small its array is."""
+MAX_OBJECTS = 1000
+"""Groups and arrays of a file, by all their names."""
+MAX_RATIO, SMALL = 64, 2**28
+"""Arrays may hold so many times the bytes of their file, beyond what is small anyhow; numbers shrink by less."""
+MIN_CHUNK, MAX_CHUNK = 2**20, 2**28
+"""Bytes that a chunk may have, however small its array is, and however large."""
+PIECE = 2**22
+"""Bytes that are inflated at a time."""
 MAX_NPY_HEADER = 2**16
 NPZ_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 Check = Callable[[str, tuple[int, ...], np.dtype], None]
@@ -27,10 +33,11 @@ Check = Callable[[str, tuple[int, ...], np.dtype], None]
 
 
 def open_plain(path: Path | str) -> h5py.File:
-    """Open ``path`` for reading after checking every object in it.
+    """Open ``path`` for reading after checking every object in it: the one door for HDF5 that was not made just now.
 
     Raises :class:`EmubenchError` for a file that is missing, truncated or not HDF5, and for links, virtual, external,
-    object-typed or filter-plugin datasets, naming the object; what is locked, or may not be read, is called that.
+    object-typed or filter-plugin datasets, naming the object; what is locked, or may not be read, is called that. A
+    file that would take far more memory than disk is refused as well.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,8 +45,15 @@ def open_plain(path: Path | str) -> h5py.File:
     file = opened(path)
     try:
         with refused(path, "damaged HDF5 file"):
+            n_bytes, most = 0, MAX_RATIO * path.stat().st_size + SMALL
             for name, dataset in walk(path, file):
                 _check_dataset(path, name, dataset)
+                n_bytes += dataset.nbytes
+                if n_bytes > most:
+                    raise EmubenchError(
+                        f"{path}: {name}: arrays of {n_bytes} bytes in a file of so few ({most} belong)"
+                    )
+                _check_chunks(path, name, dataset)
     except EmubenchError:
         file.close()
         raise
@@ -66,17 +80,22 @@ def refused(path: Path, what: str) -> Iterator[None]:
         raise EmubenchError(f"{path}: {what} ({reason(error)})") from None
 
 
-def walk(path: Path, group: h5py.Group, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Names and arrays of a file; a link is refused."""
+def walk(
+    path: Path, group: h5py.Group, prefix: str = "", depth: int = 0, left: Iterator[int] | None = None
+) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Names and arrays of a file; a link is refused, and so are more objects than are ``left``."""
+    left = iter(range(MAX_OBJECTS)) if left is None else left
     if depth > 4:
         raise EmubenchError(f"{path}: {prefix}: groups are nested too deeply")
     for key in group:
         name = f"{prefix}/{key}"
+        if next(left, None) is None:
+            raise EmubenchError(f"{path}: {name}: more than {MAX_OBJECTS} groups and arrays")
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise EmubenchError(f"{path}: {name}: links are refused; store the array itself")
         item = group[key]
         if isinstance(item, h5py.Group):
-            yield from walk(path, item, name, depth + 1)
+            yield from walk(path, item, name, depth + 1, left)
         elif isinstance(item, h5py.Dataset):
             yield name, item
         else:
@@ -103,7 +122,7 @@ def _filters(dataset: h5py.Dataset) -> list[tuple[Any, ...]]:
     return [plist.get_filter(i) for i in range(plist.get_nfilters())]
 
 
-def check_chunks(path: Path, name: str, dataset: h5py.Dataset) -> None:
+def _check_chunks(path: Path, name: str, dataset: h5py.Dataset) -> None:
     """Raise :class:`EmubenchError` unless every chunk holds what the array's shape says, before HDF5 believes it.
 
     On reading, HDF5 inflates a chunk to whatever it holds, be it a thousand times the array, and it allocates whole
@@ -112,7 +131,7 @@ def check_chunks(path: Path, name: str, dataset: h5py.Dataset) -> None:
     if dataset.chunks is None:
         return
     size = prod(dataset.chunks) * dataset.dtype.itemsize
-    if size > max(dataset.nbytes, MIN_CHUNK):
+    if size > min(max(dataset.nbytes, MIN_CHUNK), MAX_CHUNK):
         raise EmubenchError(f"{path}: {name}: chunks of {size} bytes in an array of {dataset.nbytes}")
     order = [number for number, *_ in _filters(dataset)]
     if len(set(order)) != len(order):
@@ -131,12 +150,17 @@ def check_chunks(path: Path, name: str, dataset: h5py.Dataset) -> None:
 
 
 def _inflates_to(stored: bytes, n_bytes: int) -> bool:
-    """Whether a zlib stream holds so many bytes; no more are inflated than it takes to know."""
-    inflater = zlib.decompressobj()
+    """Whether a zlib stream holds so many bytes; no more are inflated than it takes to know, and few are kept."""
+    inflater, found = zlib.decompressobj(), 0
     try:
-        return len(inflater.decompress(stored, n_bytes + 1)) == n_bytes and inflater.eof
+        while found <= n_bytes and not inflater.eof:
+            piece = inflater.decompress(stored, PIECE)
+            if not piece and not inflater.eof:  # it is cut
+                return False
+            found, stored = found + len(piece), inflater.unconsumed_tail
     except zlib.error:
         return False
+    return found == n_bytes and inflater.eof
 
 
 def read_attributes(path: Path, item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
@@ -234,7 +258,6 @@ def read_forecast(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, n
             for split in shapes:
                 if (item := stored.get(f"{split}/forecast")) is not None:
                     check(split, item.shape, item.dtype)
-                    check_chunks(path, split, item)
                     arrays[split] = read_array(path, file, f"{split}/forecast")
     for split, wanted in shapes.items():
         if split not in arrays:

@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import zipfile
 import zlib
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -181,6 +182,14 @@ def no_space(file) -> None:
     file.create_dataset("test/forecast", data=h5py.Empty("f4"))
 
 
+def one_group_by_many_names(file) -> None:
+    """By four in turn there are 10⁸ of them."""
+    groups = [file.create_group(f"level {depth}") for depth in range(4)]
+    for outer, inner in pairwise(groups):
+        for i in range(100):
+            outer[str(i)] = inner
+
+
 def a_time(file) -> None:
     space = h5py.h5s.create_simple(WHOLE)
     h5py.h5d.create(file.create_group("test").id, b"forecast", h5py.h5t.UNIX_D32LE, space)
@@ -193,7 +202,7 @@ def a_name_that_is_no_text(file) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (a_chunk_that_inflates_to_much_more, rf"test: the chunk at .* does not hold {N_BYTES} bytes"),
+        (a_chunk_that_inflates_to_much_more, rf"/test/forecast: the chunk at .* does not hold {N_BYTES} bytes"),
         (lambda file: compressed(file, zlib.compress(b"abc")), f"does not hold {N_BYTES} bytes"),
         (lambda file: compressed(file, zlib.compress(bytes(N_BYTES))[:-2]), f"does not hold {N_BYTES} bytes"),
         (lambda file: compressed(file, b"no zlib stream"), f"does not hold {N_BYTES} bytes"),
@@ -201,6 +210,7 @@ def a_name_that_is_no_text(file) -> None:
         (a_huge_chunk, f"chunks of 2828800000 bytes in an array of {N_BYTES}"),
         (no_space, "/test/forecast: holds no array"),
         (a_time, "damaged HDF5 file"),
+        (one_group_by_many_names, "more than 1000 groups and arrays"),
         (a_name_that_is_no_text, "damaged HDF5 file"),
     ],
 )
