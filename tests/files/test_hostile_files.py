@@ -21,8 +21,9 @@ from emubench.files import hdf5, schema, store
 from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING
 from emubench.leaderboard.page import building
 from emubench.leaderboard.page.board import read
-from emubench.leaderboard.submission import entries, verifying
+from emubench.leaderboard.submission import checks, entries
 from emubench.runs import jobs
+from emubench.runs.sandbox import trainee
 from tests.support.submissions import TASK, edit_entry, sign_again
 
 SHAPES = {split: (1, *shape[1:]) for split, shape in entries.asked().shapes["tiny"][TASK].items()}
@@ -366,10 +367,10 @@ def test_the_largest_numbers_that_pass_can_be_drawn(sound_entry):
     assert not {"nan", "inf"} & set(re.findall(r"[a-z]+", page.lower()))
 
 
-def test_settings_of_a_million_million_parameters_are_not_trained(tmp_path):
+def test_settings_of_a_million_million_parameters_are_not_trained():
     job = jobs.Job("resnet_ode", TASK, "tiny", overrides={"width": 10**6})
-    with pytest.raises(EmubenchError, match="entry.toml: overrides: weights of [0-9]{13,} bytes on lorenz63-noisy"):
-        verifying.check_size(tmp_path, job)
-    verifying.check_size(tmp_path, jobs.Job("resnet_ode", TASK, "tiny"))
+    with pytest.raises(EmubenchError, match="weights of [0-9]{13,} bytes on lorenz63-noisy"):
+        trainee.check_size(job, checks.MAX_WEIGHTS)
+    trainee.check_size(jobs.Job("resnet_ode", TASK, "tiny"), checks.MAX_WEIGHTS)
     with pytest.raises(EmubenchError, match="unknown setting"):
-        verifying.check_size(tmp_path, jobs.Job("resnet_ode", TASK, "tiny", overrides={"widht": 10**6}))
+        trainee.check_size(jobs.Job("resnet_ode", TASK, "tiny", overrides={"widht": 10**6}), checks.MAX_WEIGHTS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import time
 import tomllib
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from emubench.core.random import SealedSeed, stream, torch_stream
 from emubench.data import generation, layout, tasks, verification
 from emubench.files import entry_files
 from emubench.files.entry_files import SCORES
-from emubench.leaderboard.submission import making, season, verifying
+from emubench.leaderboard.submission import checks, making, season, verifying
 from emubench.runs import folders, jobs, stages
+from emubench.runs.sandbox import judged
 from tests.support.contents import contents
 from tests.support.submissions import STATED, TASK, verified, verified_row
 
@@ -228,9 +228,15 @@ def test_a_claim_outside_the_judge_s_interval_is_named(board, sound_entry, secre
 
 def test_a_training_beyond_its_time_is_refused(refused, emubench, board, sound_entry, secret_file, monkeypatch):
     assert emubench("season", "new", "2026a", "--board", board, "--task", TASK, "--size", "tiny").status == 0
-    monkeypatch.setattr(baselines.get("linear"), "train", lambda *_: time.sleep(30))
-    line = refused("submit", "verify", sound_entry, "--season", "2026a", "--board", board, "--train-seconds", "1")
-    assert f"{sound_entry}: training on {TASK} takes more than 1 s (--train-seconds)" in line
+
+    def too_slow(job, data, out, limits, max_weights):
+        assert (job.baseline, limits.train_seconds, max_weights) == ("linear", 7.0, checks.MAX_WEIGHTS)
+        raise EmubenchError("training takes too long")
+
+    monkeypatch.setattr(judged, "train", too_slow)
+    monkeypatch.setattr(baselines.get("linear"), "train", lambda *_: pytest.fail("was trained in the judge's process"))
+    line = refused("submit", "verify", sound_entry, "--season", "2026a", "--board", board, "--train-seconds", "7")
+    assert f"{sound_entry}: training takes too long" in line
     assert not (board / "verified").exists()
 
 

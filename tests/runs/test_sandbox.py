@@ -19,7 +19,7 @@ from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.emulator import save_weights
 from emubench.runs import jobs, stages
-from emubench.runs.sandbox import child, pipe
+from emubench.runs.sandbox import child, judged, pipe
 from emubench.runs.sandbox.judged import JudgedEmulator, Limits
 from tests.support.submissions import TASK, edit_json
 
@@ -48,9 +48,9 @@ def test_a_config_of_a_million_million_parameters_is_refused_unallocated(data, t
     with pytest.raises(EmubenchError, match=r"card.json: config: tensor .*1000000.* in this architecture"):
         child.check_architecture(run)
     assert int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") - before < 2**28
-    with JudgedEmulator.of_run(run, LIMITS) as judged:
-        assert "1000000" in judged.reason
-        assert "while loading" in judged.reason
+    with JudgedEmulator.of_run(run, LIMITS) as emulator:
+        assert "1000000" in emulator.reason
+        assert "while loading" in emulator.reason
 
 
 # --- children that misbehave ------------------------------------------------------------------------------------------
@@ -98,10 +98,10 @@ CHILDREN = {
 
 def attempt(script: str, limits: Limits) -> tuple[torch.Tensor, str]:
     command = [sys.executable, "-S", "-c", READY + FRAME + script]
-    with JudgedEmulator(command, limits) as judged:
-        judged.wait_until_ready()
-        forecast = judged.forecast(torch.zeros(4, 8, 3).double(), 5, 1, torch.Generator().manual_seed(1))
-    return forecast, judged.reason
+    with JudgedEmulator(command, limits) as emulator:
+        emulator.wait_until_ready()
+        forecast = emulator.forecast(torch.zeros(4, 8, 3).double(), 5, 1, torch.Generator().manual_seed(1))
+    return forecast, emulator.reason
 
 
 @pytest.mark.parametrize("case", CHILDREN)
@@ -146,6 +146,51 @@ def test_a_child_sees_no_secret(monkeypatch, tmp_path):
     assert "PYTHONPATH" in reason
     assert "SECRET" not in reason
     assert "TOKEN" not in reason
+
+
+# --- training in the child --------------------------------------------------------------------------------------------
+
+
+def test_settings_of_ten_million_layers_end_with_their_time(data, tmp_path):
+    """Built, sized and trained in a child: the judge's own process neither works for them nor waits."""
+    job = jobs.Job("fourier_operator", "lorenz96-noisy", "tiny", overrides={"layers": 10**7})
+    begun = time.monotonic()
+    with pytest.raises(EmubenchError, match=r"training on lorenz96-noisy takes more than 0.5 s \(--train-seconds\)"):
+        judged.train(job, data, tmp_path, dataclasses.replace(LIMITS, train_seconds=0.5), 10**6)
+    assert time.monotonic() - begun < 60
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_settings_that_take_too_much_memory_end_with_a_reason(data, tmp_path):
+    job = jobs.Job("fourier_operator", "lorenz96-noisy", "tiny", overrides={"layers": 10**7})
+    with pytest.raises(EmubenchError, match=r"training on lorenz96-noisy (failed: MemoryError|died|failed: .*memory)"):
+        judged.train(job, data, tmp_path, dataclasses.replace(LIMITS, memory_bytes=2**27, train_seconds=300.0), 10**6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"batch": -4}, "training on lorenz63-noisy failed: .* while training"),
+        ({"width": 10**6}, "failed: weights of [0-9]+ bytes on lorenz63-noisy, where at most 1000000 belong while"),
+        ({"unroll": 2**62}, "training on lorenz63-noisy failed: .* while training"),
+    ],
+)
+def test_settings_that_cannot_be_trained_are_one_line(data, tmp_path, overrides, message):
+    job = jobs.Job("resnet_ode", TASK, "tiny", overrides={"steps": 2} | overrides)
+    with pytest.raises(EmubenchError, match=message) as error:
+        judged.train(job, data, tmp_path, LIMITS, 10**6)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_what_is_trained_in_the_child_is_what_is_trained_here(data, tmp_path):
+    job = jobs.Job("resnet_ode", TASK, "tiny", overrides={"steps": 2, "batch": 4})
+    here = stages.train(job, data, tmp_path / "here")
+    there = judged.train(job, data, tmp_path / "there", LIMITS, 10**6)
+    assert (there / "model.safetensors").read_bytes() == (here / "model.safetensors").read_bytes()
+    assert sorted(path.name for path in there.iterdir()) == ["card.json", "model.safetensors"]
 
 
 # --- whole entries, some of them bad ----------------------------------------------------------------------------------

@@ -4,11 +4,8 @@ A child that hangs, dies, floods or answers with garbage fails the cases that it
 which are scored as failures, with the reason kept; then the next entry is scored.
 """
 
-import contextlib
 import dataclasses
 import json
-import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,22 +56,6 @@ def judge_entry(
         return Judgement(scoring.score_forecast(found.path(run), task, data, progress))
     with found.unpacked(run) as folder:
         return judge_run(folder, task, data, seed, limits, progress)
-
-
-@contextlib.contextmanager
-def time_limit(seconds: float, refusal: str) -> Iterator[None]:
-    """Raise :class:`EmubenchError` in the block once it has lasted too long, from the main thread alone (SIGALRM)."""
-
-    def stop(*_: object) -> None:
-        raise EmubenchError(refusal)
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second: one may fall into a finaliser and be lost
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def check_method(found: Contents) -> None:

@@ -28,7 +28,8 @@ from emubench.leaderboard.statistics import bounded
 from emubench.leaderboard.submission import checks, judge, season
 from emubench.leaderboard.submission.entries import Contents, Digest
 from emubench.metrics._headline import headline
-from emubench.runs import folders, jobs, scored, stages
+from emubench.runs import folders, jobs, scored
+from emubench.runs.sandbox import judged
 from emubench.runs.sandbox.judged import Limits
 
 MAX_BYTES = 2**20
@@ -159,14 +160,15 @@ def _row(
     for seed in seeds:
         overrides = dict(entry.overrides.get(task.name, {}))
         job = jobs.Job(entry.method, task.name, task.size, seed, limits.threads, overrides)
-        check_size(folder, job)
-        refusal = f"{folder}: training on {task.name} takes more than {limits.train_seconds:g} s (--train-seconds)"
-        with judge.time_limit(limits.train_seconds, refusal):
-            run = stages.train(job, data, data.parent / "runs", progress)
-        judged = judge.judge_run(run, task, data, seed, limits, progress)
-        speed = float(judged.result.timing["lyapunov_times_per_second"])
-        runs.append(scored.ScoredRun(run, folders.read_card(run), judged.result.scores, speed, entry.name))
-        reasons += [judged.reason] if judged.reason else []
+        torch.set_num_threads(limits.threads)
+        try:
+            run = judged.train(job, data, data.parent / "runs", limits, checks.MAX_WEIGHTS)
+        except EmubenchError as error:
+            raise EmubenchError(f"{folder}: {error}") from None
+        found = judge.judge_run(run, task, data, seed, limits, progress)
+        speed = float(found.result.timing["lyapunov_times_per_second"])
+        runs.append(scored.ScoredRun(run, folders.read_card(run), found.result.scores, speed, entry.name))
+        reasons += [found.reason] if found.reason else []
     cell = ranking.make_cell(runs)
     low_99, low, high, high_99 = np.quantile(cell.pooled(cell.sampled), (0.005, *scoring.INTERVAL, 0.995)).tolist()
     scale = reference.scale(task.name)
@@ -191,24 +193,6 @@ def _row(
         claimed=_claimed(contents, task),
         reason="; ".join(reasons)[:1000],
     )
-
-
-def check_size(folder: Path, job: jobs.Job) -> None:
-    """Raise :class:`EmubenchError` unless what is to be trained is as small as an entry's weights have to be.
-
-    Nothing is allocated. An architecture that can't be built on the meta device is left to the training itself.
-    """
-    try:
-        with torch.device("meta"):
-            weights = job.build().state_dict().values()
-    except EmubenchError as error:
-        if error.__cause__ is None:  # the settings themselves are wrong
-            raise
-        return
-    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights)
-    if n_bytes > checks.MAX_WEIGHTS:
-        found = f"weights of {n_bytes} bytes on {job.task}, where at most {checks.MAX_WEIGHTS} belong"
-        raise EmubenchError(f"{folder}/entry.toml: overrides: {found}")
 
 
 def _claimed(contents: Contents, task: Task) -> float | None:

@@ -50,11 +50,12 @@ def check_architecture(folder: Path) -> None:
             raise EmubenchError(f"{card}: config: tensor {name[:80]}: {found}")
 
 
-def limit(n_bytes: int, seconds: int) -> None:
+def limit(n_bytes: int, seconds: int, file_bytes: int = 0) -> None:
     """Bound what this process may take from now on: memory beyond what it has, processor time, files, dumps."""
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     most = pages * resource.getpagesize() + n_bytes
-    bounds = {"RLIMIT_AS": most, "RLIMIT_CPU": seconds, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0, "RLIMIT_NOFILE": 256}
+    bounds = {"RLIMIT_AS": most, "RLIMIT_CPU": seconds, "RLIMIT_FSIZE": file_bytes, "RLIMIT_CORE": 0}
+    bounds["RLIMIT_NOFILE"] = 256
     for name, value in bounds.items():
         kind = getattr(resource, name)
         _, hard = resource.getrlimit(kind)
@@ -91,21 +92,30 @@ def serve(folder: Path, source: int, sink: int) -> None:
             assert context is not None
             pipe.send(sink, pipe.FORECAST, {}, _answer(emulator, header, context), end)
     except Exception as error:  # whatever it is, the judge hears of it
-        reason = str(error).splitlines()[0] if str(error) else ""
-        line = reason if isinstance(error, EmubenchError) else f"{type(error).__name__}: {reason}"
-        pipe.send(sink, pipe.FAULT, {"reason": line[:500]}, None, end)
+        tell(sink, error)
 
 
-def main() -> None:
-    """Take standard input and output for the judge alone, then serve."""
-    folder, n_bytes, seconds, threads = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+def tell(sink: int, error: Exception) -> None:
+    """Send what went wrong to the judge, in one line."""
+    reason = str(error).splitlines()[0] if str(error) else ""
+    line = reason if isinstance(error, EmubenchError) else f"{type(error).__name__}: {reason}"
+    pipe.send(sink, pipe.FAULT, {"reason": line[:500]}, None, time.monotonic() + HOUR)
+
+
+def confine(n_bytes: int, seconds: int, threads: int, file_bytes: int = 0) -> tuple[int, int]:
+    """Take standard input and output for the judge alone, and limit this process; return the two descriptors."""
     source, sink, nowhere = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # what a method prints goes nowhere
         os.dup2(nowhere, descriptor)
     torch.set_num_threads(threads)
     tempfile.gettempdir()  # known from here on; looking for it later would write a file, and torch looks for it
-    limit(n_bytes, seconds)
-    serve(folder, source, sink)
+    limit(n_bytes, seconds, file_bytes)
+    return source, sink
+
+
+def main() -> None:
+    """Confine this process, then serve."""
+    serve(Path(sys.argv[1]), *confine(*map(int, sys.argv[2:5])))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""An emulator in a child process, forecasting through pipes under limits."""
+"""An emulator in a child process, forecasting through pipes under limits, and the training of one."""
 
 import contextlib
+import dataclasses
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +19,11 @@ import torch
 from torch import Tensor
 
 import emubench
-from emubench.runs.sandbox import pipe
+from emubench.core.errors import EmubenchError
+from emubench.data import layout
+from emubench.files import schema, store
+from emubench.runs.jobs import Job
+from emubench.runs.sandbox import pipe, trainee
 
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
 """Environment variables that a judged emulator sees; the season's secret is not among them."""
@@ -62,19 +69,16 @@ class JudgedEmulator(contextlib.AbstractContextManager):
     @classmethod
     def of_run(cls, folder: Path, limits: Limits) -> "JudgedEmulator":
         """The emulator of a run's or an entry's folder with ``card.json`` and ``model.safetensors``."""
-        seconds = int(limits.threads * (limits.start_seconds + 2 * limits.call_seconds))
-        bounds = (limits.memory_bytes, seconds, limits.threads)
-        module = "emubench.runs.sandbox.child"
-        judged = cls([sys.executable, "-m", module, str(folder.resolve()), *map(str, bounds)], limits)
+        judged = cls(_command("child", folder, limits, 2 * limits.call_seconds), limits)
         judged.wait_until_ready()
         return judged
 
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def wait_until_ready(self) -> None:
-        """Wait for the emulator to be loaded."""
-        self._attempt((), time.monotonic() + self.limits.start_seconds, "while loading")
+    def wait_until_ready(self, seconds: float | None = None, when: str = "while loading") -> None:
+        """Wait for the emulator to be loaded, or for ``seconds`` for something else."""
+        self._attempt((), time.monotonic() + (seconds or self.limits.start_seconds), when)
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
         """The child's forecast; NaN if it failed at this call or before."""
@@ -124,3 +128,37 @@ class JudgedEmulator(contextlib.AbstractContextManager):
             with contextlib.suppress(OSError):
                 stream.close()
         self._folder.cleanup()
+
+
+def _command(module: str, folder: Path, limits: Limits, work_seconds: float, *more: int) -> list[str]:
+    """The command of a child that works on ``folder`` for so long, beyond starting."""
+    seconds = int(limits.threads * (limits.start_seconds + work_seconds))
+    bounds = map(str, (*more, limits.memory_bytes, seconds, limits.threads))
+    return [sys.executable, "-m", f"emubench.runs.sandbox.{module}", str(folder.resolve()), *bounds]
+
+
+def train(job: Job, data: Path, out: Path, limits: Limits, max_weights: int) -> Path:
+    """Build, size and train a stranger's job in a child process; return the run's folder, with its card and weights.
+
+    The child gets a copy of the observations and no truth. Raises :class:`EmubenchError` where it fails, dies, takes
+    more than its limits, or makes weights of more than ``max_weights`` bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="emubench-training-") as temporary:
+        place = Path(temporary)
+        copy = layout.task_path(job.get_task(), place / trainee.DATA)
+        copy.parent.mkdir(parents=True)
+        shutil.copyfile(layout.task_path(job.get_task(), data), copy)
+        store.write_text(place / trainee.JOB, json.dumps(dataclasses.asdict(job)))
+        with JudgedEmulator(_command("trainee", place, limits, limits.train_seconds, max_weights), limits) as child:
+            child.wait_until_ready()
+            begun = time.monotonic()
+            child.wait_until_ready(limits.train_seconds, "while training")
+            late = time.monotonic() - begun > limits.train_seconds
+        if child.reason:
+            beyond = f"takes more than {limits.train_seconds:g} s (--train-seconds)"
+            raise EmubenchError(f"training on {job.task} {beyond if late else child.reason}")
+        made, folder = job.folder(place / trainee.RUNS), job.folder(out)
+        folder.mkdir(parents=True)
+        for name, most in (("model.safetensors", max_weights), ("card.json", 2**20)):
+            (folder / name).write_bytes(schema.read_bytes(made / name, most))
+    return folder
