@@ -17,6 +17,7 @@ from emubench.data import tasks
 from emubench.data.observation import Observation
 from emubench.data.tasks import Amount, Task
 from emubench.dynamics import climates
+from emubench.dynamics.resolution import check_climate, check_resolved
 from emubench.dynamics.system import Climate, System
 from emubench.files import hdf5, header, schema
 from emubench.files.schema import Model, Name
@@ -97,13 +98,31 @@ def read(path: Path) -> Recipe:
 
 
 def load(path: Path, size: str = "standard", data: Path | None = None) -> Task:
-    """The task of a recipe file. A climate that it lacks is that of the data made of it already, or is measured."""
+    """The task of a recipe file, whose system has to be chaotic and resolved, see :func:`check_resolved`.
+
+    What its climate lacks is that of the data made of it already, or is measured.
+    """
     recipe = read(path)
-    if recipe.system.climate is None and data is not None and (known := stored(recipe.name or "", size, data)):
-        system = recipe.system.model_copy(update={"climate": ClimateTable(**_climate(known.system))})
+    given = recipe.system.climate
+    if data is not None and (known := stored(recipe.name or "", size, data)):
+        climate = ClimateTable(**_climate(known.system) | (given.model_dump(exclude_none=True) if given else {}))
+        system = recipe.system.model_copy(update={"climate": climate})
         if task_of(recipe.model_copy(update={"system": system}), size, path) == known:
             return known
-    return task_of(recipe, size, path)
+    task = task_of(recipe, size, path)
+    if task.system == systems.get(task.system.name):  # the benchmark's own, whose facts are tested
+        return task
+    try:
+        if given and not task.system.stochastic:
+            check_climate(task.system)
+        agreement = check_resolved(task.system, task.test_steps * task.lead_time_step)
+    except EmubenchError as error:
+        raise EmubenchError(f"{path}: {error}") from None
+    climate = task.system.known_climate()
+    if climate.agreement_time is not None or agreement is None:
+        return task
+    climate = dataclasses.replace(climate, agreement_time=agreement)
+    return dataclasses.replace(task, system=dataclasses.replace(task.system, climate=climate))
 
 
 def task_of(recipe: Recipe, size: str, where: Path | str) -> Task:

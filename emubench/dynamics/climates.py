@@ -12,6 +12,7 @@ from emubench.core.random import stream
 from emubench.dynamics.first_passage import THRESHOLD, FirstPassage, crossing
 from emubench.dynamics.lyapunov import TWIN_RESOLUTION, need_deterministic, on_attractor
 from emubench.dynamics.simulate import simulate
+from emubench.dynamics.solvers import resample
 from emubench.dynamics.spectrum import Estimate
 from emubench.dynamics.system import Climate, System
 
@@ -23,17 +24,21 @@ def agreement_time(
 
     From ``n_cases`` states on the attractor both are run. The time is the first crossing of 0.5 by √(mean over
     components of (difference/σ)²), linearly interpolated between samples, at most ``horizon``. ``finer`` is a system
-    with the same state and sample interval: if not given, with a quarter of the solver step.
+    with the same state and sample interval, or one of :meth:`System.refinements`. If not given, it is ``system`` with
+    a quarter of the solver step.
     """
     if system.stochastic:
         raise EmubenchError(f"{system.name}: agreement time: not available for a stochastic system")
     if finer is None:
         finer = dataclasses.replace(system, solver_step=system.solver_step / 4, climate=system.known_climate())
-    if (finer.shape, finer.sample_interval) != (system.shape, system.sample_interval):
+    resampled = finer.shape != system.shape
+    if finer.sample_interval != system.sample_interval or (resampled and finer not in system.refinements().values()):
         raise EmubenchError(f"{system.name}: agreement time: the finer solver needs the same shape and sample interval")
     n_samples = math.ceil(horizon * system.time_unit / system.sample_interval)
     state = on_attractor(system, n_cases, max(1, system.spin_up_samples), seed)
-    squared = ((simulate(system, state, n_samples) - simulate(finer, state, n_samples)) / system.std) ** 2
+    fine = simulate(finer, resample(state, finer.shape[-1]) if resampled else state, n_samples)
+    fine = resample(fine, system.shape[-1]) if resampled else fine
+    squared = ((simulate(system, state, n_samples) - fine) / system.std) ** 2
     e = torch.from_numpy(squared).flatten(2).mean(-1).sqrt()
     times = crossing(e, THRESHOLD) * system.sample_interval / system.time_unit
     return FirstPassage(times.clamp(max=horizon), float((e <= THRESHOLD).all(1).double().mean()))
@@ -41,6 +46,11 @@ def agreement_time(
 
 CHAOTIC_GROWTH = 10.0
 """Logarithmic growth over one measurement that counts as exponential: an algebraic one, ln 2 per doubling, is less."""
+
+SETTLED = 1024
+"""Samples of a stretch from which on its growth says whether the longest one can suffice."""
+AT_REST = 1e-9
+"""Change within a sample interval, relative to the first states, of a state that has come to rest."""
 
 
 def measure_climate(
@@ -107,17 +117,19 @@ class Moments:
         return tuple(map(float, mean)), tuple(map(float, np.sqrt(variance)))
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of a run on its way to a blow-up, which simulate names
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # of a run on its way to a blow-up, which simulate names
 def leading_exponent(
     system: System, *, n_trajectories: int = 64, accuracy: float = 0.01, max_samples: int = 2**14, seed: int = 0
 ) -> tuple[Estimate, Moments]:
     """λ₁, and the moments of the states, over the first stretch that is long enough: see :func:`measure_climate`.
 
     Twin trajectories at a distance of 10⁻⁷ are rescaled every sample: the system's own, fast solver suffices.
-    Benettin, Galgani & Strelcyn 1976, doi:10.1103/PhysRevA.14.2338.
+    Benettin, Galgani & Strelcyn 1976, doi:10.1103/PhysRevA.14.2338. States that come to rest are no chaos either.
     """
     need_deterministic(system)
     n, state = n_trajectories, on_attractor(system, n_trajectories, 1, seed)
+    none = f"{system.name}: no chaos found at the parameters {system.parameters()}: "
+    at_rest = AT_REST * np.sqrt((_norm(state) ** 2).mean())
     direction = torch.from_numpy(stream(seed, "twins", system.name).standard_normal(state.shape))
     offset = _rescaled(system.project(direction).numpy(), state)
     n_samples = 256
@@ -126,6 +138,8 @@ def leading_exponent(
         for _ in range(n_samples):
             before = _norm(offset)
             samples = simulate(system, np.concatenate([state, state + offset]), 1)[:, 0]
+            if (_norm(samples[:n] - state) <= at_rest).all():
+                raise EmubenchError(f"{none}every state decays to a constant")
             state, offset = samples[:n], samples[n:] - samples[:n]
             stretching += np.log(_norm(offset) / before)
             offset = _rescaled(offset, state)
@@ -134,12 +148,13 @@ def leading_exponent(
         exponent = Estimate(float(rates.mean()), float(rates.std(ddof=1) / math.sqrt(n)))
         if stretching.mean() > CHAOTIC_GROWTH and exponent.error <= accuracy * exponent.value:
             return exponent, moments
-        if n_samples >= max_samples:
+        hopeless = stretching.mean() * max_samples / n_samples < CHAOTIC_GROWTH
+        if n_samples >= max_samples or (n_samples >= SETTLED and hopeless):
             break
         n_samples *= 2
     raise EmubenchError(
-        f"{system.name}: no chaos found at the parameters {system.parameters()}: the leading Lyapunov exponent is "
-        f"{exponent.value:.3g} ± {exponent.error:.2g} over {n_samples * system.sample_interval:g} time units"
+        f"{none}the leading Lyapunov exponent is {exponent.value:.3g} ± {exponent.error:.2g} "
+        f"over {n_samples * system.sample_interval:g} time units"
     )
 
 

@@ -146,6 +146,17 @@ class System(ABC):
             return None
         return f"the solution blew up: solver_step {self.solver_step} is too long for these parameters"
 
+    def refinements(self) -> dict[str, "System"]:
+        """Finer discretisations of a deterministic equation, by the parameter that is refined: half the solver step.
+
+        Where the sites discretise a field, a subclass adds twice as many: states are then resampled by Fourier modes.
+        """
+        return {} if self.stochastic else {"solver_step": dataclasses.replace(self, solver_step=self.solver_step / 2)}
+
+    def exact_ratios(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+        """Statistics of each stationary trajectory ``"B T *S"`` over what they are exactly, by name, shape ``B``."""
+        return {}
+
     # --- what follows from it ---------------------------------------------------------------------------------------
 
     @property

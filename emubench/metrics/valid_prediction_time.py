@@ -49,7 +49,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     failed = (~torch.isfinite(forecast.flatten(3)).all(-1).all(0)).cumsum(1) > 0
     cap = truth.task.test_steps * truth.task.lead_time_step
     agreement = truth.task.system.known_climate().agreement_time
-    if truth.task.track == "clean" and agreement is not None:
+    if not truth.task.observation.noise and agreement is not None:
         cap = min(cap, agreement)
     times = [crossing(e, t, failed) * truth.task.lead_time_step for t in (THRESHOLD, STRICT_THRESHOLD)]
     capped = [t.clamp(max=cap) for t in times]

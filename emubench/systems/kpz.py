@@ -143,6 +143,11 @@ class KPZ(System):
             f"a slope exceeds {steepest:g}: lambda {self.lam} is too large for dx {self.dx} and step {self.solver_step}"
         )
 
+    def exact_ratios(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+        """The variance of the slopes."""
+        slopes = np.diff(samples, axis=-1, append=samples[..., :1]) / self.dx
+        return {"slope variance": (slopes**2).mean((1, 2)) / (self.slope_variance * (1 - 1 / self.n_sites))}
+
     @property
     def facts(self) -> tuple[Fact, ...]:
         """Exact properties of the stationary measure, which the lattice shares."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -112,8 +112,11 @@ class KuramotoSivashinsky(System):
         return advance
 
     def draw(self, rng: np.random.Generator, start: str) -> np.ndarray:
-        """A Gaussian field in the modes with k ≤ 1, of standard deviation σ."""
-        n_modes = self.n_unstable
+        """A Gaussian field in the modes with k ≤ 1, two at least, of standard deviation σ.
+
+        One mode alone is odd about a node, and stays so for ever.
+        """
+        n_modes = max(2, self.n_unstable)
         hat = np.zeros(self.n_sites // 2 + 1, dtype=complex)
         hat[1 : n_modes + 1] = rng.standard_normal(n_modes) + 1j * rng.standard_normal(n_modes)
         sigma = self.reference_climate.std[0]
@@ -122,6 +125,10 @@ class KuramotoSivashinsky(System):
     def symmetries(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Translation, and reflection u(x) → −u(−x)."""
         return {"translation by 7 sites": lambda u: u.roll(7, -1), "reflection": lambda u: -u.flip(-1).roll(1, -1)}
+
+    def refinements(self) -> dict[str, System]:
+        """Half the solver step; twice the sites."""
+        return super().refinements() | {"n_sites": replace(self, n_sites=2 * self.n_sites)}
 
     def project(self, perturbations: Tensor) -> Tensor:
         """Perturbations of zero mean."""

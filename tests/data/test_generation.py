@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,7 +19,9 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data import fingerprints, generation, layout, tasks, trajectories, verification
 from emubench.data.layout import Layout
+from emubench.data.tasks import Amount
 from emubench.dynamics.simulate import SimulationError
+from emubench.dynamics.system import Climate
 from tests.support.contents import contents
 from tests.support.generated import CODE, TASK
 
@@ -177,26 +180,27 @@ def test_impossible_amounts_are_one_line_and_write_nothing(refused, tmp_path, ar
 # --- parameters that cannot be simulated ------------------------------------------------------------------------------
 
 
-CLIMATE = "climate = { mean = [0.0], std = [1.0], time_unit = 1.0 }"
+CLIMATE = Climate((0.0,), (1.0,), time_unit=1.0)
 
 
 @pytest.mark.parametrize(
     ("system", "parameters", "cause"),
     [
-        ("lorenz96", "{ forcing = 1e6 }", "the solution blew up: solver_step 0.00125 is too long"),
-        ("lorenz96", "{ solver_step = 0.05, forcing = 40.0 }", "the solution blew up"),
-        ("kpz", "{ lam = 300.0 }", "kpz"),
-        ("kuramoto_sivashinsky", "{ length = 9.0 }", "laminar: the energy was steady"),
+        ("lorenz96", {"forcing": 1e6}, "the solution blew up: solver_step 0.00125 is too long"),
+        ("lorenz96", {"solver_step": 0.05, "forcing": 40.0}, "the solution blew up"),
+        ("kpz", {"lam": 300.0}, "kpz"),
+        ("kuramoto_sivashinsky", {"length": 9.0}, "laminar: the energy was steady"),
     ],
 )
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_solution_that_cannot_be_trusted_is_no_file(refused, tmp_path, system, parameters, cause, workers):
-    recipe = tmp_path / "wild.toml"
-    recipe.write_text(
-        f'track = "noisy"\n[system]\nname = "{system}"\nparameters = {parameters}\n{CLIMATE}\n'
-        "[amounts]\ntest_horizon = 200.0\nclimate_horizon = 200.0\ntrain = { trajectories = 2, length = 400 }\n"
+def test_a_solution_that_cannot_be_trusted_is_no_file(tmp_path, system, parameters, cause, workers):
+    made = tasks.make(systems.get(system, **parameters, climate=CLIMATE), "noisy", "tiny")
+    wild = dataclasses.replace(
+        made, name="wild", custom=True, train=Amount(2, 400), test_steps=tasks.steps_of(made.system, 200.0)
     )
-    line = refused("generate", recipe, "--size", "tiny", "--out", tmp_path / "data", "--workers", workers)
+    with pytest.raises(SimulationError) as error:
+        generation.generate(wild, tmp_path / "data", workers=workers)
+    line = str(error.value)
     assert cause in line
     assert f"{system}: " in line
     assert " trajectory " in line

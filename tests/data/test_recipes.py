@@ -10,12 +10,14 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, fingerprints, generation, layout, recipes, tasks, trajectories, verification
 from emubench.data.tasks import Amount
 from emubench.files import header, store
+from emubench.metrics import Truth, valid_prediction_time
 from tests.support.contents import contents
 
 SMALL = """
@@ -186,6 +188,105 @@ def test_every_task_survives_being_written_down(name):
     task = dataclasses.replace(tasks.get(name, "tiny"), name="copy", custom=True)
     assert recipes.from_json(recipes.to_json(task), "tiny", "here") == task
     assert recipes.to_json(tasks.get(name)) == ""
+
+
+# --- finite but wrong solutions ---------------------------------------------------------------------------------------
+
+L63 = "climate = { mean = [0.0, 0.0, 23.55], std = [7.92, 9.01, 8.62], time_unit = 1.1 }"
+L96 = "climate = { mean = [2.34], std = [3.64], time_unit = 0.6 }"
+KPZ = "climate = { mean = [0.0], std = [65.0], time_unit = 1.0 }"
+KS = "climate = { mean = [0.0], std = [1.3], time_unit = 12.0 }"
+REST = "no chaos found at the parameters .*: every state decays to a constant"
+COARSE = "sample_interval = 0.2, solver_step = 0.1"
+WIDE = "length = 60.0, n_sites = 44, solver_step = 0.25"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize(
+    ("system", "parameters", "climate", "answer"),
+    [
+        ("lorenz63", COARSE, L63, "not resolved: solver_step 0.1: the mean is .* from that with 0.05; solver_step"),
+        ("lorenz63", "rho = 0.5", L63, REST),
+        ("lorenz96", "forcing = 0.5", L96, REST),
+        pytest.param("lorenz96", "n_sites = 3", L96, REST, marks=pytest.mark.slow),
+        pytest.param("lorenz96", "n_sites = 4", L96, "no chaos found .* exponent is", marks=pytest.mark.slow),
+        (
+            "kpz",
+            "nu = 0.005, n_sites = 64",
+            KPZ,
+            "not resolved: solver_step 0.05: the slope variance is 0.6.* of the exact one; solver_",
+        ),
+        pytest.param(
+            "kpz",
+            "nu = 0.01",
+            KPZ,
+            "not .* variance is 0.87.* of the exact one; solver_step 0.025 ",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "kuramoto_sivashinsky",
+            "n_sites = 16",
+            KS.replace("12", "20"),
+            "not resolved: n_sites 16: the standard deviation is 1.19 times that with 32; .* and n_sites 64 would",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "kuramoto_sivashinsky",
+            WIDE,
+            KS.replace("12", "5"),
+            "not resolved: .*n_sites 44: the standard deviation is 1.6. times that with 88",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_finite_but_wrong_solutions_are_refused(write, system, parameters, climate, answer, given):
+    table = f'track = "clean"\n[system]\nname = "{system}"\nparameters = {{ {parameters} }}\n'
+    path = write(table + climate * given)
+    with pytest.raises(EmubenchError, match=f"^{path}: {system}: {answer}"):
+        recipes.resolve(path, "tiny")
+
+
+def test_solvers_have_to_agree_for_half_the_horizon(write):
+    """RK4 with steps of 0.05 keeps the statistics, and the state for three Lyapunov times (of 0.025: for five)."""
+    table = f'track = "noisy"\n[system]\nname = "lorenz63"\nparameters = {{ solver_step = 0.05 }}\n{L63}\n[amounts]\n'
+    with pytest.raises(EmubenchError, match=r"solver_step 0.05: agrees for 3\..* of 10 Lyapunov .*; solver_step 0.00"):
+        recipes.resolve(write(table), "tiny")
+    known = recipes.resolve(write(table + "test_horizon = 4.0"), "tiny").system.climate
+    assert known.agreement_time == pytest.approx(3.2, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("climate", "answer"),
+    [
+        (L63.replace("1.1", "20.0"), "climate: time_unit 20, where 1.* was measured"),
+        (L63.replace("7.92", "20.0"), r"climate: std \[20.0, 9.01, 8.62\], where \[8.*\] was measured"),
+        (L63.replace("23.55", "0.0"), r"climate: mean \[0.0, 0.0, 0.0\], where \[.*, 25.*\] was measured"),
+    ],
+)
+def test_a_climate_of_another_system_is_refused(write, climate, answer):
+    path = write(f'track = "noisy"\n[system]\nname = "lorenz63"\nparameters = {{ rho = 30.0 }}\n{climate}\n')
+    with pytest.raises(EmubenchError, match=answer):
+        recipes.resolve(path, "tiny")
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_the_published_parameters_are_accepted_unmeasured(write, name):
+    text = (fingerprints.folder() / f"{name}.toml").read_text(encoding="utf-8").replace(f'"{name}"', '"copy"')
+    assert recipes.resolve(write(text), "tiny") == dataclasses.replace(
+        tasks.get(name, "tiny"), name="copy", custom=True
+    )
+
+
+def test_the_agreement_time_caps_clean_recipes_too(write, tmp_path):
+    path = write(f'track = "clean"\n[system]\nname = "lorenz63"\nparameters = {{ rho = 30.0 }}\n{L63}\n')
+    task = recipes.resolve(path, "tiny")
+    task = dataclasses.replace(task, test_steps=tasks.steps_of(task.system, 25.0))
+    known = task.system.climate.agreement_time
+    assert 15 < known < 25
+    truth = torch.zeros(2, task.test_steps, 3, dtype=torch.float64)
+    found = valid_prediction_time.summarise(truth[None], Truth(task, truth, torch.zeros(2)))
+    assert found.cases[:, 0].tolist() == [known] * 2
 
 
 # --- a custom task from start to end ----------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def test_the_climate_of_kpz_is_that_of_its_stationary_measure():
     [("lorenz96", {"n_sites": 4}), ("lorenz63", {"rho": 20.0}), ("kuramoto_sivashinsky", {"length": 8.0})],
 )
 def test_without_chaos_there_is_no_climate(name, parameters):
-    with pytest.raises(EmubenchError, match=f"{name}: no chaos found at the parameters .* exponent is"):
+    with pytest.raises(EmubenchError, match=f"{name}: no chaos found at the parameters .*( exponent is|a constant)"):
         measure_climate(systems.get(name, **parameters), n_trajectories=8, max_samples=512)
 
 

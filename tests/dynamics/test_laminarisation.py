@@ -14,6 +14,7 @@ from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
 from emubench.data.trajectories import simulate_block
 from emubench.dynamics import kernels
+from emubench.dynamics.climates import leading_exponent
 from emubench.dynamics.simulate import SimulationError, simulate
 from emubench.systems.kuramoto_sivashinsky import KuramotoSivashinsky
 
@@ -100,6 +101,22 @@ def test_other_steady_states_are_found_too(n_sites, length, cells):
     system = KuramotoSivashinsky(n_sites=n_sites, length=length, solver_step=0.125, climate=CLIMATE)
     samples = unchecked(system, sine(system, cells)[None], 200)
     assert "laminar" in (system.fault(samples) or "")
+
+
+@pytest.mark.parametrize("length", [8.0, 12.0, 22.0])
+def test_starts_leave_invariant_subspaces(length):
+    """A field that is odd about a point stays so: its modes' phases are then those of one shift, up to the sign."""
+    system = KuramotoSivashinsky(length=length, climate=CLIMATE)
+    modes = np.fft.rfft(np.stack([system.draw(stream(0, i), "attractor") for i in range(16)]))
+    phases = np.angle(modes[:, 2] / (1j * (modes[:, 1] / 1j / np.abs(modes[:, 1])) ** 2))
+    assert np.abs(np.sin(phases)).min() > 1e-3
+    assert (np.abs(modes[:, 2]) > 1e-3).all()
+
+
+def test_length_12_has_no_chaos_once_its_symmetry_is_broken():
+    """The transverse instability of odd states, 0.13, is not an exponent of the attractor."""
+    with pytest.raises(EmubenchError, match="no chaos found at the parameters"):
+        leading_exponent(KuramotoSivashinsky(length=12.0, solver_step=0.25), n_trajectories=8)
 
 
 @pytest.mark.slow
