@@ -22,7 +22,7 @@ class Card(Model):
     config: dict[Name, Any]
     overrides: dict[Name, Any] | None = None
     n_parameters: Annotated[int, Field(ge=0, lt=2**63)]
-    train_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    train_seconds: Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
     threads: Annotated[int, Field(ge=1, le=4096)]
     device: Annotated[str, Field(max_length=200)]
     weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""

@@ -12,7 +12,7 @@ from emubench.files.schema import Model, Name, Number
 MAX_BYTES = 2**20
 RANKED = "offline_end_to_end"
 """The scenario whose throughput is ranked: any number of cases at once, the start from the context included."""
-Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Line = Annotated[str, Field(max_length=200)]
 

@@ -10,6 +10,7 @@ True
 True
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,20 +40,30 @@ LOST = 10.0
 """Beyond this many σ from the mean a run is lost; errors are capped here, so that failing is never cheaper."""
 
 
+Bounds = tuple[float, float]
+"""The least and the greatest value that a score can have."""
+SHARE: Bounds = (0.0, 1.0)
+POSITIVE: Bounds = (0.0, math.inf)
+
+
 class Row(NamedTuple):
-    """Name, lead time and unit of one output of a metric, and which way it is better."""
+    """Name, lead time and unit of one output of a metric, which way it is better, and its range."""
 
     metric: str
     lead_time: float | None
     unit: str
     better: int = 0
     """+1 where higher is better, −1 where lower is, 0 where a value in between is best."""
+    bounds: Bounds = (-math.inf, math.inf)
+    """The range of the score, its ends included: what lies outside was not made by the metric."""
 
 
-def lead_rows(metric: str, task: Task, leads: Iterable[int | None], unit: str, better: int = 0) -> tuple[Row, ...]:
+def lead_rows(
+    metric: str, task: Task, leads: Iterable[int | None], unit: str, better: int, bounds: Bounds
+) -> tuple[Row, ...]:
     """One row per lead, given in samples; ``None`` stands for the whole forecast."""
     step = task.lead_time_step
-    return tuple(Row(metric, n if n is None else round(n * step, 6), unit, better) for n in leads)
+    return tuple(Row(metric, n if n is None else round(n * step, 6), unit, better, bounds) for n in leads)
 
 
 @dataclass(frozen=True)

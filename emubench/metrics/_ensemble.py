@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emubench.data.tasks import Task
-from emubench.metrics import LOST, Row, Truth, lead_rows
+from emubench.metrics import LOST, Bounds, Row, Truth, lead_rows
 
 LEADS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -66,9 +66,9 @@ def leads(truth: Truth) -> list[int]:
     return [lead for lead in LEADS if lead <= truth.values.shape[1]]
 
 
-def rows(metric: str, truth: Truth, unit: str, better: int) -> tuple[Row, ...]:
+def rows(metric: str, truth: Truth, unit: str, better: int, bounds: Bounds) -> tuple[Row, ...]:
     """The row of the mean over leads, then one per lead."""
-    return lead_rows(metric, truth.task, (None, *leads(truth)), unit, better)
+    return lead_rows(metric, truth.task, (None, *leads(truth)), unit, better, bounds)
 
 
 def with_mean(by_lead: Tensor) -> Tensor:

@@ -32,4 +32,4 @@ def correlation(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Float[Tens
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """The correlation at about a hundred lead times."""
     chosen = points(truth)
-    return Summary(correlation(forecast, truth)[:, chosen], rows("anomaly_correlation", truth, "1", 1))
+    return Summary(correlation(forecast, truth)[:, chosen], rows("anomaly_correlation", truth, "1", 1, (-1.0, 1.0)))

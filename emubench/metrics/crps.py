@@ -6,9 +6,9 @@ with generators of their own, so that x_a and x_b are independent draws given th
 the number of members, as the fair one (Ferro 2014, doi:10.1002/qj.2270), which takes all pairs, and unlike it also
 where members of one call repel each other. With one member it is the absolute error. It is taken at every site or
 component, in σ, and averaged over them and the leads 1, 2, 4 … 128; kinds of start apart. Where the spatial mean grows
-(kpz) it is taken of the deviation from it, h − h̄, in units of height, and of h̄ apart. Lower is better; 0 at best on
-average (single values can fall below). A forecast with a member that is not finite or further than 10 σ from the mean
-has failed and counts 10 σ from then on, which is also the cap. It can't see correlations between sites or in time.
+(kpz) it is taken of the deviation from it, h − h̄, in units of height, and of h̄ apart. Lower is better; 0 at best. A
+forecast with a member that is not finite or further than 10 σ from the mean has failed and counts 10 σ from then on,
+which is also the cap. It can't see correlations between sites or in time.
 """
 
 import torch
@@ -52,7 +52,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """CRPS per lead, its mean over leads, that of the spatial mean where it grows, and the mean by kind of start."""
     given = _ensemble.at_leads(forecast, truth)
     sites = given.capped(crps(given.members, given.truth).mean(-1))
-    growing, unit = truth.task.system.growing, _ensemble.unit(truth.task)
+    growing, unit, bounds = truth.task.system.growing, _ensemble.unit(truth.task), (0.0, given.cap)
     heights = [given.capped(crps(given.member_means, given.truth_means)).mean(1, keepdim=True)] if growing else []
     total = sites.mean(1, keepdim=True)
     kinds = [(truth.start == i).double()[:, None] for i in range(len(truth.task.system.starts))]
@@ -66,9 +66,9 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     return Summary(
         cases=torch.cat([total, sites, *heights, *by_kind], dim=1),
         rows=(
-            *_ensemble.rows("crps", truth, unit, -1),
-            *(Row("crps_mean_height", None, unit, -1) for _ in heights),
-            *(Row(f"crps_{start}", None, unit, -1) for start in truth.task.system.starts),
+            *_ensemble.rows("crps", truth, unit, -1, bounds),
+            *(Row("crps_mean_height", None, unit, -1, bounds) for _ in heights),
+            *(Row(f"crps_{start}", None, unit, -1, bounds) for start in truth.task.system.starts),
         ),
         finish=finish,
         headline={"crps": 0},

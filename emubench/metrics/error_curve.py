@@ -7,7 +7,7 @@ independent states differ by √2. Range 0 … 10, lower is better. It can't see
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.metrics import Row, Summary, Truth, lead_rows
+from emubench.metrics import LOST, Bounds, Row, Summary, Truth, lead_rows
 from emubench.metrics.valid_prediction_time import applies as applies
 from emubench.metrics.valid_prediction_time import error
 
@@ -21,12 +21,13 @@ def points(truth: Truth) -> list[int]:
     return list(range(0, n, -(-n // MAX_POINTS)))
 
 
-def rows(metric: str, truth: Truth, unit: str, better: int) -> tuple[Row, ...]:
+def rows(metric: str, truth: Truth, unit: str, better: int, bounds: Bounds) -> tuple[Row, ...]:
     """One row per lead time of :func:`points`."""
-    return lead_rows(metric, truth.task, [t + 1 for t in points(truth)], unit, better)
+    return lead_rows(metric, truth.task, [t + 1 for t in points(truth)], unit, better, bounds)
 
 
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """Squared error at about a hundred lead times."""
     squared = error(forecast, truth)[:, points(truth)] ** 2
-    return Summary(squared, rows("rms_error", truth, "climatological std", -1), lambda mean: mean.sqrt())
+    curve = rows("rms_error", truth, "climatological std", -1, (0.0, LOST))
+    return Summary(squared, curve, lambda mean: mean.sqrt())

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from emubench.data import reference
 from emubench.data.tasks import Task
-from emubench.metrics import LOST, Row, Summary, Truth, _ensemble
+from emubench.metrics import LOST, POSITIVE, Row, Summary, Truth, _ensemble
 
 split = "test"
+SHAPES = ("skewness", "excess_kurtosis")
 
 
 def applies(task: Task) -> bool:
@@ -50,7 +51,6 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
         whole = torch.stack([ratio.log().mean(-1).exp(), skewness[..., -1], kurtosis[..., -1]], dim=-1)
         return torch.cat([whole, ratio, skewness, kurtosis], dim=-1)
 
-    names = ("growth_ratio", "growth_skewness", "growth_excess_kurtosis")
-    rows = [Row(name, None, "1") for name in names]
-    rows += [Row(name, float(lead), "1") for name in names for lead in leads]
-    return Summary(torch.cat([flat, *columns], dim=1), tuple(rows), finish)
+    plain = Row("growth_ratio", None, "1", 0, POSITIVE), *(Row(f"growth_{name}", None, "1") for name in SHAPES)
+    rows = *plain, *(row._replace(lead_time=float(lead)) for row in plain for lead in leads)
+    return Summary(torch.cat([flat, *columns], dim=1), rows, finish)

@@ -57,4 +57,5 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
         return _ensemble.with_mean(sound + lost * 2 * (n_ranks - 1) / n_ranks)
 
     cases = torch.cat([failed.double(), ranks.flatten(1)], dim=1)
-    return Summary(cases, _ensemble.rows("reliability_index", truth, "1", -1), finish)
+    rows = _ensemble.rows("reliability_index", truth, "1", -1, (0.0, 2 * (n_ranks - 1) / n_ranks))
+    return Summary(cases, rows, finish)

@@ -13,14 +13,17 @@ Not ranked: an ensemble too narrow and one too wide are both wrong. It can't see
 Kardar, Parisi & Zhang 1986, doi:10.1103/PhysRevLett.56.889.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from emubench.data.tasks import WIDTH_LEADS, Task
-from emubench.metrics import LOST, Row, Summary, Truth, lead_rows
+from emubench.metrics import LOST, POSITIVE, Bounds, Row, Summary, Truth, lead_rows
 
 split = "widths"
+WIDTHS: Bounds = (0.0, LOST**2)
 
 
 def applies(task: Task) -> bool:
@@ -57,7 +60,8 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
         whole = torch.stack([m2, spectrum, m3 / m2**1.5, m4 / m2**2 - 3], dim=-1)
         return torch.cat([whole, mean[..., :k]], dim=-1)
 
-    names = ("width_ratio", "slope_spectrum_distance", "width_skewness", "width_excess_kurtosis")
-    rows = *(Row(name, None, "1") for name in names), *lead_rows("width_ratio", truth.task, WIDTH_LEADS, "1")
+    ratios = lead_rows("width_ratio", truth.task, (None, *WIDTH_LEADS), "1", 0, WIDTHS)
+    shapes = Row("width_skewness", None, "1"), Row("width_excess_kurtosis", None, "1", 0, (-3.0, math.inf))
+    rows = ratios[0], Row("slope_spectrum_distance", None, "1", 0, POSITIVE), *shapes, *ratios[1:]
     columns = [square, cube.mean(1, keepdim=True), fourth.mean(1, keepdim=True), power]
     return Summary(torch.cat(columns, dim=1), rows, finish)

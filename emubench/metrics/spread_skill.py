@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.metrics import Summary, Truth, _ensemble
+from emubench.metrics import POSITIVE, Summary, Truth, _ensemble
 from emubench.metrics.crps import applies as applies
 
 split = "test"
@@ -29,5 +29,5 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     def finish(mean: Tensor) -> Tensor:
         return _ensemble.with_mean((mean[..., :n] / mean[..., n:]).sqrt())
 
-    rows = _ensemble.rows("spread_skill_ratio", truth, "1", 0)
+    rows = _ensemble.rows("spread_skill_ratio", truth, "1", 0, POSITIVE)
     return Summary(torch.cat([spread, error], dim=1), rows, finish)

@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.data.tasks import SIZES, Task
-from emubench.metrics import LOST, Row, Summary, Truth, deviation, end_variance
+from emubench.metrics import LOST, POSITIVE, SHARE, Row, Summary, Truth, deviation, end_variance
 from emubench.metrics._features import CASE_FEATURES, in_order, one_point, patches, wasserstein
 from emubench.metrics._spectra import spatial_power, spectrum_distance, temporal_power
 
@@ -131,9 +131,9 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
             out += [(1 - lost_share - dead_share) * torch.stack(s).amin(0), *s]
         return torch.stack(out, dim=-1)
 
-    rows = [Row("surviving_fraction", None, "1", better=1), Row("dead_fraction", None, "1", better=-1)]
-    rows += [Row(f"{n}_distance", None, "climatological std" if n == "w1" else "1", better=-1) for n in names]
+    rows = [Row("surviving_fraction", None, "1", 1, SHARE), Row("dead_fraction", None, "1", -1, SHARE)]
+    rows += [Row(f"{n}_distance", None, "climatological std" if n == "w1" else "1", -1, POSITIVE) for n in names]
     if scales:
-        rows += [Row(name, None, "1", better=1) for name in ("skill_stability", *(f"{n}_skill" for n in names))]
+        rows += [Row(name, None, "1", 1, SHARE) for name in ("skill_stability", *(f"{n}_skill" for n in names))]
     columns = [lost.double()[:, None], dead.double()[:, None], counted, d * counted]
     return Summary(cases=torch.cat(columns, dim=1), rows=tuple(rows), finish=finish)

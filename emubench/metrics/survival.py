@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emubench.metrics import Row, Summary, Truth, lead_rows
+from emubench.metrics import SHARE, Row, Summary, Truth, lead_rows
 from emubench.metrics.stability import applies as applies
 from emubench.metrics.stability import lost_samples
 
@@ -24,6 +24,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     n, step, unit = lost.shape[1], truth.task.lead_time_step, truth.task.system.lead_time_unit
     escape = torch.where(lost.any(1), lost.to(torch.int8).argmax(1), n)  # samples that were sound
     leads = torch.linspace(n / N_LEADS, n, N_LEADS).round().long().unique()
-    rows = Row("time_to_escape", None, unit, 1), *lead_rows("surviving_fraction", truth.task, leads.tolist(), "1", 1)
+    whole = Row("time_to_escape", None, unit, 1, (0.0, n * step))
+    rows = whole, *lead_rows("surviving_fraction", truth.task, leads.tolist(), "1", 1, SHARE)
     living = (escape[:, None] >= leads).double()
     return Summary(torch.cat([(escape * step)[:, None].double(), living], dim=1), rows)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emubench.data.tasks import Task
 from emubench.dynamics.first_passage import STRICT_THRESHOLD, THRESHOLD, crossing
-from emubench.metrics import LOST, Row, Summary, Truth
+from emubench.metrics import LOST, SHARE, Row, Summary, Truth
 
 split = "test"
 QUANTILES = {"valid_prediction_time_median": 0.5, "valid_prediction_time_10th_percentile": 0.1}
@@ -65,10 +65,10 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     return Summary(
         cases=torch.cat([torch.stack([*capped, never], dim=1), reached], dim=1),
         rows=(
-            Row("valid_prediction_time", None, unit, better=1),
-            Row("valid_prediction_time_strict", None, unit, better=1),
-            Row("never_crossed_fraction", None, "1", better=1),
-            *(Row(name, None, unit, better=1) for name in QUANTILES),
+            Row("valid_prediction_time", None, unit, 1, (0.0, cap)),
+            Row("valid_prediction_time_strict", None, unit, 1, (0.0, cap)),
+            Row("never_crossed_fraction", None, "1", 1, SHARE),
+            *(Row(name, None, unit, 1, (0.0, cap)) for name in QUANTILES),
         ),
         finish=finish,
         headline={"valid_prediction_time": 0},

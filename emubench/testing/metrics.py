@@ -42,6 +42,7 @@ def check_metric(module: ModuleType, task: Task | None = None, exempt: Collectio
     - a forecast that fails, from any sample on, in any member, by NaN, infinity or 1e308, scores no better than before,
       and one that fails everywhere no better than any other; no score is NaN. In the split "test" no forecast scores
       better than the truth itself. Scores whose ``better`` is 0 are left out, and of failing those in ``exempt``;
+    - every score lies in the range that its row says, ``bounds``;
     - the scores of a case depend on no other case and on no order, of cases or members;
     - an image of forecast and truth under a symmetry of the system scores the same, and so does single precision;
     - nothing is changed in place.
@@ -122,7 +123,12 @@ class _Scorer:
 
     def scores(self, forecast: Tensor, truth: Truth | None = None) -> dict[Row, float]:
         summary = self.module.summarise(forecast, truth or self.truth)
-        return dict(zip(summary.rows, summary.finish(summary.cases.mean(0)).tolist(), strict=True))
+        found = dict(zip(summary.rows, summary.finish(summary.cases.mean(0)).tolist(), strict=True))
+        for row, value in found.items():
+            (least, most), rounding = row.bounds, 1e-6 * abs(value) + 1e-9
+            outside = value < least - rounding or value > most + rounding
+            self.require(not outside, f"{_named(row)} is {value:g}, outside its own range {least:g} … {most:g}")
+        return found
 
     def judged(self, row: Row) -> bool:
         """Whether failing must not pay for this score."""

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from emubench.data import dataset, tasks
+from emubench.data import dataset, reference, tasks
 from emubench.evaluation import scoring
 from emubench.files import entry_files, run_files, schema
 from emubench.files.entry_files import CARDS, SCORES
@@ -50,16 +50,21 @@ def test_an_edited_score_is_named(emubench, sound_entry, data):
     def better(content):
         cases = content["cases"]["valid_prediction_time"]
         cases[:] = [2 * value for value in cases]
-        content["rows"]["value"][content["rows"]["metric"].index("valid_prediction_time")] = sum(cases) / len(cases)
+        at = {name: content["rows"]["metric"].index(name) for name in ("valid_prediction_time", "skill_accuracy")}
+        for column in ("value", "low", "high"):
+            values = content["rows"][column]
+            values[at["valid_prediction_time"]] *= 2
+            values[at["skill_accuracy"]] = reference.scale(TASK).skill(values[at["valid_prediction_time"]])
 
     edit_entry(sound_entry, SCORES, better)
     sign_again(sound_entry)
     assert emubench("submit", "check", sound_entry).status == 0  # consistent, and hashed anew
     finished = emubench("submit", "run", sound_entry, "--data", data)
     assert finished.status == 1
-    (line,) = finished.err.splitlines()
+    line, skill = finished.err.splitlines()
     assert f"scores.json.xz: {TASK}.0: valid_prediction_time: " in line
     assert "is claimed" in line
+    assert "skill_accuracy: " in skill
     assert finished.out.startswith("FAULT")
 
 
@@ -123,6 +128,32 @@ def test_false_claims_are_told_from_round_off(submitted_runs):
     assert len(claim(value=row.value + 0.2 * (row.high - row.low))) == 1
     assert len(claim(value=None)) == 1
     assert "no such score is known" in claim(metric="my_score")[0]
+
+
+def test_every_row_and_every_case_that_is_claimed_is_compared(submitted_runs):
+    (run,) = folders.find_runs([submitted_runs / "linear"])
+    found = schema.read_json(run_files.ScoreFile, run / "scores.json")
+
+    def claim(metric="", **changed):
+        rows = [r.model_copy(update=changed) if r.metric == metric else r for r in found.rows]
+        return judge.false_claims("s", found.model_copy(update={"rows": rows}), found)
+
+    (curve,) = claim("rms_error", value=0.0)
+    assert "rms_error at lead time 0.04529: 0 [" in curve
+    (narrow,) = claim("skill_stability", low=0.5, high=0.5)
+    assert "[0.5, 0.5] is claimed" in narrow
+    left_out = [row for row in found.rows if (row.metric, row.lead_time) != ("surviving_fraction", None)]
+    (missing,) = judge.false_claims("s", found.model_copy(update={"rows": left_out}), found)
+    assert "surviving_fraction: is not claimed, and was found" in missing
+    (cases,) = found.cases.values()
+    flat = {"valid_prediction_time": [sum(cases) / len(cases)] * len(cases)}
+    (levelled,) = judge.false_claims("s", found.model_copy(update={"cases": flat}), found)
+    assert "cases.valid_prediction_time: other values than were found" in levelled
+    (other,) = judge.false_claims("s", found.model_copy(update={"truth_sha256": "0" * 64}), found)
+    assert "truth_sha256: '000" in other
+    assert "it was scored on other data" in other
+    moved = {"valid_prediction_time": [value * (1 + 1e-4) for value in cases]}
+    assert judge.false_claims("s", found.model_copy(update={"cases": moved}), found) == []
 
 
 # --- whole entries, some of them bad ----------------------------------------------------------------------------------

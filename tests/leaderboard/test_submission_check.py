@@ -12,6 +12,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,7 +21,7 @@ from safetensors.numpy import save_file
 
 from benchmarks.maintain import shapes
 from emubench.core.errors import EmubenchError
-from emubench.data import tasks
+from emubench.data import reference, tasks
 from emubench.files import entry_files, run_files, safetensors_header, timing
 from emubench.files.entry_files import CARDS, FIGURES, SCORES, TIMING
 from emubench.leaderboard import ranking
@@ -116,8 +117,15 @@ def test_runs_that_do_not_belong_together_are_refused(refused, submitted_runs, t
 
 def test_the_published_schema_and_shapes_are_today_s():
     assert (ROOT / "leaderboard" / "entry.schema.json").read_text() == entries.json_schema()
-    assert entries.SHAPES_FILE.read_text() == shapes.content()
     assert entries.asked().headlines == {name: headline(tasks.get(name)).metric for name in tasks.names()}
+    stored = json.loads(entries.SHAPES_FILE.read_text())["scores"]
+    for name in ("lorenz63-clean", "lorenz63-partial", "kpz-noisy"):
+        assert stored[name] == shapes.scores(tasks.get(name))
+
+
+@pytest.mark.slow
+def test_the_published_shapes_of_all_tasks_are_today_s():
+    assert entries.SHAPES_FILE.read_text() == shapes.content()
 
 
 def test_the_readme_s_example_reads_an_entry():
@@ -265,7 +273,7 @@ def test_a_file_that_is_gone_changed_or_too_large_is_named(faults, sound_entry):
         (SCORES, lambda c: c.update(task="kpz-noisy"), "task: 'kpz-noisy' where"),
         (SCORES, lambda c: c["cases"]["valid_prediction_time"].append(9.0), "number of cases: 17 where 16"),
         (SCORES, lambda c: c["cases"]["valid_prediction_time"].__setitem__(0, 9.0), "it was edited"),
-        (SCORES, lambda c: c["rows"]["value"].__setitem__(0, float("nan")), "a number that is not finite"),
+        (SCORES, lambda c: c["rows"]["value"].__setitem__(0, float("nan")), "value, low and high in -1 … 1 belong"),
         (SCORES, lambda c: c["rows"]["value"].pop(), "rows: Value error, columns, all as long, belong here"),
         (SCORES, lambda c: c["rows"].update(value="x" * 40), "rows: Value error, columns, all as long, belong here"),
         (SCORES, lambda c: c.update(rows={}), "rows: Value error, columns, all as long, belong here"),
@@ -282,6 +290,71 @@ def test_an_edited_file_is_refused_whatever_its_hash(faults, sound_entry, file, 
     sign_again(sound_entry)
     lines = faults(sound_entry)
     assert any(message in line for line in lines), lines
+
+
+def set_score(metric: str, column: str, value: float) -> Any:
+    """An edit of a column of the first row of ``metric``."""
+    return lambda content: content["rows"][column].__setitem__(content["rows"]["metric"].index(metric), value)
+
+
+def all_cases_at(value: float) -> Any:
+    """An edit of all cases and of what follows from them."""
+
+    def edit(content: dict[str, Any]) -> None:
+        content["cases"]["valid_prediction_time"] = [value] * 16
+        for column in ("value", "low", "high"):
+            set_score("valid_prediction_time", column, value)(content)
+            set_score("skill_accuracy", column, reference.scale(TASK).skill(value))(content)
+
+    return edit
+
+
+def add_row(**changed: Any) -> Any:
+    """An edit that puts in the first row once more, with some of it ``changed``."""
+
+    def edit(content: dict[str, Any]) -> None:
+        for name, column in content["rows"].items():
+            column.append(changed.get(name, column[0]))
+
+    return edit
+
+
+CLAIMS = [
+    (set_score("skill_accuracy", "value", 1e6), "skill_accuracy: (1000000.0, "),
+    (set_score("skill_stability", "value", 1000.0), "skill_stability: (1000.0, "),
+    (set_score("skill_accuracy", "value", 0.9), "skill_accuracy: 0.9 where the mean over cases"),
+    (set_score("skill_accuracy", "low", -0.02), "skill_accuracy: low and high -0.02, "),
+    (all_cases_at(1e6), "in 0 … 20.0181 belong"),
+    (set_score("skill_stability", "low", 1.0), "skill_stability: ("),
+    (set_score("valid_prediction_time", "low", 19.0), "valid_prediction_time: (0.1"),
+    (set_score("w1_distance", "value", float("inf")), "in 0 … inf belong"),
+    (set_score("w1_distance", "unit", "m"), "unit: 'm' where 'climatological std' belongs"),
+    (set_score("w1_distance", "n_cases", 9), "n_cases: 9 where 8 belongs"),
+    (add_row(), "rows.258: anomaly_correlation at lead time 0.04529: twice"),
+    (add_row(metric="my_score"), "rows.258: my_score at lead time 0.04529: unknown"),
+    (add_row(lead_time=7.77), "anomaly_correlation at lead time 7.77: unknown"),
+    (
+        lambda c: [column.pop(0) for column in c["rows"].values()],
+        "anomaly_correlation at lead time 0.04529: the row is",
+    ),
+    (lambda c: c["cases"].update({f"a{i}": [0.0] for i in range(1000)}), "cases: ['a0', "),
+]
+
+
+@pytest.mark.parametrize(("claim", "message"), CLAIMS)
+def test_a_claim_that_can_be_bounded_or_recomputed_is_not_believed(faults, sound_entry, claim, message):
+    edit_entry(sound_entry, SCORES, claim)
+    sign_again(sound_entry)
+    (line,) = faults(sound_entry)
+    assert message in line
+
+
+def test_a_claim_of_more_parameters_than_an_entry_may_hold_is_not_believed(faults, submitted_runs, tmp_path):
+    folder = making.from_runs("light", folders.find_runs([submitted_runs / "linear"]), tmp_path, STATED)
+    edit_entry(folder, CARDS, lambda c: c.update(n_parameters=2**62))
+    sign_again(folder)
+    (line,) = faults(folder)
+    assert f"n_parameters: {2**62}, where weights of at most" in line
 
 
 def test_a_deeply_nested_json_is_refused(faults, sound_entry):

@@ -136,6 +136,12 @@ class WrongSign(MeanError):
     row = ROW._replace(better=1)
 
 
+class Overstated(MeanError):
+    """Says a narrower range than it has."""
+
+    row = ROW._replace(bounds=(0.0, 1.0))
+
+
 class ZeroIsBest(MeanError):
     """Distance from the climatological mean: standing still there is best."""
 
@@ -206,6 +212,7 @@ BROKEN = [
     (NanSkipping, "failing pays: mean_error goes from"),
     (PassedOn, "mean_error is not a number for a drifting forecast that becomes"),
     (WrongSign, "failing pays: mean_error goes from"),
+    (Overstated, r"mean_error is \S+, outside its own range 0 … 1"),
     (ZeroIsBest, "mean_error: the truth scores .*, a .* forecast"),
     (CheapEnd, "failing pays: mean_error is 1 if all fails, .* for a .* forecast"),
     (Rivals, "the scores of a case depend on the others"),

@@ -7,7 +7,6 @@ The layout is ``entry.toml``, one file per kind for all tasks and seeds (:mod:`e
 not fraud: see CONTRIBUTING.md.
 """
 
-import math
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from pydantic import Field
 
 from emubench import baselines
 from emubench.core.errors import EmubenchError, reason, unknown
+from emubench.data import reference
 from emubench.files import entry_files, hdf5, safetensors_header, schema
 from emubench.files.entry_files import CARDS, FIGURES, KINDS, SCORES, TIMING, RunKey
 from emubench.files.run_files import Card, Figures, ScoreFile
@@ -41,8 +41,6 @@ MAX_FORECAST = 2**32
 MAX_BYTES = {name: kind.max_bytes for name, kind in KINDS.items()}
 MAX_BYTES |= {WEIGHTS: MAX_WEIGHTS} | dict.fromkeys(FORECAST_FILES, MAX_FORECAST)
 MAX_FILES = 2000
-MAX_SCORE = 1e6
-"""What no score or lead time goes beyond: errors are capped, horizons are at most 1024."""
 FILL_IN = "FILL IN"
 """What ``submit new`` writes where only the submitter knows."""
 TO_FILL_IN = {"authors", "contact", "licence", "training_command", "data", "budget", "hardware", "notes"}
@@ -248,6 +246,8 @@ def _card(where: str, entry: Entry, run: RunKey, card: Card) -> Iterator[str]:
     wanted = {"baseline": entry.method, "task": task, "seed": seed, "size": entry.size, "knowledge": entry.knowledge}
     pairs = {key: (getattr(card, key), value) for key, value in wanted.items()}
     yield from differing(where, pairs | {"overrides": (stated, entry.overrides.get(task, {}))})
+    if card.n_parameters > MAX_WEIGHTS:  # of one byte each at least
+        yield f"{where}: n_parameters: {card.n_parameters}, where weights of at most {MAX_WEIGHTS} bytes belong"
 
 
 def _weights(path: Path, card: Card) -> Iterator[str]:
@@ -267,21 +267,62 @@ def _forecast(entry: Entry, place: Path, task: str) -> Iterator[str]:
 
 
 def _scores(where: str, entry: Entry, run: RunKey, scores: ScoreFile) -> Iterator[str]:
+    """Each row of the task stands once, within its range; what follows from the cases does follow from them."""
     task, name = run[0], entries.asked().headlines[run[0]]
     wanted = {"schema_version": schema.SCHEMA_VERSION, "task": task, "size": entry.size}
     yield from differing(where, {key: (getattr(scores, key), value) for key, value in wanted.items()})
+    asked, shapes = entries.asked().scores[task], entries.asked().shapes[entry.size][task]
+    left = {(metric, lead) for metric, one in asked.items() for lead in one.lead_times}
     for i, row in enumerate(scores.rows):
-        yield from differing(f"{where}: rows.{i}", {"task": (row.task, task)})
-        if not all(v is None or abs(v) <= MAX_SCORE for v in (row.lead_time, row.value, row.low, row.high)):
-            yield f"{where}: rows.{i}: a number that is not finite or beyond {MAX_SCORE:g}"
-    n_cases, cases = entries.asked().shapes[entry.size][task]["test"][1], scores.cases.get(name, [])
+        place, key = f"{where}: rows.{i}", (row.metric, row.lead_time)
+        if key not in left:
+            fault = "twice" if row.metric in asked and row.lead_time in asked[row.metric].lead_times else "unknown"
+            yield f"{place}: {named(*key)}: {fault}; each score of the task belongs here once"
+            return
+        left.remove(key)
+        one = asked[row.metric]
+        counted = {"unit": (row.unit, one.unit), "n_cases": (row.n_cases, shapes[one.split][1])}
+        yield from differing(place, {"task": (row.task, task)} | counted)
+        ends = row.value, row.low, row.high
+        if not all(map(one.allows, ends)) or not _at_most(row.low, row.high):
+            yield f"{place}: {named(*key)}: {ends} where value, low and high in {_range(one)} belong"
+    if left:
+        yield f"{where}: {named(*min(left, key=str))}: the row is missing"
+    yield from differing(where, {"cases": (sorted(scores.cases), [name])})
+    cases, n_cases = scores.cases[name], shapes["test"][1]
     yield from differing(where, {f"cases.{name}: number of cases": (len(cases), n_cases)})
-    if not all(0 <= case <= MAX_SCORE for case in cases):
-        yield f"{where}: cases.{name}: numbers from 0 to {MAX_SCORE:g} belong here"
-    whole = [row.value for row in scores.rows if row.metric == name and row.lead_time is None]
-    mean = sum(cases) / n_cases
-    if len(whole) != 1 or whole[0] is None or not math.isclose(whole[0], mean, rel_tol=1e-6, abs_tol=1e-9):
-        yield f"{where}: {name}: {whole} where the mean over cases {mean:.6g} belongs: it was edited"
+    if not all(map(asked[name].allows, cases)):
+        yield f"{where}: cases.{name}: numbers in {_range(asked[name])} belong here"
+    yield from _means(where, scores, name, cases)
+
+
+def named(metric: str, lead_time: float | None) -> str:
+    """A score for people."""
+    return metric if lead_time is None else f"{metric} at lead time {lead_time:g}"
+
+
+def _range(one: entries.AskedScore) -> str:
+    return " … ".join(f"{end:.6g}" for end in one.bounds)
+
+
+def _at_most(low: float | None, high: float | None) -> bool:
+    return low is None or high is None or low <= high
+
+
+def _means(where: str, scores: ScoreFile, name: str, cases: list[float]) -> Iterator[str]:
+    """The score and its skill are the mean over cases, and lie in intervals of means of cases drawn again."""
+    scale, mean, ends = reference.scale(scores.task), sum(cases) / len(cases), (min(cases), max(cases))
+    wanted = {name: (mean, *ends)}
+    if scale.usable:
+        wanted["skill_accuracy"] = scale.skill(mean), *sorted(map(scale.skill, ends))
+    for row in (row for row in scores.rows if row.metric in wanted and row.lead_time is None):
+        value, least, most = wanted[row.metric]
+        rounding = 1e-6 * abs(value) + 1e-9
+        if row.value is None or abs(row.value - value) > rounding:
+            yield f"{where}: {row.metric}: {row.value} where the mean over cases {value:.6g} belongs: it was edited"
+        low, high = (value if end is None else end for end in (row.low, row.high))
+        if not least - rounding <= low <= value + rounding or not value - rounding <= high <= most + rounding:
+            yield f"{where}: {row.metric}: low and high {low:.6g}, {high:.6g} are not about the mean {value:.6g}"
 
 
 def _figures(where: str, entry: Entry, run: RunKey, figures: Figures) -> Iterator[str]:

@@ -5,6 +5,7 @@ The same as a JSON schema is ``leaderboard/entry.schema.json``. This module impo
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -185,6 +186,22 @@ def sha256(path: Path) -> str:
 SHAPES_FILE = Path(__file__).with_name("shapes.json")
 
 
+class AskedScore(Model):
+    """The rows of one metric: their unit, the split whose cases count, the range, and the lead times, in order."""
+
+    unit: str
+    split: str
+    bounds: tuple[float, float]
+    lead_times: list[float | None]
+
+    def allows(self, value: float | None) -> bool:
+        """Whether a value lies in the range, up to rounding; one that could not be scored, ``None``, is a failure."""
+        if value is None:
+            return True
+        rounding = 1e-6 * abs(value) + 1e-9  # some are sums in single precision
+        return math.isfinite(value) and self.bounds[0] - rounding <= value <= self.bounds[1] + rounding
+
+
 class Asked(Model):
     """What ``shapes.json`` says of all tasks; ``python -m benchmarks.maintain.shapes`` writes it."""
 
@@ -192,6 +209,8 @@ class Asked(Model):
     """``[task]``: the metric whose per-case values are kept."""
     shapes: dict[str, dict[str, dict[str, tuple[int, ...]]]]
     """``[size][task][split]``: the shape ``(M, B, T, *S)`` of a whole forecast."""
+    scores: dict[str, dict[str, AskedScore]]
+    """``[task][metric]``: all rows that scoring makes."""
 
 
 @cache

@@ -6,6 +6,7 @@ which are scored as failures, with the reason kept; then the next entry is score
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,27 +81,50 @@ def check_method(found: Contents) -> None:
 
 
 def false_claims(where: str, claimed: run_files.ScoreFile, found: run_files.ScoreFile) -> list[str]:
-    """One line for every whole-forecast score that is claimed and was not found."""
-    known = {row.metric: row for row in found.rows if row.lead_time is None}
-    faults = []
-    for row in (row for row in claimed.rows if row.lead_time is None):
-        judged = known.get(row.metric)
+    """One line for every metric of which a row is claimed that was not found, or the other way round.
+
+    Rows are compared with their intervals, per-case scores one by one, and both have to be of one truth.
+    """
+    faults: dict[str, str] = {}
+    for fault in checks.differing(where, {"truth_sha256": (claimed.truth_sha256, found.truth_sha256)}):
+        faults["truth_sha256"] = f"{fault}: it was scored on other data"
+    left = {(row.metric, row.lead_time): row for row in found.rows}
+    for row in claimed.rows:
+        what, judged = checks.named(row.metric, row.lead_time), left.pop((row.metric, row.lead_time), None)
         if judged is None:
-            faults.append(f"{where}: {row.metric}: no such score is known")
-        elif not _agree(row.value, judged):
-            faults.append(f"{where}: {row.metric}: {_shown(row.value)} is claimed, {_shown(judged.value)} was found")
-    return faults
+            faults.setdefault(row.metric, f"{where}: {what}: no such score is known")
+        elif not _agrees(row, judged):
+            shown, wanted = _shown(row), _shown(judged)
+            faults.setdefault(row.metric, f"{where}: {what}: {shown} is claimed, {wanted} was found")
+    for metric, lead_time in left:
+        faults.setdefault(metric, f"{where}: {checks.named(metric, lead_time)}: is not claimed, and was found")
+    for name, values in found.cases.items():
+        stated = claimed.cases.get(name, [])
+        if len(stated) != len(values) or math.dist(stated, values) > ROUND_OFF * _spread(values):
+            faults.setdefault(name, f"{where}: cases.{name}: other values than were found")
+    return list(faults.values())
 
 
-def _agree(value: float | None, judged: run_files.ScoreRow) -> bool:
-    if value is None or judged.value is None:
-        return value == judged.value
+def _spread(values: list[float]) -> float:
+    """Distance of the values from their mean, all of them together; of equal ones that of round-off."""
+    return max(math.dist(values, [math.fsum(values) / len(values)] * len(values)), 1e-6 * math.hypot(*values), 1e-9)
+
+
+def _agrees(row: ScoreRow, judged: ScoreRow) -> bool:
+    """Whether value, low and high of a row are those that were found, up to another machine's round-off."""
+    if (row.unit, row.n_cases) != (judged.unit, judged.n_cases):
+        return False
     width = 0.0 if judged.low is None or judged.high is None else judged.high - judged.low
-    return abs(value - judged.value) <= max(ROUND_OFF * width, 1e-6 * abs(judged.value), 1e-9)
+    pairs = ((row.value, judged.value), (row.low, judged.low), (row.high, judged.high))
+    return all(
+        one == two if one is None or two is None else abs(one - two) <= max(ROUND_OFF * width, 1e-6 * abs(two), 1e-9)
+        for one, two in pairs
+    )
 
 
-def _shown(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:.5g}"
+def _shown(row: ScoreRow) -> str:
+    value, low, high = ("nothing" if end is None else f"{end:.5g}" for end in (row.value, row.low, row.high))
+    return f"{value} [{low}, {high}]"
 
 
 # --- a whole entry ----------------------------------------------------------------------------------------------------
