@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from math import sqrt
 
 import pytest
 
 from emubench.core.errors import EmubenchError
+from emubench.files.entry_files import CARDS
 from emubench.leaderboard import ranking, statistics
 from emubench.leaderboard.page import building, ranks
 from emubench.leaderboard.page.board import read
@@ -18,7 +20,17 @@ from emubench.leaderboard.page.tracks import NOBODY
 from emubench.leaderboard.submission import making, verifying
 from emubench.runs import folders
 from tests.support.boards import Page
-from tests.support.submissions import STATED, TASK, open_season, publish, verified, verified_row
+from tests.support.submissions import (
+    STATED,
+    TASK,
+    edit_entry,
+    edit_json,
+    open_season,
+    publish,
+    sign_again,
+    verified,
+    verified_row,
+)
 
 OTHER = "lorenz96-noisy"
 KNOWS = {name: "none" for name in "abcd"}
@@ -178,7 +190,8 @@ def test_seasons_are_ranked_apart_and_the_newest_stands_first(board):
 
 
 def test_a_season_of_another_size_ranks_nobody_here(board):
-    publish(board, {"demo": open_season(size="standard")}, verified("linear", [verified_row()], name="demo"))
+    row = verified_row(n_cases=256)
+    publish(board, {"demo": open_season(size="standard")}, verified("linear", [row], name="demo"))
     content = read(board, "tiny")
     assert content.seasons == {}
     assert content.verified == {}
@@ -201,6 +214,56 @@ def test_a_season_of_another_size_ranks_nobody_here(board):
 def test_verified_rows_that_their_season_does_not_bear_out_are_refused(board, changed, message):
     found = verified("linear", [verified_row()]).model_copy(update=changed)
     publish(board, {"2026a": open_season()}, found)
+    with pytest.raises(EmubenchError, match=message):
+        read(board, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"skill": 1.0}, "skill: 1.0 where 0."),
+        ({"low_99": -1e9, "high_99": 1e9}, "value: (-1000000000.0, "),
+        ({"low": 3.0, "skill_low": 0.9}, "where rising numbers in 0 … 20.0181 belong"),
+        ({"skill_stability": 999.0}, "where rising numbers in 0 … 1 belong"),
+        ({"lyapunov_times_per_second": 1e300}, "lyapunov_times_per_second: Input should be less than"),
+        ({"train_seconds": -1.0}, "train_seconds: Input should be greater than"),
+        ({"n_cases": 10**6}, "n_cases: 1000000 where 16 belongs"),
+        ({"claimed": 0.5}, "from other settings or claims than it has now"),
+        ({"made_from": "1" * 64}, "from other settings or claims than it has now"),
+    ],
+)
+def test_a_verified_row_that_was_edited_is_not_shown(board, changed, message):
+    publish(board, {"2026a": open_season()}, verified("linear", [verified_row()]))
+    assert len(read(board, "tiny").verified["2026a"]) == 2
+    edit_json(board / "verified/2026a/linear.json", lambda content: content["rows"][0].update(changed))
+    with pytest.raises(EmubenchError, match=re.escape(message)):
+        read(board, "tiny")
+
+
+def test_a_verified_row_of_settings_that_the_entry_no_longer_has_is_not_shown(board):
+    publish(board, {"2026a": open_season()}, verified("linear", [verified_row()]))
+    edit_entry(board / "entries/linear", CARDS, lambda c: c.update(overrides={"delays": 3}))
+    path = board / "entries/linear/entry.toml"
+    path.write_text(path.read_text().replace("[files]", f"[overrides.{TASK}]\ndelays = 3\n\n[files]"))
+    sign_again(board / "entries/linear")
+    with pytest.raises(EmubenchError, match="verified in season 2026a from other settings or claims"):
+        read(board, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"secret": "ab" * 32, "closed": "2026-12-01"}, "the secret is not the one that this season committed to"),
+        ({"secret": "ab" * 32}, "a season is closed by its secret, and shows none before"),
+        ({"closed": "2026-12-01"}, "a season is closed by its secret, and shows none before"),
+    ],
+)
+def test_a_season_whose_secret_does_not_fit_its_commitment_is_not_shown(board, changed, message):
+    publish(board, {"2026a": open_season()}, verified("linear", [verified_row()]))
+    text = (board / "seasons.toml").read_text()
+    for key, value in changed.items():
+        text = text.replace(f'{key} = ""', f'{key} = "{value}"')
+    (board / "seasons.toml").write_text(text)
     with pytest.raises(EmubenchError, match=message):
         read(board, "tiny")
 

@@ -22,7 +22,7 @@ from emubench.leaderboard.submission import checks, making, season, verifying
 from emubench.runs import folders, jobs, stages
 from emubench.runs.sandbox import judged
 from tests.support.contents import contents
-from tests.support.submissions import STATED, TASK, verified, verified_row
+from tests.support.submissions import STATED, TASK, edit_json, verified, verified_row
 
 OTHER = "lorenz63-scarce"
 TASKS = ("--task", TASK, "--task", OTHER, "--size", "tiny")
@@ -212,18 +212,51 @@ def test_a_season_from_its_opening_to_verification_by_anyone(
     assert [answer["rows"][0][k] for k in keys] == [stored["rows"][1][k] for k in keys]
 
 
-def test_a_claim_outside_the_judge_s_interval_is_named(board, sound_entry, secret_file, monkeypatch, tmp_path):
-    ends = {"value": 1.0, "low": 0.9, "high": 1.1, "low_99": 0.8, "high_99": 1.2}
-    row = verified_row(**ends, claimed=1.3)
+def test_a_claim_outside_the_judge_s_interval_is_named(tmp_path):
+    row = verified_row(claimed=4.0)
     assert row.claim_is_outside
-    assert not row.model_copy(update={"claimed": 1.19}).claim_is_outside
-    found = verified("mine", [row])
-    finding = verifying._keep(found, tmp_path / "v.json", again=False)
-    assert any("1.3 is claimed" in line and "[0.8, 1.2]" in line for line in finding.lines())
-    lied = found.model_copy(update={"rows": [row.model_copy(update={"value": 2.0})]})
-    (fault,) = verifying._keep(lied, tmp_path / "v.json", again=False).faults
-    assert "1 is published, 2 was found" in fault
-    assert verifying.read(tmp_path.parent) == ([], [])
+    assert not row.model_copy(update={"claimed": row.high}).claim_is_outside
+    finding = verifying._keep(verified("mine", [row]), tmp_path / "v.json", again=False, size="tiny")
+    interval = f"[{row.low_99:.4g}, {row.high_99:.4g}]"
+    assert any("4 is claimed" in line and interval in line for line in finding.lines())
+
+
+EDITS = [
+    {"skill": 1.0},
+    {"value": 3.0},
+    {"low_99": 0.0, "high_99": 20.0},
+    {"skill_stability_low": 0.1},
+    {"skill_stability": 0.9},
+    {"surviving_fraction": 0.5},
+    {"lyapunov_times_per_second": 1e15},
+    {"train_seconds": 0.0},
+    {"n_cases": 15},
+    {"seeds": [0, 1, 7]},
+    {"claimed": 0.6},
+    {"reason": "visit https://evil.example"},
+    {"made_from": "1" * 64},
+    {"unit": "m"},
+]
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: next(iter(edit)))
+def test_every_field_of_a_published_row_is_compared_with_what_is_found(tmp_path, edit):
+    found, path = verified("mine", [verified_row()]), tmp_path / "v.json"
+    assert verifying._keep(found, path, again=False, size="tiny").written
+    edit_json(path, lambda content: content["rows"][0].update(edit))
+    before = path.read_bytes()
+    finding = verifying._keep(found, path, again=False, size="tiny")
+    assert not finding.written
+    assert any(f"{path}: {TASK}: {next(iter(edit))}" in fault for fault in finding.faults) or "low_99" in edit
+    assert finding.faults
+    assert path.read_bytes() == before
+
+
+def test_another_machine_s_round_off_and_speed_are_no_edit(tmp_path):
+    old = verified_row()
+    verifying._keep(verified("mine", [old]), tmp_path / "v.json", again=False, size="tiny")
+    here = verified_row(skill=0.51, skill_low=0.41, skill_high=0.62, skill_stability=0.61, train_seconds=0.3)
+    assert verifying._keep(verified("mine", [here]), tmp_path / "v.json", again=False, size="tiny").faults == ()
 
 
 def test_a_training_beyond_its_time_is_refused(refused, emubench, board, sound_entry, secret_file, monkeypatch):

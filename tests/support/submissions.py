@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from emubench.data import reference
 from emubench.files.entry_files import SCORES
-from emubench.leaderboard.submission import entries, making, season, verifying
+from emubench.leaderboard.submission import checks, entries, making, season, verifying
 from emubench.runs import folders, jobs, stages
 
 TASK = "lorenz63-noisy"
@@ -61,14 +62,24 @@ def edit_entry(folder: Path, kind: str, change: Any) -> None:
 
 
 def verified_row(task: str = TASK, **changed: Any) -> verifying.VerifiedRow:
-    """What a judge may have found on one task: three seeds, skill 0.5, stability 0.6, unless ``changed``."""
-    kpz = task.startswith("kpz")
-    row: dict[str, Any] = {"task": task, "metric": "crps" if kpz else "valid_prediction_time", "unit": "Lyapunov time"}
-    row |= {"value": 0.5, "low": 0.4, "high": 0.6, "low_99": 0.35, "high_99": 0.65, "n_cases": 16, "seeds": [0, 1, 2]}
-    row |= {"skill": 0.5, "skill_low": 0.4, "skill_high": 0.6, "claimed": 0.5, "reason": ""}
+    """What a judge may have found on one task: three seeds, skill 0.5, stability 0.6, unless ``changed``.
+
+    The score is that of the skill.
+    """
+    kpz, scale = task.startswith("kpz"), reference.scale(task)
+    row: dict[str, Any] = {"task": task, "metric": "crps" if kpz else "valid_prediction_time", "n_cases": 16}
+    row |= {"unit": "height" if kpz else "Lyapunov time", "seeds": [0, 1, 2]}
+    row |= {"skill": 0.5, "skill_low": 0.4, "skill_high": 0.6, "claimed": 0.5, "reason": "", "made_from": "0" * 64}
     row |= {"skill_stability": 0.6, "skill_stability_low": 0.5, "skill_stability_high": 0.7}
     row |= {"surviving_fraction": 1.0, "lyapunov_times_per_second": 1e4, "train_seconds": 1.0}
-    return verifying.VerifiedRow(**(row | changed))
+    row |= changed
+    assert scale.floor is not None
+    assert scale.oracle is not None
+    skills = (0.5, 0.4, 0.6) if row["skill"] is None else (row["skill"], row["skill_low"], row["skill_high"])
+    value, *ends = (scale.floor + skill * (scale.oracle - scale.floor) for skill in skills)
+    low, high = sorted(ends)
+    wider = {"low_99": low - 0.2 * (value - low), "high_99": high + 0.2 * (high - value)}
+    return verifying.VerifiedRow(**({"value": value, "low": low, "high": high} | wider | row))
 
 
 def verified(entry: str, rows: list[verifying.VerifiedRow], name: str = "2026a", **changed: Any) -> verifying.Verified:
@@ -85,12 +96,22 @@ def open_season(size: str = "tiny", names: tuple[str, ...] = (TASK,), opened: st
 
 
 def publish(board: Path, seasons: dict[str, season.Season], *found: verifying.Verified) -> None:
-    """Write seasons and verified rows into a board, as the commands do."""
+    """Write seasons and verified rows into a board, as the commands do: made from its entries, where there are such."""
     season._write(board, seasons)
     for one in found:
-        folder = board / "verified" / one.season
+        folder, place = board / "verified" / one.season, board / "entries" / one.entry
         folder.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            one = one.model_copy(update={"rows": [_of_entry(checks.require(place), seasons, one, r) for r in one.rows]})
         (folder / f"{one.entry}.json").write_text(one.model_dump_json())
+
+
+def _of_entry(contents: entries.Contents, seasons: dict, found: verifying.Verified, row: verifying.VerifiedRow) -> Any:
+    opened = seasons.get(found.season)
+    if opened is None or row.task not in contents.entry.tasks:
+        return row
+    made = {"made_from": verifying.made_from(contents, opened, row.task)}
+    return row.model_copy(update=made | {"claimed": verifying.claimed(contents, row.task, opened.size)})
 
 
 def forecast_entry(folder: Path, source: Path, forecast: Path) -> Path:

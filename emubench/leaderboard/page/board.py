@@ -99,12 +99,13 @@ def read(board: Path, size: str = "standard") -> Board:
     Entries of another size are left out, too.
     """
     folder = board / "entries"
-    seasons = {name: one for name, one in season.read(board).items() if one.size == size}
+    opened = season.read(board)
+    seasons = {name: one for name, one in opened.items() if one.size == size}
     verified, faults = verifying.read(board)
     shown: list[Shown] = []
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:
-            contents, rows = _entry(place, verified)
+            contents, rows = _entry(place, verified, opened)
         except EmubenchError as error:
             faults.append(str(error))
             continue
@@ -118,7 +119,9 @@ def read(board: Path, size: str = "standard") -> Board:
     return Board(tuple(shown), {name: seasons[name] for name in newest}, tuple(faults))
 
 
-def _entry(place: Path, verified: list[verifying.Verified]) -> tuple[Contents, list[verifying.Verified]]:
+def _entry(
+    place: Path, verified: list[verifying.Verified], opened: dict[str, season.Season]
+) -> tuple[Contents, list[verifying.Verified]]:
     """A checked entry with its verified rows."""
     if place.is_symlink() or not (place / ENTRY_FILE).exists():
         raise EmubenchError(f"{place}: not an entry (no {ENTRY_FILE})")
@@ -128,6 +131,8 @@ def _entry(place: Path, verified: list[verifying.Verified]) -> tuple[Contents, l
     for other in (v for v in rows if (entry.division, entry.method) != ("standard", v.method)):
         found = f"division {entry.division} and method {entry.method}"
         raise EmubenchError(f"{place}: {found}, where season {other.season} verified a standard {other.method}")
+    for row in rows:
+        verifying.check_origin(row, contents, opened[row.season])
     return contents, rows
 
 

@@ -285,14 +285,14 @@ def _scores(where: str, entry: Entry, run: RunKey, scores: ScoreFile) -> Iterato
         yield from differing(place, {"task": (row.task, task)} | counted)
         ends = row.value, row.low, row.high
         if not all(map(one.allows, ends)) or not _at_most(row.low, row.high):
-            yield f"{place}: {named(*key)}: {ends} where value, low and high in {_range(one)} belong"
+            yield f"{place}: {named(*key)}: {ends} where value, low and high in {shown_range(one)} belong"
     if left:
         yield f"{where}: {named(*min(left, key=str))}: the row is missing"
     yield from differing(where, {"cases": (sorted(scores.cases), [name])})
     cases, n_cases = scores.cases[name], shapes["test"][1]
     yield from differing(where, {f"cases.{name}: number of cases": (len(cases), n_cases)})
     if not all(map(asked[name].allows, cases)):
-        yield f"{where}: cases.{name}: numbers in {_range(asked[name])} belong here"
+        yield f"{where}: cases.{name}: numbers in {shown_range(asked[name])} belong here"
     yield from _means(where, scores, name, cases)
 
 
@@ -301,7 +301,8 @@ def named(metric: str, lead_time: float | None) -> str:
     return metric if lead_time is None else f"{metric} at lead time {lead_time:g}"
 
 
-def _range(one: entries.AskedScore) -> str:
+def shown_range(one: entries.AskedScore) -> str:
+    """The range of a score for people."""
     return " … ".join(f"{end:.6g}" for end in one.bounds)
 
 
@@ -312,9 +313,9 @@ def _at_most(low: float | None, high: float | None) -> bool:
 def _means(where: str, scores: ScoreFile, name: str, cases: list[float]) -> Iterator[str]:
     """The score and its skill are the mean over cases, and lie in intervals of means of cases drawn again."""
     scale, mean, ends = reference.scale(scores.task), sum(cases) / len(cases), (min(cases), max(cases))
-    wanted = {name: (mean, *ends)}
+    wanted = {name: [mean, *ends]}
     if scale.usable:
-        wanted["skill_accuracy"] = scale.skill(mean), *sorted(map(scale.skill, ends))
+        wanted["skill_accuracy"] = [scale.skill(mean), *sorted(map(scale.skill, ends))]
     for row in (row for row in scores.rows if row.metric in wanted and row.lead_time is None):
         value, least, most = wanted[row.metric]
         rounding = 1e-6 * abs(value) + 1e-9

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tomli_w
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from emubench import __version__
 from emubench.core.errors import EmubenchError, unknown
@@ -41,6 +41,14 @@ class Season(Model):
     commitment: Digest
     draws_sha256: Digest
     secret: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Season":
+        if bool(self.secret) != bool(self.closed):
+            raise ValueError("a season is closed by its secret, and shows none before")
+        if self.secret and hashlib.sha256(bytes.fromhex(self.secret)).hexdigest() != self.commitment:
+            raise ValueError("the secret is not the one that this season committed to")
+        return self
 
 
 class Seasons(Model):
