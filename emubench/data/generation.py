@@ -225,7 +225,8 @@ def write_file(
     """
     make = make or run_block
     with Partial(path, made.header(seed), made.shapes) as partial:
-        if path.exists():  # another process was faster
+        if path.exists():  # another process was faster, perhaps with another seed
+            dataset.open_file(path, made.kind, made.task, seed).close()
             return
         if truth is not None:
             with hdf5.open_plain(truth) as file:

@@ -1,4 +1,4 @@
-"""Verifying a dataset file against its own hashes and schema."""
+"""Verifying a dataset file against its own hashes and schema, and observations against the seed of their truth."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import h5py
 from emubench.core.errors import EmubenchError
 from emubench.data import recipes, tasks
 from emubench.data.dataset import open_file
-from emubench.data.layout import Layout
+from emubench.data.layout import Layout, truth_path
 from emubench.data.tasks import Task
 from emubench.files import hdf5, store
 from emubench.files.header import FileHeader, read_header
@@ -22,6 +22,9 @@ def verify(path: Path) -> list[str]:
         header = read_header(path, file)
         task = task_of(path, header)
         open_file(path, header.kind, task).close()
+        truth = truth_path(task, path.parent.parent)
+        if header.kind == "observations" and truth.exists():  # of another seed they are not a pair
+            open_file(truth, "truth", task, header.seed).close()
         arrays = {name.strip("/"): hdf5.read_attributes(path, array) for name, array in hdf5.walk(path, file)}
         names = [name for name, own in arrays.items() if "not a netCDF variable" not in str(own.get("NAME", ""))]
         wanted = Layout(task, header.kind).names

@@ -1,5 +1,6 @@
 """Files that are complete under their name or not there at all, and the hashes of what they hold."""
 
+import fcntl
 import hashlib
 import io
 import json
@@ -26,6 +27,11 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
 
 
+def is_litter(path: Path) -> bool:
+    """Whether a file or folder goes by a :func:`temporary_name`: it is being made, or was left by a process killed."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
 def sweep(path: Path) -> None:
     """Remove what processes of this machine that were killed have left beside ``path`` (see :func:`temporary_name`)."""
     for left in path.parent.glob(f".{path.name}.{socket.gethostname()}-*.partial"):
@@ -43,6 +49,18 @@ def _is_alive(pid: int) -> bool:
     except (ProcessLookupError, PermissionError) as error:
         return isinstance(error, PermissionError)  # it is somebody else's
     return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder alone, so that what is looked up in it stays true until it is acted on; others wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

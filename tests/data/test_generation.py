@@ -7,8 +7,11 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -17,11 +20,12 @@ import pytest
 from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.core.random import stream
-from emubench.data import fingerprints, generation, layout, tasks, trajectories, verification
+from emubench.data import dataset, fingerprints, generation, layout, tasks, trajectories, verification
 from emubench.data.layout import Layout
 from emubench.data.tasks import Amount
 from emubench.dynamics.simulate import SimulationError
 from emubench.dynamics.system import Climate
+from emubench.files import store
 from tests.support.contents import contents
 from tests.support.generated import CODE, TASK
 
@@ -142,6 +146,37 @@ def peak(function) -> int:
 
 
 @pytest.mark.slow
+def test_of_two_seeds_generated_into_one_folder_at_once_one_is_refused(tmp_path, monkeypatch):
+    task, data = tasks.get("lorenz63-noisy", "tiny"), tmp_path / "data"
+    both, space = threading.Barrier(2), store.check_space
+
+    def meeting(*arguments) -> None:  # after each has seen that nothing is there
+        space(*arguments)
+        both.wait(30)
+
+    monkeypatch.setattr(store, "check_space", meeting)
+    with ThreadPoolExecutor(2) as pool:
+        errors = [made.exception() for made in [pool.submit(generation.generate, task, data, seed) for seed in (0, 1)]]
+    (refused,) = [error for error in errors if error is not None]
+    assert isinstance(refused, EmubenchError)
+    winner = errors.index(None)
+    assert f"lorenz63.truth.h5: attribute seed: {winner} where {1 - winner} is asked for" in str(refused)
+    dataset.open_truth(task, data).close()
+    assert dataset.seed_of(task, data) == str(winner)
+
+
+def test_observations_and_a_truth_of_another_seed_do_not_verify(tmp_path):
+    task = tasks.get("lorenz63-noisy", "tiny")
+    for seed in (0, 1):
+        generation.generate(task, tmp_path / str(seed), seed)
+    truth, path = layout.truth_path(task, tmp_path / "1"), layout.task_path(task, tmp_path / "1")
+    verification.verify(path)
+    shutil.copy(layout.truth_path(task, tmp_path / "0"), truth)
+    verification.verify(truth)
+    with pytest.raises(EmubenchError, match="lorenz63.truth.h5: attribute seed: 0 where 1 is asked for"):
+        verification.verify(path)
+
+
 def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
     """A file many times as large as what is held; what is held is set low, so that the file can be small."""
     monkeypatch.setattr(trajectories, "STRETCH", 2**12)

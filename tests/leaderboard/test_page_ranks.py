@@ -268,6 +268,20 @@ def test_a_season_whose_secret_does_not_fit_its_commitment_is_not_shown(board, c
         read(board, "tiny")
 
 
+def test_of_two_submissions_of_one_name_at_once_one_is_refused(board, submitted_runs, monkeypatch):
+    (run,) = folders.find_runs([submitted_runs / "linear"])
+    copy = making._copy_runs
+
+    def overtaken(*arguments) -> None:
+        copy(*arguments)
+        (board / "entries" / "third").mkdir()
+
+    monkeypatch.setattr(making, "_copy_runs", overtaken)
+    with pytest.raises(EmubenchError, match="third: is there already; choose another name"):
+        making.from_runs("third", [run], board / "entries", STATED)
+    assert list((board / "entries" / "third").iterdir()) == []
+
+
 def test_verified_rows_in_another_s_place_are_refused(board):
     publish(board, {"2026a": open_season()}, verified("linear", [verified_row()]))
     shutil.move(board / "verified/2026a/linear.json", board / "verified/2026a/persistence.json")

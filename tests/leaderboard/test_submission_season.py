@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import threading
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -111,6 +113,26 @@ def test_a_season_commits_to_its_secret_and_reveals_it(emubench, refused, board,
     assert season.get(board, "2026a").secret == secret  # now published
     assert "is closed since" in refused("season", "close", "2026a", "--board", board)
     assert "unknown season '2026b': did you mean 2026a" in refused("season", "close", "2026b", "--board", board)
+
+
+def test_seasons_that_are_opened_at_once_are_all_listed_and_a_name_is_taken_once(board, monkeypatch, tmp_path):
+    files = iter(tmp_path / f"secret-{i}" for i in range(6))
+    monkeypatch.setattr(season, "_file", lambda: next(files))
+    draws, together = season._first_draws, threading.Barrier(6)
+
+    def meeting(*arguments) -> str:  # when the list would have been read
+        together.wait(30)
+        return draws(*arguments)
+
+    monkeypatch.setattr(season, "_first_draws", meeting)
+    names = ["a", "b", "c", "same", "same", "same"]
+    with ThreadPoolExecutor(6) as pool:
+        made = [pool.submit(season.open_season, board, name, "tiny", [TASK]) for name in names]
+    refused = [str(error) for one in made if (error := one.exception())]
+    assert sorted(season.read(board)) == ["a", "b", "c", "same"]
+    assert len(refused) == 2
+    assert all("season same is there already" in line for line in refused)
+    assert len(list(tmp_path.glob("secret-*"))) == 4  # the losers leave none
 
 
 def test_the_secret_stays_out_of_git(refused, board, monkeypatch, tmp_path):

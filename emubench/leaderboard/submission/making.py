@@ -149,9 +149,10 @@ def _make(name: str, out: Path, content: dict[str, Any], fill: Any) -> Path:
         raise EmubenchError("say with --knowledge what the method knows: none, structure, 'equation form' or equation")
     schema.parse(Entry, content | {"files": {SCORES: "0" * 64}}, f"entry {name}")  # before any work
     folder = out / name
+    store.sweep(folder)
+    partial, taken = store.temporary_name(folder), f"{folder}: is there already; choose another name or remove it"
     if folder.exists():
-        raise EmubenchError(f"{folder}: is there already; choose another name or remove it")
-    partial = folder.with_name(f".{name}.{os.getpid()}.partial")
+        raise EmubenchError(taken)
     try:
         partial.mkdir(parents=True)
         fill(partial)
@@ -159,7 +160,10 @@ def _make(name: str, out: Path, content: dict[str, Any], fill: Any) -> Path:
         files = {str(path.relative_to(partial)): entries.sha256(path) for path in found}
         entry = schema.parse(Entry, content | {"files": files}, f"entry {name}")
         store.write_text(partial / ENTRY_FILE, entries.to_toml(entry))
-        partial.rename(folder)
+        with store.locked(out):  # an empty folder of that name would be replaced in silence
+            if folder.exists():
+                raise EmubenchError(taken)
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

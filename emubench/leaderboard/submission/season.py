@@ -89,9 +89,6 @@ def _write(board: Path, seasons: dict[str, Season]) -> None:
 
 def open_season(board: Path, name: str, size: str, only: list[str] | None = None) -> Season:
     """Draw a secret into the file that the variable names, and commit to it in ``seasons.toml``."""
-    known = read(board)
-    if name in known:
-        raise EmubenchError(f"{path_of(board)}: season {name} is there already; choose another name")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_\-]{0,79}", name):
         raise EmubenchError(f"season {name!r}: lower-case letters, digits, - and _ belong in a name")
     chosen = only or [t for t in tasks.names() if t.rsplit("-", 1)[-1] in tasks.RANKED_TRACKS]
@@ -108,25 +105,29 @@ def open_season(board: Path, name: str, size: str, only: list[str] | None = None
         commitment=hashlib.sha256(secret).hexdigest(),
         draws_sha256=_first_draws(chosen, size, SealedSeed(secret)),
     )
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except FileExistsError:
-        raise EmubenchError(f"{file}: is there already; name a new file in {VARIABLE}") from None
-    with os.fdopen(descriptor, "w") as sink:
-        sink.write(secret.hex() + "\n")
-    _write(board, known | {name: season})
+    with store.locked(board):
+        if name in (known := read(board)):
+            raise EmubenchError(f"{path_of(board)}: season {name} is there already; choose another name")
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            raise EmubenchError(f"{file}: is there already; name a new file in {VARIABLE}") from None
+        with os.fdopen(descriptor, "w") as sink:
+            sink.write(secret.hex() + "\n")
+        _write(board, known | {name: season})
     return season
 
 
 def close_season(board: Path, name: str) -> Season:
     """Publish the secret of an open season."""
-    season, known = get(board, name), read(board)
-    if season.closed:
-        raise EmubenchError(f"{path_of(board)}: season {name} is closed since {season.closed}")
-    secret = read_secret()
-    _seed(board, name, season, secret)
-    closed = season.model_copy(update={"secret": secret.hex(), "closed": _today()})
-    _write(board, known | {name: closed})
+    with store.locked(board):
+        season = get(board, name)
+        if season.closed:
+            raise EmubenchError(f"{path_of(board)}: season {name} is closed since {season.closed}")
+        secret = read_secret()
+        _seed(board, name, season, secret)
+        closed = season.model_copy(update={"secret": secret.hex(), "closed": _today()})
+        _write(board, read(board) | {name: closed})
     return closed
 
 

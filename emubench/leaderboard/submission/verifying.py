@@ -232,8 +232,10 @@ def made_from(contents: Contents, opened: season.Season, task: str) -> str:
 
 def _keep(found: Verified, path: Path, again: bool, size: str) -> Finding:
     """Write the rows; or, where there are some already, compare them field by field."""
-    if not path.exists() or again:
-        store.write_text(path, found.model_dump_json(indent=1) + "\n")
+    with store.locked(path.parent):  # of two judges at once one writes, and the other compares
+        if written := not path.exists() or again:
+            store.write_text(path, found.model_dump_json(indent=1) + "\n")
+    if written:
         return Finding(found, path, True, ())
     published: Verified = schema.read_json(Verified, path, MAX_BYTES)
     same = ("season", "entry", "method", "commitment", "emubench_version")
