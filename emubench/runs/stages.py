@@ -28,10 +28,9 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
     if tensorboard:
         logs.summary_writer()  # where it is missing nothing begins
     folder, task, config = job.folder(out), job.get_task(), job.config()
+    store.sweep(folder)
     if finished(folder, task, data):
         return folder
-    if tensorboard:
-        store.sweep(folder)  # event files of an attempt that was killed would be shown as a run of their own
     module, observations = baselines.get(job.baseline), dataset.load(task, data)
     torch.set_num_threads(job.threads)
     partial, kept = store.temporary_name(folder), store.partial_name(folder)
@@ -64,9 +63,12 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
         _publish(partial, folder)
         shutil.rmtree(kept, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(kept, ignore_errors=True)
+        after = "the same command goes on from its checkpoint"
+        if not any(kept.glob("*.safetensors")):  # a whole one is good, whatever came after it
+            shutil.rmtree(kept, ignore_errors=True)
+            after = "nothing was left behind"
         reason = getattr(error, "strerror", None) or error
-        raise EmubenchError(f"{folder}: cannot be written ({reason}); nothing was left behind") from None
+        raise EmubenchError(f"{folder}: cannot be written ({reason}); {after}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

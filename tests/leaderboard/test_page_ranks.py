@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import multiprocessing
+import os
 import re
 import shutil
 from math import sqrt
@@ -266,6 +268,21 @@ def test_a_season_whose_secret_does_not_fit_its_commitment_is_not_shown(board, c
     (board / "seasons.toml").write_text(text)
     with pytest.raises(EmubenchError, match=message):
         read(board, "tiny")
+
+
+def test_what_a_killed_submission_left_is_no_entry_and_swept_at_the_next(board, submitted_runs, monkeypatch):
+    (run,) = folders.find_runs([submitted_runs / "linear"])
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "_copy_runs", lambda *_: os._exit(9))
+        arguments = ("third", [run], board / "entries", STATED)
+        killed = multiprocessing.get_context("fork").Process(target=making.from_runs, args=arguments)
+        killed.start()
+        killed.join(60)
+    assert killed.exitcode == 9
+    assert len(list((board / "entries").iterdir())) == 3
+    assert [one.entry.name for one in read(board, "tiny").shown] == ["linear", "persistence"]
+    making.from_runs(*arguments)
+    assert sorted(path.name for path in (board / "entries").iterdir()) == ["linear", "persistence", "third"]
 
 
 def test_of_two_submissions_of_one_name_at_once_one_is_refused(board, submitted_runs, monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
 import pickle
 import threading
 import tomllib
@@ -133,6 +135,32 @@ def test_seasons_that_are_opened_at_once_are_all_listed_and_a_name_is_taken_once
     assert len(refused) == 2
     assert all("season same is there already" in line for line in refused)
     assert len(list(tmp_path.glob("secret-*"))) == 4  # the losers leave none
+
+
+def test_the_sealed_data_of_a_killed_verification_are_unreadable_and_swept_at_the_next(
+    emubench, refused, board, sound_entry, secret_file, monkeypatch, tmp_path
+):
+    assert emubench("season", "new", "2026a", "--board", board, "--task", TASK, "--size", "tiny").status == 0
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t"))
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "train", lambda *_: os._exit(9))
+        killed = multiprocessing.get_context("fork").Process(
+            target=verifying.verify, args=(sound_entry, board, "2026a")
+        )
+        killed.start()
+        killed.join(60)
+    assert killed.exitcode == 9
+    (left,) = (tmp_path / "t").iterdir()
+    assert list(left.rglob("*.truth.h5"))
+    assert left.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(stages, "train", failing)
+    assert "no training today" in refused("submit", "verify", sound_entry, "--season", "2026a", "--board", board)
+    assert list((tmp_path / "t").iterdir()) == []
+
+
+def failing(*_) -> None:
+    raise EmubenchError("no training today")
 
 
 def test_the_secret_stays_out_of_git(refused, board, monkeypatch, tmp_path):

@@ -17,7 +17,6 @@ from torch import nn
 from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import generation
-from emubench.files import store
 from emubench.learning.models.flow import FlowConfig
 from emubench.learning.training.checkpoint import STATE, Checkpoint, Checkpoints
 from emubench.learning.training.descent import Descent, Log
@@ -130,8 +129,7 @@ def test_a_killed_training_ends_with_the_same_bytes(data, tmp_path, whole):
     left = [p for p in contents(tmp_path) if p.endswith(".safetensors")]
     assert [p.rpartition("/")[2] for p in left] == ["stage-1.safetensors"]
     assert weights(stages.train(job, data, tmp_path)) == weights(whole["noisy"])
-    store.sweep(job.folder(tmp_path))
-    assert not [p for p in contents(tmp_path) if "partial" in p]
+    assert not [p for p in tmp_path.rglob("*") if "partial" in p.name]  # what was killed is swept
 
 
 def test_seconds_add_up_over_interruptions(data, tmp_path, monkeypatch):
@@ -256,6 +254,24 @@ def test_a_full_disk_leaves_nothing_behind(data, tmp_path, monkeypatch):
     with pytest.raises(EmubenchError, match=r"cannot be written \(No space left on device\); nothing was left behind"):
         stages.train(JOBS["noisy"], data, tmp_path)
     assert contents(tmp_path) == {}
+
+
+def test_a_full_disk_takes_no_checkpoint_that_was_there(data, tmp_path, monkeypatch, whole):
+    with pytest.raises(KeyboardInterrupt):
+        stages.train(JOBS["noisy"], data, tmp_path, interrupting(3))
+    (path,) = tmp_path.rglob("stage-1.safetensors")
+    before = path.read_bytes()
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emubench.learning.training.checkpoint.save_file", full)
+        message = r"cannot be written \(No space left on device\); the same command goes on from its checkpoint"
+        with pytest.raises(EmubenchError, match=message):
+            stages.train(JOBS["noisy"], data, tmp_path)
+    assert path.read_bytes() == before
+    assert weights(stages.train(JOBS["noisy"], data, tmp_path)) == weights(whole["noisy"])
 
 
 def test_another_process_may_finish_first_and_tidy_up(data, tmp_path, monkeypatch, whole):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from emubench.core.errors import EmubenchError
+from emubench.files import store
 from emubench.files.entry_files import RunKey
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
@@ -104,6 +105,8 @@ def read(board: Path, size: str = "standard") -> Board:
     verified, faults = verifying.read(board)
     shown: list[Shown] = []
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if store.is_litter(place):
+            continue
         try:
             contents, rows = _entry(place, verified, opened)
         except EmubenchError as error:

@@ -7,7 +7,6 @@ loaded. Whatever a submission says is escaped by the templates, after control an
 import base64
 import hashlib
 import json
-import os
 import shutil
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -62,7 +61,8 @@ def build(board: Path, out: Path, size: str = "standard") -> tuple[list[Path], t
 
 def _write(pages: dict[str, str], out: Path) -> None:
     """Write a site: a new one appears whole or not at all, in one that is there pages are replaced one by one."""
-    partial = out if out.exists() else out.with_name(f".{out.name}.{os.getpid()}.partial")
+    store.sweep(out)
+    partial = out if out.exists() else store.temporary_name(out)
     try:
         for name, text in pages.items():
             store.write_text(partial / name, text)

@@ -143,7 +143,10 @@ def verify(
         raise EmubenchError(f"{folder}: none of its tasks is one of season {name}: {', '.join(opened.tasks)}")
     seed, rows = season.seed_of(board, name), []
     seeds = entry.seeds[:n_seeds] if len(entry.seeds) >= n_seeds else list(range(n_seeds))
-    with tempfile.TemporaryDirectory(prefix="emubench-season-") as temporary:
+    place = Path(tempfile.gettempdir()) / "emubench-season"
+    store.sweep(place)  # sealed data of a verification that was killed; others can't read them
+    begins, _, ends = store.temporary_name(place).name.rpartition("-")
+    with tempfile.TemporaryDirectory(prefix=f"{begins}-", suffix=f"-{ends}") as temporary:
         for task_name in wanted:
             task, data = tasks.get(task_name, opened.size), Path(temporary) / "data"
             generation.generate(task, data, seed, workers=1, progress=progress)
