@@ -1,6 +1,11 @@
 """What an emulator is: the protocols, the door through which forecasts come in, saving and loading."""
 
+import contextlib
+import copy
 import hashlib
+import random
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -121,22 +126,82 @@ def checked_forecast(
     return check_forecast(forecast, context, n_steps, n_members)
 
 
+class Asked:
+    """How an emulator is asked: as the object that it is, with random streams that follow from one seed."""
+
+    shuffled = False
+    """Whether the order of an ensemble's calls is drawn anew each time."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self.seconds = 0.0
+        """Time of all calls so far; what making emulators ready takes does not count."""
+        self.reason = ""
+        """Why it answers no more, if so."""
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[Emulator]:
+        """The emulator of one call."""
+        yield self.emulator
+
+    def parts(self, n_members: int, generator: torch.Generator) -> list[tuple[int, torch.Generator]]:
+        """Sizes and random streams of the calls that make an ensemble, in the order of its members: two halves."""
+        other = torch_stream(generator.initial_seed(), "second half", device=str(generator.device))
+        half = n_members // 2
+        return [(n_members - half, generator), (half, other)][: 2 if half else 1]
+
+    def refuse(self, reason: str) -> None:
+        """Deal with an answer that does not belong: raise :class:`EmubenchError`."""
+        raise EmubenchError(reason)
+
+
+class Copies(Asked):
+    """Each call goes to a copy that has answered nothing yet, so that no call is told by an object of another.
+
+    Raises :class:`EmubenchError` for an emulator that ``copy.deepcopy`` can't copy.
+    """
+
+    shuffled = True
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[Emulator]:
+        try:
+            fresh = copy.deepcopy(self.emulator)
+        except Exception as error:  # whatever it is made of
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise EmubenchError(f"{type(self.emulator).__name__}: copy.deepcopy can't copy it ({why})") from error
+        yield fresh
+
+
 def checked_ensemble(
-    emulator: Emulator, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator
+    emulator: Emulator | Asked, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator
 ) -> Float[Tensor, "M B T *S"]:
     """Members in two calls with a generator each: whatever members of one call share, the halves are independent.
 
-    An emulator that answers with a single member is deterministic, and not asked again.
+    An emulator that answers with a single member is deterministic: its forecast is that of the first stream. One that
+    answers no more gets NaN.
     """
-    other = torch_stream(generator.initial_seed(), "second half")
-    half = n_members // 2
-    first = checked_forecast(emulator, context, n_steps, n_members - half, generator)
-    if not half or first.shape[0] < n_members - half:
-        return first
-    second = checked_forecast(emulator, context, n_steps, half, other)
-    if second.shape[0] != half:
-        raise EmubenchError(f"forecast: {second.shape[0]} members where {half} belong, as many as were asked for")
-    return torch.cat([first, second])
+    asked = emulator if isinstance(emulator, Asked) else Asked(emulator)
+    parts, made, single, before = asked.parts(n_members, generator), {}, False, asked.seconds
+    order = list(range(len(parts)))
+    if asked.shuffled:
+        random.SystemRandom().shuffle(order)
+    for i in order:
+        if (single and i) or asked.reason:
+            continue
+        if single:  # what was asked for nothing takes no time
+            asked.seconds = before
+        size, stream = parts[i]
+        with asked.ready() as one:
+            begun = time.perf_counter()
+            made[i] = checked_forecast(one, context, n_steps, size, stream)
+            asked.seconds += time.perf_counter() - begun
+        if len(made) > 1 and (len(made[i]) < size) != single:
+            asked.refuse(f"forecast: {len(made[i])} of {size} members in one call, and otherwise in another")
+        single = len(made[i]) < size
+    if asked.reason:
+        return torch.full((1, len(context), n_steps, *context.shape[2:]), torch.nan, dtype=torch.float64)
+    return made[0] if single else torch.cat([made[i] for i in range(len(parts))])
 
 
 def check_forecast(forecast: Any, context: Tensor, n_steps: int, n_members: int) -> Float[Tensor, "M B T *S"]:

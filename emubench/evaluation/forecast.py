@@ -12,7 +12,7 @@ from emubench.core.random import torch_stream
 from emubench.data import dataset, recipes
 from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
-from emubench.emulator import Emulator, checked_ensemble
+from emubench.emulator import Asked, Copies, Emulator, checked_ensemble
 
 CHUNK = 64
 Progress = Callable[[int, int], None]
@@ -62,11 +62,19 @@ def forecast(
 
 
 def forecast_chunk(
-    emulator: Emulator, task: Task, split: str, context: Tensor, first: int, seed: int, n_steps: int | None = None
+    emulator: Emulator | Asked,
+    task: Task,
+    split: str,
+    context: Tensor,
+    first: int,
+    seed: int,
+    n_steps: int | None = None,
 ) -> Float[Tensor, "M B T *S"]:
     """Forecast of the chunk of cases that begins at ``first``, from its contexts, on the device where these are.
 
     Its random numbers follow from ``seed``, task, split and ``first`` alone. ``n_steps`` is by default the horizon.
+    Calls go to fresh copies of ``emulator``, so that no chunk depends on what was asked before.
     """
     generator = torch_stream(seed, "forecast", task.name, split, first, device=str(context.device))
-    return checked_ensemble(emulator, context, n_steps or task.steps(split), task.n_members(split), generator)
+    asked = emulator if isinstance(emulator, Asked) else Copies(emulator)
+    return checked_ensemble(asked, context, n_steps or task.steps(split), task.n_members(split), generator)

@@ -1,7 +1,6 @@
 """Scoring: truth against forecast, chunk by chunk; the one place where cases are averaged and bootstrapped."""
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from emubench.core.random import torch_stream
 from emubench.data import dataset, layout, recipes, reference, widths
 from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
-from emubench.emulator import Emulator
+from emubench.emulator import Asked, Copies, Emulator
 from emubench.evaluation.figures import Collector
 from emubench.evaluation.forecast import CHUNK, Progress, chunks, forecast_chunk
 from emubench.files import hdf5, run_files, schema, store
@@ -47,6 +46,8 @@ class Result:
     """The content of ``figures.json``."""
     timing: dict[str, Any] = field(default_factory=dict)
     """The content of ``timing.json``; empty where the forecasts were made elsewhere."""
+    of_ensembles: frozenset[str] = frozenset()
+    """Names of the scores that other random numbers of an ensemble move."""
 
     def table(self) -> "pd.DataFrame":
         """One row per score: task, metric, lead_time, value, low, high (95 %), n_cases, unit; see docs/metrics.md.
@@ -184,7 +185,7 @@ def score(
     rows: list[run_files.ScoreRow] = []
     kept: dict[str, list[float]] = {}
     figures = Collector(task)
-    digests = []
+    digests, moved = [], {"skill_accuracy"} if task.n_members("test") > 1 else set()
     for split in task.splits:
         values, start, digest = load_truth(task, data, split)
         digests += [digest] if digest else []
@@ -204,10 +205,11 @@ def score(
         for part in parts:
             whole = Summary(torch.cat([p.cases for p in part]), part[0].rows, part[0].finish, part[0].headline)
             rows += _rows(task, whole, weights)
+            moved |= {row.metric for row in whole.rows if task.n_members(split) > 1}
             for name, column in whole.headline.items():
                 kept[name] = whole.cases[:, column].tolist()
     scores = run_files.ScoreFile(**header(task, store.combine(digests)), rows=rows, cases=kept)
-    return Result(task, with_skill(scores, task), figures.content())
+    return Result(task, with_skill(scores, task), figures.content(), of_ensembles=frozenset(moved))
 
 
 def score_row(
@@ -246,14 +248,19 @@ def with_skill(scores: run_files.ScoreFile, task: Task) -> run_files.ScoreFile:
 
 
 def evaluate(
-    emulator: Emulator, task: TaskLike, data: Path | str = "data", *, seed: int = 0, progress: Progress | None = None
+    emulator: Emulator | Asked,
+    task: TaskLike,
+    data: Path | str = "data",
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Result:
     """Forecast every context of a task with ``emulator``, score the forecasts, and time them.
 
-    ``emulator`` is any object with ``forecast``, see :class:`emubench.Emulator`. Its random numbers follow from
-    ``seed``, so that equal emulators get equal scores. ``task`` is a task, or the name or recipe of one at standard
-    size, ``data`` the folder it was generated below. The result has the scores as a ``table()``, and
-    :func:`emubench.compare` and :func:`emubench.plot` take several.
+    ``emulator`` is any object with ``forecast``, see :class:`emubench.Emulator`. Each call goes to a copy of it, made
+    by ``copy.deepcopy``, with random numbers that follow from ``seed``: equal emulators get equal scores. ``task`` is a
+    task, or the name or recipe of one at standard size, ``data`` the folder it was generated below. The result has the
+    scores as a ``table()``, and :func:`emubench.compare` and :func:`emubench.plot` take several.
 
     Raises :class:`EmubenchError` where the emulator answers in another shape or type than it was asked for; NaN and
     infinity are scored as failures.
@@ -271,11 +278,12 @@ def evaluate(
     observations = dataset.load(task, data)
     contexts = {split: observations.context(split) for split in task.splits}
     seconds = dict.fromkeys(task.splits, 0.0)
+    asked = emulator if isinstance(emulator, Asked) else Copies(emulator)
 
     def forecaster(split: str, cases: slice) -> Tensor:
-        begun = time.perf_counter()
-        made = forecast_chunk(emulator, task, split, contexts[split][cases], cases.start, seed)
-        seconds[split] += time.perf_counter() - begun
+        before = asked.seconds
+        made = forecast_chunk(asked, task, split, contexts[split][cases], cases.start, seed)
+        seconds[split] += asked.seconds - before
         leads = torch.tensor(task.leads(split)) - 1
         return made if len(leads) == task.steps(split) else made[:, :, leads]
 

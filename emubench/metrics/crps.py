@@ -1,7 +1,7 @@
 """Continuous ranked probability score of an ensemble whose halves are drawn independently, for systems scored in law.
 
 CRPS = E|X − y| − ½ E|X − X′| (Gneiting & Raftery 2007, doi:10.1198/016214506000001437), estimated by mean_i |x_i − y|
-− ½ mean_ab |x_a − x_b|, with a of the first half of the members and b of the second. The halves come from two calls
+− ½ mean_ab |x_a − x_b|, with a of the first half of the members and b of the second. The halves come from calls
 with generators of their own, so that x_a and x_b are independent draws given the context: the estimate is unbiased in
 the number of members, as the fair one (Ferro 2014, doi:10.1002/qj.2270), which takes all pairs, and unlike it also
 where members of one call repel each other. With one member it is the absolute error. It is taken at every site or

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
-from emubench.emulator import Emulator, Stepper, check_forecast, same_values, step_forecast
+from emubench.emulator import Copies, Emulator, Stepper, check_forecast, same_values, step_forecast
 from emubench.testing.examples import contexts, require
 
 N_STEPS, N_MEMBERS = 5, 3
@@ -25,6 +25,8 @@ def check_emulator(emulator: Emulator, task: Task, seed: int = 0) -> None:
 
     - the shape ``(M, B, T, *S)``, the type (float32 or float64), and that a sound context gets a finite forecast;
     - a context that shows one component in its last two samples alone, which gets a finite forecast, too;
+    - that ``copy.deepcopy`` can copy it, as every scored call goes to a copy;
+    - that ``copy.deepcopy`` can copy it, as every scored call goes to a copy;
     - that the context is left as it is, and that equal generators give equal forecasts, whatever was asked before and
       whatever torch's own generator has drawn;
     - that the forecast of a case depends on no other case of its batch;
@@ -41,6 +43,11 @@ def check_emulator(emulator: Emulator, task: Task, seed: int = 0) -> None:
     asked = _Asked(emulator, task)
     asked.require(isinstance(emulator, Emulator), "has no forecast(context, n_steps, n_members, generator)")
     given = contexts(task, seed)
+    try:
+        with Copies(emulator).ready():
+            pass
+    except EmubenchError as error:
+        raise AssertionError(f"{asked.who}: {error}") from error
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         asked.require(asked(given[:2]).isfinite().all(), "the forecast of a sound context is not finite")
         asked(given[:2], n_steps=1, n_members=1)

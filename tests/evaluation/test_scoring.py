@@ -29,10 +29,15 @@ def wander(context: torch.Tensor, n_steps: int, n_members: int, generator: torch
 
 
 class Wanderer:
-    """:func:`wander` as an emulator, which keeps a record of what it was asked."""
+    """:func:`wander` as an emulator; all copies keep one record of what they were asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple] = []
+
+    def __deepcopy__(self, memo):
+        other = Wanderer()
+        other.asked = self.asked
+        return other
 
     def forecast(self, context, n_steps, n_members, generator):
         self.asked.append((tuple(context.shape), n_steps, n_members))
@@ -134,7 +139,7 @@ def test_a_deterministic_emulator_is_asked_once_and_one_that_changes_its_mind_is
 
     sure = Answer(lambda forecast: forecast[:1])
     assert checked_ensemble(sure, torch.zeros(3, 64, 5), 10, 16, torch.Generator()).shape[0] == 1
-    with pytest.raises(EmubenchError, match="1 members where 8 belong"):
+    with pytest.raises(EmubenchError, match="forecast: 1 of 8 members in one call, and otherwise in another"):
         checked_ensemble(Fickle(), torch.zeros(3, 64, 5), 10, 16, torch.Generator())
 
 

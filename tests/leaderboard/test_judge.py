@@ -12,7 +12,7 @@ from emubench.evaluation import scoring
 from emubench.files import entry_files, run_files, schema
 from emubench.files.entry_files import CARDS, SCORES
 from emubench.leaderboard.submission import entries, judge, making
-from emubench.runs import folders
+from emubench.runs import folders, jobs, stages
 from emubench.runs.sandbox.judged import Limits
 from tests.support.contents import contents
 from tests.support.submissions import STATED, TASK, edit_entry, sign_again
@@ -114,18 +114,25 @@ def test_a_forecast_entry_is_scored_in_the_open_division(emubench, data, tmp_pat
     assert entries.read(tmp_path / "frozen").division == "open"
 
 
-def test_false_claims_are_told_from_round_off(submitted_runs):
-    (run,) = folders.find_runs([submitted_runs / "linear"])
+def claims(run, metric: str, of_ensembles: frozenset[str]):
+    """A function that judges one changed claim against what the run has."""
     found = schema.read_json(run_files.ScoreFile, run / "scores.json")
-    (row,) = [r for r in found.rows if r.metric == "valid_prediction_time" and r.lead_time is None]
+    (row,) = [r for r in found.rows if r.metric == metric and r.lead_time is None]
+    result = scoring.Result(tasks.get(TASK, "tiny"), found, {}, of_ensembles=of_ensembles)
 
     def claim(**changed):
         rows = [r.model_copy(update=changed) if r is row else r for r in found.rows]
-        return judge.false_claims("s", found.model_copy(update={"rows": rows}), found)
+        return judge.false_claims("s", found.model_copy(update={"rows": rows}), result)
 
+    return row.value, row.high - row.low, claim
+
+
+def test_false_claims_are_told_from_round_off(submitted_runs):
+    (run,) = folders.find_runs([submitted_runs / "linear"])
+    value, width, claim = claims(run, "valid_prediction_time", frozenset())
     assert claim() == []
-    assert claim(value=row.value + 0.05 * (row.high - row.low)) == []
-    assert len(claim(value=row.value + 0.2 * (row.high - row.low))) == 1
+    assert claim(value=value + 0.05 * width) == []
+    assert len(claim(value=value + 0.2 * width)) == 1
     assert len(claim(value=None)) == 1
     assert "no such score is known" in claim(metric="my_score")[0]
 
@@ -133,27 +140,36 @@ def test_false_claims_are_told_from_round_off(submitted_runs):
 def test_every_row_and_every_case_that_is_claimed_is_compared(submitted_runs):
     (run,) = folders.find_runs([submitted_runs / "linear"])
     found = schema.read_json(run_files.ScoreFile, run / "scores.json")
+    result = scoring.Result(tasks.get(TASK, "tiny"), found, {})
 
     def claim(metric="", **changed):
         rows = [r.model_copy(update=changed) if r.metric == metric else r for r in found.rows]
-        return judge.false_claims("s", found.model_copy(update={"rows": rows}), found)
+        return judge.false_claims("s", found.model_copy(update={"rows": rows}), result)
 
     (curve,) = claim("rms_error", value=0.0)
     assert "rms_error at lead time 0.04529: 0 [" in curve
     (narrow,) = claim("skill_stability", low=0.5, high=0.5)
     assert "[0.5, 0.5] is claimed" in narrow
     left_out = [row for row in found.rows if (row.metric, row.lead_time) != ("surviving_fraction", None)]
-    (missing,) = judge.false_claims("s", found.model_copy(update={"rows": left_out}), found)
+    (missing,) = judge.false_claims("s", found.model_copy(update={"rows": left_out}), result)
     assert "surviving_fraction: is not claimed, and was found" in missing
     (cases,) = found.cases.values()
     flat = {"valid_prediction_time": [sum(cases) / len(cases)] * len(cases)}
-    (levelled,) = judge.false_claims("s", found.model_copy(update={"cases": flat}), found)
+    (levelled,) = judge.false_claims("s", found.model_copy(update={"cases": flat}), result)
     assert "cases.valid_prediction_time: other values than were found" in levelled
-    (other,) = judge.false_claims("s", found.model_copy(update={"truth_sha256": "0" * 64}), found)
+    (other,) = judge.false_claims("s", found.model_copy(update={"truth_sha256": "0" * 64}), result)
     assert "truth_sha256: '000" in other
     assert "it was scored on other data" in other
     moved = {"valid_prediction_time": [value * (1 + 1e-4) for value in cases]}
-    assert judge.false_claims("s", found.model_copy(update={"cases": moved}), found) == []
+    assert judge.false_claims("s", found.model_copy(update={"cases": moved}), result) == []
+
+
+@pytest.mark.parametrize(("metric", "share"), [("valid_prediction_time", 0.6), ("w1_distance", 1.5)])
+def test_false_claims_are_told_from_the_members_that_the_judge_draws(submitted_runs, metric, share):
+    (run,) = folders.find_runs([submitted_runs / "linear"])
+    value, width, claim = claims(run, metric, frozenset({metric}))
+    assert claim(value=value + 0.95 * share * width) == []
+    assert len(claim(value=value + 1.05 * share * width)) == 1
 
 
 # --- whole entries, some of them bad ----------------------------------------------------------------------------------
@@ -198,3 +214,14 @@ def test_a_remote_forecast_is_the_local_one(submitted_runs, data):
     assert there.reason == ""
     assert there.result.scores == here.scores
     assert there.result.figures == here.figures
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_drawn_anew_by_the_judge_and_the_rest_is_as_at_home(data, tmp_path):
+    run = stages.train(jobs.Job("climatology", "kpz-noisy", "tiny"), data, tmp_path)
+    at_home = stages.score(run, data)
+    found = judge.judge_run(run, tasks.get("kpz-noisy", "tiny"), data, 0, LIMITS)
+    assert found.reason == ""
+    moved = {row.metric for row, old in zip(found.result.scores.rows, at_home.rows, strict=True) if row != old}
+    assert {"crps", "energy_score", "skill_accuracy"} <= moved <= found.result.of_ensembles
+    assert judge.false_claims("s", at_home, found.result) == []

@@ -136,6 +136,13 @@ class Foreseeing(Alone):
         return forecast + forecast.shape[2]
 
 
+class Generating(Alone):
+    """Holds what can't be copied."""
+
+    def __init__(self):
+        self.lines = (line for line in ())
+
+
 class Clones(Noisy):
     def step(self, state, generator):
         return 0.9 * state
@@ -225,6 +232,7 @@ BROKEN = [
     (Counting, "equal generators give different forecasts"),
     (BatchMean, "depends on the others of its batch"),
     (BatchSize, "depends on the others of its batch"),
+    (Generating, "copy.deepcopy can't copy it"),
     (Foreseeing, "a longer forecast does not begin with the shorter one"),
     (Clones, "members of an ensemble are alike"),
     (FixedDice, "the generator makes no difference"),

@@ -61,11 +61,11 @@ def _compiler(fastmath: Any) -> Callable[..., Any]:
         if function is None:
             return functools.partial(compiled, **options)
         chosen: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": fastmath}
-        dispatcher: Any
+        compiler: Any = numba.njit
         try:
-            dispatcher = numba.njit(**chosen | options)(function)
+            dispatcher = compiler(**chosen | options)(function)
         except RuntimeError:  # there is no folder to keep the code in
-            dispatcher = numba.njit(**chosen | options | {"cache": False})(function)
+            dispatcher = compiler(**chosen | options | {"cache": False})(function)
         cache = getattr(dispatcher, "_cache", None)
         for name in ("save_overload", "load_overload"):
             if hasattr(cache, name):

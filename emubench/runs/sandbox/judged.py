@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 import emubench
 from emubench.core.errors import EmubenchError
 from emubench.data import layout
+from emubench.emulator import Asked, Emulator
 from emubench.files import schema, store
 from emubench.runs.jobs import Job
 from emubench.runs.sandbox import pipe, trainee
@@ -162,3 +164,38 @@ def train(job: Job, data: Path, out: Path, limits: Limits, max_weights: int) -> 
         for name, most in (("model.safetensors", max_weights), ("card.json", 2**20)):
             (folder / name).write_bytes(schema.read_bytes(made / name, most))
     return folder
+
+
+PART = 2
+"""Members that a call is asked for, of an ensemble."""
+
+
+class Processes(Asked):
+    """Each call goes to a process of its own; the seeds of an ensemble's calls are drawn here and kept nowhere else.
+
+    A half is made of several calls, so that luck with what the members of one call share counts less. After a failure
+    nothing is asked any more.
+    """
+
+    shuffled = True
+
+    def __init__(self, start: Callable[[], JudgedEmulator]) -> None:
+        self.start, self.reason, self.seconds = start, "", 0.0
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[Emulator]:
+        with self.start() as judged:
+            yield judged
+            self.refuse(judged.reason)
+
+    def parts(self, n_members: int, generator: torch.Generator) -> list[tuple[int, torch.Generator]]:
+        """Calls of ``PART`` members each, with secret seeds; a single member is asked for with the public one."""
+        if n_members == 1:
+            return [(1, generator)]
+        halves = (n_members - n_members // 2, n_members // 2)
+        sizes = [min(PART, half - done) for half in halves for done in range(0, half, PART)]
+        return [(size, torch.Generator().manual_seed(secrets.randbits(63))) for size in sizes]
+
+    def refuse(self, reason: str) -> None:
+        """Let its cases fail."""
+        self.reason = self.reason or reason

@@ -41,8 +41,9 @@ def check_size(job: Job, max_weights: int) -> None:
 
 def main() -> None:
     """Confine this process, say that it is ready, train, and say that it is done, or in a line why not."""
-    folder, max_weights, bounds = Path(sys.argv[1]), int(sys.argv[2]), map(int, sys.argv[3:6])
-    _, sink = child.confine(*bounds, MAX_FILE)
+    folder = Path(sys.argv[1])
+    max_weights, n_bytes, seconds, threads = map(int, sys.argv[2:6])
+    _, sink = child.confine(n_bytes, seconds, threads, MAX_FILE)
     end = time.monotonic() + child.HOUR
     try:
         pipe.send(sink, pipe.READY, {}, None, end)
