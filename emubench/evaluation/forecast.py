@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench import metrics
 from emubench.core.errors import unknown
 from emubench.core.random import torch_stream
 from emubench.data import dataset, recipes
@@ -23,6 +24,28 @@ def part_of(progress: Progress | None, k: int, n: int) -> Progress:
     """The progress of part ``k`` of ``n`` equal parts of the work that ``progress`` is told of."""
     whole = progress or (lambda done, total: None)
     return lambda done, total: whole(1000 * k + 1000 * done // total, 1000 * n)
+
+
+STILL = 0.1
+"""A forecast that changes by less than this share of its first changes from one sample to the next has stopped."""
+FIRST = 4
+"""So many changes are the first."""
+
+
+def counted_share(forecast: Float[Tensor, "M B T *S"], task: Task) -> float:
+    """The share of samples that speed counts: finite ones at which the forecasts still move, and always the first.
+
+    The change from one sample to the next is taken in the mean square over all forecasts and components, in σ.
+    """
+    std = torch.from_numpy(task.observation.select(task.system.std))
+    scaled = (metrics.deviation(forecast.detach().cpu(), task) / std).flatten(3)
+    finite = scaled.isfinite().all(-1)
+    change = scaled.diff(dim=2).square().mean(-1).double()
+    sound = finite[:, :, 1:] & finite[:, :, :-1] & change.isfinite()
+    level = torch.where(sound, change, 0.0).sum((0, 1)) / sound.sum((0, 1)).clamp(min=1)
+    moving = (level > 0) & (level >= STILL**2 * level[:FIRST].max(0).values) if len(level) else level > 0
+    counted = 1 + (sound & moving).double().sum(-1)
+    return float(counted.mean()) / forecast.shape[2]
 
 
 def chunks(n_cases: int) -> Iterator[slice]:

@@ -19,7 +19,7 @@ from emubench.data.recipes import TaskLike
 from emubench.data.tasks import Task
 from emubench.emulator import Asked, Copies, Emulator
 from emubench.evaluation.figures import Collector
-from emubench.evaluation.forecast import CHUNK, Progress, chunks, forecast_chunk
+from emubench.evaluation.forecast import CHUNK, Progress, chunks, counted_share, forecast_chunk
 from emubench.files import hdf5, run_files, schema, store
 from emubench.files.timing import Speed
 from emubench.metrics import Pool, Row, Summary, Truth
@@ -279,16 +279,20 @@ def evaluate(
     contexts = {split: observations.context(split) for split in task.splits}
     seconds = dict.fromkeys(task.splits, 0.0)
     asked = emulator if isinstance(emulator, Asked) else Copies(emulator)
+    counted = 0.0
 
     def forecaster(split: str, cases: slice) -> Tensor:
+        nonlocal counted
         before = asked.seconds
         made = forecast_chunk(asked, task, split, contexts[split][cases], cases.start, seed)
         seconds[split] += asked.seconds - before
+        if split == "test":
+            counted += made.shape[1] * counted_share(made, task)
         leads = torch.tensor(task.leads(split)) - 1
         return made if len(leads) == task.steps(split) else made[:, :, leads]
 
     result = score(task, data, forecaster, progress, contexts["test"][0])
-    lead_times = task.n_test * task.test_steps * task.lead_time_step * task.n_members("test")
+    lead_times = counted * task.test_steps * task.lead_time_step * task.n_members("test")
     timing = {
         "lyapunov_times_per_second": lead_times / max(seconds["test"], 1e-9),
         "unit": f"{task.system.lead_time_unit}s of one member per second, encoder included, batches of {CHUNK} cases",

@@ -1,5 +1,6 @@
 """``emubench bench``: how fast a scored run forecasts, and how fast a solver of the same accuracy does."""
 
+import contextlib
 import dataclasses
 import sys
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from emubench.emulator import Emulator, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.evaluation.forecast import Progress
 from emubench.evaluation.throughput import ladder, modes, roofline, stopwatch
-from emubench.evaluation.throughput.audit import check_caching, check_samples, check_scores
+from emubench.evaluation.throughput.audit import check_batches, check_caching, check_samples, check_scores
 from emubench.evaluation.throughput.modes import Mode
 from emubench.evaluation.throughput.stopwatch import Sample, Subject, record
 from emubench.files import timing
@@ -139,11 +140,11 @@ class Session:
         check_scores(subject, samples, cases.tolist(), self.data)
         lowered = self.options.mode.precision != "full"
         precision = "bfloat16" if lowered else str(samples[0].forecast.dtype).removeprefix("torch.")
-        if other is not None:
+        with contextlib.ExitStack() as stack:
+            limits = Limits(threads=self.options.threads)
+            other = other or stack.enter_context(JudgedEmulator.of_run(path, limits))
             check_samples(subject, samples, other, precision)
-            return
-        with JudgedEmulator.of_run(path, Limits(threads=self.options.threads)) as judged:
-            check_samples(subject, samples, judged, precision)
+            check_batches(subject, samples, other, precision)
 
     def _bounds(
         self, run: ScoredRun, subject: Subject, scenarios: dict[str, timing.Scenario]

@@ -14,9 +14,10 @@ from emubench.core.hardware import check_device, peak_memory
 from emubench.data import dataset, tasks
 from emubench.emulator import step_forecast
 from emubench.evaluation import scoring
+from emubench.evaluation.forecast import counted_share
 from emubench.evaluation.throughput import stopwatch
-from emubench.evaluation.throughput.audit import check_caching, check_equal, check_samples, check_scores
-from emubench.evaluation.throughput.stopwatch import EndToEnd, RolloutOnly, Subject, measure, record
+from emubench.evaluation.throughput.audit import check_batches, check_caching, check_equal, check_samples, check_scores
+from emubench.evaluation.throughput.stopwatch import EndToEnd, RolloutOnly, Subject, measure, record, scenario_of
 from emubench.metrics._headline import headline
 from tests.support.steppers import MapStepper
 
@@ -80,6 +81,47 @@ class SkippedSteps(Honest):
         return whole
 
 
+class BatchSized(Honest):
+    """Steps only in batches of the scorer's size, 16 of these contexts; in others it repeats the first sample."""
+
+    def forecast(self, context, n_steps, n_members, generator):
+        whole = step_forecast(self, context, n_steps if len(context) == 16 else 1, n_members, generator)
+        return whole if len(context) == 16 else whole.expand(-1, -1, n_steps, -1).clone()
+
+
+class ByNeighbours(Honest):
+    """Steps one case in the batch, and gives all others its forecast, moved to their start."""
+
+    def forecast(self, context, n_steps, n_members, generator):
+        return step_forecast(self, context[:1], n_steps, n_members, generator).repeat(1, len(context), 1, 1)
+
+
+class Filling(Honest):
+    """Repeats a quarter of the test horizon, and of that alone; scored and timed alike."""
+
+    def forecast(self, context, n_steps, n_members, generator):
+        if n_steps != TASK.test_steps:
+            return step_forecast(self, context, n_steps, n_members, generator)
+        part = step_forecast(self, context, n_steps // 4, n_members, generator)
+        return part.repeat(1, 1, 5, 1)[:, :, :n_steps].clone()
+
+
+class Drawing:
+    """Turns slowly, from a start with an error that is drawn for the whole batch."""
+
+    def forecast(self, context, n_steps, n_members, generator):
+        start = context[:, -1] + 0.01 * torch.randn(context[:, -1].shape, generator=generator, dtype=context.dtype)
+        angle = 0.1 * torch.arange(1, 1 + n_steps, dtype=context.dtype)[:, None]
+        return (angle.cos() * start[:, None] + angle.sin() * start.roll(1, dims=-1)[:, None])[None]
+
+
+class DrawingAlone(Drawing):
+    """Is right in batches of the scorer's size alone."""
+
+    def forecast(self, context, n_steps, n_members, generator):
+        return super().forecast(context if len(context) == 16 else -context, n_steps, n_members, generator)
+
+
 def subject(emulator, name="net", **more) -> Subject:
     contexts = torch.randn(16, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return Subject(name, emulator, TASK, contexts, seconds=0.2, **more)
@@ -123,6 +165,99 @@ def test_skipped_steps_are_caught():
     who, _, samples = timed_samples(SkippedSteps())
     with pytest.raises(EmubenchError, match="the timed forecast is not the scored one: they differ by"):
         check_samples(who, samples, Honest(), "float64")
+
+
+@pytest.mark.parametrize("batch", [1, 4, 16, 64])
+@pytest.mark.parametrize(
+    ("emulator", "words"),
+    [
+        (Honest, ""),
+        (Drawing, ""),
+        (BatchSized, "net: offline_end_to_end, .* input, in another batch: the timed forecast is not the scored one"),
+        (ByNeighbours, "in another batch: the timed forecast is not the scored one: they differ by"),
+        (DrawingAlone, "in another batch: the timed forecast is not the scored one: .* where random numbers make 0.00"),
+        (Filling, "a forecast of 4416 samples leaves that of 442 at sample 111: the timed one stops there"),
+    ],
+)
+def test_a_timed_forecast_depends_on_no_batch_and_no_horizon(emulator, words, batch):
+    """At every batch: a case is asked again among others, at another place, in a batch of another size."""
+    who, _, samples = timed_samples(emulator(), batch)
+    check_samples(who, samples, emulator(), "float64")  # the same batch sees none of it
+    with pytest.raises(EmubenchError, match=words) if words else contextlib.nullcontext():
+        check_batches(who, samples, emulator(), "float64")
+
+
+def moving(*shape, kind="test"):
+    return 8 * torch.randn(*shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def stops(forecast, at, rest):
+    forecast = forecast.clone()
+    forecast[:, :, at:] = forecast[:, :, at - 1 : at] if rest is None else rest
+    return forecast
+
+
+def between(forecast, leads):
+    """Right at these leads alone, and straight lines between them."""
+    ends = [0, *(lead - 1 for lead in leads)]
+    for a, b in itertools.pairwise(ends):
+        share = (torch.arange(a, b + 1) - a).double()[:, None] / max(b - a, 1)
+        forecast[:, :, a : b + 1] = (1 - share) * forecast[:, :, a : a + 1] + share * forecast[:, :, b : b + 1]
+    return forecast
+
+
+@pytest.mark.parametrize(
+    ("change", "share"),
+    [
+        (lambda f: f, 1.0),
+        (lambda f: f[:, :1], 1.0),
+        (lambda f: stops(f, 32, None), 32 / 128),
+        (lambda f: stops(f, 32, 0.0), 33 / 128),  # the jump to zero is a change
+        (lambda f: stops(f, 32, torch.nan), 32 / 128),
+        (lambda f: stops(f, 1, None), 1 / 128),
+        (lambda f: torch.full_like(f, torch.nan), 1 / 128),
+        (lambda f: between(f.clone(), (1, 2, 4, 8, 16, 32, 64, 128)), 16 / 128),
+        (lambda f: f.repeat_interleave(4, dim=2)[:, :, :128], 32 / 128),
+    ],
+    ids=["whole", "one case", "constant", "zero", "failed", "persistence", "nothing", "scored leads", "repeated"],
+)
+def test_speed_counts_samples_at_which_the_forecast_moves(change, share):
+    found = counted_share(change(moving(2, 16, 128, 3)), TASK)
+    assert found == pytest.approx(share, abs=0.002)
+
+
+def test_a_forecast_that_stops_early_is_no_faster():
+    """By the stopwatch: a quarter of the steps in a quarter of the time counts as a quarter."""
+
+    class Quarter(Honest):
+        def forecast(self, context, n_steps, n_members, generator):
+            part = step_forecast(self, context, n_steps // 4, n_members, generator)
+            return torch.cat([part, part[:, :, -1:].expand(-1, -1, n_steps - n_steps // 4, -1)], dim=2)
+
+    found = scenario_of(TASK, 1, 1, [1.0], [1.0], 0, counted_share(ask(Quarter()), TASK))
+    assert found.trajectory_steps_per_second.median == pytest.approx(TASK.test_steps / 4, rel=0.01)
+    whole = scenario_of(TASK, 1, 1, [4.0], [4.0], 0, counted_share(ask(Honest()), TASK))
+    assert found.lyapunov_times_per_second.median == pytest.approx(whole.lyapunov_times_per_second.median, rel=0.01)
+
+
+def ask(emulator):
+    return emulator.forecast(subject(emulator).contexts, TASK.test_steps, 1, torch.Generator())
+
+
+def test_stopping_early_is_no_faster_when_scored_and_when_benched(data, monkeypatch):
+    class Quarter(Honest):
+        def forecast(self, context, n_steps, n_members, generator):
+            part = step_forecast(self, context, n_steps // 4, n_members, generator)
+            return torch.cat([part, part[:, :, -1:].expand(-1, -1, n_steps - n_steps // 4, -1)], dim=2)
+
+    timing = scoring.evaluate(Quarter(), TASK, data).timing
+    whole = TASK.n_test * TASK.test_steps * TASK.lead_time_step
+    assert timing["lyapunov_times_per_second"] * timing["test_seconds"] == pytest.approx(whole / 4, rel=0.01)
+    monkeypatch.setattr(stopwatch, "BATCHES", (1,))
+    scenarios, _ = stopwatch.run(subject(Quarter()))
+    found = scenarios["offline_end_to_end"]
+    steps = found.trajectory_steps_per_second.median * found.seconds.median
+    assert steps == pytest.approx(TASK.test_steps / 4, rel=0.01)
 
 
 def test_the_timed_scores_are_the_scored_ones(data):

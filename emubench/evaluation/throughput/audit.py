@@ -1,15 +1,20 @@
 """What was timed has to be what was scored: one line for every cheat that is found.
 
-Three checks. *Caching*: inputs seen before may not be twice as fast as fresh ones. *The same forecasts*: a timed call
+Four checks. *Caching*: inputs seen before may not be twice as fast as fresh ones. *The same forecasts*: a timed call
 is asked again of ``reference``, the same emulator loaded anew elsewhere, with the same input and the same random
 numbers; over the first half unit of lead time nine in ten differ by rounding alone, the rest by little. Chaos lets
 rounding grow afterwards, so later leads are compared exactly where they can be, and else by their temporal variance:
 that of the last quarter with those of all quarters of the other, of which one alone may be calm by chance.
-*The same scores*: timed forecasts of the scored contexts score what the run's ``scores.json`` says of these cases.
+*No batch, no horizon*: timed cases are asked of ``reference`` again in a batch of another size, at other places, with
+other neighbours, and some of them as far ahead as stability is scored. Without random numbers both are the timed
+forecast; with them the forecasts of other draws are as near to the timed one as to each other.
+*The same scores*: timed forecasts score what the run's ``scores.json`` says of these cases; those of fresh inputs, as
+far as their noise can't have grown to an error.
 
 What they can't see: an emulator that does the same less work when it is scored has lower scores, and is no cheat.
 """
 
+import itertools
 from pathlib import Path
 
 import torch
@@ -18,8 +23,9 @@ from torch import Tensor
 from emubench import metrics
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
-from emubench.emulator import Emulator, checked_ensemble
+from emubench.emulator import Emulator, checked_ensemble, same_values
 from emubench.evaluation import scoring
+from emubench.evaluation.forecast import CHUNK
 from emubench.evaluation.throughput.stopwatch import CACHED, Sample, Subject
 from emubench.files.timing import Scenario
 from emubench.metrics._headline import headline
@@ -32,6 +38,15 @@ PARTED = 0.1
 """Share of forecasts that may differ by more: filters through gappy contexts let rounding grow, too."""
 MOST = 100.0
 """Factor on the tolerance by which none of them may differ."""
+DRAWS = 3
+"""Forecasts with other random numbers that a timed one is compared with."""
+FURTHER = 5.0
+"""Factor by which it may be further from the nearest of them than they are from each other."""
+FEW = 4
+"""Cases that are forecast as far ahead as stability is scored."""
+FRESH_HORIZON = 3.0
+"""Units of lead time over which a fresh input's forecast has its score: noise of 10⁻⁴ σ may grow 200-fold more than λ₁
+makes it grow."""
 VARIANCE = 2.0
 """Factor by which the temporal variance of the last quarter may lie outside those of all quarters of the other forecast
 where chaos has parted them."""
@@ -63,7 +78,72 @@ def check_samples(subject: Subject, samples: list[Sample], reference: Emulator, 
         check_equal(where, subject.task, found, wanted, TOLERANCE[precision])
 
 
-def check_equal(where: str, task: Task, found: Tensor, wanted: Tensor, tolerance: float) -> None:
+def check_batches(subject: Subject, samples: list[Sample], reference: Emulator, precision: str) -> None:
+    """Raise :class:`EmubenchError` where a timed forecast depends on its batch, or on the horizon that is asked for."""
+    for sample in samples:
+        where = f"{subject.name}: {sample.scenario}, {'fresh' if sample.fresh else 'repeated'} input, in another batch"
+        size = min(CHUNK, len(subject.contexts))  # as when scored
+        size = size if size != len(sample.context) else max(size // 2, 2)
+        cases = sample.cases[: max(size // 2, 1)]
+        n, last = len(cases), int(sample.test_cases[: len(cases)].max())
+        others = subject.contexts[(last + 1 + torch.arange(size - n)) % len(subject.contexts)]
+        given = torch.cat([others, sample.context.cpu()[cases].flip(0)])
+        found, draws = sample.forecast[:, :n].double(), []
+        for i in range(DRAWS):
+            draws.append(_asked(subject, reference, given, subject.task.test_steps, i)[:, size - n :].flip(1).double())
+            if i == 1 and same_values(*draws):
+                break
+        if len(draws) == DRAWS:
+            check_near(where, subject.task, found, draws, TOLERANCE[precision])
+            continue
+        check_equal(where, subject.task, found, draws[0], TOLERANCE[precision], max(PARTED, 1 / n))
+        check_horizon(subject, given[-FEW:], reference, TOLERANCE[precision])
+
+
+def _asked(subject: Subject, reference: Emulator, context: Tensor, n_steps: int, draw: int) -> Tensor:
+    generator = subject.generator("again", draw)
+    made = checked_ensemble(reference, context, n_steps, subject.n_members, generator).cpu()
+    if reason := getattr(reference, "reason", ""):
+        raise EmubenchError(f"{subject.name}: loaded anew for comparison, it {reason}")
+    return made
+
+
+def check_horizon(subject: Subject, context: Tensor, reference: Emulator, tolerance: float) -> None:
+    """Raise :class:`EmubenchError` unless a run as long as the climate's begins with the timed forecast."""
+    task = subject.task
+    short, long = (_asked(subject, reference, context, n, 0) for n in (task.test_steps, task.climate_steps))
+    long = long[:, :, : task.test_steps]
+    std = torch.from_numpy(task.observation.select(task.system.std))
+    difference = torch.where(short.isfinite() & long.isfinite(), (short - long).abs() / std, 0.0)
+    difference = torch.where(short.isfinite() == long.isfinite(), difference, torch.inf).flatten(3).amax((0, 1, 3))
+    if float(difference.max()) > MOST * tolerance:
+        first = 1 + int((difference > MOST * tolerance).nonzero()[0])
+        raise EmubenchError(
+            f"{subject.name}: a forecast of {task.climate_steps} samples leaves that of {task.test_steps} at sample "
+            f"{first}: the timed one stops there, or goes on otherwise"
+        )
+
+
+def check_near(where: str, task: Task, found: Tensor, draws: list[Tensor], tolerance: float) -> None:
+    """Raise :class:`EmubenchError` where ``found`` is far at first from forecasts by other random numbers."""
+    first = max(1, int(HALF / task.lead_time_step))
+    std = torch.from_numpy(task.observation.select(task.system.std))
+
+    def apart(one: Tensor, other: Tensor) -> float:
+        return float(((one - other)[:, :, :first] / std).nan_to_num(0.0, 1.0, -1.0).square().mean().sqrt())
+
+    among = max(apart(one, other) for one, other in itertools.combinations(draws, 2))
+    off = min(apart(found, one) for one in draws)
+    if off > FURTHER * among + tolerance:
+        raise EmubenchError(
+            f"{where}: the timed forecast is not the scored one: {off:.2g} σ apart within the first {first} samples, "
+            f"where random numbers make {among:.2g}"
+        )
+
+
+def check_equal(
+    where: str, task: Task, found: Tensor, wanted: Tensor, tolerance: float, may_part: float = PARTED
+) -> None:
     """Raise :class:`EmubenchError` unless forecasts ``"M B T *S"`` agree as far as chaos lets them."""
     std = torch.from_numpy(task.observation.select(task.system.std))
     difference = ((found - wanted).abs() / std).flatten(3).amax(-1)
@@ -72,7 +152,7 @@ def check_equal(where: str, task: Task, found: Tensor, wanted: Tensor, tolerance
     first = max(1, int(HALF / task.lead_time_step))
     early = difference[:, :, :first].amax(-1)
     worst, parted = float(early.max()), float((early > tolerance).double().mean())
-    if worst > MOST * tolerance or parted > PARTED:
+    if worst > MOST * tolerance or parted > may_part:
         raise EmubenchError(
             f"{where}: the timed forecast is not the scored one: they differ by {worst:.2g} σ within the first "
             f"{first} samples, where {tolerance:g} belongs"
@@ -81,7 +161,7 @@ def check_equal(where: str, task: Task, found: Tensor, wanted: Tensor, tolerance
         return
     whole = [torch.isfinite(v).flatten(2).all(-1) for v in (found, wanted)]
     lost = float((whole[1] & ~whole[0]).double().mean())
-    if lost > PARTED:
+    if lost > may_part:
         raise EmubenchError(
             f"{where}: the timed forecast ends early: {lost:.0%} of the forecasts are finite when they are scored alone"
         )
@@ -106,13 +186,16 @@ def check_scores(subject: Subject, samples: list[Sample], stored: list[float], d
     task = subject.task
     truth, start, _ = scoring.load_truth(task, data, "test")
     for sample in samples:
-        if sample.fresh:
-            continue
+        n_steps = task.test_steps
+        if sample.fresh and not task.system.scored_in_law:
+            n_steps = min(n_steps, int(FRESH_HORIZON / task.lead_time_step))
         # a batch larger than the split repeats its cases: each counts once
         rows = [i for i, case in enumerate(sample.test_cases) if case not in sample.test_cases[:i]]
         cases = sample.test_cases[rows]
-        found = headline(task).cases(sample.forecast[:, rows], truth[cases], start[cases])
+        found = headline(task).cases(sample.forecast[:, rows, :n_steps], truth[cases, :n_steps], start[cases])
         wanted = torch.tensor(stored, dtype=torch.float64)[cases]
+        if n_steps < task.test_steps:
+            wanted = wanted.clamp(max=n_steps * task.lead_time_step)
         difference = headline(task).better * (found - wanted)
         error = float(difference.std()) / len(rows) ** 0.5 if len(rows) > 1 else float(wanted.abs().max())
         worse = -float(difference.mean())

@@ -19,6 +19,7 @@ from emubench.core.hardware import peak_memory, processor, synchronise, usable_c
 from emubench.core.random import stream, torch_stream
 from emubench.data.tasks import Task
 from emubench.emulator import Emulator, Stepper, checked_ensemble, roll_out
+from emubench.evaluation.forecast import counted_share
 from emubench.files.timing import Hardware, Quantiles, Scenario
 
 REPETITIONS = 20
@@ -134,12 +135,18 @@ def _rate(amount: float, seconds: Quantiles) -> Quantiles:
 
 
 def scenario_of(
-    task: Task, batch: int, n_members: int, fresh: list[float], repeated: list[float], peak: int
+    task: Task,
+    batch: int,
+    n_members: int,
+    fresh: list[float],
+    repeated: list[float],
+    peak: int,
+    share: float = 1.0,
 ) -> Scenario:
-    """The figures of one scenario from the seconds of its calls."""
+    """The figures of one scenario from the seconds of its calls, of whose samples a ``share`` counts."""
     low, median, high = (float(v) for v in np.quantile(fresh, [0.1, 0.5, 0.9]))
     seconds = Quantiles(median=median, low=low, high=high)
-    steps = batch * n_members * task.test_steps
+    steps = batch * n_members * task.test_steps * share
     return Scenario(
         batch=batch,
         repetitions=len(fresh),
@@ -207,7 +214,9 @@ class Calls:
         return min(self.seconds[False]) / max(min(self.seconds[True]), 1e-9)
 
 
-def measure(subject: Subject, work: EndToEnd, batch: int, scenario: str) -> tuple[Scenario, list[Sample]]:
+def measure(
+    subject: Subject, work: EndToEnd, batch: int, scenario: str, share: float = 1.0
+) -> tuple[Scenario, list[Sample]]:
     """Repeat calls of ``batch`` cases: 20 times or for ``subject.seconds``; three fresh ones at least."""
     calls = Calls(subject, work, batch, scenario)
     peak, _ = calls.warm_up()
@@ -224,7 +233,8 @@ def measure(subject: Subject, work: EndToEnd, batch: int, scenario: str) -> tupl
         calls.one(fresh=False)
         if time.perf_counter() - begun > max(SUSPICION, subject.seconds):
             break
-    found = scenario_of(subject.task, batch, subject.n_members, calls.seconds[True], calls.seconds[False], peak)
+    seconds = calls.seconds[True], calls.seconds[False]
+    found = scenario_of(subject.task, batch, subject.n_members, *seconds, peak, share)
     return found, list(calls.samples.values())
 
 
@@ -255,11 +265,13 @@ def run(subject: Subject) -> tuple[dict[str, Scenario], list[Sample]]:
     kinds: dict[str, type[EndToEnd]] = {"end_to_end": EndToEnd}
     if isinstance(subject.emulator, Stepper):
         kinds["rollout"] = RolloutOnly
+    given = subject.contexts[:KEPT_CASES].to(subject.device)
+    share = counted_share(EndToEnd().run(subject, given, subject.generator("counted")), subject.task)
     scenarios, samples = {}, []
     for kind, work in kinds.items():
         for name, batch in (("single", 1), ("offline", best_batch(subject, work()))):
             label = f"{name}_{kind}"
-            scenarios[label], kept = measure(subject, work(), batch, label)
+            scenarios[label], kept = measure(subject, work(), batch, label, share)
             samples += kept if kind == "end_to_end" else []
     return scenarios, samples
 
