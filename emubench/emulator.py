@@ -205,7 +205,7 @@ def checked_ensemble(
 
 
 def check_forecast(forecast: Any, context: Tensor, n_steps: int, n_members: int) -> Float[Tensor, "M B T *S"]:
-    """``forecast`` itself if it has the shape and dtype that were asked for."""
+    """The values of ``forecast`` if it has the shape and dtype that were asked for, without any gradient."""
     if not isinstance(forecast, Tensor):
         raise EmubenchError(f"forecast: a torch.Tensor belongs here, not {type(forecast).__name__}")
     wanted = (context.shape[0], n_steps, *context.shape[2:])
@@ -214,7 +214,7 @@ def check_forecast(forecast: Any, context: Tensor, n_steps: int, n_members: int)
         raise EmubenchError(f"forecast: shape {tuple(forecast.shape)} where {(n_members, *wanted)} belongs")
     if forecast.dtype not in (torch.float32, torch.float64):
         raise EmubenchError(f"forecast: dtype {forecast.dtype} where float32 or float64 belongs")
-    return forecast
+    return forecast.detach()
 
 
 def same_values(one: Tensor, other: Tensor) -> bool:

@@ -55,6 +55,8 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
 
 def main() -> None:
     """Entry point: what the caller can put right becomes one line and exit status 1, an interrupt 130."""
+    if sys.stdout is None:  # closed by the shell: what is printed would be lost
+        sys.exit("emubench: standard output is closed; send it to /dev/null if it is not wanted")
     codecs.register_error(PLAIN, _plainly)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -89,7 +89,7 @@ class Partial:
                 raise
             except OSError as error:
                 raise unreadable(self.file, error) from None
-            except (EmubenchError, ValueError, KeyError):  # damaged: begin anew
+            except (EmubenchError, ValueError, KeyError, TypeError):  # damaged: begin anew
                 self.done.clear()
         self._lock.truncate(0)
         structure(self.file)  # before the title, which vouches for it: what lies there may be broken

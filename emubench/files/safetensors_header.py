@@ -55,7 +55,9 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise EmubenchError(f"{path}: header: not valid JSON ({reason(error)[:200]})") from None
     if not isinstance(content, dict) or len(content) > MAX_TENSORS:
         raise EmubenchError(f"{path}: header: a table of at most {MAX_TENSORS} tensors belongs here")
-    content.pop("__metadata__", None)
+    metadata = content.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise EmubenchError(f"{path}: header: __metadata__: a table of strings belongs here")
     tensors = {name: _tensor(path, name, value, 8 + n) for name, value in content.items()}
     _check_layout(path, tensors, 8 + n, size)
     return tensors
@@ -83,6 +85,8 @@ def _tensor(path: Path, name: str, value: Any, start: int) -> TensorInfo:
         raise EmubenchError(f"{where}: dtype {ascii(dtype)[:40]}, where one of {', '.join(ITEM_SIZES)} belongs")
     if not _integers(shape, 8) or not _integers(offsets, 2) or len(offsets) != 2:
         raise EmubenchError(f"{where}: shape and data_offsets have to be lists of integers from 0 on")
+    if prod(length or 1 for length in shape) >= 2**48:  # which an empty tensor can claim at no cost
+        raise EmubenchError(f"{where}: shape {shape}, whose strides no tensor can have")
     if offsets[1] - offsets[0] != prod(shape) * ITEM_SIZES[dtype]:
         found = f"data_offsets {offsets} of {offsets[1] - offsets[0]} bytes"
         raise EmubenchError(f"{where}: {found}, where shape {shape} needs {prod(shape) * ITEM_SIZES[dtype]}")

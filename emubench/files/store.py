@@ -107,9 +107,7 @@ def check_space(folder: Path, n_bytes: int) -> None:
     there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(there).free
     if n_bytes > free:
-        raise EmubenchError(
-            f"{folder}: {n_bytes / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; choose another --data"
-        )
+        raise EmubenchError(f"{folder}: {n_bytes:,} bytes are needed and {free:,} are free; choose another --data")
 
 
 class ArrayHash:

@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -15,6 +17,7 @@ import xarray
 from emubench.data import tasks, verification
 from emubench.files import store
 from tests.support.contents import contents
+from tests.support.generated import CODE
 
 NOISY = ("--size", "tiny", "--data")
 
@@ -338,3 +341,14 @@ def test_a_run_trained_on_other_data_is_not_taken_for_this_one(emubench, refused
     again = ("train", "linear", "lorenz63-noisy", "--size", "tiny", "--out", tmp_path / "runs", "--data")
     assert "was trained on other data than" in refused(*again, other)
     assert emubench(*again, own_data).status == 0
+
+
+def test_a_closed_standard_output_is_one_line():
+    done = subprocess.run(
+        ["sh", "-c", f'exec {sys.executable} -c "$1" list tasks >&-', "sh", CODE],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "emubench: standard output is closed; send it to /dev/null if it is not wanted\n"
+    assert done.returncode == 1

@@ -82,7 +82,12 @@ def cut_line(file: Path, journal: Path) -> None:
     journal.write_text(journal.read_text()[:-40])
 
 
-@pytest.mark.parametrize("damage", [damage_block, damage_structure, lose_file, other_title, cut_line])
+def no_text(file: Path, journal: Path) -> None:
+    lines = journal.read_bytes().splitlines()
+    journal.write_bytes(b"\n".join([lines[0], b"\xff\xfe", b"[1]", *lines[1:]]) + b"\n")
+
+
+@pytest.mark.parametrize("damage", [damage_block, damage_structure, lose_file, other_title, cut_line, no_text])
 def test_what_was_damaged_meanwhile_is_made_anew(whole_dataset, tmp_path, monkeypatch, damage):
     interrupt(tmp_path, monkeypatch, 4)
     truth = layout.truth_path(TASK, tmp_path)

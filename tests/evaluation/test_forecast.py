@@ -78,3 +78,13 @@ def test_a_result_that_failed_says_so(data):
             return torch.full((1, len(context), n_steps, *context.shape[2:]), float("nan"))
 
     assert repr(emubench.evaluate(Failing(), task, data)).startswith("<kpz-noisy (tiny): crps 46.2 [46.2, 46.2] height")
+
+
+def test_a_forecast_that_requires_gradients_is_taken_for_its_values():
+    class Last:
+        def forecast(self, context, n_steps, n_members, generator):
+            with torch.enable_grad():
+                return context[:, -1:].repeat(1, n_steps, 1)[None] * torch.ones((), requires_grad=True)
+
+    found = emubench.checked_forecast(Last(), torch.ones(2, 8, 3), 4, 1, torch.Generator())
+    assert found.numpy().tolist() == torch.ones(1, 2, 4, 3).tolist()

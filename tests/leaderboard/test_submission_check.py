@@ -401,7 +401,7 @@ def test_an_open_entry_has_weights_always(faults, submitted_runs, tmp_path):
     found = folders.find_runs([submitted_runs / "linear"])
     folder = making.from_runs("open", found, tmp_path, STATED | {"division": "open"})
     assert (folder / SEED / "model.safetensors").exists()
-    (folder / SEED / "model.safetensors").unlink()
+    shutil.rmtree(folder / TASK)
     sign_again(folder)
     (line,) = faults(folder)
     assert line.endswith(f"open/{SEED}/model.safetensors: missing")
@@ -496,6 +496,10 @@ BAD_TENSORS = {
     "huge shape": (tensors(one(shape=[10**12]), bytes(8)), "where shape [1000000000000] needs 4000000000000"),
     "dtype": (tensors(one(dtype="PICKLE"), bytes(8)), "dtype 'PICKLE', where one of"),
     "key": (tensors(one(code="x"), bytes(8)), "and nothing else"),
+    "metadata": (tensors(one() | {"__metadata__": {"a": 1}}, bytes(8)), "__metadata__: a table of strings belongs"),
+    "metadata list": (tensors(one() | {"__metadata__": ["a"]}, bytes(8)), "__metadata__: a table of strings belongs"),
+    "empty and huge": (tensors(one(shape=[0, 2**47, 2**47], data_offsets=[0, 0])), "whose strides no tensor can have"),
+    "empty and wide": (tensors(one(shape=[0, 2**47, 2], data_offsets=[0, 0])), "whose strides no tensor can have"),
     "NaN": (tensors(one(), struct.pack("<2f", 1, np.nan)), "tensor w: 1 of 2 values are not finite"),
     "infinite": (tensors(one(), struct.pack("<2f", -np.inf, np.inf)), "tensor w: 2 of 2 values are not finite"),
     "infinite half": (tensors(one(dtype="BF16", data_offsets=[0, 4]), b"\x80\x3f\x80\x7f"), "1 of 2 values"),
@@ -510,6 +514,24 @@ def test_hostile_weights_are_refused(faults, sound_entry, case):
     (line,) = faults(sound_entry)
     assert "model.safetensors: " in line
     assert message in line
+
+
+def test_a_file_of_several_names_is_refused(faults, sound_entry, tmp_path):
+    os.link(sound_entry / "cards.json", tmp_path / "elsewhere.json")
+    assert "cards.json: a file of several names (hard links)" in faults(sound_entry)[0]
+
+
+@pytest.mark.parametrize("name", [".git", "lorenz63-noisy/seed-7"])
+def test_an_empty_folder_is_refused(faults, sound_entry, name):
+    (sound_entry / name).mkdir()
+    assert any(f"mine/{name}: an empty folder" in line for line in faults(sound_entry))
+
+
+def test_no_more_empty_folders_are_looked_at_than_files_may_be_there(faults, sound_entry):
+    for i in range(3000):
+        (sound_entry / f"{i}").mkdir()
+    assert len(found := faults(sound_entry)) < 2100
+    assert any("more than 2000 files" in line for line in found)
 
 
 def test_weights_of_another_run_are_told_by_the_hash_in_the_card(faults, sound_entry):

@@ -163,6 +163,20 @@ def failing(*_) -> None:
     raise EmubenchError("no training today")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--task", TASK, "--task", TASK, "--size", "tiny"), f"task {TASK} stands twice"),
+        (("--task", "lorenz63-clean", "--size", "tiny"), "task lorenz63-clean is of no ranked track"),
+        (("--task", TASK, "--size", "tiny-40x120"), "unknown size 'tiny-40x120'"),
+    ],
+)
+def test_a_season_of_odd_tasks_or_sizes_is_not_opened(refused, board, secret_file, arguments, message):
+    assert message in refused("season", "new", "2026a", "--board", board, *arguments)
+    assert list(board.iterdir()) == []
+    assert not secret_file.exists()
+
+
 def test_the_secret_stays_out_of_git(refused, board, monkeypatch, tmp_path):
     (tmp_path / "checkout" / ".git").mkdir(parents=True)
     (tmp_path / "checkout" / "deep").mkdir()

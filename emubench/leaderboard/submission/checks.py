@@ -140,15 +140,21 @@ def _names(folder: Path, entry: Entry) -> tuple[str, ...]:
 def _walk(folder: Path, top: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
     """Everything below ``folder``: its path below ``top``, and what is wrong with it as a file, if anything."""
     with os.scandir(folder) as found:
-        for item in sorted(found, key=lambda item: item.name):
+        items = sorted(found, key=lambda item: item.name)
+        if not items and depth:
+            yield str(folder.relative_to(top)), "an empty folder, where none belongs"
+        for item in items:
             name = str(Path(item.path).relative_to(top))
-            mode = item.stat(follow_symlinks=False).st_mode
+            status = item.stat(follow_symlinks=False)
+            mode = status.st_mode
             if stat.S_ISLNK(mode):
                 yield name, "a link; the file itself belongs here"
             elif stat.S_ISDIR(mode) and depth == 2:
                 yield name, "a folder where none belongs"
             elif stat.S_ISDIR(mode):
                 yield from _walk(Path(item.path), top, depth + 1)
+            elif stat.S_ISREG(mode) and status.st_nlink > 1:
+                yield name, "a file of several names (hard links); a copy of its own belongs here"
             else:
                 yield name, "" if stat.S_ISREG(mode) else "not a plain file"
 

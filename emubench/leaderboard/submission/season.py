@@ -91,9 +91,15 @@ def open_season(board: Path, name: str, size: str, only: list[str] | None = None
     """Draw a secret into the file that the variable names, and commit to it in ``seasons.toml``."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_\-]{0,79}", name):
         raise EmubenchError(f"season {name!r}: lower-case letters, digits, - and _ belong in a name")
-    chosen = only or [t for t in tasks.names() if t.rsplit("-", 1)[-1] in tasks.RANKED_TRACKS]
+    ranked = [task for task in tasks.names() if task.rsplit("-", 1)[-1] in tasks.RANKED_TRACKS]
+    chosen = only or ranked
+    if size not in tasks.SIZES:
+        raise EmubenchError(f"season {name!r}: {unknown('size', size, tasks.SIZES)}")
     for task in chosen:
         tasks.get(task, size)
+        if task not in ranked or chosen.count(task) > 1:
+            fault = "stands twice" if task in ranked else "is of no ranked track"
+            raise EmubenchError(f"season {name!r}: task {task} {fault}; name each ranked task at most once")
     if not (file := _file()):
         raise EmubenchError(f"name in {VARIABLE} a new file, outside any git checkout, for the season's secret")
     secret = secrets.token_bytes(32)
