@@ -49,7 +49,7 @@ def test_a_config_of_a_million_million_parameters_is_refused_unallocated(data, t
         child.check_architecture(run)
     assert int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") - before < 2**28
     with JudgedEmulator.of_run(run, LIMITS) as emulator:
-        assert "1000000" in emulator.reason
+        assert "1000000" in emulator.told
         assert "while loading" in emulator.reason
 
 
@@ -91,7 +91,7 @@ CHILDREN = {
     "tells of a failure": (
         LISTEN + "h = b'{\"reason\": \"no\\\\u001b[31m luck\"}'\n"
         "os.write(1, b'EMUBE' + struct.pack('<I', len(h)) + h)",
-        r"failed: no\\x1b\[31m luck at a forecast",
+        r"failed at a forecast of 4 cases: no\\x1b\[31m luck",
     ),
 }  # fmt: skip
 
@@ -101,7 +101,7 @@ def attempt(script: str, limits: Limits) -> tuple[torch.Tensor, str]:
     with JudgedEmulator(command, limits) as emulator:
         emulator.wait_until_ready()
         forecast = emulator.forecast(torch.zeros(4, 8, 3).double(), 5, 1, torch.Generator().manual_seed(1))
-    return forecast, emulator.reason
+    return forecast, emulator.told
 
 
 @pytest.mark.parametrize("case", CHILDREN)
@@ -142,10 +142,58 @@ def test_a_child_sees_no_secret(monkeypatch, tmp_path):
     monkeypatch.setenv("TOKEN", "x")
     script = "h = ','.join(sorted(os.environ)); t = ('{\"reason\": \"%s\"}' % h).encode()\n"
     script += "os.write(1, b'EMUBE' + struct.pack('<I', len(t)) + t)"
-    _, reason = attempt(script, LIMITS)
-    assert "PYTHONPATH" in reason
-    assert "SECRET" not in reason
-    assert "TOKEN" not in reason
+    _, told = attempt(script, LIMITS)
+    shown = set(told.rpartition(": ")[2].split(",")) - {"LC_CTYPE"}  # which Python itself may set
+    own = {"HOME", "TMPDIR", "USER", "PATH", "PYTHONPATH", "PYTHONSAFEPATH", "OMP_NUM_THREADS"}
+    assert shown - {"LD_LIBRARY_PATH"} == own
+
+
+def test_the_reason_of_a_failure_is_the_judge_s_words():
+    script = "h = b'{\"reason\": \"best of all\"}'\nos.write(1, b'EMUBE' + struct.pack('<I', len(h)) + h)"
+    command = [sys.executable, "-S", "-c", READY + script]
+    with JudgedEmulator(command, LIMITS) as emulator:
+        emulator.wait_until_ready()
+    assert emulator.reason == "failed while loading"
+    assert emulator.told == "failed while loading: best of all"
+
+
+OPENING = """
+import os, sys, subprocess
+from pathlib import Path
+from emubench.runs.sandbox import landlock
+readable, writable, *places = map(Path, sys.argv[1:])
+print(landlock.shut([readable], [writable]))
+for place in (*places, Path(f"/proc/{os.getppid()}/environ")):
+    try:
+        place.read_bytes()
+        print("read", place)
+    except OSError:
+        print("refused")
+(writable / "new").write_text("x")
+try:
+    (readable / "new").write_text("x")
+except OSError:
+    print("not written")
+import torch._dynamo, emubench.baselines.linear
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Landlock is Linux's")
+def test_a_child_opens_neither_truth_nor_home_nor_its_parent(data, tmp_path):
+    for name in ("readable", "writable", "home"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    hidden = [
+        data / "tiny" / "lorenz63.truth.h5",
+        tmp_path / "home" / "file",
+        Path(child.__file__).parents[3] / "LICENSE",
+    ]
+    command = [sys.executable, "-c", OPENING, tmp_path / "readable", tmp_path / "writable", *hidden]
+    done = subprocess.run([*command, tmp_path / "readable" / "file"], capture_output=True, text=True, check=True)
+    shut, *found = done.stdout.splitlines()
+    if shut == "False":
+        pytest.skip("this kernel has no Landlock")
+    assert found == [*["refused"] * 3, f"read {tmp_path / 'readable' / 'file'}", "refused", "not written"]
 
 
 # --- training in the child --------------------------------------------------------------------------------------------
@@ -164,7 +212,7 @@ def test_settings_of_ten_million_layers_end_with_their_time(data, tmp_path):
 @pytest.mark.slow
 def test_settings_that_take_too_much_memory_end_with_a_reason(data, tmp_path):
     job = jobs.Job("fourier_operator", "lorenz96-noisy", "tiny", overrides={"layers": 10**7})
-    with pytest.raises(EmubenchError, match=r"training on lorenz96-noisy (failed: MemoryError|died|failed: .*memory)"):
+    with pytest.raises(EmubenchError, match=r"training on lorenz96-noisy (failed while training: .*[Mm]emory|died)"):
         judged.train(job, data, tmp_path, dataclasses.replace(LIMITS, memory_bytes=2**27, train_seconds=300.0), 10**6)
 
 
@@ -172,9 +220,9 @@ def test_settings_that_take_too_much_memory_end_with_a_reason(data, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"batch": -4}, "training on lorenz63-noisy failed: .* while training"),
-        ({"width": 10**6}, "failed: weights of [0-9]+ bytes on lorenz63-noisy, where at most 1000000 belong while"),
-        ({"unroll": 2**62}, "training on lorenz63-noisy failed: .* while training"),
+        ({"batch": -4}, "training on lorenz63-noisy failed while training: "),
+        ({"width": 10**6}, "failed while training: weights of [0-9]+ bytes on lorenz63-noisy, where at most"),
+        ({"unroll": 2**62}, "training on lorenz63-noisy failed while training: "),
     ],
 )
 def test_settings_that_cannot_be_trained_are_one_line(data, tmp_path, overrides, message):

@@ -40,10 +40,14 @@ are at most √2 of a quarter of it, where members are all that the score depend
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the judge found of one task and seed; ``reason`` says why cases failed, if the child did."""
+    """What the judge found of one task and seed; ``reason`` says why cases failed, if the child did.
+
+    ``told`` says it with the child's own words, which are shown to whoever runs it and kept nowhere.
+    """
 
     result: scoring.Result
     reason: str = ""
+    told: str = ""
 
 
 def judge_run(
@@ -52,7 +56,7 @@ def judge_run(
     """Score the run in ``folder`` in child processes, one for each call, on the truth below ``data``."""
     judged = Processes(partial(JudgedEmulator.of_run, folder, limits))
     result = scoring.evaluate(judged, task, data, seed=seed, progress=progress)
-    return Judgement(result, judged.reason)
+    return Judgement(result, judged.reason, judged.told or judged.reason)
 
 
 def judge_entry(
@@ -177,7 +181,7 @@ class Outcome:
         return {
             "task": self.run[0],
             "seed": self.run[1],
-            "reason": self.judgement.reason or None,
+            "reason": self.judgement.told or None,
             "faults": self.faults,
             "scores": [row.model_dump() for row in self.rows],
             "timing": self.judgement.result.timing,
@@ -207,7 +211,7 @@ def rescore(
         where = f"{folder / SCORES}: {name}.{seed}"
         judgement = judge_entry(contents, tasks.get(name, entry.size), data, seed, limits, progress)
         if judgement.reason:
-            faults = [f"{where}: the emulator {judgement.reason}; its cases count as failed"]
+            faults = [f"{where}: the emulator {judgement.told}; its cases count as failed"]
         else:
             faults = false_claims(where, contents.scores[run], judgement.result)
         bench = None

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from emubench.core import registry
 from emubench.core.errors import EmubenchError
+from emubench.dynamics import kernels
 from emubench.files.safetensors_header import read_header
 from emubench.runs import folders
-from emubench.runs.sandbox import pipe
+from emubench.runs.sandbox import landlock, pipe
 
 HOUR = 3600.0
 MAX_CASES = 4096
@@ -102,20 +104,27 @@ def tell(sink: int, error: Exception) -> None:
     pipe.send(sink, pipe.FAULT, {"reason": line[:500]}, None, time.monotonic() + HOUR)
 
 
-def confine(n_bytes: int, seconds: int, threads: int, file_bytes: int = 0) -> tuple[int, int]:
-    """Take standard input and output for the judge alone, and limit this process; return the two descriptors."""
+def confine(folder: Path, n_bytes: int, seconds: int, threads: int, file_bytes: int = 0) -> tuple[int, int]:
+    """Take standard input and output for the judge alone, and limit this process; return the two descriptors.
+
+    It can read libraries and ``folder``, and write into its own folder; into ``folder``, too, where it has ``file_bytes``.
+    """
     source, sink, nowhere = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # what a method prints goes nowhere
         os.dup2(nowhere, descriptor)
     torch.set_num_threads(threads)
     tempfile.gettempdir()  # known from here on; looking for it later would write a file, and torch looks for it
+    for name in registry.names(kernels.__name__):  # numba looks for its machine code while it may write beside it
+        registry.load(kernels.__name__, name, "kernel")
+    landlock.shut([folder], [Path.cwd(), *([folder] if file_bytes else [])])
     limit(n_bytes, seconds, file_bytes)
     return source, sink
 
 
 def main() -> None:
     """Confine this process, then serve."""
-    serve(Path(sys.argv[1]), *confine(*map(int, sys.argv[2:5])))
+    folder = Path(sys.argv[1])
+    serve(folder, *confine(folder, *map(int, sys.argv[2:5])))
 
 
 if __name__ == "__main__":

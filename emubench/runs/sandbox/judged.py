@@ -27,8 +27,8 @@ from emubench.files import schema, store
 from emubench.runs.jobs import Job
 from emubench.runs.sandbox import pipe, trainee
 
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
-"""Environment variables that a judged emulator sees; the season's secret is not among them."""
+KEPT = ("LD_LIBRARY_PATH", "PYTHONPATH")
+"""What a judged emulator sees of its judge's environment: where libraries are."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,20 @@ class JudgedEmulator(contextlib.AbstractContextManager):
     """An :class:`~emubench.emulator.Emulator` whose forecasts come from a child process; NaN once it has failed."""
 
     def __init__(self, command: list[str], limits: Limits) -> None:
-        self.limits, self.reason = limits, ""
+        self.limits, self.reason, self.said = limits, "", ""
         self._folder = tempfile.TemporaryDirectory()
         root = str(Path(emubench.__file__).parents[1])
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         path = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
-        threads = str(limits.threads)
+        own = dict.fromkeys(("HOME", "TMPDIR"), self._folder.name) | {"USER": "judged", "PATH": os.defpath}
+        own |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(limits.threads)}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=self._folder.name,
-            env=kept | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": threads},
+            env=kept | own,
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -74,6 +75,11 @@ class JudgedEmulator(contextlib.AbstractContextManager):
         judged = cls(_command("child", folder, limits, 2 * limits.call_seconds), limits)
         judged.wait_until_ready()
         return judged
+
+    @property
+    def told(self) -> str:
+        """Why it failed in the judge's words (``reason``), then in its own, which are shown and never kept."""
+        return f"{self.reason}: {self.said}" if self.said else self.reason
 
     def __exit__(self, *_: object) -> None:
         self.end()
@@ -103,7 +109,8 @@ class JudgedEmulator(contextlib.AbstractContextManager):
                 ask()
             tag, header, values = pipe.receive(self._from, wanted + pipe.FAULT, shapes, deadline)
             if tag == pipe.FAULT:
-                raise pipe.PipeError(f"failed: {ascii(header.get('reason', ''))[1:-1][:500]}")
+                self.said = ascii(header.get("reason", ""))[1:-1][:500]
+                raise pipe.PipeError("failed")
             if (values is None) == bool(shapes):
                 raise pipe.PipeError("sent garbage")
         except pipe.PipeError as error:
@@ -158,7 +165,7 @@ def train(job: Job, data: Path, out: Path, limits: Limits, max_weights: int) -> 
             late = time.monotonic() - begun > limits.train_seconds
         if child.reason:
             beyond = f"takes more than {limits.train_seconds:g} s (--train-seconds)"
-            raise EmubenchError(f"training on {job.task} {beyond if late else child.reason}")
+            raise EmubenchError(f"training on {job.task} {beyond if late else child.told}")
         made, folder = job.folder(place / trainee.RUNS), job.folder(out)
         folder.mkdir(parents=True)
         for name, most in (("model.safetensors", max_weights), ("card.json", 2**20)):
@@ -180,12 +187,13 @@ class Processes(Asked):
     shuffled = True
 
     def __init__(self, start: Callable[[], JudgedEmulator]) -> None:
-        self.start, self.reason, self.seconds = start, "", 0.0
+        self.start, self.reason, self.told, self.seconds = start, "", "", 0.0
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[Emulator]:
         with self.start() as judged:
             yield judged
+            self.told = self.told or judged.told
             self.refuse(judged.reason)
 
     def parts(self, n_members: int, generator: torch.Generator) -> list[tuple[int, torch.Generator]]:

@@ -43,7 +43,7 @@ def main() -> None:
     """Confine this process, say that it is ready, train, and say that it is done, or in a line why not."""
     folder = Path(sys.argv[1])
     max_weights, n_bytes, seconds, threads = map(int, sys.argv[2:6])
-    _, sink = child.confine(n_bytes, seconds, threads, MAX_FILE)
+    _, sink = child.confine(folder, n_bytes, seconds, threads, MAX_FILE)
     end = time.monotonic() + child.HOUR
     try:
         pipe.send(sink, pipe.READY, {}, None, end)
