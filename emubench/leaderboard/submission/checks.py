@@ -41,6 +41,8 @@ MAX_FORECAST = 2**32
 MAX_BYTES = {name: kind.max_bytes for name, kind in KINDS.items()}
 MAX_BYTES |= {WEIGHTS: MAX_WEIGHTS} | dict.fromkeys(FORECAST_FILES, MAX_FORECAST)
 MAX_FILES = 2000
+SHOWN = ("skill_accuracy", "skill_stability", "surviving_fraction", "dead_fraction")
+"""Scores that the page shows beside the headline, so that every task has to have them."""
 FILL_IN = "FILL IN"
 """What ``submit new`` writes where only the submitter knows."""
 TO_FILL_IN = {"authors", "contact", "licence", "training_command", "data", "budget", "hardware", "notes"}
@@ -273,7 +275,7 @@ def _forecast(entry: Entry, place: Path, task: str) -> Iterator[str]:
 
 
 def _scores(where: str, entry: Entry, run: RunKey, scores: ScoreFile) -> Iterator[str]:
-    """Each row of the task stands once, within its range; what follows from the cases does follow from them."""
+    """Each row is one of the task's, stands once, within its range; what follows from the cases does follow."""
     task, name = run[0], entries.asked().headlines[run[0]]
     wanted = {"schema_version": schema.SCHEMA_VERSION, "task": task, "size": entry.size}
     yield from differing(where, {key: (getattr(scores, key), value) for key, value in wanted.items()})
@@ -292,8 +294,9 @@ def _scores(where: str, entry: Entry, run: RunKey, scores: ScoreFile) -> Iterato
         ends = row.value, row.low, row.high
         if not all(map(one.allows, ends)) or not _at_most(row.low, row.high):
             yield f"{place}: {named(*key)}: {ends} where value, low and high in {shown_range(one)} belong"
-    if left:
-        yield f"{where}: {named(*min(left, key=str))}: the row is missing"
+    for metric in (name, *SHOWN):  # other rows may be younger than the entry; submit run compares all
+        if (metric, None) in left:
+            yield f"{where}: {metric}: the row is missing"
     yield from differing(where, {"cases": (sorted(scores.cases), [name])})
     cases, n_cases = scores.cases[name], shapes["test"][1]
     yield from differing(where, {f"cases.{name}: number of cases": (len(cases), n_cases)})
