@@ -68,7 +68,7 @@ def measure(job: Job, data: Path, checked: bool) -> dict[str, tuple[float, float
 
 def main() -> None:
     """Measure the tasks that were asked for and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", default=["lorenz63-noisy", "kpz-noisy"])
     parser.add_argument("--size", default="standard")
     parser.add_argument("--repeats", type=int, default=3)
