@@ -180,8 +180,7 @@ def write_structure(made: Layout, seed: int, path: Path, values: Callable[[str],
         for split in made.splits:
             array, group = made.array(split), file.create_group(split, track_order=True)
             shape, row = made.shapes[array], "trajectory" if split in layout.TRAINING else "case"
-            units = {"units": "time units of the equation; 0 is the last context sample"}
-            column = netcdf.Column(group, "time", ("time",), shape[1:2], "f8", units if kind == "truth" else None)
+            column = netcdf.Column(group, "time", ("time",), shape[1:2], "f8", layout.time_units(split))
             last = 0 if split in layout.TRAINING else task.context - 1
             for begun in range(0, shape[1], AXIS):
                 column.append((np.arange(begun, min(begun + AXIS, shape[1])) - last) * system.sample_interval)
@@ -190,7 +189,7 @@ def write_structure(made: Layout, seed: int, path: Path, values: Callable[[str],
                 starts = np.arange(shape[0]) % len(system.starts)
                 netcdf.Column(group, "start", (row,), shape[:1], "i1", codes).append(starts)
             elif split not in layout.TRAINING:
-                units = {"units": "time units of the equation after the last context sample: forecast these"}
+                units = {"units": f"{layout.UNITS} after the last context sample: forecast these"}
                 lead = np.array(task.leads(split)) * system.sample_interval
                 netcdf.Column(group, "lead_time", ("lead_time",), lead.shape, "f8", units).append(lead)
             name, dims = array.split("/")[1], (row, "time", *system.dimension_names)

@@ -84,9 +84,17 @@ class Layout:
             "equation": system.equation,
             "sample_interval": float(system.sample_interval),
             "time_unit": float(system.time_unit),
-            "lead_time_unit": system.lead_time_unit,
+            "score_time_unit": system.lead_time_unit,
         }
         return known | ({"recipe": recipes.to_json(task)} if task.custom else {})
+
+
+UNITS = "time units of the equation"
+
+
+def time_units(split: str) -> dict[str, str]:
+    """Attributes of the axis ``time`` of a group."""
+    return {"units": f"{UNITS}; 0 is the {'first' if split in TRAINING else 'last context'} sample"}
 
 
 def noise_attributes(made: Layout) -> dict[str, Any]:

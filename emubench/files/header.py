@@ -5,11 +5,14 @@ from typing import Annotated, Any, Literal
 
 import h5py
 import numpy as np
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from emubench.core.errors import EmubenchError
 from emubench.files import hdf5, schema
 from emubench.files.schema import Model, Name, Text
+
+OLD_NAME = "lead_time_unit"
+"""What older files call ``score_time_unit``, as if it were the unit of their ``lead_time``."""
 
 
 class FileHeader(Model):
@@ -26,7 +29,8 @@ class FileHeader(Model):
     equation: Text
     sample_interval: float
     time_unit: float
-    lead_time_unit: Annotated[str, Field(max_length=40)]
+    """Time units of the equation, which all axes are in, to one ``score_time_unit``."""
+    score_time_unit: Annotated[str, Field(max_length=40, validation_alias=AliasChoices("score_time_unit", OLD_NAME))]
     recipe: Annotated[str, Field(max_length=2**20)] = ""
     """The recipe of a custom task, as JSON; the sixteen are known by name."""
     header_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
