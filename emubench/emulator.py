@@ -223,13 +223,19 @@ def same_values(one: Tensor, other: Tensor) -> bool:
 
 
 def n_parameters(emulator: nn.Module) -> int:
-    """Number of fitted values: parameters and floating-point buffers."""
-    return sum(t.numel() for t in emulator.state_dict().values() if t.is_floating_point())
+    """Number of fitted values: parameters and buffers, tied ones once, a complex number two.
+
+    >>> n_parameters(nn.Linear(2, 1, dtype=torch.complex64))
+    6
+    """
+    fitted = [t for t in emulator.state_dict().values() if t.is_floating_point() or t.is_complex()]
+    places = {(t.untyped_storage().data_ptr(), t.storage_offset(), t.numel()): t for t in fitted}
+    return sum(t.numel() * (2 if t.is_complex() else 1) for t in places.values())
 
 
 def save_weights(emulator: nn.Module, path: Path) -> str:
-    """Write the state dict as safetensors; return the file's SHA-256."""
-    content = save({k: v.detach().cpu().contiguous() for k, v in emulator.state_dict().items()})
+    """Write the state dict as safetensors, tied tensors under each of their names; return the file's SHA-256."""
+    content = save({k: v.detach().cpu().contiguous().clone() for k, v in emulator.state_dict().items()})
     path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
