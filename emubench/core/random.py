@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from emubench.core.errors import EmubenchError
+
 
 class SealedSeed(int):
     """A seed made of a secret: its draws depend on the secret, and all that it shows is the secret's SHA-256.
@@ -35,6 +37,17 @@ class SealedSeed(int):
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError("a sealed seed stays in its process: generate with one worker")
+
+
+MAX_SEED = 2**63 - 1
+"""The largest seed that torch, and every file that is written of it, takes."""
+
+
+def check_seed(seed: int) -> int:
+    """``seed`` itself, or :class:`EmubenchError` where it is not in 0 … MAX_SEED; a sealed one passes."""
+    if isinstance(seed, SealedSeed) or 0 <= seed <= MAX_SEED:
+        return seed
+    raise EmubenchError(f"seed: {seed if abs(seed) < 10**30 else 'a longer number'}, where 0 to {MAX_SEED} belong")
 
 
 def _entropy(seed: int, labels: tuple[str | int, ...]) -> int:

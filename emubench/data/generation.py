@@ -22,7 +22,7 @@ import torch
 
 from emubench.core.errors import EmubenchError
 from emubench.core.hardware import check_device, usable_cores
-from emubench.core.random import stream
+from emubench.core.random import check_seed, stream
 from emubench.core.workers import worker_pool
 from emubench.data import dataset, layout, recipes
 from emubench.data.layout import Layout
@@ -301,6 +301,7 @@ def generate(
     []
     """
     check_device(device, torch.float64)
+    check_seed(seed)
     data = Path(data)
     task = recipes.resolve(task, data=data)
     truth, path = layout.truth_path(task, data), layout.task_path(task, data)

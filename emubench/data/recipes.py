@@ -23,6 +23,8 @@ from emubench.files import hdf5, header, schema
 from emubench.files.schema import Model, Name
 
 MAX_SITES = 2**20
+LEAST_TEST, LEAST_CLIMATE = 2, 8
+"""Samples of a horizon: a variance takes two, and the shortest segment of a spectrum in time eight."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Values = Annotated[list[Finite], Field(min_length=1, max_length=65536)]
@@ -171,6 +173,8 @@ def _observation(table: ObservationTable, system: System) -> Observation:
     n = system.shape[-1]
     if components is not None and (max(components) >= n or len(set(components)) != len(components)):
         raise EmubenchError(f"observation.components: {list(components)}, where different ones of 0 to {n - 1} belong")
+    if system.grid and min(n, len(components or range(n))) < 2:
+        raise EmubenchError("observation.components: one site, where at least 2 belong: spectra in space are scored")
     return Observation(components, table.fraction, table.noise)
 
 
@@ -186,7 +190,13 @@ def _with_amounts(task: Task, amounts: AmountsTable) -> Task:
             changes[key if key == "context" else f"n_{key}"] = value
     if "flat" in task.system.starts and given.get("context", tasks.CONTEXT) != tasks.CONTEXT:
         raise EmubenchError(f"amounts.context: {amounts.context}: flat starts fix the context at {tasks.CONTEXT}")
-    return dataclasses.replace(task, **changes)
+    made = dataclasses.replace(task, **changes)
+    for key, steps, least in (("test", made.test_steps, LEAST_TEST), ("climate", made.climate_steps, LEAST_CLIMATE)):
+        if steps < least:
+            right = f"where at least {least} belong: {least * made.lead_time_step:.3g}"
+            found = f"{given[f'{key}_horizon']:g}, which makes {steps} sample{'s' * (steps > 1)}"
+            raise EmubenchError(f"amounts.{key}_horizon: {found}, {right}")
+    return made
 
 
 def _climate(system: System) -> dict[str, Any]:

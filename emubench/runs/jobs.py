@@ -13,6 +13,7 @@ from torch import nn
 
 from emubench import __version__, baselines
 from emubench.core.errors import EmubenchError, unknown
+from emubench.core.random import check_seed
 from emubench.data import recipes, tasks
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
@@ -31,6 +32,9 @@ class Job:
     overrides: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
     """The recipe of a custom task, as JSON (see :mod:`emubench.data.recipes`)."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def config(self) -> Any:
         """The baseline's ``Config`` for this task with ``overrides`` applied; unknown keys and types are refused."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from emubench import baselines
 from emubench.core.errors import EmubenchError
+from emubench.core.random import check_seed
 from emubench.data import dataset, recipes
 from emubench.data.recipes import TaskLike
 from emubench.evaluation.forecast import Progress
@@ -45,6 +46,7 @@ def train(
     >>> isinstance(emulator, emubench.Emulator)
     True
     """
+    check_seed(seed)
     task = recipes.resolve(task, data=data)
     if out is not None:
         name = baseline if isinstance(baseline, str) else name_of(baseline)

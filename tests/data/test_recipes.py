@@ -16,8 +16,11 @@ from emubench import systems
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, fingerprints, generation, layout, recipes, tasks, trajectories, verification
 from emubench.data.tasks import Amount
+from emubench.evaluation.scoring import evaluate
 from emubench.files import header, store
 from emubench.metrics import Truth, valid_prediction_time
+from emubench.runs.jobs import Job
+from emubench.runs.training import train
 from tests.support.contents import contents
 
 SMALL = """
@@ -188,6 +191,55 @@ def test_every_task_survives_being_written_down(name):
     task = dataclasses.replace(tasks.get(name, "tiny"), name="copy", custom=True)
     assert recipes.from_json(recipes.to_json(task), "tiny", "here") == task
     assert recipes.to_json(tasks.get(name)) == ""
+
+
+# --- what no later step could use -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (
+            'track = "noisy"\n[system]\nname = "lorenz63"\n[amounts]\nclimate_horizon = 0.3',
+            "amounts.climate_horizon: 0.3, which makes 7 samples, where at least 8 belong: 0.362",
+        ),
+        (
+            'track = "noisy"\n[system]\nname = "kuramoto_sivashinsky"\n[amounts]\ntest_horizon = 0.04',
+            "amounts.test_horizon: 0.04, which makes 1 sample, where at least 2 belong: 0.0966",
+        ),
+        (
+            '[system]\nname = "lorenz96"\n[observation]\ncomponents = [3]',
+            "observation.components: one site, where at least 2 belong",
+        ),
+    ],
+)
+def test_what_can_be_made_and_not_scored_is_refused_where_it_is_given(write, text, answer):
+    with pytest.raises(EmubenchError, match=answer):
+        recipes.resolve(write(text), "tiny")
+
+
+def test_the_least_that_is_accepted_can_be_scored(write, tmp_path):
+    least = f"test_horizon = {1.5 * 0.05 / 0.592:.3f}\nclimate_horizon = {7.5 * 0.05 / 0.592:.3f}"
+    amounts = SMALL.replace("test_horizon = 2.0\nclimate_horizon = 30.0", least)
+    path = write(f'[system]\nname = "lorenz96"\n[observation]\nnoise = 0.1\ncomponents = [0, 5]\n{amounts}')
+    task = recipes.resolve(path, "tiny")
+    assert (task.test_steps, task.climate_steps, task.shape) == (2, 8, (2,))
+    generation.generate(task, tmp_path)
+    rows = evaluate(train("persistence", task, tmp_path), task, tmp_path).scores.rows
+    assert all(np.isfinite(row.value) for row in rows)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**81])
+def test_a_seed_that_no_file_takes_is_refused_where_it_is_given(tmp_path, seed):
+    task = tasks.get("lorenz63-noisy", "tiny")
+    for use in (
+        lambda: generation.generate(task, tmp_path, seed=seed),
+        lambda: train("linear", task, tmp_path, seed=seed),
+        lambda: Job("linear", task.name, seed=seed),
+    ):
+        with pytest.raises(EmubenchError, match=f"seed: .*, where 0 to {2**63 - 1} belong"):
+            use()
+    assert contents(tmp_path) == {}
 
 
 # --- finite but wrong solutions ---------------------------------------------------------------------------------------
