@@ -69,7 +69,7 @@ class AmountsTable(Model):
     validation: AmountTable | None = None
     test: Annotated[int, Field(ge=1, le=10**6)] | None = None
     climate: Annotated[int, Field(ge=1, le=10**6)] | None = None
-    context: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    context: Annotated[int, Field(ge=8, le=10**6)] | None = None
     test_horizon: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Horizon in units of lead time, as the next."""
     climate_horizon: Annotated[float, Field(gt=0, le=1e6)] | None = None

@@ -18,6 +18,7 @@ from emubench.data import recipes, tasks
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.training.logs import Log
+from emubench.learning.training.settings import on_small_ring
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Job:
 
 def defaults_of(module: ModuleType, task: Task) -> Any:
     """The ``Config`` that a baseline takes for a task if nothing is set."""
-    return module.default_config(task) if hasattr(module, "default_config") else module.Config()
+    return on_small_ring(module.default_config(task) if hasattr(module, "default_config") else module.Config(), task)
 
 
 def configured(defaults: Any, settings: dict[str, Any], baseline_name: str, where: str) -> Any:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from emubench import baselines
+from emubench import baselines, systems
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.runs import jobs
@@ -119,3 +119,21 @@ def test_covariances_are_localised_on_rings_only(baseline, name):
     config = dataclasses.replace(jobs.Job(baseline, task.name, "tiny").config(), **{name: 2.0})
     with pytest.raises(EmubenchError, match=f"{name}: 2.0 on lorenz63-partial, which has no ring of sites"):
         baselines.get(baseline).build(task, config)
+
+
+@pytest.mark.parametrize("n_sites", [5, 7, 65])
+@pytest.mark.parametrize("system", ["lorenz96", "kpz", "kuramoto_sivashinsky"])
+def test_defaults_of_every_baseline_fit_small_and_odd_rings(system, n_sites):
+    length = {"length": 9.0} if system == "kuramoto_sivashinsky" else {}
+    ring = systems.get(system, n_sites=n_sites, climate=systems.get(system).climate, **length)
+    task = dataclasses.replace(tasks.make(ring, "noisy", "tiny"), name="small", custom=True)
+    for name in baselines.names():
+        module = baselines.get(name)
+        jobs.build_emulator(module, task, jobs.defaults_of(module, task))
+
+
+@pytest.mark.parametrize("task", [tasks.get(name) for name in tasks.names()], ids=lambda task: task.name)
+def test_defaults_of_the_sixteen_tasks_are_those_of_the_baselines(task):
+    for module in map(baselines.get, baselines.names()):
+        own = module.default_config(task) if hasattr(module, "default_config") else module.Config()
+        assert jobs.defaults_of(module, task) == own

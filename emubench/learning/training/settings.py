@@ -69,3 +69,23 @@ def check_localisation(task: Task, localisation: float, name: str = "localisatio
     """Raise :class:`EmubenchError` unless a filter's covariances can be localised so (0: not at all) on ``task``."""
     if localisation and not on_ring(task):
         raise EmubenchError(f"{name}: {localisation} on {task.name}, which has no ring of sites: 0 belongs")
+
+
+def on_small_ring(defaults: Any, task: Task) -> Any:
+    """Default settings that are made for larger rings, cut to that of ``task``: other settings stay.
+
+    A ``radius`` reaches half the ring at most, ``directions`` are no more than sites, ``coarse`` divides the sites, a ``field_blur`` spans one.
+    """
+    if not on_ring(task):
+        return defaults
+    n = task.shape[-1]
+    most = (n - 1) // 2
+    cuts: dict[str, Any] = {
+        "radius": lambda radius: min(radius, most),
+        "radii": lambda radii: tuple(min(radius, most) for radius in radii),
+        "directions": lambda directions: min(directions, 2 * most + 1),
+        "coarse": lambda coarse: 1 if n % coarse else coarse,
+        "field_blur": lambda blur: max(blur, 1 / n),
+    }
+    own = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(defaults) if field.name in cuts}
+    return dataclasses.replace(defaults, **{name: cuts[name](value) for name, value in own.items()})
