@@ -39,7 +39,9 @@ def open_file(path: Path, kind: str, task: Task, seed: int | str | None = None) 
             raise EmubenchError(f"{path}: holds {header.kind} where {kind} belong")
         for key, value in wanted.header(0).items():
             if key not in ("emubench_version", "seed") and getattr(header, key) != value:
-                raise EmubenchError(f"{path}: attribute {key}: {getattr(header, key)!r} where {value!r} belongs")
+                remedy = "; it was made of another recipe: remove it, or give the recipe another name" * task.custom
+                found = f"{getattr(header, key)!r} where {value!r} belongs{remedy}"
+                raise EmubenchError(f"{path}: attribute {key}: {found}")
         if seed is not None and header.seed != str(seed):
             raise EmubenchError(
                 f"{path}: attribute seed: {header.seed} where {seed} is asked for; choose another --data or remove it"

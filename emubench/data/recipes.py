@@ -43,7 +43,7 @@ class SystemTable(Model):
     """A system by its name, with the parameters that differ from the benchmark's."""
 
     name: Name
-    parameters: dict[Name, Finite | int] = {}
+    parameters: dict[Annotated[str, Field(max_length=80)], Finite | int] = {}
     climate: ClimateTable | None = None
 
 

@@ -81,6 +81,8 @@ class System(ABC):
     reference_climate: ClassVar[Climate]
     schemes: ClassVar[tuple[str, ...]]
     """Solver schemes, the reference one first."""
+    letters: ClassVar[dict[str, str]] = {}
+    """The equation's own letters for parameters with longer names."""
     positive: ClassVar[tuple[str, ...]] = ()
     """Names of the parameters that make no sense unless they are above 0; that all are finite goes without saying."""
 

@@ -10,7 +10,7 @@
 from typing import Any
 
 from emubench.core import registry
-from emubench.core.errors import unknown
+from emubench.core.errors import EmubenchError, unknown
 from emubench.dynamics.system import System
 
 
@@ -29,6 +29,8 @@ def get(name: str, **parameters: Any) -> System:
     classes = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
     (cls,) = [c for c in classes if issubclass(c, System)]
     for key in parameters:
+        if key in cls.letters:
+            raise EmubenchError(f"unknown parameter of {name} {key!r}: it is called {cls.letters[key]} here")
         if key not in cls.default_parameters() and key != "climate":
             raise unknown(f"parameter of {name}", key, cls.default_parameters())
     return cls(**parameters)

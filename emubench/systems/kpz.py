@@ -49,6 +49,7 @@ class KPZ(System):
     growing = True
     starts = ("stationary", "flat")
     schemes = ("strang", "euler_maruyama")
+    letters = {"D": "noise", "lambda": "lam", "N": "n_sites"}
     positive = ("nu", "dx", "n_sites")
     reference_climate = Climate(mean=(0.0,), std=(float(np.sqrt((256**2 - 1) / (12 * 256))),), time_unit=1.0)
 

@@ -42,6 +42,7 @@ class KuramotoSivashinsky(System):
     name = "kuramoto_sivashinsky"
     equation = "u_t = -u u_x - u_xx - u_xxxx, periodic, zero mean"
     schemes = ("etdrk4", "etd1")
+    letters = {"L": "length", "N": "n_sites"}
     positive = ("length", "n_sites")
     reference_climate = Climate(mean=(0.0,), std=(1.186,), time_unit=20.7, agreement_time=14.0)
 

@@ -31,6 +31,7 @@ class Lorenz96(System):
     name = "lorenz96"
     equation = "x_i' = (x_(i+1) - x_(i-2)) x_(i-1) - x_i + F"
     schemes = ("rk4", "heun", "euler")
+    letters = {"F": "forcing", "N": "n_sites"}
     positive = ("n_sites",)
     reference_climate = Climate(mean=(2.339,), std=(3.639,), time_unit=0.592, agreement_time=22.0)
 

@@ -95,6 +95,12 @@ def test_fresh_files_are_the_published_ones(data, name):
         ('track = "noisy"\n[system]\nname = "lorenz69"', ["unknown system 'lorenz69': did you mean lorenz96"]),
         ('track = "noisy"\ncolour = 3\n[system]\nname = "kpz"', ["colour: Extra inputs are not permitted (found 3)"]),
         ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { nuu = 1.0 }', ["parameter of kpz 'nuu'", "mean nu?"]),
+        (
+            'track = "noisy"\n[system]\nname = "kuramoto_sivashinsky"\nparameters = { L = 36 }',
+            ["unknown parameter of kuramoto_sivashinsky 'L': it is called length here"],
+        ),
+        ('track = "noisy"\n[system]\nname = "lorenz96"\nparameters = { F = 10 }', ["'F': it is called forcing here"]),
+        ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { Nu = 1.0 }', ["parameter of kpz 'Nu'", "mean nu"]),
         ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { nu = "a" }', ["system.parameters.nu", "'a'"]),
         ('track = "noisy"\n[system]\nname = "kpz"\nparameters = { nu = nan }', ["system.parameters.nu", "finite"]),
         (
@@ -386,7 +392,7 @@ def test_a_custom_task_and_its_namesake_do_not_share_files(write, tmp_path):
     path = write(CUSTOM)
     generation.generate(recipes.resolve(path, "tiny"), tmp_path)
     other = write(CUSTOM.replace("forcing = 10.0", "forcing = 9.0"))
-    with pytest.raises(EmubenchError, match="attribute parameters"):
+    with pytest.raises(EmubenchError, match="attribute parameters: .* another recipe: remove it, or give the recipe"):
         generation.generate(recipes.resolve(other, "tiny"), tmp_path)
 
 

@@ -74,7 +74,8 @@ def check_localisation(task: Task, localisation: float, name: str = "localisatio
 def on_small_ring(defaults: Any, task: Task) -> Any:
     """Default settings that are made for larger rings, cut to that of ``task``: other settings stay.
 
-    A ``radius`` reaches half the ring at most, ``directions`` are no more than sites, ``coarse`` divides the sites, a ``field_blur`` spans one.
+    A ``radius`` reaches half the ring at most, ``directions`` are no more than its sites, ``coarse`` divides these, and
+    a ``field_blur`` spans one.
     """
     if not on_ring(task):
         return defaults
