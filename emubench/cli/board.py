@@ -15,7 +15,7 @@ BOARD, SITE = Path("leaderboard"), Path("site")
 
 @app.command()
 def build(board: Board = BOARD, out: Site = SITE, size: SizeOption = "standard", json: Json = False) -> None:
-    """Render the page from the entries alone, and the tables of the board's README.md.
+    """Render the page from the entries alone, and at size standard the tables of the board's README.md.
 
     A bad entry is left out and named at the end, with exit status 1.
 

@@ -161,6 +161,12 @@ def _notes(name: str, row: dict[str, Any]) -> list[str]:
     return [name if row["track"] == CUSTOM else name.rsplit("-", 1)[0], meaning, *known]
 
 
+SPEED_OF = {
+    "bench": "speed as benched, in the best batches",
+    "scoring": "speed of the forecasts that were scored, in batches of 64",
+}
+
+
 def _caption(frame: pd.DataFrame, track: str) -> str:
     rows = ranking.rows_of_track(frame, track)
     lines = [
@@ -173,6 +179,10 @@ def _caption(frame: pd.DataFrame, track: str) -> str:
         lines.append(
             f"{SPEEDUP}: times as fast as the fastest solver setting measured of equal accuracy; (…): skill < 0.25"
         )
+    for kind, names in rows.dropna(subset="speed_of").groupby("speed_of")["task"].unique().items():
+        lines.append(f"{SPEED_OF[str(kind)]}: {', '.join(name.removesuffix(f'-{track}') for name in names)}")
+    if any(rows["scale"] == "frozen" + ranking.OTHER_SIZE):
+        lines.append(f"skill: {tables.STANDARD_SCALE}")
     if any(rows["scale"] == "runs"):
         lines.append("* from the runs at hand: this task has no frozen floor and oracle")
     if any(rows["skill_accuracy"].isna()):

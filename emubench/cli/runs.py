@@ -99,23 +99,24 @@ def score(
             raise EmubenchError("--diagnostics needs RUN folders: a forecast file can't be asked for another forecast")
         with progress(name) as show:
             found = scoring.score_forecast(forecast, recipes.resolve(name, size, data), data, show)
-            scored[forecast] = found.scores.rows
+            scored[forecast] = found.scores
 
     def one(run: Path) -> None:
         with progress(str(run)) as show:
-            scored[run] = stages.score(run, data, show, again).rows
+            scored[run] = stages.score(run, data, show, again)
         if diagnostics:
             with progress(f"{run} diagnostics") as show:
                 diagnosed[run] = stages.diagnose(run, data, show, again)
 
     faults = each(folders.find_runs(runs) if runs else [], one)
     if json:
-        print_rows((run, (*rows, *(diagnosed[run].rows() if run in diagnosed else ()))) for run, rows in scored.items())
+        more = {run: found.rows() for run, found in diagnosed.items()}
+        print_rows((run, (*file.rows, *more.get(run, ()))) for run, file in scored.items())
     else:
         from emubench.cli import tables
 
-        for run, rows in scored.items():
-            tables.show_scores(str(run), rows)
+        for run, file in scored.items():
+            tables.show_scores(str(run), file.rows, size=file.size)
         for run, found in diagnosed.items():
             tables.show_diagnostics(run, found)
     leave(faults)

@@ -18,6 +18,7 @@ from emubench.leaderboard.formats import UNKNOWN
 
 WIDTH = 120
 """Columns of what is printed to no terminal."""
+STANDARD_SCALE = "floor and oracle are those of the standard size, with more data: no more than a hint"
 TRUE = "true_"
 """How the names of the true system's diagnostics begin."""
 
@@ -111,10 +112,13 @@ def _cell(value: Any) -> str:
     return ", ".join(f"{k} = {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
-def show_scores(run: str, scores: list[ScoreRow], title: str = "95 % interval over cases") -> None:
+def show_scores(
+    run: str, scores: list[ScoreRow], title: str = "95 % interval over cases", size: str = "standard"
+) -> None:
     """Print whole-forecast scores of a run with their intervals; curves are in the files."""
     columns = ("task", "metric", "value", "low", "high", "cases", "unit")
-    table = Table(title=f"{run} ({title})", box=box.SIMPLE)
+    note = None if size.startswith("standard") else f"skills of size {size}: {STANDARD_SCALE}"
+    table = Table(title=f"{run} ({title})", box=box.SIMPLE, caption=note)
     add_columns(table, columns, ("task", "metric", "unit"))
     for row in scores:
         if row.lead_time is None:

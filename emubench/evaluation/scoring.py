@@ -292,9 +292,9 @@ def evaluate(
         return made if len(leads) == task.steps(split) else made[:, :, leads]
 
     result = score(task, data, forecaster, progress, contexts["test"][0])
-    lead_times = counted * task.test_steps * task.lead_time_step * task.n_members("test")
+    share = counted / task.n_test  # of the samples that count as forecast
     timing = {
-        "lyapunov_times_per_second": lead_times / max(seconds["test"], 1e-9),
+        "lyapunov_times_per_second": share * rate(task, seconds["test"]),
         "unit": f"{task.system.lead_time_unit}s of one member per second, encoder included, batches of {CHUNK} cases",
         **{f"{split}_seconds": spent for split, spent in seconds.items()},
         "threads": torch.get_num_threads(),
@@ -302,6 +302,12 @@ def evaluate(
     }
     Speed.model_validate(timing)
     return dataclasses.replace(result, timing=timing)
+
+
+def rate(task: Task, seconds: float) -> float:
+    """Units of lead time of one member per second, where all forecasts of the split "test" took ``seconds``."""
+    lead_times = task.n_test * task.test_steps * task.lead_time_step * task.n_members("test")
+    return lead_times / max(seconds, 1e-9)
 
 
 def forecast_shapes(task: Task) -> dict[str, tuple[int, ...]]:

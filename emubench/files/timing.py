@@ -12,6 +12,8 @@ from emubench.files.schema import Model, Name, Number
 MAX_BYTES = 2**20
 RANKED = "offline_end_to_end"
 """The scenario whose throughput is ranked: any number of cases at once, the start from the context included."""
+BENCHED = "start included"
+"""Words in the unit of a figure that was benched."""
 Positive = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Line = Annotated[str, Field(max_length=200)]
@@ -136,6 +138,11 @@ class Speed(Model):
     climate_seconds: Positive | None = None
     widths_seconds: Positive | None = None
 
+    @property
+    def benched(self) -> bool:
+        """Whether the figure is that of the best batch, which ``emubench bench`` finds, and not of the scored one."""
+        return BENCHED in self.unit
+
 
 class Timing(Speed):
     """``timing.json`` of a run."""
@@ -143,6 +150,11 @@ class Timing(Speed):
     benches: Annotated[dict[Name, Bench], Field(max_length=20)] = {}
     """What was measured, by the name of the mode."""
     ladder: Annotated[list[Rung], Field(max_length=200)] = []
+
+    @property
+    def benched(self) -> bool:
+        """As its parent's; a run keeps what was benched."""
+        return super().benched or "eager" in self.benches
 
 
 class Solver(Model):
@@ -176,7 +188,7 @@ def add(run: Path, bench: Bench, ladder: list[Rung]) -> None:
         content["ladder"] = [rung.model_dump() for rung in ladder]
     if bench.mode == "eager" or known is None:
         ranked = bench.scenarios[RANKED]
-        unit = f"units of lead time of one member per second, start included, batches of {ranked.batch} cases"
+        unit = f"units of lead time of one member per second, {BENCHED}, batches of {ranked.batch} cases"
         content |= {"lyapunov_times_per_second": ranked.lyapunov_times_per_second.median, "unit": unit}
         content |= {"threads": bench.hardware.threads, "device": bench.hardware.device}
     store.write_text(run / "timing.json", json.dumps(content, indent=1) + "\n")

@@ -7,6 +7,7 @@ paired difference excludes 0, and a rank is an interval: 1 + number significantl
 worse. Scales (floor and oracle) are frozen, so that a new entry moves no old score.
 """
 
+import dataclasses
 import json as jsonlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from emubench.metrics._headline import headline
 from emubench.runs.scored import Scored, ScoredRun, runs_of
 
 FLOORS = ("persistence", "linear")
+OTHER_SIZE = " at size standard"
+"""What is said of a scale where the runs are of another size, with other amounts of data."""
 
 
 def _columns(kind: str, *names: str, ends: tuple[str, ...] = ("",)) -> dict[str, str]:
@@ -40,6 +43,7 @@ COLUMNS = (
     | _columns("float64", "skill_accuracy", "skill_stability", ends=ENDS)
     | _columns("Int64", "stability_rank_low", "stability_rank_high")
     | _columns("float64", "surviving_fraction", "dead_fraction", "lyapunov_times_per_second", ends=ENDS)
+    | _columns("str", "speed_of")
     | _columns("float64", "speedup_at_equal_accuracy", ends=ENDS)
     | _columns("boolean", "speedup_ranked", "pareto_front")
     | _columns("float64", "train_seconds")
@@ -143,9 +147,16 @@ def compare(scored: Scored) -> pd.DataFrame:
 
 
 def table(runs: Sequence[ScoredRun]) -> pd.DataFrame:
-    """One row per task and entry, and one per track and entry (``task`` null), the best first: see :data:`COLUMNS`."""
+    """One row per task and entry, and one per track and entry (``task`` null), the best first: see :data:`COLUMNS`.
+
+    The speed on a task is one quantity, ``speed_of``: of the best batch where all that is timed was benched ("bench"),
+    else of the forecasts that scoring asked for ("scoring").
+    """
+    unlike = {run.task.name for run in runs if run.throughput is not None and not run.benched}
     grouped: dict[tuple[str, str], list[ScoredRun]] = defaultdict(list)
     for run in runs:
+        if run.benched and run.task.name in unlike:
+            run = dataclasses.replace(run, throughput=run.rate(benched=False), benched=False)
         grouped[run.task.name, run.entry].append(run)
     by_task: dict[str, list[Cell]] = defaultdict(list)
     for (name, _), group in grouped.items():
@@ -191,6 +202,7 @@ def _task_rows(track: str, cells: list[Cell], scale: Scale) -> list[Row]:
 def _task_row(track: str, cell: Cell, scale: Scale) -> Row:
     task, card = cell.task, cell.runs[0].card
     low, high = interval(cell.pooled(cell.sampled))
+    other_size = scale.source == "frozen" and not task.size.startswith("standard")
     row: Row = {
         "track": track,
         "task": task.name,
@@ -206,7 +218,8 @@ def _task_row(track: str, cell: Cell, scale: Scale) -> Row:
         "high": high,
         "floor": scale.floor,
         "oracle": scale.oracle,
-        "scale": scale.source or None,
+        "scale": (scale.source + OTHER_SIZE * other_size) or None,
+        "speed_of": None if cell.runs[0].throughput is None else "bench" if cell.runs[0].benched else "scoring",
         "train_seconds": float(np.mean([run.card.train_seconds for run in cell.runs])),
         "n_parameters": max(run.card.n_parameters for run in cell.runs),
     }

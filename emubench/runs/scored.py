@@ -16,7 +16,7 @@ from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.tasks import Task
-from emubench.evaluation.scoring import Result
+from emubench.evaluation.scoring import Result, rate
 from emubench.files import run_files, schema, timing
 from emubench.files.timing import RANKED, Speedup, Timing
 from emubench.metrics._headline import headline
@@ -33,8 +33,13 @@ class ScoredRun:
     card: run_files.Card
     scores: run_files.ScoreFile
     throughput: float | None
+    """Units of lead time per second of one of two measurements: see :meth:`rate`."""
     entry: str = ""
     timing: Timing | None = None
+    benched: bool = False
+    """Whether ``throughput`` is that of the best batch, and not of the forecasts that scoring asked for."""
+    test_seconds: float | None = None
+    """What those forecasts took."""
     claimed_speedup: Speedup | None = None
     """The speed-up that an entry states, whose folder holds no more of its timing."""
     result: Result | None = None
@@ -44,6 +49,12 @@ class ScoredRun:
     def task(self) -> Task:
         """The task it was scored on."""
         return self.result.task if self.result else folders.task_of(self.path, self.card)
+
+    def rate(self, benched: bool) -> float | None:
+        """Units of lead time per second: of the best batch where ``benched``, else of the scored forecasts."""
+        if benched == self.benched:
+            return self.throughput
+        return None if benched or not self.test_seconds else rate(self.task, self.test_seconds)
 
     @property
     def speedup(self) -> Speedup | None:
@@ -84,7 +95,10 @@ def read_run(path: Path, card: run_files.Card | None = None) -> ScoredRun:
         found, wanted = f"{scores.task} ({scores.size})", f"{card.task} ({card.size})"
         raise EmubenchError(f"{path / 'scores.json'}: scores of {found} in a run of {wanted}; {_again(path)}")
     timed = timing.read(path)
-    return ScoredRun(path, card, scores, timed.lyapunov_times_per_second if timed else None, timing=timed)
+    if timed is None:
+        return ScoredRun(path, card, scores, None)
+    kind = {"benched": timed.benched, "test_seconds": timed.test_seconds}
+    return ScoredRun(path, card, scores, timed.lyapunov_times_per_second, timing=timed, **kind)
 
 
 def comparable(paths: list[Path]) -> tuple[list[ScoredRun], list[str]]:

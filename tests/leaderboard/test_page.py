@@ -25,7 +25,7 @@ from emubench.runs import folders
 from tests.support import benched
 from tests.support.boards import ROOT, Page
 from tests.support.contents import contents
-from tests.support.submissions import STATED, TASK, edit_entry
+from tests.support.submissions import STATED, TASK, edit_entry, open_season, publish, verified, verified_row
 
 # --- what it shows ----------------------------------------------------------------------------------------------------
 
@@ -173,7 +173,8 @@ def test_build_writes_the_site_and_the_tables(emubench, small_board, board_pages
     finished = emubench("leaderboard", "build", "--board", board, "--out", tmp_path / "site", "--size", "tiny")
     assert finished.status == 0, finished.err
     assert set(contents(tmp_path / "site")) == set(board_pages)
-    readme = (board / "README.md").read_text()
+    assert (board / "README.md").read_bytes() == (small_board / "README.md").read_bytes()  # that of size standard
+    readme = building.with_tables((board / "README.md").read_text(), read(board, "tiny"))
     assert "Verified on the sealed data of season 2026a:" in readme
     assert "| 1 | 1 | `linear` | 0.50 [0.40, 0.60] | 0.60 [0.50, 0.70] | 0 | 3 | structure |" in readme
     assert re.search(r"\n\| `linear` \| -?\d", readme), readme
@@ -215,6 +216,21 @@ def test_one_bad_item_leaves_the_other_entries_on_the_board(emubench, refused, s
 def test_the_published_tables_are_those_of_the_published_entries():
     readme = (ROOT / "leaderboard" / "README.md").read_text()
     assert building.with_tables(readme, read(ROOT / "leaderboard")) == readme
+
+
+def test_two_quantities_under_one_name_are_not_two_sizes_on_a_page(emubench, refused, small_board, tmp_path):
+    """A tiny board at size standard: what is verified in a season of that size is shown, the rest named."""
+    board, site = tmp_path / "leaderboard", tmp_path / "site"
+    shutil.copytree(small_board, board)
+    publish(board, {"2026a": open_season("standard")}, verified("linear", [verified_row()]))
+    assert emubench("leaderboard", "build", "--board", board, "--out", site).status == 0
+    text = Page((site / "index.html").read_text()).text
+    for name in ("linear", "persistence", "hostile"):
+        assert f"{name}: its own scores are of size tiny, on the page of that size." in text
+    assert sorted(path.stem for path in (site / "entries").iterdir()) == ["linear"]
+    assert "2026a" in Page((site / "entries" / "linear.html").read_text()).text
+    assert "`linear` | 0.50 [0.40, 0.60]" in (board / "README.md").read_text()
+    assert "nowhere: no such folder" in refused("leaderboard", "build", "--board", tmp_path / "nowhere")
 
 
 def test_an_empty_board_can_be_built(emubench, tmp_path):

@@ -65,7 +65,9 @@ class Board:
     shown: tuple[Shown, ...]
     seasons: dict[str, season.Season] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
-    """What was left out, a line each."""
+    """What was left out for its faults, a line each."""
+    notes: tuple[str, ...] = ()
+    """What was left out as it is of another size, a line each."""
 
     @cached_property
     def verified(self) -> dict[str, pd.DataFrame]:
@@ -97,13 +99,16 @@ class Board:
 def read(board: Path, size: str = "standard") -> Board:
     """Check and read every entry of ``board/entries``; what is bad is left out, and stands in the board's ``faults``.
 
-    Entries of another size are left out, too.
+    Entries of another size are left out, too, but for what a season of this size has verified of them. Raises
+    :class:`EmubenchError` where there is no board.
     """
+    if not board.is_dir():
+        raise EmubenchError(f"{board}: no such folder; give that of a checkout's leaderboard with --board")
     folder = board / "entries"
     opened = season.read(board)
     seasons = {name: one for name, one in opened.items() if one.size == size}
     verified, faults = verifying.read(board)
-    shown: list[Shown] = []
+    shown, notes = list[Shown](), list[str]()
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
         if store.is_litter(place):
             continue
@@ -112,14 +117,18 @@ def read(board: Path, size: str = "standard") -> Board:
         except EmubenchError as error:
             faults.append(str(error))
             continue
-        if contents.entry.size == size:
-            runs = tuple(_run(contents, run) for run in contents.entry.runs)
-            shown.append(Shown(contents, runs, tuple(v for v in rows if v.season in seasons)))
+        same = contents.entry.size == size
+        runs = tuple(_run(contents, run) for run in contents.entry.runs) if same else ()
+        rows = tuple(v for v in rows if v.season in seasons)
+        if same or rows:
+            shown.append(Shown(contents, runs, rows))
+        if not same:
+            notes.append(f"{place.name}: its own scores are of size {contents.entry.size}, on the page of that size")
     strays = sorted({v.entry for v in verified} - {place.name for place in folder.glob("*")})
     faults += [f"{board}/verified: rows of {name}, which is no entry of this board" for name in strays]
     shown = _of_one_version(shown, faults)
     newest = sorted(seasons, key=lambda name: (seasons[name].opened, name), reverse=True)
-    return Board(tuple(shown), {name: seasons[name] for name in newest}, tuple(faults))
+    return Board(tuple(shown), {name: seasons[name] for name in newest}, tuple(faults), tuple(notes))
 
 
 def _entry(
@@ -145,17 +154,27 @@ def _run(contents: Contents, run: RunKey) -> scored.ScoredRun:
         card = scored.bare_card(scores, seed, FORECASTS, entry.knowledge, entry.hardware)
         return scored.ScoredRun(contents.folder, card, scores, None, entry.name)
     timing = contents.timing.get(run)
-    speed, gained = (timing.lyapunov_times_per_second, timing.speedup) if timing else (None, None)
-    return scored.ScoredRun(contents.folder, contents.cards[run], scores, speed, entry.name, claimed_speedup=gained)
+    if timing is None:
+        return scored.ScoredRun(contents.folder, contents.cards[run], scores, None, entry.name)
+    return scored.ScoredRun(
+        contents.folder,
+        contents.cards[run],
+        scores,
+        timing.lyapunov_times_per_second,
+        entry.name,
+        benched=timing.benched,
+        test_seconds=timing.test_seconds,
+        claimed_speedup=timing.speedup,
+    )
 
 
 def _of_one_version(shown: list[Shown], faults: list[str]) -> list[Shown]:
     """The entries that the version scored which scored most; the others are added to ``faults``."""
     versions = [" and ".join(sorted({run.scores.emubench_version for run in one.runs})) for one in shown]
-    usual = most_common(versions)
+    usual = most_common(version for version in versions if version)
     for one, version in zip(shown, versions, strict=True):
-        if version != usual:
+        if version not in ("", usual):
             faults.append(
                 f"{one.contents.folder}: was scored by emubench {version}, most by {usual}; score it anew by that"
             )
-    return [one for one, version in zip(shown, versions, strict=True) if version == usual]
+    return [one for one, version in zip(shown, versions, strict=True) if version in ("", usual)]

@@ -44,7 +44,7 @@ def environment() -> Environment:
 
 
 def build(board: Path, out: Path, size: str = "standard") -> tuple[list[Path], tuple[str, ...]]:
-    """Render the site of ``board`` into ``out`` and refresh the tables of the board's README.md.
+    """Render the site of ``board`` into ``out``, and at size "standard" refresh the tables of the board's README.md.
 
     Return its files, and a line for all that was left out for its faults.
     """
@@ -52,7 +52,7 @@ def build(board: Path, out: Path, size: str = "standard") -> tuple[list[Path], t
     pages = render(content)
     _write(pages, out)
     readme = board / "README.md"
-    if readme.exists():
+    if size == "standard" and readme.exists():
         before = readme.read_text(encoding="utf-8")
         if (text := with_tables(before, content)) != before:
             store.write_text(readme, text)

@@ -130,7 +130,7 @@ def speedup(one: Shown, record: Row) -> Cell:
     value = record["speedup_at_equal_accuracy"]
     if value is None:
         found = [run.speedup for run in one.runs_of(record["task"])]
-        return Cell("", why="not benched" if None in found else "no solver as accurate")
+        return Cell("", why="no bench in the entry" if None in found else "no solver as accurate")
     shown = f"{formats.significant(value)}×"
     return Cell(shown if record["speedup_ranked"] else f"({shown})", value)
 

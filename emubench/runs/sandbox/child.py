@@ -107,7 +107,7 @@ def tell(sink: int, error: Exception) -> None:
 def confine(folder: Path, n_bytes: int, seconds: int, threads: int, file_bytes: int = 0) -> tuple[int, int]:
     """Take standard input and output for the judge alone, and limit this process; return the two descriptors.
 
-    It can read libraries and ``folder``. It writes into its own folder, and into ``folder`` where it has ``file_bytes``.
+    It can read libraries and ``folder``, and write into its own folder, and into ``folder`` if it has ``file_bytes``.
     """
     source, sink, nowhere = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # what a method prints goes nowhere
