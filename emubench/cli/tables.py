@@ -109,7 +109,9 @@ def show(title: str, table_rows: list[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
-    return ", ".join(f"{k} = {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {_cell(one)}" for key, one in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def show_scores(

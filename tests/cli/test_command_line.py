@@ -62,7 +62,7 @@ def test_command_line_lists_the_parameters_of_systems(emubench):
     assert {row["system"]: row["parameters"] for row in rows} == {
         name: systems.get(name).parameters() for name in systems.names()
     }
-    assert "rho = 28.0" in " ".join(emubench("list", "systems").out.split())
+    assert "rho = 28, beta = 2.66667" in " ".join(emubench("list", "systems").out.split())
 
 
 def test_command_line_tells_stages_in_a_pipe(capsys, tmp_path, monkeypatch):

@@ -61,11 +61,13 @@ def _compiler(fastmath: Any) -> Callable[..., Any]:
         if function is None:
             return functools.partial(compiled, **options)
         chosen: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": fastmath}
-        compiler: Any = numba.njit
+        chosen |= options
+        dispatcher: Any
         try:
-            dispatcher = compiler(**chosen | options)(function)
+            dispatcher = numba.njit(**chosen)(function)
         except RuntimeError:  # there is no folder to keep the code in
-            dispatcher = compiler(**chosen | options | {"cache": False})(function)
+            chosen["cache"] = False
+            dispatcher = numba.njit(**chosen)(function)
         cache = getattr(dispatcher, "_cache", None)
         for name in ("save_overload", "load_overload"):
             if hasattr(cache, name):
