@@ -24,7 +24,7 @@ from emubench.leaderboard.statistics import ends
 from emubench.runs import folders, stages
 from emubench.runs.scored import comparable
 
-SPEEDUP = "/solver"
+SPEEDUP, OVER_ALL = "/solver", "over all"
 
 
 def compare(runs: list[Path], plot_dir: Path | None = None, json: bool = False) -> list[str]:
@@ -120,16 +120,24 @@ def summary(frame: pd.DataFrame, track: str, without: Collection[str] = ()) -> T
     """A track as a whole: mean skill over its systems."""
     rows = ranking.rows_of_whole_track(frame, track)
     ranked = "RANKED" if track in RANKED_TRACKS else "shown only, not ranked"
-    n_tasks = len(ranking.names_of_track(track))
-    missing = f"; a missing task counts {ranking.MISSING:g}" if any(rows["missing_tasks"] > 0) else ""
-    caption = (
-        f"accuracy, stability: mean over {n_tasks} systems of skill (0 floor, 1 oracle) clipped to [-1, 1]{missing}\n"
-        "speed: geometric mean over systems; train: seconds for all tasks; params: the most on a task"
-    )
-    cells = {name: cell for name, cell in OF_TRACK.items() if name not in without}
-    table = _table(
-        f"{track} track: {ranked}", caption, list(cells), [n for n in OF_TRACK if n in without], rows["entry"]
-    )
+    owners = {
+        name.removesuffix(f"-{track}"): set(ranking.rows_of_task(frame, name)["entry"])
+        for name in ranking.names_of_track(track)
+    }
+    missing = {name: [entry for entry in rows["entry"] if entry not in found] for name, found in owners.items()}
+    common = [name for name, entries in missing.items() if not entries]
+    over = f"{len(owners)} systems" if len(common) == len(owners) else ", ".join(common) or "no system in common"
+    lines = [f"accuracy, stability: mean over {over} of skill (0 floor, 1 oracle) clipped to [-1, 1]"]
+    if any(missing.values()):
+        lines.append(
+            f"{OVER_ALL}: accuracy over {len(owners)} systems, a missing one as {ranking.MISSING:g}: ranks go by it"
+        )
+        lines += [f"missing: {name} of {', '.join(entries)}" for name, entries in missing.items() if entries]
+    lines.append("speed: geometric mean over systems; train: seconds for all tasks; params: the most on a task")
+    asked = {name: cell for name, cell in OF_TRACK.items() if name != OVER_ALL or any(missing.values())}
+    cells = {name: cell for name, cell in asked.items() if name not in without}
+    dropped = [name for name in asked if name in without]
+    table = _table(f"{track} track: {ranked}", "\n".join(lines), list(cells), dropped, rows["entry"])
     for row in rows.to_dict("records"):
         table.add_row(*(Text(cell(row)) for cell in cells.values()))
     return table
@@ -195,10 +203,6 @@ def _front(row: dict[str, Any]) -> str:
     return "◆" if pd.notna(front) and front else ""
 
 
-def _missing(row: dict[str, Any]) -> str:
-    return f"{row['missing_tasks']} of {len(ranking.names_of_track(row['track']))}" if row["missing_tasks"] else ""
-
-
 def _interval(row: dict[str, Any], name: str, form: Callable[[Any], str]) -> str:
     value, low, high = ends(row, name)
     if pd.isna(value):
@@ -224,11 +228,11 @@ JUSTIFY: dict[str, Any] = {"task": "left", "entry": "left", "knowledge": "left",
 OF_TRACK: dict[str, Callable[[dict[str, Any]], str]] = {
     "rank": rank,
     "entry": lambda row: row["entry"],
-    "accuracy": lambda row: _interval(row, "skill_accuracy", fixed),
-    "stability": lambda row: _interval(row, "skill_stability", fixed),
+    "accuracy": lambda row: _interval(row, "common_accuracy", fixed),
+    "stability": lambda row: _interval(row, "common_stability", fixed),
+    OVER_ALL: lambda row: fixed(row["skill_accuracy"]),
     "speed": lambda row: si(row["lyapunov_times_per_second"]),
     "front": _front,
-    "missing": _missing,
     "seeds": lambda row: str(row["seeds"]),
     "train": lambda row: si(row["train_seconds"], "s"),
     "params": lambda row: si(row["n_parameters"]),

@@ -21,7 +21,7 @@ from emubench.data import reference, tasks
 from emubench.data.reference import Scale
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS, Task
 from emubench.leaderboard import statistics
-from emubench.leaderboard.statistics import ENDS, MISSING, N_RESAMPLES, Row, bounded, interval
+from emubench.leaderboard.statistics import ENDS, MISSING, N_RESAMPLES, Row, bounded, ends, interval
 from emubench.metrics._headline import headline
 from emubench.runs.scored import Scored, ScoredRun, runs_of
 
@@ -40,7 +40,7 @@ COLUMNS = (
     | _columns("str", "metric", "unit")
     | _columns("float64", "value", "low", "high", "floor", "oracle")
     | _columns("str", "scale")
-    | _columns("float64", "skill_accuracy", "skill_stability", ends=ENDS)
+    | _columns("float64", "skill_accuracy", "skill_stability", "common_accuracy", "common_stability", ends=ENDS)
     | _columns("Int64", "stability_rank_low", "stability_rank_high")
     | _columns("float64", "surviving_fraction", "dead_fraction", "lyapunov_times_per_second", ends=ENDS)
     | _columns("str", "speed_of")
@@ -49,7 +49,9 @@ COLUMNS = (
     | _columns("float64", "train_seconds")
     | _columns("Int64", "n_parameters")
 )
-"""Columns of :func:`table` and their pandas types. Null is what is not known, and ``task`` in rows of whole tracks."""
+"""Columns of :func:`table` and their pandas types. Null is what is not known, and ``task`` in rows of whole tracks.
+
+There ``common_accuracy`` and ``common_stability`` are means over the tasks that all entries of the track have."""
 
 
 @dataclass(frozen=True)
@@ -257,9 +259,11 @@ def _track_rows(
     cells = {(cell.entry, name): cell for name, found in by_task.items() for cell in found}
     any_scale = any(scale.usable for scale in scales.values())
     entries = list(dict.fromkeys(row["entry"] for row in task_rows))
+    common = [name for name in scaled if all((entry, name) in cells for entry in entries)]
     sampled, value, rows = np.zeros((len(entries), N_RESAMPLES)), np.zeros(len(entries)), []
     for i, entry in enumerate(entries):
         # Systems are independent of each other, so their resamples must not be aligned: each has its own draw.
+        shared, shared_value = np.zeros(N_RESAMPLES), 0.0
         for name in scaled:
             skill, mean = np.full(N_RESAMPLES, MISSING), MISSING
             if cell := cells.get((entry, name)):
@@ -267,10 +271,19 @@ def _track_rows(
                 mean = float(scales[name].skill(cell.by_seed).clip(-1, 1).mean())
             sampled[i] += skill / len(scaled)
             value[i] += mean / len(scaled)
+            if name in common:
+                shared += skill / len(common)
+                shared_value += mean / len(common)
         mine = [row for row in task_rows if row["entry"] == entry]
         row = statistics.together(mine, len(names), ("track", "entry", "baseline", "knowledge"), ("skill_stability",))
         row["n_parameters"] = max(one["n_parameters"] for one in mine)
-        rows.append(row | (bounded("skill_accuracy", float(value[i]), *interval(sampled[i])) if any_scale else {}))
+        if any_scale:
+            row |= bounded("skill_accuracy", float(value[i]), *interval(sampled[i]))
+        if common:
+            found = [ends(one, "skill_stability") for one in mine if one["task"] in common]
+            stable = statistics.mean_over_tasks(np.array(found, dtype=np.float64), len(common))
+            row |= bounded("common_accuracy", shared_value, *interval(shared)) | bounded("common_stability", *stable)
+        rows.append(row)
     return _placed(rows, value, sampled, any_scale)
 
 

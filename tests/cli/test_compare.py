@@ -49,7 +49,10 @@ def test_tables_say_what_is_missing_and_where_scales_come_from(tmp_path, unfroze
     write_run(tmp_path, "net", "lorenz96-clean", np.full(16, 5.0), speed=None)
     text = printed(table(tmp_path))
     assert "clean track: shown only, not ranked" in text
-    assert "3 of 4" in text
+    assert "mean over lorenz96 of skill" in text
+    assert "missing: kpz of oracle, net, linear, persistence" in text
+    net = [line.split()[2:5] for line in text.splitlines() if line.split()[1:2] == ["net"]]
+    assert ["0.50", "–", "-0.62"] in net  # over all the three that are missing count −1 each
     assert "floor 0.50*" in text
     assert "floor –" in text
 

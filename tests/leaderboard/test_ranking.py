@@ -172,6 +172,22 @@ def test_a_missing_task_counts_minus_one(tmp_path, frozen):
     assert got["lyapunov_times_per_second"] is None  # not comparable with entries that did all tasks
 
 
+def test_partial_work_is_headed_by_the_tasks_in_common(tmp_path, frozen):
+    everything(tmp_path, "whole", 3.0)
+    stable = {"skill_stability": (0.4, 0.3, 0.5), "surviving_fraction": (1.0,) * 3, "dead_fraction": (0.0,) * 3}
+    for name, value in (("lorenz96-noisy", 2.0), ("lorenz63-noisy", 3.0)):  # skills of ½ and ¾
+        write_run(tmp_path, "half", name, np.full(16, value), rows=stable)
+    frame = table(tmp_path)
+    half, whole = row(frame, "half", None), row(frame, "whole", None)
+    assert half["common_accuracy"] == pytest.approx((0.5 + 0.75) / 2)
+    assert half["common_stability"] == pytest.approx(0.4)
+    assert half["skill_accuracy"] == pytest.approx((0.5 + 0.75 - 2) / 4)
+    assert whole["common_accuracy"] == pytest.approx(0.75)
+    alone = row(table(tmp_path / "whole"), "whole", None)
+    assert alone["common_accuracy"] == alone["skill_accuracy"]
+    assert alone["common_stability_low"] == alone["skill_stability_low"]
+
+
 def test_seeds_are_clipped_before_they_are_averaged(tmp_path, frozen):
     for seed, skill in enumerate((5.0, 0.0)):
         write_run(tmp_path, "net", "lorenz96-noisy", np.full(16, 4 * skill), seed=seed)
@@ -188,7 +204,8 @@ def test_a_new_entry_moves_no_old_score(tmp_path, frozen):
     assert set(after["entry"]) == {"linear", "bad", "best", "linear (delays=3)"}
     for old in ranking.records(before):
         new = row(after, old["entry"], old["task"])
-        assert {k: v for k, v in old.items() if k not in RANKS} == {k: v for k, v in new.items() if k not in RANKS}
+        kept = [key for key in old if key not in RANKS and not key.startswith("common_")]  # which go by who is compared
+        assert [old[key] for key in kept] == [new[key] for key in kept]
     assert (row(before, "bad", None)["rank_low"], row(after, "bad", None)["rank_low"]) == (2, 3)
 
 

@@ -87,7 +87,8 @@ class Board:
         frames = {}
         for division in DIVISIONS:
             runs = [run for one in self.shown if one.entry.division == division for run in one.runs]
-            frames[division] = ranking.table(runs).drop(columns=list(RANKS))
+            frame = ranking.table(runs).drop(columns=list(RANKS))
+            frames[division] = frame.drop(columns=frame.filter(like="common_").columns)
         return frames
 
     def get(self, name: str) -> Shown:

@@ -20,7 +20,7 @@ from emubench.leaderboard.submission.entries import SEEDS_OF_A_METHOD
 from emubench.leaderboard.submission.season import Season
 from emubench.leaderboard.submission.verifying import Verified, VerifiedRow
 
-LEFT_OUT = ("dead_fraction", "speed", "n_parameters")
+LEFT_OUT = ("common", "dead_fraction", "speed", "n_parameters")
 """Columns of :func:`emubench.leaderboard.ranking.table`, by how they begin, that a judge does not publish."""
 COLUMNS = {"season": "str", "judge": "str"} | {
     name: kind for name, kind in ranking.COLUMNS.items() if not name.startswith(LEFT_OUT)

@@ -145,6 +145,12 @@ def notes(one: Shown, record: Row) -> str:
     return "; ".join(found)
 
 
+def _missing(one: Shown, track: str) -> str:
+    """The systems that an entry has no run of."""
+    names = [name.removesuffix(f"-{track}") for name in ranking.names_of_track(track) if not one.runs_of(name)]
+    return ", ".join(names) or "0"
+
+
 CELLS: dict[str, Callable[[Shown, Row], Cell]] = {
     "rank": lambda one, r: rank(r, "rank"),
     "stability rank": lambda one, r: rank(r, "stability_rank"),
@@ -152,7 +158,7 @@ CELLS: dict[str, Callable[[Shown, Row], Cell]] = {
     "speed": lambda one, r: _speed(r),
     "speed-up": lambda one, r: speedup(one, r),
     "front": lambda one, r: _front(r),
-    "missing tasks": lambda one, r: Cell(str(r["missing_tasks"]), r["missing_tasks"]),
+    "missing tasks": lambda one, r: Cell(_missing(one, r["track"]), r["missing_tasks"]),
     "parameters": lambda one, r: (
         Cell(f"{r['n_parameters']:,}", r["n_parameters"]) if one.is_model else Cell("", why="forecasts alone")
     ),
