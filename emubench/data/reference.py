@@ -1,7 +1,7 @@
 """Frozen reference values per task: floor and oracle of the accuracy skill, noise floors and anchors of stability.
 
 They live in ``reference.json`` and change only with the benchmark version; ``python -m benchmarks.maintain.freeze
---help`` says how they are made. A task without an entry (a custom one) has scores, but no skills.
+--help`` says how they are made. A task without an entry (a custom one) has no skill by accuracy of its own.
 """
 
 import json

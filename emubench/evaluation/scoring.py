@@ -22,7 +22,7 @@ from emubench.evaluation.figures import Collector
 from emubench.evaluation.forecast import CHUNK, Progress, chunks, counted_share, forecast_chunk
 from emubench.files import hdf5, run_files, schema, store
 from emubench.files.timing import Speed
-from emubench.metrics import Pool, Row, Summary, Truth
+from emubench.metrics import Pool, Row, Summary, Truth, stability
 from emubench.metrics._headline import headline
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ def score(
         values, start, digest = load_truth(task, data, split)
         digests += [digest] if digest else []
         pool = Pool(task, values[start == 0]) if split == "climate" else None
+        if pool and "d_floor" not in frozen:
+            frozen = frozen | stability.measured(Truth(task, values, start, pool))
         modules = [m for m in map(metrics.get, metrics.names()) if m.split == split and m.applies(task)]
         parts: list[list[Summary]] = [[] for _ in modules]
         for cases in chunks(len(values)):

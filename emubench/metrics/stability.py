@@ -12,7 +12,8 @@ at the mean), which also caps every case, so that failing is never cheaper:
   doi:10.1007/s10851-014-0506-3). It sees what spectra can't: phases, skewness, the arrow of time.
 
 W1 and patches are averaged over the images of the run under the system's symmetries, so that a mirrored run scores the
-same. With d_f the 99 % quantile of d over independent truth samples of the same size, frozen in ``reference.json``,
+same. With d_f the 99 % quantile of d over independent truth samples of the same size, frozen in ``reference.json``
+(of a task that is not in it measured from its truth: :func:`measured`),
 s = clip(1 − ln(max(d, d_f)/d_f) / ln(d₀/d_f), 0, 1), and
 
     skill_stability = (1 − lost − dead) · min(s):  a climate is as good as its worst aspect.
@@ -28,12 +29,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.core.random import torch_stream
 from emubench.data.tasks import SIZES, Task
-from emubench.metrics import LOST, POSITIVE, SHARE, Row, Summary, Truth, deviation, end_variance
+from emubench.metrics import LOST, POSITIVE, SHARE, Pool, Row, Summary, Truth, deviation, end_variance
 from emubench.metrics._features import CASE_FEATURES, in_order, one_point, patches, wasserstein
 from emubench.metrics._spectra import spatial_power, spectrum_distance, temporal_power
 
 split = "climate"
+FOLDS, N_RESAMPLES = 4, 10_000
 
 
 def applies(task: Task) -> bool:
@@ -106,6 +109,28 @@ def scale(truth: Truth) -> tuple[dict[str, float], dict[str, float]] | None:
     found = noise_floors.get(name, noise_floors.get(base)), truth.reference.get("d_zero")
     names = aspects(truth.task)
     return found if all(values and set(names) <= values.keys() for values in found) else None  # type: ignore[return-value]
+
+
+def measured(truth: Truth) -> dict[str, Any]:
+    """Noise floors and anchors from the truth of a whole climate split, laid out as those that are frozen.
+
+    Its stationary cases are parted into :data:`FOLDS`, and each is compared with the pool of the other folds. The floor
+    is the 99 % quantile of the mean over as many cases, resampled. Empty where no constant is farther off than that.
+    """
+    values, task = truth.values[truth.start == 0], truth.task
+    fold, found = torch.arange(len(values)) % FOLDS, []
+    for k in fold.unique() if len(values) > 1 else ():
+        others = Truth(task, values, truth.start, Pool(task, values[fold != k]))
+        found.append(distances(values[fold == k].double(), others))
+    if not found:
+        return {}
+    d, zeros = torch.cat(found), anchors(truth, values.shape[1])
+    drawn = torch.randint(len(d), (N_RESAMPLES, len(d)), generator=torch_stream(0, "floor", len(d)))
+    floors = torch.quantile(d.minimum(zeros)[drawn].mean(1), 0.99, dim=0)
+    if not ((floors > 0) & (floors < zeros)).all():
+        return {}
+    named = [dict(zip(aspects(task), values.tolist(), strict=True)) for values in (floors, zeros)]
+    return {"d_floor": {task.size: named[0]}, "d_zero": named[1]}
 
 
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:

@@ -10,7 +10,7 @@ import torch
 from scipy import signal, stats
 
 from emubench import metrics
-from emubench.data import tasks
+from emubench.data import reference, tasks
 from emubench.evaluation import scoring
 from emubench.metrics import Pool, Truth, _features, _spectra, stability, survival
 
@@ -322,6 +322,26 @@ def test_floors_are_those_of_the_size_whatever_its_training_split(truth_of):
         assert (found is not None) == known
     partial = {"d_floor": {"tiny": {"w1": 0.05}}, "d_zero": {"w1": 0.8}}  # of another version
     assert stability.scale(Truth(truth.task, truth.values, truth.start, truth.pool, partial)) is None
+
+
+def test_measured_noise_floors_are_near_those_of_independent_truth(data):
+    task = tasks.get("lorenz96-noisy", "tiny")
+    values, start, _ = scoring.load_truth(task, data, "climate")
+    found, frozen = stability.measured(Truth(task, values, start, Pool(task, values))), reference.get(task.name)
+    for name in ASPECTS:  # of eight cases beside 512
+        assert found["d_floor"]["tiny"][name] == pytest.approx(frozen["d_floor"]["tiny"][name], rel=0.25)
+        assert found["d_zero"][name] == pytest.approx(frozen["d_zero"][name], rel=0.01)
+    assert stability.measured(Truth(task, values[:1], start[:1], Pool(task, values[:1]))) == {}  # one case has no other
+
+
+@pytest.mark.parametrize(("scale", "skill"), [(1.0, 1.0), (0.0, 0.0)])
+def test_a_task_without_frozen_noise_floors_has_a_stability(data, monkeypatch, scale, skill):
+    task = tasks.get("lorenz63-noisy", "tiny")
+    monkeypatch.setattr(scoring.reference, "get", lambda name: {})
+    truth = {split: scoring.load_truth(task, data, split).values for split in task.splits}
+    found = scoring.score(task, data, lambda split, cases: scale * truth[split][None, cases])
+    (row,) = (row for row in found.scores.rows if row.metric == "skill_stability")
+    assert row.value == pytest.approx(skill)
 
 
 # --- survival ---------------------------------------------------------------------------------------------------------
