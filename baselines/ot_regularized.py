@@ -65,7 +65,7 @@ class Config(FlowConfig):
     points: int = 128
     """Points of a cloud."""
     iterations: int = 20
-    """Iterations of Sinkhorn's algorithm."""
+    """Most iterations of Sinkhorn's algorithm; after 20 the loss of clouds is some 2 % low at the default blur."""
     lags: tuple[int, ...] = (0, 2, 4, 8)
     """Samples before, whose values are the features of a component in time."""
 
@@ -199,7 +199,7 @@ def cloud_divergence(
     y: Float[Tensor, "... m d"],
     eps: float,
     tolerance: float = 1e-4,
-    max_iterations: int = 50,
+    max_iterations: int = 1000,
 ) -> Float[Tensor, "..."]:
     """The debiased Sinkhorn divergence between two clouds, 0 for equal ones; ε is in units of squared distance."""
     settings = eps, tolerance, max_iterations
@@ -258,7 +258,11 @@ def ring_transport(
 
 
 def ring_divergence(
-    a: Float[Tensor, "... N"], b: Float[Tensor, "... N"], eps: float, tolerance: float = 1e-4, max_iterations: int = 50
+    a: Float[Tensor, "... N"],
+    b: Float[Tensor, "... N"],
+    eps: float,
+    tolerance: float = 1e-4,
+    max_iterations: int = 1000,
 ) -> Float[Tensor, "..."]:
     """The debiased Sinkhorn divergence between densities on a ring: for narrow ones half their squared distance."""
     settings = eps, tolerance, max_iterations

@@ -65,6 +65,15 @@ def test_gaussians_on_the_line():
     assert float(cloud_divergence(x, 2 + 1.5 * x, 0.01, 1e-6, 2000)) == pytest.approx(0.5 * (4 + 0.25), rel=0.01)
 
 
+@pytest.mark.parametrize("eps", [0.25, 0.1])
+def test_a_divergence_is_iterated_to_its_tolerance(eps):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(64, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    assert float(cloud_divergence(x, y, eps)) == pytest.approx(
+        float(cloud_divergence(x, y, eps, **CONVERGED)), rel=1e-4
+    )
+
+
 def test_the_divergence_of_clouds_is_a_divergence():
     x, y = draws(30, 2), draws(30, 2, seed=1)
     own, other = (float(cloud_divergence(x, v, 0.1, 1e-9, 5000)) for v in (x[torch.randperm(30)], y))
