@@ -1,6 +1,7 @@
 """Scoring: truth against forecast, chunk by chunk; the one place where cases are averaged and bootstrapped."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 N_RESAMPLES = 1000
-INTERVAL = (0.025, 0.975)
+INTERVAL, Z_95 = (0.025, 0.975), 1.959964
 Forecaster = Callable[[str, slice], Tensor]
 """``(split, cases) -> forecast "M B T *S"`` of those cases."""
 Figures = float | tuple[Any, Any, Any] | None
@@ -174,6 +175,19 @@ def intervals(summary: Summary, weights: Float[Tensor, "R B"]) -> list[tuple[flo
     return list(zip(*(ends.tolist() for ends in bootstrap(summary, weights)), strict=True))
 
 
+def wilson(share: float, n: int) -> tuple[float, float, float]:
+    """A share of ``n`` cases with its 95 % score interval (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    Resamples of cases that are all alike are all alike: a bootstrap would promise certainty.
+
+    >>> [round(end, 3) for end in wilson(1.0, 64)]
+    [1.0, 0.943, 1.0]
+    """
+    middle, wide = share + Z_95**2 / (2 * n), Z_95 * math.sqrt(share * (1 - share) / n + (Z_95 / (2 * n)) ** 2)
+    low, high = ((middle + sign * wide) / (1 + Z_95**2 / n) for sign in (-1, 1))
+    return share, min(share, max(0.0, low)), max(share, min(1.0, high))
+
+
 def score(
     task: Task, data: Path, forecaster: Forecaster, progress: Progress | None = None, context: Tensor | None = None
 ) -> Result:
@@ -228,8 +242,10 @@ def score_row(
 def _rows(task: Task, summary: Summary, weights: Tensor) -> list[run_files.ScoreRow]:
     n = len(summary.cases)
     return [
-        score_row(task, row.metric, figures, n, row.unit, row.lead_time)
-        for row, figures in zip(summary.rows, intervals(summary, weights), strict=True)
+        score_row(
+            task, row.metric, wilson(found[0], n) if "_fraction" in row.metric else found, n, row.unit, row.lead_time
+        )
+        for row, found in zip(summary.rows, intervals(summary, weights), strict=True)
     ]
 
 
