@@ -17,7 +17,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
 from emubench.files import store
 from emubench.files.run_files import DiagnosticsFile
-from emubench.leaderboard import ranking
+from emubench.leaderboard import ranking, statistics
 from emubench.leaderboard.formats import UNKNOWN, fixed, percent, rank, si, significant
 from emubench.leaderboard.ranking import as_json
 from emubench.leaderboard.statistics import ends
@@ -183,6 +183,7 @@ def _caption(frame: pd.DataFrame, track: str) -> str:
     ]
     if track in (*RANKED_TRACKS, CUSTOM):
         lines.append("rank: 1 + number significantly better … n - number significantly worse (99 %, paired by case)")
+        lines += _cautions(rows)
     if any(rows["speedup_at_equal_accuracy"].notna()):
         lines.append(
             f"{SPEEDUP}: times as fast as the fastest solver setting measured of equal accuracy; (…): skill < 0.25"
@@ -196,6 +197,17 @@ def _caption(frame: pd.DataFrame, track: str) -> str:
     if any(rows["skill_accuracy"].isna()):
         lines.append("no skill without floor and oracle: compare with runs of persistence, linear and oracle as well")
     return "\n".join(lines)
+
+
+def _cautions(rows: pd.DataFrame) -> list[str]:
+    """What ranks can't promise, where it applies: of one seed, and of many pairs."""
+    lines = []
+    if any(rows["seeds"] == 1):
+        lines.append("one seed: intervals and ranks say nothing of another training, so take three seeds or more")
+    n = max(len(of_task) for _, of_task in rows.groupby("task"))
+    if (share := statistics.false_tables(n)) >= 0.05:
+        lines.append(f"the 99 % are of one pair: among {n} equal entries {share:.0%} of tables show a difference")
+    return lines
 
 
 def _front(row: dict[str, Any]) -> str:

@@ -57,6 +57,16 @@ def test_tables_say_what_is_missing_and_where_scales_come_from(tmp_path, unfroze
     assert "floor –" in text
 
 
+@pytest.mark.parametrize(("n_entries", "n_seeds"), [(2, 1), (5, 2)])
+def test_tables_say_what_ranks_cannot_promise(tmp_path, frozen, n_entries, n_seeds):
+    for i in range(n_entries):
+        for seed in range(n_seeds):
+            write_run(tmp_path, f"net{i}", "lorenz96-noisy", np.full(16, 2.0), seed=seed)
+    text = printed(table(tmp_path))
+    assert ("one seed: intervals and ranks say nothing of another training" in text) == (n_seeds == 1)
+    assert ("among 5 equal entries 7% of tables show a difference" in text) == (n_entries == 5)
+
+
 def test_compare_prints_json_alone_and_writes_the_same_rows(tmp_path, frozen, capsys, monkeypatch):
     everything(tmp_path / "runs", "net", 2.0)
     write_run(tmp_path / "runs", "net", "lorenz96-clean", np.full(16, 2.0))
