@@ -119,10 +119,7 @@ def test_train_leaves_nothing_half_written(emubench, own_data, monkeypatch, tmp_
 
 
 def test_weights_that_do_not_fit_on_the_disk_are_one_line(refused, own_data, monkeypatch, tmp_path):
-    from safetensors import SafetensorError
-
-    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    monkeypatch.setattr("emubench.emulator.save_file", failing(None, full, 0))
+    monkeypatch.setattr("pathlib.Path.write_bytes", failing(None, NO_SPACE, 0))
     line = refused(*TRAIN, own_data, "--out", tmp_path / "runs")
     assert "No space left on device" in line
     assert everything(tmp_path / "runs") == []

@@ -94,7 +94,7 @@ def judged(emulator: Any, calls: list | None = None) -> Processes:
 
     def start() -> Any:
         one = contextlib.nullcontext(type(emulator)())
-        one.enter_result.reason = ""
+        one.enter_result.reason = one.enter_result.told = ""
         if calls is not None:
             calls.append(one.enter_result)
         return one

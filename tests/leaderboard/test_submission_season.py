@@ -144,7 +144,7 @@ def test_the_sealed_data_of_a_killed_verification_are_unreadable_and_swept_at_th
     (tmp_path / "t").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t"))
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "train", lambda *_: os._exit(9))
+        patch.setattr(judged, "train", lambda *_: os._exit(9))
         killed = multiprocessing.get_context("fork").Process(
             target=verifying.verify, args=(sound_entry, board, "2026a")
         )
@@ -154,7 +154,7 @@ def test_the_sealed_data_of_a_killed_verification_are_unreadable_and_swept_at_th
     (left,) = (tmp_path / "t").iterdir()
     assert list(left.rglob("*.truth.h5"))
     assert left.stat().st_mode & 0o077 == 0
-    monkeypatch.setattr(stages, "train", failing)
+    monkeypatch.setattr(judged, "train", failing)
     assert "no training today" in refused("submit", "verify", sound_entry, "--season", "2026a", "--board", board)
     assert list((tmp_path / "t").iterdir()) == []
 

@@ -153,11 +153,11 @@ def test_a_full_disk_is_a_failure_that_names_the_file(whole_grid, tmp_path, monk
     shutil.copy(whole_grid / "grid.toml", tmp_path)
     calls = []
 
-    def full(emulator, path) -> None:
+    def full(emulator, path) -> str:
         calls.append(path)
         if len(calls) == 1:
             raise OSError(28, "No space left on device")
-        original(emulator, path)
+        return original(emulator, path)
 
     original = stages.save_weights
     monkeypatch.setattr(stages, "save_weights", full)
