@@ -26,7 +26,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 slow: .venv/ready
-	$(BIN)/python -m pytest -m slow --durations=10
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --durations=10
 
 lint: .venv/ready
 	$(BIN)/ruff check .

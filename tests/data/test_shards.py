@@ -98,6 +98,7 @@ def merge_killed(target: Target, at: int) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 def test_a_merge_that_is_killed_at_any_write_and_once_more_gives_the_same_bytes(tmp_path):
     small = tasks.get("lorenz63-noisy", "tiny-2x8")
     for kind in ("truth", "observations"):

@@ -46,6 +46,7 @@ def test_an_entry_is_benched_on_request_and_left_as_it_was(emubench, sound_entry
     assert contents(sound_entry) == before
 
 
+@pytest.mark.slow
 def test_an_edited_score_is_named(emubench, sound_entry, data):
     def better(content):
         cases = content["cases"]["valid_prediction_time"]
@@ -175,6 +176,7 @@ def test_false_claims_are_told_from_the_members_that_the_judge_draws(submitted_r
 # --- whole entries, some of them bad ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
     emubench,
     sound_entry,

@@ -137,6 +137,7 @@ def test_seasons_that_are_opened_at_once_are_all_listed_and_a_name_is_taken_once
     assert len(list(tmp_path.glob("secret-*"))) == 4  # the losers leave none
 
 
+@pytest.mark.slow
 def test_the_sealed_data_of_a_killed_verification_are_unreadable_and_swept_at_the_next(
     emubench, refused, board, sound_entry, secret_file, monkeypatch, tmp_path
 ):

@@ -113,6 +113,7 @@ def test_runs_of_other_data_are_refused_by_name(grid_copy, emubench):
     assert "was trained on other data than" in finished.err
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_is_named_with_its_log_and_the_others_go_on(whole_grid, tmp_path, monkeypatch, emubench):
     shutil.copytree(whole_grid / "data", tmp_path / "data")
     shutil.copy(whole_grid / "grid.toml", tmp_path)

@@ -94,7 +94,9 @@ def test_two_processes_at_the_same_job_leave_one_folder(data, tmp_path):
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("job", [small("linear", "lorenz63-noisy"), small("climatology", "kpz-noisy")])
+@pytest.mark.parametrize(
+    "job", [small("linear", "lorenz63-noisy"), pytest.param(small("climatology", "kpz-noisy"), marks=pytest.mark.slow)]
+)
 def test_scores_are_the_same_when_scored_again(data, tmp_path, job):
     folder = stages.train(job, data, tmp_path)
     first = stages.score(folder, data)
