@@ -13,10 +13,15 @@ from tests.support.small_jobs import small, trained
 QUICK = ("lorenz63-noisy", "lorenz63-partial")
 """The other tasks take minutes, and are slow tests; of kpz the quickest baselines are not."""
 QUICK_ON_KPZ = ("persistence", "climatology", "linear", "oracle", "resnet_ode")
+
+
+def _marks(baseline: str, name: str) -> tuple:
+    quick = name in QUICK or (name == "kpz-partial" and baseline in QUICK_ON_KPZ)
+    return () if quick else (pytest.mark.slow,)
+
+
 EVERY = [
-    pytest.param(
-        b, name, marks=() if name in QUICK or (name, b in QUICK_ON_KPZ) == ("kpz-partial", True) else pytest.mark.slow
-    )
+    pytest.param(b, name, marks=_marks(b, name))
     for name in (f"{s}-{t}" for s in systems.names() for t in ("noisy", "partial"))
     for b in baselines.names()
 ]
