@@ -445,7 +445,7 @@ def test_forecasts_shown_are_those_of_the_best_and_others_before_references():
 def test_no_display_is_needed(tmp_path):
     write_run(tmp_path / "runs", "net", "lorenz63-partial", 0.8)
     program = "import sys; from pathlib import Path; from emubench.cli import report; "
-    program += "compare.compare([Path(sys.argv[1])], Path(sys.argv[2]))"
+    program += "report.compare([Path(sys.argv[1])], Path(sys.argv[2]))"
     bare = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")}
     command = [sys.executable, "-c", program, str(tmp_path / "runs"), str(tmp_path / "plots")]
     run = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=120, check=False)

@@ -103,7 +103,7 @@ def test_a_cheat_is_told_in_one_line_and_nothing_is_written(run, data, emubench,
     done = emubench("bench", run, "--data", data, "--seconds", 0.05, "--ladder", 0)
     assert done.status == 1
     assert done.err.count("\n") == 1
-    assert done.err.startswith("emubench: linear on lorenz63-clean: ")
+    assert done.err.startswith(f"emubench: {run}: linear on lorenz63-clean: ")
     assert "not the scored one" in done.err
     assert (run / "timing.json").read_text() == before
 
