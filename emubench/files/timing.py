@@ -179,6 +179,16 @@ def read(run: Path) -> Timing | None:
     return schema.read_json(Timing, path, MAX_BYTES) if path.exists() else None
 
 
+def add_scored(run: Path, scored: dict[str, Any]) -> None:
+    """Write what scoring took into the run's ``timing.json``; what was benched stays, its figure the ranked one."""
+    known, content = read(run), dict(scored)
+    if known is not None and known.benches:
+        content |= known.model_dump(include={"benches", "ladder"})
+        if "eager" in known.benches:
+            content |= known.model_dump(include={"lyapunov_times_per_second", "unit", "threads", "device"})
+    store.write_text(run / "timing.json", json.dumps(content, indent=1) + "\n")
+
+
 def add(run: Path, bench: Bench, ladder: list[Rung]) -> None:
     """Write what was measured into the run's ``timing.json``, beside other modes; the plain mode's figure is ranked."""
     known = read(run)

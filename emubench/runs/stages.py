@@ -16,7 +16,7 @@ from emubench.data.tasks import Task
 from emubench.emulator import n_parameters, save_weights
 from emubench.evaluation import diagnostics, scoring
 from emubench.evaluation.forecast import Progress, part_of
-from emubench.files import run_files, schema, store
+from emubench.files import run_files, schema, store, timing
 from emubench.learning.training import logs
 from emubench.learning.training.checkpoint import Checkpoints
 from emubench.runs.folders import RECIPE, load, read_card
@@ -118,7 +118,7 @@ def score(run: Path, data: Path, progress: Progress | None = None, again: bool =
     torch.set_num_threads(card.threads)
     result = scoring.evaluate(opened.emulator, task, data, seed=card.seed, progress=progress)  # type: ignore[arg-type]
     store.write_text(run / "figures.json", json.dumps(result.figures) + "\n")
-    store.write_text(run / "timing.json", json.dumps(result.timing, indent=1) + "\n")
+    timing.add_scored(run, result.timing)
     store.write_text(path, result.scores.model_dump_json(indent=1) + "\n")
     return result.scores
 

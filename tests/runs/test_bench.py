@@ -18,6 +18,7 @@ from emubench.files import timing
 from emubench.runs import benches, folders, jobs, stages
 from emubench.runs import scored as entries
 from emubench.runs.benches import Options, Session
+from tests.support import benched
 
 QUICK = Options(seconds=0.05, ladder_seconds=1.0)
 METRICS = [
@@ -82,6 +83,17 @@ def test_the_command_measures_checks_writes_and_prints(run, data, emubench):
 def stored_score(run):
     (row,) = [r for r in entries.read_run(run).scores.rows if r.metric == "valid_prediction_time"]
     return row.value
+
+
+def test_what_was_benched_stays_when_the_run_is_scored_again(run, data):
+    benched.write(run, 3000.0, 0.5)
+    before = timing.read(run)
+    stages.score(run, data, again=True)
+    after = timing.read(run)
+    assert before.benches
+    assert (after.benches, after.ladder) == (before.benches, before.ladder)
+    assert after.lyapunov_times_per_second == before.lyapunov_times_per_second
+    assert after.test_seconds
 
 
 @pytest.mark.slow
