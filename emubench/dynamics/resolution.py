@@ -41,7 +41,7 @@ class Resolution:
 
     def wrong(self, needed: float) -> dict[str, str]:
         """The faults where an agreement of ``needed`` units of lead time is asked for."""
-        short = {key: time for key, time in self.agreements.items() if time < needed}
+        short = {key: time for key, time in self.agreements.items() if not time >= needed}
         text = f"of {needed:g} Lyapunov times with a finer one"
         return {key: f"agrees for {time:.1f} {text}" for key, time in short.items()} | self.faults
 
@@ -139,10 +139,10 @@ def _differs(own: Float[np.ndarray, "2 B C"], finer: Float[np.ndarray, "2 B C"])
     (mean, square), (right, right_square) = own.mean(1), finer.mean(1)
     slack = 4 * np.hypot(*errors)
     std, right_std = np.sqrt(square - mean**2), np.sqrt(right_square - right**2)
-    if (np.abs(std / right_std - 1) > TOLERANCE + slack[1] / 2 / right_std**2).any():
+    if not (np.abs(std / right_std - 1) <= TOLERANCE + slack[1] / 2 / right_std**2).all():  # NaN is a fault as well
         worst = np.abs(std / right_std - 1).argmax()
         return f"the standard deviation is {std[worst] / right_std[worst]:.3g} times that"
-    if (np.abs(mean - right) > (TOLERANCE + slack[0]) * right_std).any():
+    if not (np.abs(mean - right) <= (TOLERANCE + slack[0]) * right_std).all():
         return f"the mean is {np.abs((mean - right) / right_std).max():.2g} standard deviations from that"
     return None
 
@@ -156,6 +156,6 @@ def _inexact(system: System) -> str | None:
     last = list(_stretches(system, state, rngs))[-1]
     for name, ratios in system.exact_ratios(last).items():
         error = 4 * ratios.std(ddof=1) / math.sqrt(len(ratios))
-        if abs(ratios.mean() - 1) > TOLERANCE + error:
+        if not abs(ratios.mean() - 1) <= TOLERANCE + error:
             return f"the {name} is {ratios.mean():.3g} of the exact one"
     return None
