@@ -242,9 +242,7 @@ def score_row(
 def _rows(task: Task, summary: Summary, weights: Tensor) -> list[run_files.ScoreRow]:
     n = len(summary.cases)
     return [
-        score_row(
-            task, row.metric, wilson(found[0], n) if "_fraction" in row.metric else found, n, row.unit, row.lead_time
-        )
+        score_row(task, row.metric, wilson(found[0], n) if row.counts_cases else found, n, row.unit, row.lead_time)
         for row, found in zip(summary.rows, intervals(summary, weights), strict=True)
     ]
 
@@ -310,9 +308,10 @@ def evaluate(
         return made if len(leads) == task.steps(split) else made[:, :, leads]
 
     result = score(task, data, forecaster, progress, contexts["test"][0])
-    share = counted / task.n_test  # of the samples that count as forecast
+    share = min(1.0, counted / task.n_test)  # of the samples that count as forecast; rounding makes none more
     timing = {
-        "lyapunov_times_per_second": share * rate(task, seconds["test"]),
+        "lyapunov_times_per_second": rate(task, seconds["test"], share),
+        "counted_share": share,
         "unit": f"{task.system.lead_time_unit}s of one member per second, encoder included, batches of {CHUNK} cases",
         **{f"{split}_seconds": spent for split, spent in seconds.items()},
         "threads": torch.get_num_threads(),
@@ -322,9 +321,12 @@ def evaluate(
     return dataclasses.replace(result, timing=timing)
 
 
-def rate(task: Task, seconds: float) -> float:
-    """Units of lead time of one member per second, where all forecasts of the split "test" took ``seconds``."""
-    lead_times = task.n_test * task.test_steps * task.lead_time_step * task.n_members("test")
+def rate(task: Task, seconds: float, share: float) -> float:
+    """Units of lead time of one member per second, where all forecasts of the split "test" took ``seconds``.
+
+    Of their samples a ``share`` counts, see :func:`counted_share`.
+    """
+    lead_times = share * task.n_test * task.test_steps * task.lead_time_step * task.n_members("test")
     return lead_times / max(seconds, 1e-9)
 
 

@@ -135,6 +135,8 @@ class Speed(Model):
     device: Line = ""
     test_seconds: Positive | None = None
     """Time of the forecasts that scoring asked for, as the two that follow."""
+    counted_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The share of their samples that speed counts: the rest had stopped, or was not finite."""
     climate_seconds: Positive | None = None
     widths_seconds: Positive | None = None
 

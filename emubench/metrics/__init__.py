@@ -56,6 +56,8 @@ class Row(NamedTuple):
     """+1 where higher is better, −1 where lower is, 0 where a value in between is best."""
     bounds: Bounds = (-math.inf, math.inf)
     """The range of the score, its ends included: what lies outside was not made by the metric."""
+    counts_cases: bool = False
+    """Whether every case is 0 or 1 and the score their share: its interval is Wilson's."""
 
 
 def lead_rows(

@@ -156,7 +156,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
             out += [(1 - lost_share - dead_share) * torch.stack(s).amin(0), *s]
         return torch.stack(out, dim=-1)
 
-    rows = [Row("surviving_fraction", None, "1", 1, SHARE), Row("dead_fraction", None, "1", -1, SHARE)]
+    rows = [Row(name, None, "1", way, SHARE, True) for name, way in (("surviving_fraction", 1), ("dead_fraction", -1))]
     rows += [Row(f"{n}_distance", None, "climatological std" if n == "w1" else "1", -1, POSITIVE) for n in names]
     if scales:
         rows += [Row(name, None, "1", 1, SHARE) for name in ("skill_stability", *(f"{n}_skill" for n in names))]

@@ -25,6 +25,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     escape = torch.where(lost.any(1), lost.to(torch.int8).argmax(1), n)  # samples that were sound
     leads = torch.linspace(n / N_LEADS, n, N_LEADS).round().long().unique()
     whole = Row("time_to_escape", None, unit, 1, (0.0, n * step))
-    rows = whole, *lead_rows("surviving_fraction", truth.task, leads.tolist(), "1", 1, SHARE)
+    by_lead = lead_rows("surviving_fraction", truth.task, leads.tolist(), "1", 1, SHARE)
+    rows = whole, *(row._replace(counts_cases=True) for row in by_lead)
     living = (escape[:, None] >= leads).double()
     return Summary(torch.cat([(escape * step)[:, None].double(), living], dim=1), rows)

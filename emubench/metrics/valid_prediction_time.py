@@ -67,7 +67,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
         rows=(
             Row("valid_prediction_time", None, unit, 1, (0.0, cap)),
             Row("valid_prediction_time_strict", None, unit, 1, (0.0, cap)),
-            Row("never_crossed_fraction", None, "1", 1, SHARE),
+            Row("never_crossed_fraction", None, "1", 1, SHARE, True),
             *(Row(name, None, unit, 1, (0.0, cap)) for name in QUANTILES),
         ),
         finish=finish,

@@ -39,6 +39,7 @@ class ScoredRun:
     benched: bool = False
     """Whether ``throughput`` is that of the best batch, and not of the forecasts that scoring asked for."""
     test_seconds: float | None = None
+    counted_share: float = 1.0
     """What those forecasts took."""
     claimed_speedup: Speedup | None = None
     """The speed-up that an entry states, whose folder holds no more of its timing."""
@@ -54,7 +55,7 @@ class ScoredRun:
         """Units of lead time per second: of the best batch where ``benched``, else of the scored forecasts."""
         if benched == self.benched:
             return self.throughput
-        return None if benched or not self.test_seconds else rate(self.task, self.test_seconds)
+        return None if benched or not self.test_seconds else rate(self.task, self.test_seconds, self.counted_share)
 
     @property
     def speedup(self) -> Speedup | None:
@@ -97,7 +98,7 @@ def read_run(path: Path, card: run_files.Card | None = None) -> ScoredRun:
     timed = timing.read(path)
     if timed is None:
         return ScoredRun(path, card, scores, None)
-    kind = {"benched": timed.benched, "test_seconds": timed.test_seconds}
+    kind: dict[str, Any] = {"benched": timed.benched} | timed.model_dump(include={"test_seconds", "counted_share"})
     return ScoredRun(path, card, scores, timed.lyapunov_times_per_second, timing=timed, **kind)
 
 

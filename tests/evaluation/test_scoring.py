@@ -182,7 +182,7 @@ def test_intervals_of_fractions_cover_them_near_0_and_1_too(n, least, p):
     found = [scoring.wilson(k / n, n) for k in range(n + 1)]
     covered = sum(stats.binom.pmf(k, n, p) for k, (_, low, high) in enumerate(found) if low <= p <= high)
     assert covered > least
-    summary = Summary(torch.ones(n, 1, dtype=torch.float64), (Row("surviving_fraction", None, "1"),))
+    summary = Summary(torch.ones(n, 1, dtype=torch.float64), (Row("surviving_fraction", None, "1", counts_cases=True),))
     (row,) = scoring._rows(tasks.get("lorenz63-noisy"), summary, scoring.resample(torch.zeros(n, dtype=torch.long)))
     assert (row.value, row.low, row.high) == pytest.approx((1, n / (n + 1.959964**2), 1))
 

@@ -165,6 +165,7 @@ def _run(contents: Contents, run: RunKey) -> scored.ScoredRun:
         entry.name,
         benched=timing.benched,
         test_seconds=timing.test_seconds,
+        counted_share=timing.counted_share,
         claimed_speedup=timing.speedup,
     )
 
