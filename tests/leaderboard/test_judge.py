@@ -173,6 +173,20 @@ def test_false_claims_are_told_from_the_members_that_the_judge_draws(submitted_r
     assert len(claim(value=value + 1.05 * share * width)) == 1
 
 
+@pytest.mark.slow
+def test_other_draws_of_an_ensemble_are_no_false_claims_and_a_curve_of_zeros_is_one(data, tmp_path):
+    run = stages.train(jobs.Job("climatology", "kpz-noisy", "tiny"), data, tmp_path)
+    emulator, task = folders.load(run).emulator, tasks.get("kpz-noisy", "tiny")
+    first, *others = (scoring.evaluate(emulator, task, data, seed=seed) for seed in range(4))
+    named = [fault.split()[1].rstrip(":") for other in others for fault in judge.false_claims("s", first.scores, other)]
+    assert not first.of_ensembles & set(named)  # the judge asks single members with the public seed
+    rows = [
+        r.model_copy(update={"value": 0.0, "low": 0.0, "high": 0.0} if r.lead_time else {}) for r in first.scores.rows
+    ]
+    faults = judge.false_claims("s", first.scores.model_copy(update={"rows": rows}), first)
+    assert any(fault.startswith("s: crps at lead time ") for fault in faults)
+
+
 # --- whole entries, some of them bad ----------------------------------------------------------------------------------
 
 
