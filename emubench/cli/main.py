@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from emubench import __version__
-from emubench.cli import board, data, grid, ranks, runs, submit
+from emubench.cli import board, data, grid, machine, ranks, runs, submit
 from emubench.core.errors import EmubenchError, one_line
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (data, runs, grid, ranks):
+for group in (data, runs, grid, ranks, machine):
     app.add_typer(group.app)
 app.add_typer(submit.app, name="submit")
 app.add_typer(submit.season_app, name="season")

@@ -32,20 +32,24 @@ def _libraries() -> list[Path]:
     return [*found, package, *(Path(place) for place in baselines.__path__)]
 
 
+def version() -> int:
+    """Landlock's version in this kernel; 0 where there is none."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    return max(0, ctypes.CDLL(None, use_errno=True).syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1))
+
+
 def shut(readable: Iterable[Path], writable: Iterable[Path] = ()) -> bool:
     """Let this process open nothing but libraries, ``readable`` and ``writable`` from now on.
 
     Returns whether the kernel does so: another system, or an older kernel, leaves everything open.
     """
-    if not sys.platform.startswith("linux"):
+    if not (known := version()):
         return False
     libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1)
-    if version < 1:
-        return False
-    bits = 13 + sum(version >= since for since in (2, 3, 5))
-    everything, network, scope = (1 << bits) - 1, 3 * (version >= 4), 3 * (version >= 6)
-    fields = (everything, network, scope)[: 1 + (version >= 4) + (version >= 6)]
+    bits = 13 + sum(known >= since for since in (2, 3, 5))
+    everything, network, scope = (1 << bits) - 1, 3 * (known >= 4), 3 * (known >= 6)
+    fields = (everything, network, scope)[: 1 + (known >= 4) + (known >= 6)]
     attributes = struct.pack(f"{len(fields)}Q", *fields)
     ruleset = libc.syscall(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
     if ruleset < 0:
