@@ -124,9 +124,9 @@ def folder(path: Path) -> Iterator[Finding]:
     try:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=place) as made:
             with h5py.File(Path(made) / "file.h5", "w", libver="latest") as file:
-                file["values"] = [1.0]
+                file.attrs["value"] = 1.0
             with h5py.File(Path(made) / "file.h5", "r") as file:
-                sound = file["values"][0] == 1.0
+                sound = file.attrs["value"] == 1.0
     except OSError as error:
         remedy = "give another folder, or set HDF5_USE_FILE_LOCKING=FALSE where the storage has no locks"
         yield Finding(str(path), "fault", f"{place}: {one_line(reason(error))}", remedy)
