@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow lint docs clean
 
 # What the demo needs: the package alone.
 .venv/package: pyproject.toml constraints.txt
@@ -33,5 +33,10 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# The site, with the leaderboard: open docs/_build/index.html. Works offline; a warning is an error.
+docs: .venv/ready
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
+	$(BIN)/emubench leaderboard build --out docs/_build/leaderboard
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo docs/_build

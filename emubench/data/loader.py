@@ -109,10 +109,10 @@ def open_dataset(
 ) -> "xarray.Dataset":
     """A lazy view of one group of a task's dataset: ``train``, ``validation``, ``test`` or ``climate``.
 
-    It holds ``observation`` (trajectory, time, *space) or ``context`` (case, time, *space), NaN where nothing was
-    observed, and with ``truth`` the true states instead, which no emulator may see. It has the file's attributes, too,
-    is a context manager and closes the file. ``task`` is a task, or the name or recipe of one at standard size,
-    ``data`` the folder it was generated below.
+    It holds ``observation``, of axes ``(trajectory, time, *space)``, or ``context``, of ``(case, time, *space)``, NaN
+    where nothing was observed. With ``truth`` it holds the true states instead, which no emulator may see. It has the
+    file's attributes, too, is a context manager and closes the file. ``task`` is a task, or the name or recipe of one
+    at standard size, ``data`` the folder it was generated below.
 
     Raises :class:`EmubenchError` for a group that does not exist, where nothing was generated, and where an array of
     the group is not the one that its hash says: each is read once to know.
