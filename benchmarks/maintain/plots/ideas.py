@@ -48,7 +48,7 @@ def main(
     for ax in (upper, lower):
         ax.axvline(crossing, color="#0173b2", linewidth=0.8, linestyle="--")
         ax.axvline(0, color="grey", linewidth=0.8)
-    upper.annotate("valid prediction time", (crossing, -18), (-112, 0), textcoords="offset points", fontsize=8)
+    upper.annotate("valid prediction time", (crossing, 15.7), (4, 0), textcoords="offset points", fontsize=8)
     lower.set(xlim=(before[0], SHOWN), ylim=(0, 2.6), xlabel="lead time in Lyapunov times", ylabel="error in σ")
     lower.legend(loc="upper left", fontsize=8)
     figure.savefig(out, dpi=110)
