@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from emubench.data import generation, reference, tasks
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
-    """A data folder with the sixteen tasks at tiny size, seed 0: to be read only (see ``own_data``)."""
-    folder = tmp_path_factory.mktemp("data")
+    """A data folder with the sixteen tasks at tiny size, seed 0: to be read only (see ``own_data``).
+
+    Test processes that run side by side share it: whoever comes second to a file waits for it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent / "data" if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.mktemp("data")
     for name in tasks.names():
         generation.generate(tasks.get(name, "tiny"), folder)
     return folder
