@@ -10,13 +10,12 @@ from emubench.data import dataset, tasks
 from emubench.runs import folders, stages
 from tests.support.small_jobs import small, trained
 
-QUICK = ("lorenz63-noisy", "lorenz63-partial")
-"""The other tasks take minutes, and are slow tests; of kpz the quickest baselines are not."""
-QUICK_ON_KPZ = ("persistence", "climatology", "linear", "oracle", "resnet_ode")
+QUICK = ("persistence", "climatology", "linear", "oracle", "resnet_ode")
+"""All others are tried on lorenz63-noisy alone: elsewhere they take minutes in all, and are slow tests."""
 
 
 def _marks(baseline: str, name: str) -> tuple:
-    quick = name in QUICK or (name == "kpz-partial" and baseline in QUICK_ON_KPZ)
+    quick = name == "lorenz63-noisy" or (name in ("lorenz63-partial", "kpz-partial") and baseline in QUICK)
     return () if quick else (pytest.mark.slow,)
 
 

@@ -147,7 +147,15 @@ def test_a_new_operator_is_the_identity():
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["lorenz63-partial", "lorenz96-noisy", "kuramoto_sivashinsky-scarce", "kpz-noisy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lorenz63-partial",
+        "lorenz96-noisy",
+        "kuramoto_sivashinsky-scarce",
+        pytest.param("kpz-noisy", marks=pytest.mark.slow),
+    ],
+)
 def test_it_trains_and_forecasts_on_every_kind_of_task(data, name):
     task = tasks.get(name, "tiny")
     config = dataclasses.replace(module.default_config(task), members=5, **TINY)
@@ -167,6 +175,7 @@ def test_it_trains_and_forecasts_on_every_kind_of_task(data, name):
     assert float(flow.innovation.sum()) > 0 or not task.system.stochastic
 
 
+@pytest.mark.slow
 def test_an_operator_is_recovered_from_noise_free_samples():
     """Heat conduction and transport on a ring, an operator that is diagonal in Fourier space; from unseen starts."""
     task = tasks.get("lorenz96-clean", "tiny")

@@ -305,7 +305,15 @@ def test_the_loss_of_two_segments_is_data_misfit_and_gap():
     assert torch.allclose(module.shooting_loss(flow, batch, 2, 2), misfit)
 
 
-@pytest.mark.parametrize("name", ["lorenz63-partial", "lorenz96-noisy", "kuramoto_sivashinsky-scarce", "kpz-noisy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lorenz63-partial",
+        "lorenz96-noisy",
+        "kpz-noisy",
+        pytest.param("kuramoto_sivashinsky-scarce", marks=pytest.mark.slow),
+    ],
+)
 def test_it_trains_and_forecasts_on_every_kind_of_task(data, name):
     task = tasks.get(name, "tiny")
     config = dataclasses.replace(module.default_config(task), members=5, **TINY)

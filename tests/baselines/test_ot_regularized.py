@@ -128,7 +128,11 @@ def test_the_transport_loss_moves_every_weight_of_the_flow(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["lorenz63-clean", "lorenz63-partial", "lorenz96-partial", "kuramoto_sivashinsky-scarce", "kpz-partial"]
+    "name",
+    [
+        *("lorenz63-clean", "lorenz63-partial", "lorenz96-partial", "kuramoto_sivashinsky-scarce"),
+        pytest.param("kpz-partial", marks=pytest.mark.slow),
+    ],
 )
 def test_it_trains_forecasts_and_is_saved_on_every_kind_of_task(data, tmp_path, name):
     task, flow, config = configured(name)

@@ -42,7 +42,7 @@ def dense_cost(n: int, eps: float) -> torch.Tensor:
 # --- point clouds -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("eps", [0.05, 2.0])
+@pytest.mark.parametrize("eps", [pytest.param(0.05, marks=pytest.mark.slow), 2.0])
 def test_clouds_agree_with_pot(eps):
     x, y = draws(12, 3), draws(9, 3, seed=1) + 0.5
     cost = cloud_cost(x, y).numpy()
@@ -159,7 +159,7 @@ def test_the_divergence_on_a_ring_is_a_divergence_and_knows_no_origin():
     assert torch.allclose(one, ring_divergence(a.roll(7, -1), b.roll(7, -1), 0.02, 1e-9, 5000), rtol=1e-6)
 
 
-@pytest.mark.parametrize("eps", [0.01, 0.1])
+@pytest.mark.parametrize("eps", [pytest.param(0.01, marks=pytest.mark.slow), 0.1])
 def test_the_gradient_of_densities(eps):
     u, v = (draws(16, seed=s).requires_grad_() for s in (0, 1))
     assert torch.autograd.gradcheck(

@@ -122,8 +122,11 @@ def configured(name: str, **settings):
 @pytest.mark.parametrize(
     "name",
     [
-        *("lorenz63-noisy", "lorenz63-scarce", "kpz-partial"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("lorenz96-partial", "kuramoto_sivashinsky-noisy")),
+        *("lorenz63-noisy", "lorenz63-scarce"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("lorenz96-partial", "kuramoto_sivashinsky-noisy", "kpz-partial")
+        ),
     ],
 )
 def test_it_trains_forecasts_and_is_saved_on_every_kind_of_task(data, tmp_path, name, objective):
@@ -265,7 +268,7 @@ def test_what_the_adversary_sees_does_not_know_the_noise_of_its_window(settings)
     assert not residual[0, 0].any()
 
 
-@pytest.mark.parametrize("name", ["lorenz63-noisy", "kpz-noisy"])
+@pytest.mark.parametrize("name", ["lorenz63-noisy", pytest.param("kpz-noisy", marks=pytest.mark.slow)])
 def test_training_noise_is_added_where_it_is_asked_for(data, name):
     ends = []
     for noise in (0.0, 0.0, 0.3):

@@ -179,6 +179,7 @@ def test_observations_and_a_truth_of_another_seed_do_not_verify(tmp_path):
         verification.verify(path)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
     """A file many times as large as what is held; what is held is set low, so that the file can be small."""
     monkeypatch.setattr(trajectories, "STRETCH", 2**12)

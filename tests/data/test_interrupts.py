@@ -195,6 +195,7 @@ def test_a_pool_hands_on_what_a_worker_raises():
         pool.submit(raise_refusal).result()
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_generation_by_two_workers_ends_all_at_once(tmp_path):
     code = "import sys; from emubench.cli.main import main; sys.argv[0] = 'emubench'; main()"
     command = ("generate", "kpz-noisy", "--size", "standard", "--workers", "2", "--out", str(tmp_path))

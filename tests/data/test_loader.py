@@ -65,7 +65,7 @@ def test_validation_and_double_precision(data, path):
     assert equal(window.target, stored)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_two_workers_read_what_one_reads(data, series, method):
     windows = Windows(TASK, 6, 2, data, stride=8)
     assert torch.isfinite(windows[0].context).any()  # a handle is open before the workers start

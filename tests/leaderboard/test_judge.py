@@ -221,6 +221,7 @@ def test_an_entry_whose_emulator_fails_is_scored_as_failed_and_the_next_as_ever(
     assert emubench("submit", "run", folder, "--data", data, "--bench-seconds", 0).status == 0
 
 
+@pytest.mark.slow
 def test_a_remote_forecast_is_the_local_one(submitted_runs, data):
     (run,) = folders.find_runs([submitted_runs / "linear"])
     opened = folders.load(run)

@@ -75,8 +75,10 @@ def whole(data, tmp_path_factory):
     return Trained()
 
 
-CUTS = [("noisy", (2,)), ("noisy", (5, 3)), ("noisy", (1,)), ("ring", (4,)), ("polished", (4, 6, 2))]
+CUTS = [("noisy", (2,)), ("noisy", (5, 3)), ("noisy", (1,))]
 LONG_CUTS = [
+    ("ring", (4,)),
+    ("polished", (4, 6, 2)),
     ("transport", (6,)),
     ("operator", (5,)),
     ("weak", (3,)),

@@ -218,7 +218,9 @@ def test_localisation_on_a_ring_is_a_covariance(n_sites, radius):
 # --- the oracle -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz96-noisy", "lorenz63-partial"])
+@pytest.mark.parametrize(
+    "name", ["lorenz63-noisy", "lorenz63-partial", pytest.param("lorenz96-noisy", marks=pytest.mark.slow)]
+)
 def test_the_oracle_beats_persistence_by_more_than_the_intervals(data, tmp_path, name):
     rows = {}
     for baseline in ("oracle", "persistence"):
@@ -254,7 +256,8 @@ def last_error(state, task, data) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [("lorenz63-noisy", Filter(40)), ("lorenz96-noisy", Filter(60, 1.02, 8.0))]
+    ("name", "settings"),
+    [("lorenz63-noisy", Filter(40)), pytest.param("lorenz96-noisy", Filter(60, 1.02, 8.0), marks=pytest.mark.slow)],
 )
 def test_a_stepper_that_is_the_true_system_starts_as_well_as_the_oracle(data, name, settings):
     task = tasks.get(name, "tiny")

@@ -139,6 +139,7 @@ def points_of(ax) -> list[tuple[str, float, float]]:
     return sorted((mark.get_label(), float(mark.get_xdata()[0]), float(mark.get_ydata()[0])) for mark in marks)
 
 
+@pytest.mark.slow
 def test_the_plot_of_costs_shows_and_names_every_baseline_on_every_track():
     figure, all_of = claims.cost_plot(expected.load()), expected.load()
     assert [ax.get_title(loc="left") for ax in figure.axes] == list(tasks.TRACKS)
@@ -153,6 +154,7 @@ def test_the_plot_of_costs_shows_and_names_every_baseline_on_every_track():
         assert set(all_of) <= {text.get_text() for text in ax.texts}
 
 
+@pytest.mark.slow
 def test_the_plot_of_stability_shows_every_task_of_a_system_and_names_what_learns():
     figure, all_of = claims.stability_plot(expected.load()), expected.load()
     assert [ax.get_title(loc="left") for ax in figure.axes] == [*SYSTEMS, ""]

@@ -94,7 +94,7 @@ def test_every_task_has_frozen_floors_and_anchors_of_every_aspect(name):
         assert 0 < standard < tiny < frozen["d_zero"][aspect]
 
 
-@pytest.mark.parametrize("name", ["lorenz63-partial", "lorenz96-noisy"])
+@pytest.mark.parametrize("name", ["lorenz63-partial", pytest.param("lorenz96-noisy", marks=pytest.mark.slow)])
 def test_the_frozen_floors_are_those_of_the_benchmarks_truth(data, name):
     task = tasks.get(name, "tiny")
     values, start, _ = scoring.load_truth(task, data, "climate")

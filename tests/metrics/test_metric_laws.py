@@ -10,7 +10,14 @@ from emubench.testing.metrics import TASKS
 
 EXEMPT = {"dead_fraction"}
 """Who fails instead of standing still is no longer dead."""
-PAIRS = [(m, t) for m in metrics.names() for t in TASKS if metrics.get(m).applies(tasks.get(t))]
+LONG = ("spread_skill", "energy_score", "rank_histogram", "growth")
+"""Of these the contract on kpz takes seconds: slow tests."""
+PAIRS = [
+    pytest.param(m, t, marks=(pytest.mark.slow,) if m in LONG and t.startswith("kpz") else ())
+    for m in metrics.names()
+    for t in TASKS
+    if metrics.get(m).applies(tasks.get(t))
+]
 
 
 @pytest.mark.parametrize(("metric", "name"), PAIRS)

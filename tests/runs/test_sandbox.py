@@ -199,6 +199,7 @@ def test_a_child_opens_neither_truth_nor_home_nor_its_parent(data, tmp_path):
 # --- training in the child --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_settings_of_ten_million_layers_end_with_their_time(data, tmp_path):
     """Built, sized and trained in a child: the judge's own process neither works for them nor waits."""
     job = jobs.Job("fourier_operator", "lorenz96-noisy", "tiny", overrides={"layers": 10**7})
@@ -273,6 +274,7 @@ def test_a_frame_is_read_as_it_was_sent():
     assert found.tolist() == values.tolist()
 
 
+@pytest.mark.slow
 def test_torch_may_look_for_a_temporary_folder_within_the_bounds():
     """Its compiler does when it is imported, which building some emulators on the meta device makes it be."""
     code = (

@@ -65,7 +65,8 @@ def test_it_keeps_the_contract(added, name):
     testing.check_system(systems.get(name))
 
 
-@pytest.mark.parametrize("track", ["noisy", pytest.param("partial", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("track", ["noisy", "partial"])
 def test_a_noisy_ring_is_scored_in_law_and_keeps_its_mean(data_of, track):
     task = tasks.get(f"noisy_ring-{track}", "tiny")
     assert task.splits == ("test", "climate")  # nothing grows, so no widths
@@ -96,7 +97,8 @@ def test_a_shift_of_a_noisy_ring_costs_what_it_shifts(data_of):
     assert rows_of(shifted)["crps", None].value == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("track", ["noisy", pytest.param("partial", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("track", ["noisy", "partial"])
 def test_a_field_on_a_plane_is_scored_along_both_dimensions(data_of, track):
     task = tasks.get(f"plane-{track}", "tiny")
     observed = dataset.load(task, data_of).train
