@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emubench.cli.options import DATA, Data, Json, Seed, SizeOption, answer, each, leave, print_json, progress
+from emubench.cli.options import DATA, Data, Json, Seed, SizeOption, answer, each, leave, print_json, progress, resolved
 from emubench.core.errors import EmubenchError
 
 app = typer.Typer()
@@ -53,19 +53,19 @@ def generate(
 
     Example: emubench generate lorenz96-noisy --trajectories 20000 --length 1024 --workers 2
     """
-    from emubench.data import generation, recipes, tasks
+    from emubench.data import generation, tasks
 
     sized = tasks.size_with(size, trajectories, length)
     if sized != size and any(n.endswith(".toml") for n in names):
         raise EmubenchError("--trajectories and --length are for the benchmark's tasks; a recipe has [amounts] for it")
-    wanted = {n: recipes.resolve(n, sized, out) for n in (tasks.names() if names == ["all"] else names)}
     files: list[str] = []
 
     def one(name: str) -> None:
+        task = resolved(name, sized, out)
         with progress(name) as show:
-            files.extend(map(str, generation.generate(wanted[name], out, seed, workers, show, device)))
+            files.extend(map(str, generation.generate(task, out, seed, workers, show, device)))
 
-    faults = each(wanted, one)
+    faults = each(tasks.names() if names == ["all"] else names, one)
     answer(json, files, "\n".join(f"wrote {f}" for f in files) or ("" if faults else "everything is there already"))
     leave(faults)
 
@@ -105,9 +105,9 @@ def contexts(
 
     Example: emubench contexts lorenz96-noisy --size tiny --file contexts.h5
     """
-    from emubench.data import generation, recipes
+    from emubench.data import generation
 
     path = file or Path(f"{name}.contexts.h5")
-    generation.write_context_file(recipes.resolve(name, size, data), data, path)
+    generation.write_context_file(resolved(name, size, data), data, path)
     again = f"emubench score --forecast FILE --task {name} --size {size}"
     answer(json, str(path), f"wrote {path}; score a forecast of it with: {again}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emubench.cli.options import DATA, RUNS, Data, Json, Out, Workers, print_json
+from emubench.cli.options import DATA, RUNS, Data, Json, Out, Workers, print_json, progress
 from emubench.core.errors import EmubenchError
 
 app = typer.Typer()
@@ -39,7 +39,8 @@ def run_(
         raise EmubenchError("--dry-run prints the job script of --cluster FILE: give one")
     debug = "--debug" in sys.argv
     data, out = data.absolute(), out.absolute()
-    plan = plans.expand(grid, data, threads)
+    with progress(grid.name):  # recipes are measured
+        plan = plans.expand(grid, data, threads)
     if dry_run and cluster is not None:
         print(clusters.job_script(cluster, tls))
         return

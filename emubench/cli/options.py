@@ -1,6 +1,7 @@
 """Options that mean the same in every command, and how commands show progress and print JSON."""
 
 import json as jsonlib
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import typer
 from emubench.core.errors import EmubenchError, one_line, reason
 
 if TYPE_CHECKING:
+    from emubench.data.tasks import Task
     from emubench.files.run_files import ScoreRow
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the datasets.")]
@@ -26,7 +28,10 @@ DATA, RUNS = Path("data"), Path("runs")
 
 @contextmanager
 def progress(label: str, lines: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, in a terminal; elsewhere, with ``lines``, a line per quarter of the work."""
+    """A progress bar on standard error, in a terminal; elsewhere, with ``lines``, a line per quarter of the work.
+
+    What the package logs meanwhile is shown with it: a stage beside the bar or as a line, a warning as a line.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -48,7 +53,38 @@ def progress(label: str, lines: bool = False) -> Iterator[Callable[[int, int], N
         print(f"{label} ...", file=sys.stderr, flush=True)
     with bar:
         job = bar.add_task(label, total=None)
-        yield show
+
+        def tell(record: logging.LogRecord) -> None:
+            text = f"{label}: {record.getMessage()}"
+            if bar.disable or record.levelno >= logging.WARNING:
+                print(one_line(text), file=sys.stderr, flush=True)
+            else:
+                bar.update(job, description=one_line(text))
+
+        with _heard(tell):
+            yield show
+
+
+@contextmanager
+def _heard(tell: Callable[[logging.LogRecord], None]) -> Iterator[None]:
+    """Hand on what the package logs, from its stages (level INFO) on."""
+    logger, handler = logging.getLogger("emubench"), logging.Handler()
+    level, handler.emit = logger.level, tell  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def resolved(name: str, size: str, data: Path) -> "Task":
+    """The task called so, or of the recipe file: what is measured of a recipe is shown meanwhile."""
+    from emubench.data import recipes
+
+    with progress(name):
+        return recipes.resolve(name, size, data)
 
 
 def answer(json: bool, value: Any, text: str) -> None:

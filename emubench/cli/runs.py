@@ -20,6 +20,7 @@ from emubench.cli.options import (
     leave,
     print_rows,
     progress,
+    resolved,
 )
 from emubench.core.errors import EmubenchError
 
@@ -49,7 +50,7 @@ def train(
 
     mine = Path(baseline).resolve().parent if baseline.endswith(".py") else None
     baseline = baselines.of_file(Path(baseline)) if mine else baseline
-    task = recipes.resolve(name, size, data)
+    task = resolved(name, size, data)
     overrides = dict(map(_setting, settings or []))
     job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipes.to_json(task))
     with progress(f"{baseline} {name}") as show:
@@ -85,7 +86,6 @@ def score(
 
     Example: emubench score runs/resnet_ode --data data --diagnostics
     """
-    from emubench.data import recipes
     from emubench.evaluation import scoring
     from emubench.runs import folders, stages
 
@@ -97,8 +97,9 @@ def score(
             raise EmubenchError("--forecast needs --task TASK")
         if diagnostics:
             raise EmubenchError("--diagnostics needs RUN folders: a forecast file can't be asked for another forecast")
+        task = resolved(name, size, data)
         with progress(name) as show:
-            found = scoring.score_forecast(forecast, recipes.resolve(name, size, data), data, show)
+            found = scoring.score_forecast(forecast, task, data, show)
             scored[forecast] = found.scores
 
     def one(run: Path) -> None:

@@ -6,6 +6,7 @@
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,12 +17,13 @@ from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.observation import Observation
 from emubench.data.tasks import Amount, Task
-from emubench.dynamics import climates
+from emubench.dynamics import climates, kernels
 from emubench.dynamics.resolution import check_climate, check_resolved
 from emubench.dynamics.system import Climate, System
 from emubench.files import hdf5, header, schema
 from emubench.files.schema import Model, Name
 
+log = logging.getLogger(__name__)
 MAX_SITES = 2**20
 LEAST_TEST, LEAST_CLIMATE = 2, 8
 """Samples of a horizon: a variance takes two, and the shortest segment of a spectrum in time eight."""
@@ -115,8 +117,10 @@ def load(path: Path, size: str = "standard", data: Path | None = None) -> Task:
     if task.system == systems.get(task.system.name):  # the benchmark's own, whose facts are tested
         return task
     try:
-        if given and not task.system.stochastic:
-            check_climate(task.system)
+        if given:
+            _say_if_slow(task.system)
+            if not task.system.stochastic:
+                check_climate(task.system)
         agreement = check_resolved(task.system, task.test_steps * task.lead_time_step)
     except EmubenchError as error:
         raise EmubenchError(f"{path}: {error}") from None
@@ -164,8 +168,15 @@ def _system(table: SystemTable) -> System:
     except (ValueError, ArithmeticError) as error:
         raise EmubenchError(f"system: {table.name} can't be made of these values: {error}") from None
     if system.climate is None:
+        _say_if_slow(system)
         system = dataclasses.replace(system, climate=climates.measure_climate(system))
     return system
+
+
+def _say_if_slow(system: System) -> None:
+    """Before it is measured: it is simulated for long."""
+    if slower := kernels.slower(system):
+        log.warning("%s: %s", system.name, slower)
 
 
 def _observation(table: ObservationTable, system: System) -> Observation:

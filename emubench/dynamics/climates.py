@@ -1,6 +1,7 @@
 """What one measures of a system before believing it: agreement time of two solvers, leading exponent, climate."""
 
 import dataclasses
+import logging
 import math
 
 import numpy as np
@@ -15,6 +16,8 @@ from emubench.dynamics.simulate import simulate
 from emubench.dynamics.solvers import resample
 from emubench.dynamics.spectrum import Estimate
 from emubench.dynamics.system import Climate, System
+
+log = logging.getLogger(__name__)
 
 
 def agreement_time(
@@ -34,6 +37,7 @@ def agreement_time(
     resampled = finer.shape != system.shape
     if finer.sample_interval != system.sample_interval or (resampled and finer not in system.refinements().values()):
         raise EmubenchError(f"{system.name}: agreement time: the finer solver needs the same shape and sample interval")
+    log.info("measuring for how long a finer solution agrees")
     n_samples = math.ceil(horizon * system.time_unit / system.sample_interval)
     state = on_attractor(system, n_cases, max(1, system.spin_up_samples), seed)
     fine = simulate(finer, resample(state, finer.shape[-1]) if resampled else state, n_samples)
@@ -134,6 +138,7 @@ def leading_exponent(
     offset = _rescaled(system.project(direction).numpy(), state)
     n_samples = 256
     while True:
+        log.info("measuring climate and leading exponent over %d samples of at most %d", n_samples, max_samples)
         moments, stretching = Moments(system.shape), np.zeros(n)
         for _ in range(n_samples):
             before = _norm(offset)

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,6 +30,8 @@ NUMBERS = 2**22
 """Numbers of all trajectories that are held at a time."""
 ROUNDS = 4
 """How often a discretisation is refined in search of one that would do."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,13 @@ def resolution(system: System) -> Resolution:
 
     A stochastic system is judged by its :meth:`System.exact_ratios`, from stationary starts.
     """
+    log.info("measuring whether %s is resolved", _settings(system, _finer(system)))
     if system.stochastic:
         found = {"solver_step": fault} if (fault := _inexact(system)) else {}
         return Resolution(found, {})
     own, faults, agreements = _moments(system), {}, {}
     for key, finer in system.refinements().items():
+        log.info("comparing with %s %g", key, finer.parameters()[key])
         if fault := _differs(own, _moments(finer)):
             faults[key] = f"{fault} with {finer.parameters()[key]:g}"
         agreements[key] = agreement_time(system, finer, n_cases=N_CASES).mean.value
@@ -103,8 +108,12 @@ def _remedy(system: System, needed: float, wrong: dict[str, str]) -> str:
         with contextlib.suppress(SimulationError):  # perhaps a finer one does not blow up
             if not (wrong := resolution(system).wrong(needed)):
                 break
-    values = " and ".join(f"{key} {system.parameters()[key]:g}" for key in _finer(system))
+    values = _settings(system, _finer(system))
     return f"try {values} or finer" if wrong else f"{values} would do"
+
+
+def _settings(system: System, keys: Iterable[str]) -> str:
+    return " and ".join(f"{key} {system.parameters()[key]:g}" for key in keys)
 
 
 def _finer(system: System) -> dict[str, System]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 
 import pytest
@@ -55,6 +56,21 @@ def test_terminals_show_whole_names_of_scores(monkeypatch, capsys):
     assert "…" not in printed
     columns = [line[19:33].strip() for line in printed.splitlines()]
     assert all(name in "".join(columns) for name in names)
+
+
+def test_terminals_show_stages_beside_the_bar_and_warnings_above_it(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=stream, force_terminal=True, width=80))
+    log = logging.getLogger("emubench.dynamics")
+    with options.progress("my.toml"):
+        log.info("measuring %d samples", 256)
+        log.warning("slow")
+    shown = stream.getvalue()
+    assert "my.toml: measuring 256 samples" in shown
+    assert "my.toml: slow\n" in shown
+    log.info("nobody listens")
+    assert stream.getvalue() == shown
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])

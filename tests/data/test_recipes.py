@@ -413,6 +413,27 @@ def test_a_climate_that_is_not_given_is_measured_once(write, tmp_path, monkeypat
     assert len(calls) == 1
 
 
+def test_silence_while_a_recipe_is_measured_is_broken(emubench, write, tmp_path):
+    path = write(CUSTOM.replace("forcing = 10.0", "forcing = 10.1"))
+    finished = emubench("generate", path, "--size", "tiny", "--data", tmp_path)
+    stages = [line.removeprefix(f"{path}: ") for line in finished.err.splitlines()]
+    assert stages[0] == "measuring climate and leading exponent over 256 samples of at most 16384"
+    for stage in ("measuring whether solver_step 0.00125 is resolved", "comparing with solver_step 0.000625"):
+        assert stages.count(stage) == 1
+    assert emubench("generate", path, "--size", "tiny", "--data", tmp_path).err == ""  # it is known
+
+
+def test_silence_about_a_slow_solver_is_broken(write, caplog, monkeypatch):
+    monkeypatch.setattr("emubench.dynamics.climates.measure_climate", lambda _: systems.get("lorenz96").climate)
+    monkeypatch.setattr(recipes, "check_resolved", lambda *_: None)
+    for n_sites in (63, 64):
+        parameters = f"parameters = {{ n_sites = {n_sites}, length = 20 }}"
+        recipes.resolve(write(f'track = "noisy"\n[system]\nname = "kuramoto_sivashinsky"\n{parameters}'))
+    (told,) = caplog.messages
+    assert told.startswith("kuramoto_sivashinsky: n_sites = 63 is computed by the slower reference solver, which ")
+    assert "n_sites = 64" in told
+
+
 @pytest.mark.parametrize(
     ("attribute", "answer"),
     [

@@ -6,6 +6,7 @@ that has several schemes names them in ``SCHEMES`` and takes them as ``scheme=``
 precision by the kernels of deterministic systems.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,18 @@ def find(system: System, scheme: str | None = None) -> Rollout | None:
     if scheme is None or scheme == system.schemes[0]:
         return module.rollout
     return functools.partial(module.rollout, scheme=scheme) if scheme in getattr(module, "SCHEMES", ()) else None
+
+
+def slower(system: System) -> str | None:
+    """One line if a system that has a kernel is left to the reference solver, with the next size that is not."""
+    if find(system) is not None or _kernel(system.name) is None:
+        return None
+    n = system.parameters().get("n_sites", 0)
+    sizes = (dataclasses.replace(system, n_sites=size) for size in range(n, 2 * n + 8))  # type: ignore[call-arg]
+    fast = next((s.parameters()["n_sites"] for s in sizes if find(s) is not None), None)
+    parameters = system.parameters() if fast is None else f"n_sites = {n}"
+    takes = "" if fast is None else f", which takes several times as long as n_sites = {fast} by the fast one"
+    return f"{parameters} is computed by the slower reference solver{takes}"
 
 
 @functools.cache
