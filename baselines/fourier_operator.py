@@ -136,6 +136,12 @@ class FourierFlow(LearnedFlow):
         return self.in_band(state + self.field(state))
 
 
+def least(task: Task, config: Config) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have."""
+    n = config.window + config.unroll
+    return n, n
+
+
 def build(task: Task, config: Config) -> FourierFlow:
     """The emulator before training."""
     return FourierFlow(task, config)

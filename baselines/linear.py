@@ -304,6 +304,13 @@ def fit_spread(emulator: GaussianRing, data: Observations, gram: Tensor, moments
         emulator.height[lead, 0], emulator.height[lead, 1] = risen.mean(), risen.std()
 
 
+def least(task: Task, config: Config) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have."""
+    if task.system.growing:
+        return max(3, 2 * config.delays - 1), config.delays + 1
+    return config.delays + 1, config.delays + config.check_steps
+
+
 def build(task: Task, config: Config) -> DelayMap | GaussianRing:
     """The emulator before training."""
     return GaussianRing(task, config) if on_ring(task) else DelayMap(task, config)

@@ -35,7 +35,7 @@ from emubench.core.errors import EmubenchError, unknown
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4_coefficients, etdrk4_step, three_eighths
-from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
+from emubench.learning.filters.climate_filter import ClimateFilter, settled, settling
 from emubench.learning.filters.wiener import smoothed
 from emubench.learning.gaps import masked_mse
 from emubench.learning.models.flow import LARGEST, POLISHED, FlowConfig, LearnedFlow, check_polish, polish_one_step
@@ -235,6 +235,15 @@ def by_torchdiffeq(flow: NeuralOde, state: Float[Tensor, "B D"], times: Float[Te
     return cast(Tensor, solve(lambda _, u: flow.tendency(u), state, times.to(state), **arguments))
 
 
+def least(task: Task, config: Config) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have."""
+    noisy, left = task.observation.noise > 0, 1 + config.unroll
+    n = config.window + (2 if config.continuity and noisy else 1) * config.unroll
+    if config.polish and noisy:
+        n = max(n, left + 2 * HALF_WIDTH, settling(left + LAG) if config.rounds else 0)
+    return n, n
+
+
 def build(task: Task, config: Config) -> NeuralOde:
     """The emulator before training."""
     if config.unroll > (most := longest_segment(task)) and not task.system.growing:
@@ -309,7 +318,7 @@ def by_flow(flow: LearnedFlow, noise: Float[Tensor, " D"], generator: torch.Gene
         climate = ClimateFilter(flow.n, list(range(flow.n)), MEMBERS, INFLATION)
         climate.noise.copy_(noise)
         climate.set_first(by_wiener(flow, noise)(observed)[0].flatten(0, 1), generator)
-        first = min(SPIN_UP, observed.shape[1] // 4)
+        first = settled(observed.shape[1])
         states = climate.smoothed(advance, observed, LAG)[:, first:]
         return states, observed[:, first : first + states.shape[1]]
 

@@ -115,6 +115,12 @@ class OtFlow(LearnedFlow):
         return self.in_band(state)
 
 
+def least(task: Task, config: Config) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have."""
+    n = config.window + config.unroll + config.ahead
+    return n, n
+
+
 def build(task: Task, config: Config) -> OtFlow:
     """The emulator before training."""
     if on_ring(task) and config.field_weight:

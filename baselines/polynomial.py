@@ -31,7 +31,7 @@ from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.models.growth_map import USED, GrowthMap, LocalProducts
-from emubench.learning.models.ridge_map import Features, MapConfig, RidgeMap
+from emubench.learning.models.ridge_map import Features, MapConfig, RidgeMap, least_of_map
 from emubench.learning.objectives.weak_form import unbiased_powers
 from emubench.learning.rings import on_ring
 from emubench.learning.training.descent import Log
@@ -173,6 +173,11 @@ def monomials(n_inputs: int, config: Config, width: int) -> Monomials:
         if len(terms) > MOST_TERMS:
             raise EmubenchError(f"degree: {config.degree} of {n_inputs} inputs gives over {MOST_TERMS} monomials")
     return Monomials(terms)
+
+
+def least(task: Task, config: Config) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have."""
+    return least_of_map(task, config)
 
 
 def build(task: Task, config: Config) -> RidgeMap | GrowthMap:

@@ -27,7 +27,7 @@ from torch import Tensor
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.models.growth_map import BOUND, USED, GrowthMap, RingFeatures
-from emubench.learning.models.ridge_map import Features, MapConfig, RidgeMap
+from emubench.learning.models.ridge_map import Features, MapConfig, RidgeMap, least_of_map
 from emubench.learning.rings import neighbourhoods
 from emubench.learning.training.descent import Log
 from emubench.learning.training.settings import check_only, check_positive
@@ -134,6 +134,11 @@ class SlopeFeatures(RingFeatures):
         """The features times ``weight``."""
         near = neighbourhoods(slopes, self.radius)[..., :-1].reshape(-1, 2 * self.radius)
         return self.random.combine(near, weight[:, None]).view(slopes.shape)
+
+
+def least(task: Task, config: Config) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have."""
+    return least_of_map(task, config)
 
 
 def build(task: Task, config: Config) -> RidgeMap | GrowthMap:

@@ -37,7 +37,7 @@ from emubench.learning.models.ridge_map import Window, take_scales
 from emubench.learning.rings import coloured, gaussian_fill, interpolate_ring, on_ring, pair_spectrum
 from emubench.learning.training.descent import Best, Log
 from emubench.learning.training.settings import check_least, check_positive
-from emubench.learning.training.validation import forecast_error
+from emubench.learning.training.validation import SHORTEST, forecast_error
 
 knowledge = "structure"
 Model = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -279,6 +279,12 @@ def rows(
             new = torch.cat([torch.ones_like(x[:, :1]), x, nodes, after], dim=1)
             yield new[known & ~torch.isnan(after).any(1)]
         x, previous = emulator.inputs(values), values
+
+
+def least(task: Task, config: Config) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have."""
+    smoothed = 0 if task.observation.noise == 0 and task.observation.fraction == 1 else 2 * config.half_width
+    return config.spin_up + 2 + smoothed, SHORTEST
 
 
 def build(task: Task, config: Config) -> Reservoir:

@@ -215,6 +215,12 @@ def numerical_order(flow: ResnetOde, state: Float[Tensor, "B D"]) -> float:
     return float(torch.log2(coarse / fine))
 
 
+def least(task: Task, config: Config) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have."""
+    n = config.window + config.unroll
+    return n, n
+
+
 def build(task: Task, config: Config) -> ResnetOde:
     """The emulator before training."""
     if task.observation.noise:

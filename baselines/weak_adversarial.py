@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
-from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
+from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter, settled, settling
 from emubench.learning.filters.wiener import smoothed
 from emubench.learning.gaps import fill_gaps
 from emubench.learning.models.field_flow import FieldConfig, FieldFlow
@@ -143,6 +143,18 @@ class WeakFlow(FieldFlow):
     config: Config
 
 
+def least(task: Task, config: Config) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have."""
+    if task.system.growing:
+        return config.window + 1, config.window + 1
+    tested = 2 * max(config.half_widths) + 1 if config.objective == "weak" else len(DIFFERENCE.values[0])
+    reach = config.spacing * config.latent
+    n = reach + lead_of(config) + tested + 2 * config.smoothing
+    if config.assimilated and (config.rounds or config.twins):
+        n = max(n, 4 * reach, settling(lead_of(config) + tested + config.lag, max(SPIN_UP, reach)))
+    return n, n
+
+
 def build(task: Task, config: Config) -> WeakFlow:
     """The emulator before training."""
     if config.twins and (task.observation.fraction < 1 or not task.full_state):
@@ -205,7 +217,7 @@ def by_model(flow: WeakFlow, observation: Tensor, filtered: tuple[int, ...], lag
     n, length = filtered
     climate = cast(ClimateFilter, flow.climate)
     u = flow.normalised(observation[:n, :length]).double()
-    skip = min(max(SPIN_UP, flow.reach), u.shape[1] // 4)
+    skip = settled(u.shape[1], max(SPIN_UP, flow.reach))
     states = climate.smoothed(flow.model(), u, lag)[:, skip:]
     observed = flow.lifted(u)[:, -states.shape[1] - lag : -lag]
     seen = ~torch.isnan(observed)
@@ -263,28 +275,12 @@ class Game:
     def __call__(self, residual: Float[Tensor, "B T D F"], seen: Tensor, weight: Tensor) -> Tensor:
         """The loss from the residuals, what the adversary may see, and the weights "B 1 D" of the windows."""
         combined = self.adversary(seen)
-        ascent = combined_loss(residual.detach(), combined, self.family, weight)
+        ascent = self.family.combined_loss(residual.detach(), combined, weight)
         self.optimizer.zero_grad()
         (-ascent).backward()
         self.optimizer.step()
-        tested = combined_loss(residual, combined.detach(), self.family, weight)
-        return self.share * tested + (1 - self.share) * fixed_loss(residual, self.family, weight)
-
-
-def fixed_loss(residual: Float[Tensor, "B T D F"], family: Family, weight: Tensor) -> Tensor:
-    """Mean of rₖ² / Gₖₖ over functions and windows; windows of ``weight`` 0 don't count."""
-    return _mean((residual.square() / family.gram.diagonal()).mean(-1), weight)
-
-
-def combined_loss(residual: Float[Tensor, "B T D F"], combined: Tensor, family: Family, weight: Tensor) -> Tensor:
-    """Mean of (c · r)² / c·Gc: what descends in the model and ascends in the adversary."""
-    norm = ((combined @ family.gram) * combined).sum(-1)
-    return _mean((residual * combined).sum(-1).square() / norm.clamp(min=1e-12), weight)
-
-
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    weight = weight.expand_as(values)
-    return (values * weight).sum() / weight.sum().clamp(min=1)
+        tested = self.family.combined_loss(residual, combined.detach(), weight)
+        return self.share * tested + (1 - self.share) * self.family.fixed_loss(residual, weight)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -299,10 +295,14 @@ def new_game(flow: WeakFlow, noise: float, generator: torch.Generator) -> Game:
     return Game(Adversary(n_in, groups, family, 32, generator), config.ascent, config.adversary)
 
 
+def lead_of(config: Config) -> int:
+    """So far before a window that û, estimated from later data too, doesn't know the window's noise."""
+    return max(config.smoothing + 1, config.lag if config.assimilated else 0)
+
+
 def weak_residuals(flow: WeakFlow, family: Family, states: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     """Residuals "B T2 D F" around every other sample, and the states before their windows, for the adversary."""
-    config = flow.config  # so far back that û, estimated from later data too, doesn't know the window's noise
-    lead = max(config.smoothing + 1, config.lag if config.assimilated else 0)
+    config, lead = flow.config, lead_of(flow.config)
     residual = residuals(family, observed[:, lead:], flow.tendency(states[:, lead:]), stride=2)
     before = states[:, : 2 * residual.shape[1] : 2]
     return residual, neighbourhoods(before, config.radius) if flow.ring else before
@@ -328,7 +328,7 @@ def descend(flow: WeakFlow, train: Smoothed, check: Smoothed, game: Game, genera
         states, observed, weight = shown
         if config.objective == "one_step":
             return one_step_loss(flow, states, observed, weight)
-        return fixed_loss(weak_residuals(flow, game.family, states, observed)[0], game.family, weight)
+        return game.family.fixed_loss(weak_residuals(flow, game.family, states, observed)[0], weight)
 
     rival = game if config.objective == "weak" else None
     for _ in (descent := Descent(flow, config, log, validation, generator, rival)):

@@ -33,13 +33,13 @@ from emubench.core.errors import EmubenchError
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4, rk4
-from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter
+from emubench.learning.filters.climate_filter import ClimateFilter, settled
 from emubench.learning.models.growth_map import USED, GrowthMap, LocalProducts
 from emubench.learning.objectives.weak_form import Exponents, bump, hidden_equation, monomials, normal_equations
 from emubench.learning.rings import gaussian_fill, interpolate_ring, neighbourhoods, on_ring
 from emubench.learning.training.descent import Best, Log, best_of
 from emubench.learning.training.settings import check_least, check_localisation, check_only, check_positive
-from emubench.learning.training.validation import forecast_error
+from emubench.learning.training.validation import SHORTEST, forecast_error
 
 knowledge = "equation form"
 FASTEST = 1.0
@@ -297,7 +297,7 @@ def refine(emulator: WeakSindy, observed: Float[Tensor, "B T C"], config: Config
         active = [(i, k) for i, k in active if coefficients[i, k] != 1]
     if not active:
         return
-    begun = torch.arange(min(SPIN_UP, observed.shape[1] // 4), observed.shape[1] - ahead, max(1, ahead // 2))
+    begun = torch.arange(settled(observed.shape[1]), observed.shape[1] - ahead, max(1, ahead // 2))
     first = emulator.filter.analyses(emulator.flow(), observed)[:, begun].flatten(0, 1)
     target = torch.stack([observed[:, begun + k].flatten(0, 1) for k in range(1, ahead + 1)], dim=1)
 
@@ -337,6 +337,11 @@ def set_climate(emulator: WeakSindy, data: Observations, config: Config, generat
     for _ in range(config.spin_up):
         state = advance(state)
     emulator.filter.set_first(state, generator)
+
+
+def least(task: Task, config: Config) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have."""
+    return (2, 1) if task.system.growing else (4 * min(config.half_widths) + 1, SHORTEST)
 
 
 def build(task: Task, config: Config) -> WeakSindy | GrowthMap:

@@ -61,7 +61,7 @@ class AmountTable(Model):
     """How much data a split holds."""
 
     trajectories: Annotated[int, Field(ge=1, le=tasks.MAX_TRAJECTORIES)]
-    length: Annotated[int, Field(ge=1, le=tasks.MAX_LENGTH)]
+    length: Annotated[int, Field(ge=tasks.LEAST_LENGTH, le=tasks.MAX_LENGTH)]
 
 
 class AmountsTable(Model):

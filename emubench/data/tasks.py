@@ -55,6 +55,8 @@ SIZES = {
 }
 
 
+LEAST_LENGTH = 2
+"""A sample and the next: nothing can be learned from less."""
 MAX_TRAJECTORIES, MAX_LENGTH = 10**8, 10**9
 """No split is larger: a slip of the keyboard is refused by name before the disk is asked."""
 
@@ -79,8 +81,10 @@ def check_amount(where: str, amount: Amount) -> Amount:
     """``amount`` itself, if it is one that can be generated."""
     if not 1 <= amount.trajectories <= MAX_TRAJECTORIES:
         raise EmubenchError(f"{where}: {amount.trajectories} trajectories, where 1 to {MAX_TRAJECTORIES} belong")
-    if not 1 <= amount.length <= MAX_LENGTH:
-        raise EmubenchError(f"{where}: trajectories of {amount.length} samples, where 1 to {MAX_LENGTH} belong")
+    if not LEAST_LENGTH <= amount.length <= MAX_LENGTH:
+        raise EmubenchError(
+            f"{where}: trajectories of {amount.length} samples, where {LEAST_LENGTH} to {MAX_LENGTH} belong"
+        )
     return amount
 
 

@@ -97,6 +97,15 @@ def build_emulator(module: ModuleType, task: Task, config: Any) -> nn.Module:
         raise EmubenchError(f"{name_of(module)} can't be built with these settings: {reason}") from error
 
 
+def check_lengths(module: ModuleType, task: Task, config: Any, train: int, validation: int) -> None:
+    """Raise :class:`EmubenchError` where trajectories of so many samples are too short for a baseline's ``least``."""
+    needed = module.least(task, config) if hasattr(module, "least") else (1, 1)
+    for split, length, least in (("training", train, needed[0]), ("validation", validation, needed[1])):
+        if length < least:
+            what = f"{split} trajectories of {length} samples, where at least {least} belong with these settings"
+            raise EmubenchError(f"{name_of(module)} on {task.name}: {what}")
+
+
 def fit(module: ModuleType, task: Task, config: Any, data: Observations, seed: int = 0, log: Log | None = None) -> Any:
     """Build the emulator of a baseline and train it in memory; equal arguments give equal weights.
 
@@ -105,6 +114,7 @@ def fit(module: ModuleType, task: Task, config: Any, data: Observations, seed: i
     """
     torch.manual_seed(seed)
     emulator = build_emulator(module, task, config)
+    check_lengths(module, task, config, data.train.shape[1], data.validation.shape[1])
     try:
         module.train(emulator, data, config, seed, log or Log())
     except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]  # documented as public

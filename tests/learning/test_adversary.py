@@ -22,7 +22,6 @@ from tests.support.oscillations import oscillations, turn
 
 module = baselines.get("weak_adversarial")
 Adversary, Game = module.Adversary, module.Game
-combined_loss, fixed_loss = module.combined_loss, module.fixed_loss
 ONE = torch.ones(1)
 
 
@@ -116,13 +115,13 @@ def test_the_adversary_raises_the_residual_within_its_bounds():
     adversary = Adversary(2, 2, family(), 16, torch.Generator().manual_seed(0))
     game = Game(adversary, 3e-3, 1.0)
     (residual, seen), (fresh, fresh_seen) = model_error(0), model_error(1)
-    before = float(combined_loss(fresh, adversary(fresh_seen), game.family, ONE).detach())
+    before = float(game.family.combined_loss(fresh, adversary(fresh_seen), ONE).detach())
     first = adversary(seen) * game.family.gram.diagonal().sqrt()
     assert torch.allclose(first, torch.full_like(first, 0.5))
     for _ in range(150):
         game(residual, seen, ONE)
     after = adversary(fresh_seen)
-    assert float(combined_loss(fresh, after, game.family, ONE).detach()) > 1.15 * before
+    assert float(game.family.combined_loss(fresh, after, ONE).detach()) > 1.15 * before
     bounded = after * game.family.gram.diagonal().sqrt()
     assert float(bounded.detach().min()) >= -0.5
     assert float(bounded.detach().max()) <= 1.5
@@ -147,23 +146,23 @@ def test_an_adversary_gains_nothing_from_noise_alone():
     game = Game(Adversary(2, 2, found, 16, torch.Generator().manual_seed(0)), 3e-3, 1.0)
     for _ in range(100):
         game(residual[:32], seen[:32], ONE)
-    value = float(combined_loss(residual[32:], game.adversary(seen[32:]), game.family, ONE).detach())
+    value = float(game.family.combined_loss(residual[32:], game.adversary(seen[32:]), ONE).detach())
     assert value == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_loss_is_scale_free_in_the_test_function_and_blind_to_untrusted_windows():
     residual, seen = model_error(2)
     combined = torch.rand_like(residual) - 0.3
-    one, double = (combined_loss(residual, c, family(), ONE) for c in (combined, 2 * combined))
+    one, double = (family().combined_loss(residual, c, ONE) for c in (combined, 2 * combined))
     assert torch.allclose(one, double)
     weight = torch.zeros(32, 1, 2)
     weight[:4] = 1
     spoilt = torch.cat([residual[:4], 1e6 * residual[4:]])
-    assert torch.allclose(fixed_loss(spoilt, family(), weight), fixed_loss(residual[:4], family(), ONE))
+    assert torch.allclose(family().fixed_loss(spoilt, weight), family().fixed_loss(residual[:4], ONE))
     alone = torch.zeros_like(residual)
     alone[..., 0] = 1
     by_hand = residual[..., 0].square().mean() / family().gram[0, 0]
-    assert torch.allclose(combined_loss(residual, alone, family(), ONE), by_hand)
+    assert torch.allclose(family().combined_loss(residual, alone, ONE), by_hand)
 
 
 def test_ascent_moves_the_adversary_and_not_the_model():
@@ -191,7 +190,7 @@ def test_normal_equations_are_those_of_least_squares():
     solution = torch.linalg.solve(gram, moment).float()
 
     def loss(w: torch.Tensor) -> torch.Tensor:
-        return fixed_loss(residuals(found, u, features @ w, stride=4), found, weight)
+        return found.fixed_loss(residuals(found, u, features @ w, stride=4), weight)
 
     (gradient,) = torch.autograd.grad(loss(at := solution.requires_grad_()), at)
     assert float(gradient.abs().max()) < 1e-3 * float(loss(at).detach())

@@ -1,5 +1,6 @@
 """The ensemble filter of a fitted model whose states are not windows: it starts from the model's own climate."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,20 @@ from emubench.learning.gaps import last_observed
 
 SPIN_UP = 32
 """Samples after which a filter has forgotten its first states."""
+
+
+def settled(length: int, spin_up: int = SPIN_UP) -> int:
+    """Samples of ``length`` that a filter's states are not taken from: a spin-up, or a quarter where that is less."""
+    return min(spin_up, length // 4)
+
+
+def settling(left: int, spin_up: int = SPIN_UP) -> int:
+    """The least length of which ``left`` samples remain after :func:`settled`.
+
+    >>> settling(7), 9 - settled(9)
+    (9, 7)
+    """
+    return next(length for length in itertools.count(left) if length - settled(length, spin_up) >= left)
 
 
 class ClimateFilter(nn.Module):

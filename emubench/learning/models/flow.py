@@ -137,6 +137,9 @@ class LearnedFlow(nn.Module):
         """All windows of ``length`` samples, in σ, whose last encoded sample and first target are seen somewhere."""
         pool = windows(self.normalised(observation), length)
         seen = ~torch.isnan(pool[:, self.window - 1 : self.window + 1]).flatten(2).all(-1)
+        if not seen.all(1).any():
+            where = f"the last sample encoded and the first to forecast, {self.window} and {self.window + 1}"
+            raise EmubenchError(f"too little is observed: no window of {length} samples has a value in both {where}")
         return pool[seen.all(1)]
 
     def encode(self, window: Float[Tensor, "B L S"]) -> Float[Tensor, "B D"]:

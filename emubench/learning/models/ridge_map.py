@@ -26,7 +26,7 @@ from emubench.learning.least_squares import cubic_weights, local_cubic, solve_fa
 from emubench.learning.rings import gaussian_fill, interpolate_ring, neighbourhoods, on_ring, signal_band
 from emubench.learning.training.descent import Best, Log
 from emubench.learning.training.settings import check_least, check_localisation, check_positive
-from emubench.learning.training.validation import forecast_error
+from emubench.learning.training.validation import SHORTEST, forecast_error
 
 SPLIT = 4096
 """Rows regressed on at a time."""
@@ -71,6 +71,15 @@ class MapConfig:
         check_least(self, 1, "filtered", count=2)
         if not min(self.inflations) > 0:
             raise EmubenchError(f"inflations: {self.inflations} where numbers above 0 belong")
+
+
+def least_of_map(task: Task, config: MapConfig) -> tuple[int, int]:
+    """Samples that trajectories for training and for validation must have: a window and the sample that follows."""
+    if task.system.growing:
+        return 2, 1
+    clean = task.observation.noise == 0 and task.observation.fraction == 1
+    smoothed = 0 if clean else 2 * config.half_width
+    return smoothed + config.delays + 1, SHORTEST * config.delays if clean else SHORTEST
 
 
 class Features(nn.Module):
@@ -276,7 +285,7 @@ class RidgeMap(nn.Module):
         rows, length = self.config.filtered
         self.filter.inflation = float(self.inflation)
         analyses = self.filter.analyses(self.step, observed[:rows, :length]).unflatten(-1, (self.delays, self.n))
-        skip = min(24, length // 4)
+        skip = min(24, analyses.shape[1] // 4)
         return analyses[:, skip:-1].flatten(0, 1), analyses[:, skip + 1 :, -1].flatten(0, 1)
 
     def first_states(self, observed: Float[Tensor, "B T N"], noise: float) -> tuple[Tensor, float]:

@@ -67,7 +67,7 @@ def slope_spectrum(flow: LearnedFlow, data: Observations, generator: torch.Gener
     spectra = []
     for t in range(flow.window, length):
         state = flow.step(state, generator)
-        if t >= length // 2 and t % 8 == 0:
+        if (t >= length // 2 and t % 8 == 0) or (t == length - 1 and not spectra):
             spectra.append(pair_spectrum((state[0].roll(-1, -1) - state[0]).double()))
     return torch.stack(spectra).mean(0)
 

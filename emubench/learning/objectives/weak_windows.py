@@ -34,6 +34,20 @@ class Family:
         """The half-width m of the window, in samples."""
         return self.values.shape[1] // 2
 
+    def fixed_loss(self, residual: Float[Tensor, "B T D F"], weight: Tensor) -> Tensor:
+        """Mean of rₖ² / Gₖₖ over functions and windows; windows of ``weight`` 0 don't count."""
+        return _mean((residual.square() / self.gram.diagonal()).mean(-1), weight)
+
+    def combined_loss(self, residual: Float[Tensor, "B T D F"], combined: Tensor, weight: Tensor) -> Tensor:
+        """Mean of (c · r)² / c·Gc: what descends in the model and ascends in the adversary."""
+        norm = ((combined @ self.gram) * combined).sum(-1)
+        return _mean((residual * combined).sum(-1).square() / norm.clamp(min=1e-12), weight)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.expand_as(values)
+    return (values * weight).sum() / weight.sum().clamp(min=1)
+
 
 DIFFERENCE = Family(*(torch.tensor([row]) for row in ([0.0, 1.0, 0.0], [0.5, 0.0, -0.5], [1.0], [1.0])))
 """Central differences, as if they were test functions: what one_step starts from."""

@@ -7,6 +7,8 @@ from emubench.emulator import Emulator
 
 LARGEST = 4.0
 """What a forecast's squared error, in σ², counts at most: one that is lost says no more than that."""
+SHORTEST = 3
+"""Samples of a trajectory of which a third is a context of one."""
 
 
 @torch.no_grad()
