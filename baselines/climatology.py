@@ -19,6 +19,7 @@ from emubench.learning.training.descent import Log
 from emubench.learning.training.settings import check_positive
 
 knowledge = "none"
+comes_to_rest = True
 
 
 @dataclass(frozen=True)

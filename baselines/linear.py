@@ -25,6 +25,7 @@ from emubench.learning.training.descent import Log, best_of
 from emubench.learning.training.settings import check_least
 
 knowledge = "structure"
+comes_to_rest = True
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from emubench.learning.gaps import last_observed
 from emubench.learning.training.descent import Log
 
 knowledge = "none"
+comes_to_rest = True
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ def compare(runs: list[Path], plot_dir: Path | None = None, json: bool = False) 
         print(as_json(frame))
     else:
         show(frame)
+        for run in read:
+            if run.card.warning:
+                print(f"{run.entry} on {run.task.name}, seed {run.card.seed}: {run.card.warning}")
         diagnosed: list[tuple[str, DiagnosticsFile]] = []
 
         def add(run: Path) -> None:

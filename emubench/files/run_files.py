@@ -27,6 +27,8 @@ class Card(Model):
     device: Annotated[str, Field(max_length=200)]
     weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """SHA-256 of the file of the weights; empty in cards that are older than the field."""
+    warning: Annotated[str, Field(max_length=400)] = ""
+    """How free forecasts ran away or stood still when it was trained."""
 
 
 class ScoreRow(Model):

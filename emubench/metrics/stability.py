@@ -37,6 +37,8 @@ from emubench.metrics._spectra import spatial_power, spectrum_distance, temporal
 
 split = "climate"
 FOLDS, N_RESAMPLES = 4, 10_000
+DEAD = 0.1
+"""Share of the truth's variance in time under which a run is dead."""
 
 
 def applies(task: Task) -> bool:
@@ -141,7 +143,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     sound = torch.where(lost.reshape(-1, *[1] * (run.ndim - 1)), truth.mean, run)
     d, d_zero = distances(sound, truth), anchors(truth, run.shape[1])
     d = torch.where(lost[:, None], d_zero, torch.minimum(d, d_zero))
-    dead = (end_variance(sound, task) < 0.1 * truth.pool.end_variance) & ~lost
+    dead = (end_variance(sound, task) < DEAD * truth.pool.end_variance) & ~lost
     # The pooled truth is stationary, so cases that start flat count for survival but not for the distances.
     counted = (truth.start == 0).double()[:, None]
     names, scales = aspects(task), scale(truth)

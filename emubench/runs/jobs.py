@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -12,13 +13,17 @@ import torch
 from torch import nn
 
 from emubench import __version__, baselines
-from emubench.core.errors import EmubenchError, unknown
+from emubench.core.errors import EmubenchError, one_line, reason, unknown
 from emubench.core.random import check_seed
 from emubench.data import recipes, tasks
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
+from emubench.emulator import n_parameters
+from emubench.evaluation import soundness
 from emubench.learning.training.logs import Log
 from emubench.learning.training.settings import on_small_ring
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,3 +126,20 @@ def fit(module: ModuleType, task: Task, config: Any, data: Observations, seed: i
         what = f"{name_of(module)} on {task.name}: with these settings the fit breaks down"
         raise EmubenchError(f"{what}: {str(error).splitlines()[0]}") from error
     return emulator
+
+
+def look(module: ModuleType, emulator: Any, data: Observations) -> str:
+    """Log, and return, how free forecasts of what was trained run away or stand still (:func:`soundness.fault`).
+
+    Not of a baseline that ``comes_to_rest`` by design, nor where nothing was learned. A forecast that fails is told,
+    and does not undo a training.
+    """
+    if getattr(module, "comes_to_rest", False) or not n_parameters(emulator):
+        return ""
+    try:
+        found = soundness.fault(emulator, data)
+    except Exception as error:  # whatever an emulator raises
+        found = f"a free forecast failed: {type(error).__name__}: {reason(error)}"
+    if found:
+        log.warning("%s on %s: %s", name_of(module), data.task.name, found)
+    return one_line(found)[:400]

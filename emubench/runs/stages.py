@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +21,9 @@ from emubench.files import run_files, schema, store, timing
 from emubench.learning.training import logs
 from emubench.learning.training.checkpoint import Checkpoints
 from emubench.runs.folders import RECIPE, load, read_card
-from emubench.runs.jobs import Job, fit
+from emubench.runs.jobs import Job, fit, look
+
+log = logging.getLogger(__name__)
 
 
 def train(job: Job, data: Path, out: Path, progress: Progress | None = None, tensorboard: bool = False) -> Path:
@@ -39,6 +42,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
         checkpoints = Checkpoints(kept, observations.digest)
         with closing(logs.Log(partial / "log.jsonl", progress, checkpoints, tensorboard)) as log:
             emulator = fit(module, task, config, observations, job.seed, log)
+            seconds = log.seconds
         digest = save_weights(emulator, partial / "model.safetensors")
         card = run_files.Card(
             schema_version=schema.SCHEMA_VERSION,
@@ -52,10 +56,11 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
             config=json.loads(json.dumps(dataclasses.asdict(config))),
             overrides=job.overrides,
             n_parameters=n_parameters(emulator),
-            train_seconds=round(log.seconds, 3),
+            train_seconds=round(seconds, 3),
             threads=job.threads,
             device="cpu",
             weights_sha256=digest,
+            warning=look(module, emulator, observations),
         )
         if job.recipe:
             (partial / RECIPE).write_text(job.recipe + "\n", encoding="utf-8")
@@ -111,6 +116,8 @@ def score(run: Path, data: Path, progress: Progress | None = None, again: bool =
     """Score a run and write ``scores.json``, ``timing.json``, ``figures.json``, unless it was scored on these data."""
     opened = load(run)
     path, card, task = run / "scores.json", opened.card, opened.task
+    if card.warning:
+        log.warning("%s on %s: %s (when it was trained)", card.baseline, card.task, card.warning)
     if not again and (stored := stored_scores(run, task, data)) is not None:
         if (current := scoring.with_skill(stored, task)) != stored:  # the reference values were frozen since
             store.write_text(path, current.model_dump_json(indent=1) + "\n")

@@ -15,7 +15,7 @@ from emubench.data.recipes import TaskLike
 from emubench.evaluation.forecast import Progress
 from emubench.learning.training.logs import Log
 from emubench.runs import folders, stages
-from emubench.runs.jobs import Job, configured, defaults_of, fit, name_of
+from emubench.runs.jobs import Job, configured, defaults_of, fit, look, name_of
 
 
 def train(
@@ -37,7 +37,7 @@ def train(
     the way.
 
     Raises :class:`EmubenchError` for a setting that does not exist, where the data are missing, and where a training
-    diverges.
+    diverges. One whose free forecasts run away or stand still is logged as a warning.
 
     >>> import emubench
     >>> task = emubench.tasks.get("lorenz63-noisy", "tiny")
@@ -56,5 +56,8 @@ def train(
         return folders.load(stages.train(job, Path(data), Path(out), progress)).emulator
     module = baselines.get(baseline) if isinstance(baseline, str) else baseline
     config = configured(defaults_of(module, task), settings, name_of(module), "")
+    observations = dataset.load(task, data)
     with torch.random.fork_rng(devices=[]):
-        return fit(module, task, config, dataset.load(task, data), seed, Log(progress=progress))
+        emulator = fit(module, task, config, observations, seed, Log(progress=progress))
+    look(module, emulator, observations)
+    return emulator
