@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -196,6 +198,95 @@ def test_a_child_opens_neither_truth_nor_home_nor_its_parent(data, tmp_path):
     assert found == [*["refused"] * 3, f"read {tmp_path / 'readable' / 'file'}", "refused", "not written"]
 
 
+ANSWER = """
+import os, socket, subprocess, sys, time
+from pathlib import Path
+from emubench.runs.sandbox import child, landlock, pipe
+if not {landlock}:
+    landlock.shut = lambda *_: False
+def attempt(work, *given):
+    try:
+        return work(*given)
+    except OSError as error:
+        return type(error).__name__
+def serve(folder, source, sink):
+    {setup}
+    pipe.send(sink, pipe.FAULT, {{"reason": str({wanted})}}, None, time.monotonic() + 60)
+    os.read(source, 1)  # until the judge has heard it
+child.serve = serve
+sys.argv[1:] = [".", str(2**33), "100", "1"]
+child.main()
+"""
+
+
+def answer(setup: str, wanted: str = "None", landlock: bool = True) -> str:
+    """What a confined child finds that runs ``setup``."""
+    script = ANSWER.format(setup=setup, wanted=wanted, landlock=landlock)
+    with JudgedEmulator([sys.executable, "-c", script], LIMITS) as emulator:
+        emulator.wait_until_ready()
+    assert emulator.reason == "failed while loading"
+    return emulator.said
+
+
+as_root = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or os.geteuid() != 0, reason="what root may give its child"
+)
+
+
+@as_root
+def test_a_child_of_root_is_nobody_and_signals_connects_to_and_reads_nothing_of_its_judge_s(data):
+    truth = data / "tiny" / "lorenz63.truth.h5"
+    assert truth.exists()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.0)
+        wanted = [
+            "os.getresuid(), os.getresgid(), os.getgroups()",
+            f"[attempt(os.kill, pid, 0) for pid in ({os.getpid()}, os.getppid())]",
+            f"attempt(socket.create_connection, {server.getsockname()}, 5.0)",
+            *(f"attempt(lambda: open({str(path)!r}, 'rb').read(4))" for path in (truth, "/etc/shadow")),
+            "len(Path('/proc/self/status').read_text().split('CapEff:\\t0000000000000000')) - 1",
+            "sum(name.isdigit() for name in os.listdir('/proc'))",
+        ]
+        found = answer("pass", f"[{', '.join(wanted)}]", landlock=False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    nobody = "(65534, 65534, 65534), (65534, 65534, 65534), []"
+    assert found.startswith(f"[{nobody}, ["), found
+    killed, refused, hidden = "['ProcessLookupError', 'PermissionError']", "'OSError'", "'FileNotFoundError'"
+    if "ProcessLookupError" not in found:
+        pytest.skip("no namespaces here: another user alone")
+    assert found == f"[{nobody}, {killed}, {refused}, {hidden}, {hidden}, 1, 2]"
+
+
+def sleepers(seconds: str) -> int:
+    """How many processes sleep for so long."""
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended since
+            found += path.read_bytes() == f"sleep\0{seconds}\0".encode()
+    return found
+
+
+@as_root
+def test_what_a_child_started_ends_with_it_in_a_session_of_its_own_too():
+    """No signal to the child's group reaches that."""
+    seconds = f"3600.{os.getpid()}"
+    script = (
+        "import subprocess; from emubench.runs.sandbox import landlock, namespaces\n"
+        "namespaces.enter(landlock.needed())\n"
+        f"subprocess.Popen(['sleep', '{seconds}'], start_new_session=True)\n"
+    )
+    with JudgedEmulator([sys.executable, "-c", READY + script + LISTEN], LIMITS) as emulator:
+        emulator.wait_until_ready()
+        assert emulator.reason == ""
+        before = sleepers(seconds)
+    assert before == 1
+    end = time.monotonic() + 5
+    while sleepers(seconds) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert sleepers(seconds) == 0
+
+
 # --- training in the child --------------------------------------------------------------------------------------------
 
 
@@ -208,6 +299,24 @@ def test_settings_of_ten_million_layers_end_with_their_time(data, tmp_path):
         judged.train(job, data, tmp_path, dataclasses.replace(LIMITS, train_seconds=0.5), 10**6)
     assert time.monotonic() - begun < 60
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("linked", ["model.safetensors", "."])
+def test_what_a_training_leaves_is_read_where_it_belongs(monkeypatch, data, tmp_path, linked):
+    """A link could lead the judge, who may read more than the child, to a file of others."""
+    others, job = tmp_path / "others", jobs.Job("persistence", TASK, "tiny")
+    others.mkdir()
+    for name in ("card.json", "model.safetensors"):
+        (others / name).write_text("a secret")
+    script = READY + (
+        f"run = os.path.join(sys.argv[1], '{job.folder(Path('runs'))}')\n"
+        f"os.makedirs(os.path.dirname(run) if '{linked}' == '.' else run)\n"
+        f"os.symlink(os.path.join('{others}', '{linked}'), os.path.normpath(os.path.join(run, '{linked}')))\n"
+        "os.write(1, R + R)\n"
+    )
+    monkeypatch.setattr(judged, "_command", lambda _, place, *__: [sys.executable, "-S", "-c", script, str(place)])
+    with pytest.raises(EmubenchError, match="training on lorenz63-noisy left a link, where model.safetensors belongs"):
+        judged.train(job, data, tmp_path / "runs", LIMITS, 10**6)
 
 
 @pytest.mark.slow
@@ -277,12 +386,4 @@ def test_a_frame_is_read_as_it_was_sent():
 @pytest.mark.slow
 def test_torch_may_look_for_a_temporary_folder_within_the_bounds():
     """Its compiler does when it is imported, which building some emulators on the meta device makes it be."""
-    code = (
-        "import sys; from emubench.runs.sandbox import child;"
-        "child.serve = lambda *_: __import__('torch._dynamo');"
-        "sys.argv[1:] = ['.', str(2**33), '100', '1']; child.main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    assert done.returncode == 0
+    assert answer("import torch._dynamo") == "None"

@@ -21,7 +21,7 @@ from emubench.core.errors import EmubenchError
 from emubench.dynamics import kernels
 from emubench.files.safetensors_header import read_header
 from emubench.runs import folders
-from emubench.runs.sandbox import landlock, pipe
+from emubench.runs.sandbox import landlock, namespaces, pipe
 
 HOUR = 3600.0
 MAX_CASES = 4096
@@ -108,14 +108,16 @@ def confine(folder: Path, n_bytes: int, seconds: int, threads: int, file_bytes: 
     """Take standard input and output for the judge alone, and limit this process; return the two descriptors.
 
     It can read libraries and ``folder``, and write into its own folder, and into ``folder`` if it has ``file_bytes``.
+    What goes on is a child of the process that the judge started: see :func:`emubench.runs.sandbox.namespaces.enter`.
     """
     source, sink, nowhere = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # what a method prints goes nowhere
         os.dup2(nowhere, descriptor)
-    torch.set_num_threads(threads)
     tempfile.gettempdir()  # known from here on; looking for it later would write a file, and torch looks for it
     for name in registry.names(kernels.__name__):  # numba looks for its machine code while it may write beside it
         registry.load(kernels.__name__, name, "kernel")
+    namespaces.enter([*landlock.needed(), folder])
+    torch.set_num_threads(threads)
     landlock.shut([folder], [Path.cwd(), *([folder] if file_bytes else [])])
     limit(n_bytes, seconds, file_bytes)
     return source, sink
@@ -123,7 +125,7 @@ def confine(folder: Path, n_bytes: int, seconds: int, threads: int, file_bytes: 
 
 def main() -> None:
     """Confine this process, then serve."""
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[1]).absolute()
     serve(folder, *confine(folder, *map(int, sys.argv[2:5])))
 
 

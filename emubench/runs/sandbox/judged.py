@@ -24,8 +24,9 @@ from emubench.core.errors import EmubenchError
 from emubench.data import layout
 from emubench.emulator import Asked, Emulator
 from emubench.files import schema, store
+from emubench.runs import folders
 from emubench.runs.jobs import Job
-from emubench.runs.sandbox import pipe, trainee
+from emubench.runs.sandbox import namespaces, pipe, trainee
 
 KEPT = ("LD_LIBRARY_PATH", "PYTHONPATH")
 """What a judged emulator sees of its judge's environment: where libraries are."""
@@ -46,9 +47,13 @@ class Limits:
 class JudgedEmulator(contextlib.AbstractContextManager):
     """An :class:`~emubench.emulator.Emulator` whose forecasts come from a child process; NaN once it has failed."""
 
-    def __init__(self, command: list[str], limits: Limits) -> None:
+    def __init__(self, command: list[str], limits: Limits, run: Path | None = None) -> None:
         self.limits, self.reason, self.said = limits, "", ""
         self._folder = tempfile.TemporaryDirectory()
+        for name in (folders.RECIPE, "card.json", "model.safetensors"):
+            if run is not None and (run / name).exists():
+                shutil.copyfile(run / name, Path(self._folder.name) / name)
+        _hand_over(Path(self._folder.name))
         root = str(Path(emubench.__file__).parents[1])
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         path = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
@@ -71,8 +76,8 @@ class JudgedEmulator(contextlib.AbstractContextManager):
 
     @classmethod
     def of_run(cls, folder: Path, limits: Limits) -> "JudgedEmulator":
-        """The emulator of a run's or an entry's folder with ``card.json`` and ``model.safetensors``."""
-        judged = cls(_command("child", folder, limits, 2 * limits.call_seconds), limits)
+        """The emulator of a run's or an entry's folder; the child gets a copy of its card and weights."""
+        judged = cls(_command("child", Path(), limits, 2 * limits.call_seconds), limits, folder)
         judged.wait_until_ready()
         return judged
 
@@ -143,7 +148,15 @@ def _command(module: str, folder: Path, limits: Limits, work_seconds: float, *mo
     """The command of a child that works on ``folder`` for so long, beyond starting."""
     seconds = int(limits.threads * (limits.start_seconds + work_seconds))
     bounds = map(str, (*more, limits.memory_bytes, seconds, limits.threads))
-    return [sys.executable, "-m", f"emubench.runs.sandbox.{module}", str(folder.resolve()), *bounds]
+    return [sys.executable, "-m", f"emubench.runs.sandbox.{module}", str(folder), *bounds]
+
+
+def _hand_over(folder: Path) -> None:
+    """Give a temporary folder to the user that a child of root goes on as."""
+    if os.geteuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            with contextlib.suppress(OSError):  # where there is no such user, the child stays root
+                os.chown(path, namespaces.NOBODY, namespaces.NOBODY)
 
 
 def train(job: Job, data: Path, out: Path, limits: Limits, max_weights: int) -> Path:
@@ -153,11 +166,12 @@ def train(job: Job, data: Path, out: Path, limits: Limits, max_weights: int) -> 
     more than its limits, or makes weights of more than ``max_weights`` bytes.
     """
     with tempfile.TemporaryDirectory(prefix="emubench-training-") as temporary:
-        place = Path(temporary)
+        place = Path(temporary).resolve()
         copy = layout.task_path(job.get_task(), place / trainee.DATA)
         copy.parent.mkdir(parents=True)
         shutil.copyfile(layout.task_path(job.get_task(), data), copy)
         store.write_text(place / trainee.JOB, json.dumps(dataclasses.asdict(job)))
+        _hand_over(place)
         with JudgedEmulator(_command("trainee", place, limits, limits.train_seconds, max_weights), limits) as child:
             child.wait_until_ready()
             begun = time.monotonic()
@@ -169,6 +183,8 @@ def train(job: Job, data: Path, out: Path, limits: Limits, max_weights: int) -> 
         made, folder = job.folder(place / trainee.RUNS), job.folder(out)
         folder.mkdir(parents=True)
         for name, most in (("model.safetensors", max_weights), ("card.json", 2**20)):
+            if (made / name).resolve() != made / name:
+                raise EmubenchError(f"training on {job.task} left a link, where {name} belongs")
             (folder / name).write_bytes(schema.read_bytes(made / name, most))
     return folder
 

@@ -39,6 +39,11 @@ def version() -> int:
     return max(0, ctypes.CDLL(None, use_errno=True).syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1))
 
 
+def needed() -> list[Path]:
+    """What a child has to be able to read beside its run: files of the system, and libraries."""
+    return [*map(Path, SYSTEM), *_libraries()]
+
+
 def shut(readable: Iterable[Path], writable: Iterable[Path] = ()) -> bool:
     """Let this process open nothing but libraries, ``readable`` and ``writable`` from now on.
 
@@ -54,7 +59,7 @@ def shut(readable: Iterable[Path], writable: Iterable[Path] = ()) -> bool:
     ruleset = libc.syscall(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
     if ruleset < 0:
         return False
-    allowed = [(path, READ) for path in (*map(Path, SYSTEM), *_libraries(), *readable)]
+    allowed = [(path, READ) for path in (*needed(), *readable)]
     allowed += [(path, everything) for path in writable] + [(Path("/dev/null"), READ | WRITE_FILE)]
     for path, rights in allowed:
         if path.exists():
