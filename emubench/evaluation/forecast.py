@@ -32,10 +32,16 @@ FIRST = 4
 """So many changes are the first."""
 
 
+JUMP = 2.0
+"""Of what is scored in law, one that changes by more than so many times the change from the first sample to the second
+was made up: those two are scored, and most of the others are not."""
+
+
 def counted_share(forecast: Float[Tensor, "M B T *S"], task: Task) -> float:
     """The share of samples that speed counts: finite ones at which the forecasts still move, and always the first.
 
-    The change from one sample to the next is taken in the mean square over all forecasts and components, in σ.
+    The change from one sample to the next is taken in the mean square over all forecasts and components, in σ. Where
+    only some leads are scored, a sample does not count either that leaps away from the one before.
     """
     std = torch.from_numpy(task.observation.select(task.system.std))
     scaled = (metrics.deviation(forecast.detach().cpu(), task) / std).flatten(3)
@@ -44,6 +50,8 @@ def counted_share(forecast: Float[Tensor, "M B T *S"], task: Task) -> float:
     sound = finite[:, :, 1:] & finite[:, :, :-1] & change.isfinite()
     level = torch.where(sound, change, 0.0).sum((0, 1)) / sound.sum((0, 1)).clamp(min=1)
     moving = (level > 0) & (level >= STILL**2 * level[:FIRST].max(0).values) if len(level) else level > 0
+    if task.system.scored_in_law and len(level):
+        moving &= level <= JUMP**2 * level[0]
     counted = 1 + (sound & moving).double().sum(-1)
     return float(counted.mean()) / forecast.shape[2]
 

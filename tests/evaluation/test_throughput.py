@@ -226,6 +226,20 @@ def test_speed_counts_samples_at_which_the_forecast_moves(change, share):
     assert found == pytest.approx(share, abs=0.002)
 
 
+def test_speed_counts_no_samples_that_are_made_up_between_the_scored_leads():
+    """Of what is scored in law, noise of the right variance moves, and is nowhere near."""
+    task = tasks.get("kpz-noisy", "tiny")
+    noise = torch.randn(2, 16, 128, 256, generator=torch.Generator().manual_seed(0))
+    walk = torch.zeros_like(noise)
+    for t in range(1, 128):
+        walk[:, :, t] = 0.98 * walk[:, :, t - 1] + 0.2 * noise[:, :, t]
+    at_leads = noise.clone()
+    at_leads[:, :, [lead - 1 for lead in (1, 2, 4, 8, 16, 32, 64, 128)]] = walk[:, :, [0, 1, 3, 7, 15, 31, 63, 127]]
+    assert counted_share(walk, task) == 1.0
+    assert counted_share(at_leads, task) == 2 / 128
+    assert counted_share(at_leads[..., :3], TASK) > 0.9  # where all samples are scored it is a matter of scores
+
+
 def test_a_forecast_that_stops_early_is_no_faster():
     """By the stopwatch: a quarter of the steps in a quarter of the time counts as a quarter."""
 
