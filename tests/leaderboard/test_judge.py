@@ -165,26 +165,45 @@ def test_every_row_and_every_case_that_is_claimed_is_compared(submitted_runs):
     assert judge.false_claims("s", found.model_copy(update={"cases": moved}), result) == []
 
 
-@pytest.mark.parametrize(("metric", "share"), [("valid_prediction_time", 0.6), ("w1_distance", 1.5)])
+@pytest.mark.parametrize(("metric", "share"), [("valid_prediction_time", 0.822), ("w1_distance", 3.175)])
 def test_false_claims_are_told_from_the_members_that_the_judge_draws(submitted_runs, metric, share):
+    """The shares are 0.6 and 1.5, and 1.370 or 2.117 times as much for 16 or 8 cases: Student's t at four σ."""
     (run,) = folders.find_runs([submitted_runs / "linear"])
     value, width, claim = claims(run, metric, frozenset({metric}))
     assert claim(value=value + 0.95 * share * width) == []
     assert len(claim(value=value + 1.05 * share * width)) == 1
 
 
+@pytest.mark.parametrize(("metric", "factor"), [("valid_prediction_time", 2.740), ("w1_distance", 16.93)])
+def test_intervals_far_narrower_than_the_judge_s_are_false_claims(submitted_runs, metric, factor):
+    """Without width, a score would be claimed to be sure where the judge's members leave it open."""
+    (run,) = folders.find_runs([submitted_runs / "linear"])
+    value, width, claim = claims(run, metric, frozenset({metric}))
+    assert claim(low=value - 0.55 * width / factor, high=value + 0.55 * width / factor) == []
+    assert len(claim(low=value - 0.45 * width / factor, high=value + 0.45 * width / factor)) == 1
+    assert len(claim(low=value, high=value)) == 1
+    assert len(claim(low=value - 0.55 * width * factor, high=value + 0.55 * width * factor)) == 1
+
+
 @pytest.mark.slow
-def test_other_draws_of_an_ensemble_are_no_false_claims_and_a_curve_of_zeros_is_one(data, tmp_path):
-    run = stages.train(jobs.Job("climatology", "kpz-noisy", "tiny"), data, tmp_path)
+@pytest.mark.parametrize("baseline", ["climatology", "oracle"])
+def test_other_draws_of_an_ensemble_are_no_false_claims_and_edited_ones_are(data, tmp_path, baseline):
+    run = stages.train(jobs.Job(baseline, "kpz-noisy", "tiny"), data, tmp_path)
     emulator, task = folders.load(run).emulator, tasks.get("kpz-noisy", "tiny")
     first, *others = (scoring.evaluate(emulator, task, data, seed=seed) for seed in range(4))
     named = [fault.split()[1].rstrip(":") for other in others for fault in judge.false_claims("s", first.scores, other)]
     assert not first.of_ensembles & set(named)  # the judge asks single members with the public seed
-    rows = [
-        r.model_copy(update={"value": 0.0, "low": 0.0, "high": 0.0} if r.lead_time else {}) for r in first.scores.rows
-    ]
-    faults = judge.false_claims("s", first.scores.model_copy(update={"rows": rows}), first)
-    assert any(fault.startswith("s: crps at lead time ") for fault in faults)
+
+    def faults(change) -> set[str]:
+        rows = [r.model_copy(update=change(r)) if r.metric in first.of_ensembles else r for r in first.scores.rows]
+        lines = judge.false_claims("s", first.scores.model_copy(update={"rows": rows}), others[0])
+        return {line.split()[1].rstrip(":") for line in lines}
+
+    assert faults(lambda r: {"low": r.value, "high": r.value}) >= first.of_ensembles  # sure of what is not
+    zeros = faults(lambda r: {"value": 0.0, "low": 0.0, "high": 0.0} if r.lead_time else {})
+    assert zeros >= {"crps", "energy_score", "spread_skill_ratio", "reliability_index", "growth_ratio"}
+    better = faults(lambda r: {end: getattr(r, end) - 1.5 * (r.high - r.low) for end in ("value", "low", "high")})
+    assert better >= {"crps", "skill_accuracy"}
 
 
 # --- whole entries, some of them bad ----------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from emubench import baselines
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
@@ -30,14 +32,14 @@ from emubench.runs.sandbox.judged import JudgedEmulator, Limits, Processes
 
 ROUND_OFF = 0.1
 """Share of a score's 95 % interval by which another machine's round-off may move it."""
-RANKED_MEMBERS, OTHER_MEMBERS, LEAD_MEMBERS = 0.6, 1.5, 4.5
-"""Share by which the judge's random numbers may move an ensemble's headline, its other scores, and those of one lead.
+HEADLINE_MEMBERS, OTHER_MEMBERS = 0.6, 1.5
+"""Share of it by which the judge's random numbers may move an ensemble's headline, and its other scores.
 
-Four standard deviations of the difference of two draws: of the oracle's CRPS on kpz-noisy, 0.15 of the interval. They
-are at most √2 of a quarter of it, where members are all that the score depends on. The headline's single leads may move
-as the other scores do. Eight draws of climatology on tiny kpz-noisy differ by at most 0.16 (headline), 0.77 (its
-leads), 1.3 (others) and 2.4 (their leads) of the interval, its ends included.
+Where members are all that a score depends on, two draws differ with √2 of the interval's standard deviation: by four of
+these in 1.44 of the interval. Of the oracle's CRPS on kpz-noisy it is 0.15. Few cases say less of both, by Student's t.
 """
+HEADLINE_WIDTHS, OTHER_WIDTHS = 2.0, 8.0
+"""Factor by which its intervals may be wider or narrower: with eight cases moments have had ninefold ones."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,15 @@ def false_claims(where: str, claimed: run_files.ScoreFile, result: scoring.Resul
         what, judged = checks.named(row.metric, row.lead_time), left.pop((row.metric, row.lead_time), None)
         if judged is None:
             faults.setdefault(row.metric, f"{where}: {what}: no such score is known")
-        elif not _agrees(row, judged, _share(row.metric, row.lead_time, result)):
+        elif not Leeway.of(row.metric, row.lead_time, judged.n_cases, result).allows(row, judged):
             shown, wanted = _shown(row), _shown(judged)
             faults.setdefault(row.metric, f"{where}: {what}: {shown} is claimed, {wanted} was found")
     for metric, lead_time in left:
         faults.setdefault(metric, f"{where}: {checks.named(metric, lead_time)}: is not claimed, and was found")
     for name, values in found.cases.items():
         stated = claimed.cases.get(name, [])
-        if len(stated) != len(values) or math.dist(stated, values) > _share(name, None, result) * _spread(values):
+        share = HEADLINE_MEMBERS if name in result.of_ensembles else ROUND_OFF
+        if len(stated) != len(values) or math.dist(stated, values) > share * _spread(values):
             faults.setdefault(name, f"{where}: cases.{name}: other values than were found")
     return list(faults.values())
 
@@ -123,26 +126,34 @@ def _spread(values: list[float]) -> float:
     return max(math.dist(values, [math.fsum(values) / len(values)] * len(values)), 1e-6 * math.hypot(*values), 1e-9)
 
 
-def _share(metric: str, lead_time: float | None, result: scoring.Result) -> float:
-    """The share of an interval by which a score may move; a single lead's rests on fewer numbers than their mean."""
-    if metric not in result.of_ensembles:
-        return ROUND_OFF
-    ranked = metric in (headline(result.task).metric, "skill_accuracy")
-    if lead_time is not None:
-        return OTHER_MEMBERS if ranked else LEAD_MEMBERS
-    return RANKED_MEMBERS if ranked else OTHER_MEMBERS
+@dataclass(frozen=True)
+class Leeway:
+    """By which share of its interval a score may move, and by which factor the interval may be another."""
 
+    share: float
+    widths: float = 1.0
 
-def _agrees(row: ScoreRow, judged: ScoreRow, share: float) -> bool:
-    """Whether value, low and high of a row are those that were found, up to a share of their interval."""
-    if (row.unit, row.n_cases) != (judged.unit, judged.n_cases):
-        return False
-    width = 0.0 if judged.low is None or judged.high is None else judged.high - judged.low
-    pairs = ((row.value, judged.value), (row.low, judged.low), (row.high, judged.high))
-    return all(
-        one == two if one is None or two is None else abs(one - two) <= max(share * width, 1e-6 * abs(two), 1e-9)
-        for one, two in pairs
-    )
+    @classmethod
+    def of(cls, metric: str, lead_time: float | None, n_cases: int, result: scoring.Result) -> "Leeway":
+        """That of a row; the starts of a task are scored apart, so that a share of ``n_cases`` has to do."""
+        if metric not in result.of_ensembles:
+            return cls(ROUND_OFF)
+        few = float(stats.t.isf(stats.norm.sf(4), max(n_cases // len(result.task.system.starts) - 1, 1))) / 4
+        if lead_time is None and metric in (headline(result.task).metric, "skill_accuracy"):
+            return cls(few * HEADLINE_MEMBERS, few * HEADLINE_WIDTHS)
+        return cls(few * OTHER_MEMBERS, few * OTHER_WIDTHS)
+
+    def allows(self, row: ScoreRow, judged: ScoreRow) -> bool:
+        """Whether value, low and high of a row are those that were found."""
+        if (row.unit, row.n_cases) != (judged.unit, judged.n_cases):
+            return False
+        one, two = (0.0 if r.low is None or r.high is None else r.high - r.low for r in (row, judged))
+        least = max(1e-6 * abs(judged.value or 0.0), 1e-9)
+        if self.widths > 1 and not (one + least) / self.widths <= two + least <= (one + least) * self.widths:
+            return False
+        most = max(self.share * (math.sqrt(one * two) if self.widths > 1 else two), least)
+        pairs = ((row.value, judged.value), (row.low, judged.low), (row.high, judged.high))
+        return all(a == b if a is None or b is None else abs(a - b) <= most for a, b in pairs)
 
 
 def _shown(row: ScoreRow) -> str:
