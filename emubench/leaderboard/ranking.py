@@ -1,16 +1,16 @@
 """Ranking: one table of all entries on all tasks and tracks, rebuilt from the runs on disk alone.
 
 An entry's score on a task is the mean over seeds of the mean over cases; on a track the mean over systems of the mean
-over seeds of its skill clipped to [−1, 1], where a missing task counts −1. Intervals are 95 % of a hierarchical
-bootstrap (seeds; within each, cases, the same draw for all entries). Two entries differ if the 99 % interval of their
-paired difference excludes 0, and a rank is an interval: 1 + number significantly better … n − number significantly
-worse. Scales (floor and oracle) are frozen, so that a new entry moves no old score.
+over seeds of its skill clipped to [−1, 1], where a missing task counts −1. Intervals are 95 %, over cases and seeds
+(:mod:`emubench.leaderboard.estimates`). Two entries differ if the 99 % interval of their paired difference excludes 0,
+and a rank is an interval: 1 + number significantly better … n − number significantly worse. Scales (floor and oracle)
+are frozen, so that a new entry moves no old score.
 """
 
 import dataclasses
 import json as jsonlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,9 @@ from emubench import systems
 from emubench.data import reference, tasks
 from emubench.data.reference import Scale
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS, Task
-from emubench.leaderboard import statistics
-from emubench.leaderboard.statistics import ENDS, MISSING, N_RESAMPLES, Row, bounded, ends, interval
+from emubench.leaderboard import estimates, statistics
+from emubench.leaderboard.estimates import Estimate
+from emubench.leaderboard.statistics import ENDS, MISSING, Row, bounded
 from emubench.metrics._headline import headline
 from emubench.runs.scored import Scored, ScoredRun, runs_of
 
@@ -56,52 +57,81 @@ There ``common_accuracy`` and ``common_stability`` are means over the tasks that
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry on one task: all its seeds, and their mean scores under every resample."""
+    """One entry on one task: the mean scores of all its seeds, under every resample of the cases."""
 
     entry: str
     task: Task
-    runs: tuple[ScoredRun, ...]
     by_seed: np.ndarray
     """Mean over cases, per seed ``"S"``."""
     sampled: np.ndarray
     """Mean over the resampled cases, per resample and seed ``"R S"``."""
-    seeds: np.ndarray
-    """Weights of the resampled seeds ``"R S"``."""
+    share: float
+    """See :func:`emubench.leaderboard.estimates.share_of_single_cases`."""
+    stability: Estimate | None
+    """The stability skill; ``None`` if it is not known."""
+    runs: tuple[ScoredRun, ...] = ()
 
-    def pooled(self, values: np.ndarray) -> np.ndarray:
-        """Mean of ``values`` ``"R S"`` over the resampled seeds."""
-        return (self.seeds * values).sum(1)
+    def estimate(self, of: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Estimate:
+        """The mean over seeds of what ``of`` makes of the mean over cases, such as its skill."""
+        return estimates.of_seeds(of(self.by_seed), of(self.sampled).mean(1), self.share)
+
+    def accuracy(self, scale: Scale) -> Estimate:
+        """Skill as it counts for a track: clipped to [−1, 1], seed by seed."""
+        return self.estimate(lambda values: scale.skill(values).clip(-1, 1))
+
+    def oriented(self) -> Estimate:
+        """The score, turned so that more is better."""
+        return self.estimate(lambda values: headline(self.task).better * values)
 
     @property
     def value(self) -> float:
         """Mean over seeds and cases."""
         return float(self.by_seed.mean())
 
+    def interval(self, level: float = estimates.SHOWN) -> list[float]:
+        """Interval of the mean, within the range of the score."""
+        return np.clip(self.estimate().interval(level), *headline(self.task).bounds).tolist()
+
 
 # --- the statistics ---------------------------------------------------------------------------------------------------
 
 
-def make_cell(runs: Sequence[ScoredRun]) -> Cell:
+def make_cell(
+    entry: str, task: Task, cases: np.ndarray, stability: Estimate | None, runs: Sequence[ScoredRun] = ()
+) -> Cell:
+    """Pool the headline scores ``cases`` ``"S B"`` of the seeds of one entry on one task."""
+    n_kinds = len(task.system.starts)
+    weights = statistics.case_weights(task.system.name, n_kinds, cases.shape[1])
+    share = estimates.share_of_single_cases(cases, n_kinds)
+    return Cell(entry, task, cases.mean(1), weights @ cases.T, share, stability, tuple(runs))
+
+
+def of_runs(runs: Sequence[ScoredRun]) -> Cell:
     """Pool the seeds of one entry on one task."""
-    task, entry = runs[0].task, runs[0].entry
-    cases = np.stack([run.cases for run in runs])
-    weights = statistics.case_weights(task.system.name, len(task.system.starts), cases.shape[1])
-    seeds = statistics.seed_weights(entry, task.name, len(runs))
-    return Cell(entry, task, tuple(runs), cases.mean(1), weights @ cases.T, seeds)
+    stability = stored(runs, "skill_stability", 0.0)
+    return make_cell(runs[0].entry, runs[0].task, np.stack([run.cases for run in runs]), stability, runs)
 
 
-def pooled_row(runs: Sequence[ScoredRun], metric: str, worst: float) -> tuple[float, float, float]:
-    """Mean over seeds of a stored score; its interval is that over cases, widened by the spread of the seeds.
-
-    All seeds meet the same cases, so the interval over cases does not shrink with more seeds. NaN if it was not scored.
-    """
+def stored(runs: Sequence[ScoredRun], metric: str, worst: float) -> Estimate | None:
+    """Mean over seeds of a score whose cases are not stored, ``None`` if it is not known of all: see :func:`pooled`."""
     rows = [run.row(metric, worst) for run in runs]
-    if any(row is None for row in rows):
-        return np.nan, np.nan, np.nan
+    return None if None in rows else pooled(rows, runs[0].entry, runs[0].task.name, metric)
+
+
+def pooled(rows: Sequence[tuple[float, float, float] | None], *labels: str) -> Estimate:
+    """Mean over seeds of a score known by its value and the interval over its cases, by whose mean width it is wide.
+
+    All seeds meet the same cases, so that width does not shrink with more seeds.
+    """
     value, low, high = np.array(rows, dtype=np.float64).T
-    spread = statistics.Z_SHOWN * value.std(ddof=1) / np.sqrt(len(value)) if len(value) > 1 else 0.0
-    mean = value.mean()
-    return mean, mean - np.hypot((value - low).mean(), spread), mean + np.hypot((high - value).mean(), spread)
+    return estimates.unpaired(value, low.mean(), high.mean(), *labels)
+
+
+def columns_of(name: str, found: Estimate | None, least: float, most: float) -> Row:
+    """The columns of a score with its 95 % interval, whose ends lie in its range; null if it is not known."""
+    if found is None:
+        return bounded(name, np.nan, np.nan, np.nan)
+    return bounded(name, found.value, *np.clip(found.interval(), least, most).tolist())
 
 
 def known_scale(task: Task, cells: Sequence[Cell]) -> Scale:
@@ -162,7 +192,7 @@ def table(runs: Sequence[ScoredRun]) -> pd.DataFrame:
         grouped[run.task.name, run.entry].append(run)
     by_task: dict[str, list[Cell]] = defaultdict(list)
     for (name, _), group in grouped.items():
-        by_task[name].append(make_cell(group))
+        by_task[name].append(of_runs(group))
     rows: list[Row] = []
     for track in (*TRACKS, CUSTOM):
         cells = {name: found for name, found in by_task.items() if found[0].task.track == track}
@@ -178,32 +208,42 @@ def frame_of(rows: list[Row], columns: dict[str, str]) -> pd.DataFrame:
     return frame.astype({name: kind for name, kind in columns.items() if kind != "str"})
 
 
-def _placed(rows: list[Row], accuracy: np.ndarray, sampled: np.ndarray, known: bool = True) -> list[Row]:
+def _placed(
+    rows: list[Row], found: Sequence[Estimate], stability: Sequence[Estimate | None], known: bool = True
+) -> list[Row]:
     """The rows of one task or track with ranks and Pareto front, the best first; no skill may be ``known``."""
     if not rows:
         return []
+    accuracy = np.array([one.value for one in found])
     speed = np.array([row["lyapunov_times_per_second"] for row in rows])
     for row, on_front in zip(rows, statistics.pareto_front(accuracy, speed), strict=True):
         row["pareto_front"] = bool(on_front) if known else None
     if rows[0]["track"] in (*RANKED_TRACKS, CUSTOM):
-        statistics.set_ranks(rows, "stability_rank", statistics.unpaired_ranks(rows, "skill_stability"))
+        set_ranks(rows, "stability_rank", stability)
         if known:
-            statistics.set_ranks(rows, "rank", statistics.rank_intervals(statistics.significantly_better(sampled)))
+            set_ranks(rows, "rank", found)
     order = sorted(range(len(rows)), key=lambda i: (-accuracy[i], rows[i]["entry"]))
     return [rows[i] for i in order]
 
 
+def set_ranks(rows: Sequence[Row], name: str, found: Sequence[Estimate | None]) -> None:
+    """Fill the columns ``name_low`` and ``name_high`` with ranks as intervals; nobody has one where one isn't known."""
+    known = [one for one in found if one is not None]
+    if len(known) == len(rows):
+        ranks = statistics.rank_intervals(estimates.significantly_better(known)).tolist()
+        for row, (low, high) in zip(rows, ranks, strict=True):
+            row |= {f"{name}_low": low, f"{name}_high": high}
+
+
 def _task_rows(track: str, cells: list[Cell], scale: Scale) -> list[Row]:
     """Rows of one task, the best first."""
-    better = headline(cells[0].task).better
-    sampled = np.stack([better * cell.pooled(cell.sampled) for cell in cells])
-    accuracy = np.array([better * cell.value for cell in cells])
-    return _placed([_task_row(track, cell, scale) for cell in cells], accuracy, sampled)
+    rows = [_task_row(track, cell, scale) for cell in cells]
+    return _placed(rows, [cell.oriented() for cell in cells], [cell.stability for cell in cells])
 
 
 def _task_row(track: str, cell: Cell, scale: Scale) -> Row:
     task, card = cell.task, cell.runs[0].card
-    low, high = interval(cell.pooled(cell.sampled))
+    low, high = cell.interval()
     other_size = scale.source == "frozen" and not task.size.startswith("standard")
     row: Row = {
         "track": track,
@@ -226,11 +266,10 @@ def _task_row(track: str, cell: Cell, scale: Scale) -> Row:
         "n_parameters": max(run.card.n_parameters for run in cell.runs),
     }
     if scale.usable:
-        sampled = interval(cell.pooled(scale.skill(cell.sampled)))
-        row |= bounded("skill_accuracy", float(scale.skill(cell.by_seed).mean()), *sampled)
-    for metric, worst in (("skill_stability", 0.0), ("surviving_fraction", 0.0), ("dead_fraction", 1.0)):
-        value, *bounds = pooled_row(cell.runs, metric, worst)
-        row |= bounded(metric, value, *np.clip(bounds, 0.0, 1.0))
+        row |= columns_of("skill_accuracy", cell.estimate(scale.skill), -np.inf, np.inf)
+    row |= columns_of("skill_stability", cell.stability, 0.0, 1.0)
+    for metric, worst in (("surviving_fraction", 0.0), ("dead_fraction", 1.0)):
+        row |= columns_of(metric, stored(cell.runs, metric, worst), 0.0, 1.0)
     speeds = np.array([run.throughput for run in cell.runs], dtype=np.float64)  # NaN where one was not timed
     ends = (speeds.min(), speeds.max()) if len(speeds) > 1 else (np.nan, np.nan)
     return row | bounded("lyapunov_times_per_second", speeds.mean(), *ends) | _speedup(cell.runs)
@@ -256,35 +295,35 @@ def _track_rows(
     """Rows of a whole track, the best first; a task without a scale counts for nobody."""
     names = names_of_track(track)
     scaled = [name for name in names if name not in by_task or scales[name].usable]
-    cells = {(cell.entry, name): cell for name, found in by_task.items() for cell in found}
+    cells: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for name, found in by_task.items():
+        for cell in found:
+            cells[cell.entry][name] = cell
     any_scale = any(scale.usable for scale in scales.values())
     entries = list(dict.fromkeys(row["entry"] for row in task_rows))
-    common = [name for name in scaled if all((entry, name) in cells for entry in entries)]
-    sampled, value, rows = np.zeros((len(entries), N_RESAMPLES)), np.zeros(len(entries)), []
-    for i, entry in enumerate(entries):
-        # Systems are independent of each other, so their resamples must not be aligned: each has its own draw.
-        shared, shared_value = np.zeros(N_RESAMPLES), 0.0
-        for name in scaled:
-            skill, mean = np.full(N_RESAMPLES, MISSING), MISSING
-            if cell := cells.get((entry, name)):
-                skill = cell.pooled(scales[name].skill(cell.sampled).clip(-1, 1))
-                mean = float(scales[name].skill(cell.by_seed).clip(-1, 1).mean())
-            sampled[i] += skill / len(scaled)
-            value[i] += mean / len(scaled)
-            if name in common:
-                shared += skill / len(common)
-                shared_value += mean / len(common)
+    common = [name for name in scaled if all(name in cells[entry] for entry in entries)]
+    accuracies, steadiness, rows = list[Estimate](), list[Estimate | None](), list[Row]()
+    for entry in entries:
         mine = [row for row in task_rows if row["entry"] == entry]
-        row = statistics.together(mine, len(names), ("track", "entry", "baseline", "knowledge"), ("skill_stability",))
+        skills = {name: cells[entry][name].accuracy(scales[name]) for name in scaled if name in cells[entry]}
+        accuracies.append(estimates.mean(list(skills.values()), max(1, len(scaled)), MISSING))
+        steadiness.append(mean_stability(list(cells[entry].values()), len(names)))
+        row = statistics.together(mine, len(names), ("track", "entry", "baseline", "knowledge"))
         row["n_parameters"] = max(one["n_parameters"] for one in mine)
         if any_scale:
-            row |= bounded("skill_accuracy", float(value[i]), *interval(sampled[i]))
+            row |= columns_of("skill_accuracy", accuracies[-1], -1.0, 1.0)
         if common:
-            found = [ends(one, "skill_stability") for one in mine if one["task"] in common]
-            stable = statistics.mean_over_tasks(np.array(found, dtype=np.float64), len(common))
-            row |= bounded("common_accuracy", shared_value, *interval(shared)) | bounded("common_stability", *stable)
+            shared = estimates.mean([skills[name] for name in common], len(common), MISSING)
+            stable = statistics.mean_stability([one for one in mine if one["task"] in common], len(common))
+            row |= columns_of("common_accuracy", shared, -1.0, 1.0) | bounded("common_stability", *stable)
         rows.append(row)
-    return _placed(rows, value, sampled, any_scale)
+    return _placed(rows, accuracies, steadiness, any_scale)
+
+
+def mean_stability(cells: Sequence[Cell], n_tasks: int) -> Estimate | None:
+    """The mean stability over a track's tasks, of which a missing one counts −1; ``None`` if one is not known."""
+    known = [cell.stability for cell in cells if cell.stability is not None]
+    return estimates.mean(known, n_tasks, MISSING) if len(known) == len(cells) else None
 
 
 # --- looking at it ----------------------------------------------------------------------------------------------------

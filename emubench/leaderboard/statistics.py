@@ -1,4 +1,4 @@
-"""Means and ranks of scores that are known by their values and intervals alone."""
+"""Rows of tables of scores: their columns, ranks as intervals, the Pareto front; and the draws of the bootstrap."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -16,10 +16,6 @@ MISSING = -1.0
 Z_SHOWN, Z_DIFFERENT = 1.959964, 2.575829
 """Quantiles of the normal distribution: of the 95 % intervals shown, and the 99 % of what counts as different."""
 N_RESAMPLES = 10_000
-QUANTILE_DIFFERENT = 0.005
-"""The lower end of a 99 % interval."""
-ROUNDING = 1e-9
-"""Equal scores summed in another order differ by less: that is no difference."""
 ENDS = ("", "_low", "_high")
 """What follows the name of a score in the columns of its value and of its interval's ends."""
 Row = dict[str, Any]
@@ -44,25 +40,38 @@ def set_ranks(rows: Sequence[Row], name: str, intervals: Iterable[Any]) -> None:
         row |= {f"{name}_low": low, f"{name}_high": high}
 
 
-def together(rows: Sequence[Row], n_tasks: int, same: Sequence[str], scores: Sequence[str]) -> Row:
-    """One row of an entry's rows on the ``n_tasks`` of a track: ``scores`` are averaged, the columns ``same`` kept.
+def together(rows: Sequence[Row], n_tasks: int, same: Sequence[str]) -> Row:
+    """One row of an entry's rows on the ``n_tasks`` of a track: stability is averaged, the columns ``same`` kept.
 
     Throughput is the geometric mean, which orders entries the same in whatever unit a system's time is counted; it is
     not known where a task is missing.
     """
     missing = n_tasks - len(rows)
     speeds = np.array([row["lyapunov_times_per_second"] for row in rows], dtype=np.float64)
-    made: Row = {key: rows[0][key] for key in same} | {
-        "task": None,
-        "seeds": min(row["seeds"] for row in rows),
-        "missing_tasks": missing,
-        "lyapunov_times_per_second": np.nan if missing else np.exp(np.log(speeds.clip(1e-300)).mean()),
-        "train_seconds": sum(row["train_seconds"] for row in rows),
-    }
-    for score in scores:
-        skills = np.array([ends(row, score) for row in rows], dtype=np.float64).clip(-1, 1)
-        made |= bounded(score, *mean_over_tasks(skills, n_tasks))
-    return made
+    return (
+        {key: rows[0][key] for key in same}
+        | {
+            "task": None,
+            "seeds": min(row["seeds"] for row in rows),
+            "missing_tasks": missing,
+            "lyapunov_times_per_second": np.nan if missing else np.exp(np.log(speeds.clip(1e-300)).mean()),
+            "train_seconds": sum(row["train_seconds"] for row in rows),
+        }
+        | bounded("skill_stability", *mean_stability(rows, n_tasks))
+    )
+
+
+def mean_stability(rows: Sequence[Row], n_tasks: int) -> tuple[float, float, float]:
+    """Mean stability over ``n_tasks`` of independent systems, with its interval; a missing task counts −1.
+
+    >>> row = {"skill_stability": 0.5, "skill_stability_low": 0.2, "skill_stability_high": 0.9}
+    >>> np.round(mean_stability([row, row], 4), 9).tolist()
+    [-0.25, -0.356066017, -0.108578644]
+    """
+    scores = np.array([ends(row, "skill_stability") for row in rows], dtype=np.float64)
+    mean = float(scores[:, 0].sum() + MISSING * (n_tasks - len(scores))) / n_tasks
+    below, above = np.sqrt(((scores[:, 1:] - scores[:, :1]) ** 2).sum(0)) / n_tasks
+    return mean, float(mean - below), float(mean + above)
 
 
 def rank_intervals(better: np.ndarray) -> np.ndarray:
@@ -74,58 +83,11 @@ def rank_intervals(better: np.ndarray) -> np.ndarray:
     return np.stack([1 + better.sum(1), len(better) - better.sum(0)], axis=1)
 
 
-def unpaired_ranks(rows: Sequence[Mapping[str, Any]], score: str) -> list[tuple[int | None, int | None]]:
-    """Rank intervals by a score of which the cases are not stored, from its 95 % intervals (``score_low``, ``_high``).
-
-    Differences count as unpaired, which is cautious: the same cases move all entries alike. All are ``None`` where any
-    score is not known.
-
-    >>> unpaired_ranks([{"s": 0.1, "s_low": 0.0, "s_high": 0.2}, {"s": 0.9, "s_low": 0.8, "s_high": 1.0}], "s")
-    [(2, 2), (1, 1)]
-    """
-    value, low, high = np.array([ends(row, score) for row in rows], dtype=np.float64).reshape(-1, 3).T
-    if np.isnan(value).any():
-        return [(None, None)] * len(rows)
-    variance = ((high - low) / (2 * Z_SHOWN)) ** 2
-    better = value - value[:, None] > Z_DIFFERENT * np.sqrt(variance + variance[:, None])
-    return [(int(first), int(last)) for first, last in rank_intervals(better)]
-
-
-def mean_over_tasks(scores: np.ndarray, n_tasks: int) -> tuple[float, float, float]:
-    """Mean of skills ``"k 3"`` (value, low, high) over ``n_tasks`` of independent systems; a missing task counts −1.
-
-    >>> np.round(mean_over_tasks(np.array([[0.5, 0.2, 0.9], [0.1, -0.3, 0.4]]), 2), 9).tolist()
-    [0.3, 0.05, 0.55]
-    """
-    missing = n_tasks - len(scores)
-    mean = float(scores[:, 0].sum() + MISSING * missing) / n_tasks
-    below, above = np.sqrt(((scores[:, 1:] - scores[:, :1]) ** 2).sum(0)) / n_tasks
-    return mean, float(mean - below), float(mean + above)
-
-
 @cache
 def case_weights(system: str, n_kinds: int, n_cases: int) -> np.ndarray:
     """Bootstrap weights ``"R B"`` of a system's cases: one draw for all entries, and another for each system."""
     seed = int(stream(0, "ranking", system).integers(2**62))
     return scoring.resample(torch.arange(n_cases) % n_kinds, N_RESAMPLES, seed).numpy()
-
-
-def seed_weights(entry: str, task: str, n_seeds: int) -> np.ndarray:
-    """Bootstrap weights ``"R S"`` of an entry's seeds; they depend on nothing but the entry and the task."""
-    drawn = stream(0, "seeds", entry, task).integers(n_seeds, size=(N_RESAMPLES, n_seeds))
-    return (drawn[:, :, None] == np.arange(n_seeds)).mean(1)
-
-
-def interval(sampled: np.ndarray) -> tuple[float, float]:
-    """95 % interval of bootstrap samples."""
-    low, high = np.quantile(sampled, scoring.INTERVAL)
-    return float(low), float(high)
-
-
-def significantly_better(sampled: np.ndarray) -> np.ndarray:
-    """Entry (i, j): whether j beats i, from paired bootstrap samples ``"n R"`` of scores where more is better."""
-    low = np.stack([np.quantile(sampled - one, QUANTILE_DIFFERENT, axis=1) for one in sampled])
-    return low > ROUNDING
 
 
 def false_tables(n_entries: int) -> float:

@@ -22,6 +22,8 @@ class Headline:
     unit: str
     label: str
     """The label of a plot's axis on which up is better."""
+    bounds: tuple[float, float]
+    """The least and the most that it can be."""
 
     def cases(self, forecast: Tensor, truth: Tensor, start: Tensor) -> Tensor:
         """The score ``"B"`` of forecasts ``"M B T *S"`` against the truth ``"B T *S"``, started by kinds ``"B"``."""
@@ -33,6 +35,8 @@ def headline(task: Task) -> Headline:
     """The headline score of ``task``: CRPS where it is scored in law, else valid prediction time."""
     if task.system.scored_in_law:
         unit = _ensemble.unit(task)
-        return Headline(task, "crps", -1, _ensemble.cap(task), unit, f"CRPS [{unit}], inverted")
+        most = _ensemble.cap(task)
+        return Headline(task, "crps", -1, most, unit, f"CRPS [{unit}], inverted", (0.0, most))
     unit = task.system.lead_time_unit
-    return Headline(task, "valid_prediction_time", 1, 0.0, unit, f"valid prediction time [{unit}s]")
+    bounds = 0.0, valid_prediction_time.cap(task)
+    return Headline(task, "valid_prediction_time", 1, 0.0, unit, f"valid prediction time [{unit}s]", bounds)

@@ -43,18 +43,21 @@ def quantile(cdf: Float[Tensor, "... K"], values: Float[Tensor, " K"], share: fl
     return values[(cdf < share - 1e-9).sum(-1).clamp(max=len(values) - 1)]
 
 
+def cap(task: Task) -> float:
+    """The longest time that is told apart: to the end, or as long as two right solvers agree on clean data."""
+    end, agreement = task.test_steps * task.lead_time_step, task.system.known_climate().agreement_time
+    return end if task.observation.noise or agreement is None else min(end, agreement)
+
+
 def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     """Crossing times of 0.5 and 0.3, whether 0.5 is never crossed, and each case's step of the distribution."""
     e = error(forecast, truth)
     failed = (~torch.isfinite(forecast.flatten(3)).all(-1).all(0)).cumsum(1) > 0
-    cap = truth.task.test_steps * truth.task.lead_time_step
-    agreement = truth.task.system.known_climate().agreement_time
-    if not truth.task.observation.noise and agreement is not None:
-        cap = min(cap, agreement)
+    most = cap(truth.task)
     times = [crossing(e, t, failed) * truth.task.lead_time_step for t in (THRESHOLD, STRICT_THRESHOLD)]
-    capped = [t.clamp(max=cap) for t in times]
-    never = (times[0] >= cap).double()
-    grid = torch.linspace(0, cap, RESOLUTION + 1, dtype=torch.float64)
+    capped = [t.clamp(max=most) for t in times]
+    never = (times[0] >= most).double()
+    grid = torch.linspace(0, most, RESOLUTION + 1, dtype=torch.float64)
     reached = (capped[0][:, None] <= grid).double()
     unit = truth.task.system.lead_time_unit
 
@@ -65,10 +68,10 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     return Summary(
         cases=torch.cat([torch.stack([*capped, never], dim=1), reached], dim=1),
         rows=(
-            Row("valid_prediction_time", None, unit, 1, (0.0, cap)),
-            Row("valid_prediction_time_strict", None, unit, 1, (0.0, cap)),
+            Row("valid_prediction_time", None, unit, 1, (0.0, most)),
+            Row("valid_prediction_time_strict", None, unit, 1, (0.0, most)),
             Row("never_crossed_fraction", None, "1", 1, SHARE, True),
-            *(Row(name, None, unit, 1, (0.0, cap)) for name in QUANTILES),
+            *(Row(name, None, unit, 1, (0.0, most)) for name in QUANTILES),
         ),
         finish=finish,
         headline={"valid_prediction_time": 0},

@@ -222,7 +222,7 @@ def test_two_quantities_under_one_name_are_not_two_sizes_on_a_page(emubench, ref
     """A tiny board at size standard: what is verified in a season of that size is shown, the rest named."""
     board, site = tmp_path / "leaderboard", tmp_path / "site"
     shutil.copytree(small_board, board)
-    publish(board, {"2026a": open_season("standard")}, verified("linear", [verified_row(n_cases=256)]))
+    publish(board, {"2026a": open_season("standard")}, verified("linear", [verified_row(size="standard")]))
     assert emubench("leaderboard", "build", "--board", board, "--out", site).status == 0
     text = Page((site / "index.html").read_text()).text
     for name in ("linear", "persistence", "hostile"):

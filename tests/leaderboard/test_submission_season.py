@@ -23,6 +23,7 @@ from emubench.data import generation, layout, tasks, verification
 from emubench.files import entry_files
 from emubench.files.entry_files import SCORES
 from emubench.leaderboard.submission import checks, making, season, verifying
+from emubench.leaderboard.submission.verified_rows import SeedScores, Verified
 from emubench.runs import folders, jobs, stages
 from emubench.runs.sandbox import judged
 from tests.support.contents import contents
@@ -255,9 +256,9 @@ def test_a_season_from_its_opening_to_verification_by_anyone(
     stored = json.loads(path.read_text())
     assert [row["task"] for row in stored["rows"]] == [TASK, OTHER]
     assert contents(folder) == before
-    # while it is open: aggregates alone, and no trace of the secret
-    assert "cases" not in stored
-    assert not any(isinstance(v, list) and len(v) > 1 for row in stored["rows"] for v in row.values())
+    # while it is open: scores alone, and no trace of the secret
+    assert {key for row in stored["rows"] for one in row["by_seed"] for key in one} == set(SeedScores.model_fields)
+    assert [len(one["cases"]) for row in stored["rows"] for one in row["by_seed"]] == [16, 16]
     public = entry_files.read(folder, SCORES)[TASK, 0]
     for row in stored["rows"]:
         assert row["low_99"] <= row["low"] <= row["value"] <= row["high"] <= row["high_99"]
@@ -278,25 +279,28 @@ def test_a_season_from_its_opening_to_verification_by_anyone(
 
 
 def test_a_claim_outside_the_judge_s_interval_is_named(tmp_path):
-    row = verified_row(claimed=4.0)
+    row = verified_row(claimed=9.0)
     assert row.claim_is_outside
     assert not row.model_copy(update={"claimed": row.high}).claim_is_outside
-    finding = verifying._keep(verified("mine", [row]), tmp_path / "v.json", again=False, size="tiny")
+    finding = kept(verified("mine", [row]), tmp_path / "v.json")
     interval = f"[{row.low_99:.4g}, {row.high_99:.4g}]"
-    assert any("4 is claimed" in line and interval in line for line in finding.lines())
+    assert any("9 is claimed" in line and interval in line for line in finding.lines())
+
+
+def kept(found: Verified, path: Path) -> verifying.Finding:
+    return verifying._keep(found, path, again=False, size="tiny", origin=lambda row: "0" * 64)
 
 
 EDITS = [
     {"skill": 1.0},
     {"value": 3.0},
-    {"low_99": 0.0, "high_99": 20.0},
+    {"low_99": 0.0},
     {"skill_stability_low": 0.1},
     {"skill_stability": 0.9},
     {"surviving_fraction": 0.5},
     {"lyapunov_times_per_second": 1e15},
     {"train_seconds": 0.0},
     {"n_cases": 15},
-    {"seeds": [0, 1, 7]},
     {"claimed": 0.6},
     {"reason": "visit https://evil.example"},
     {"made_from": "1" * 64},
@@ -306,22 +310,45 @@ EDITS = [
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: next(iter(edit)))
 def test_every_field_of_a_published_row_is_compared_with_what_is_found(tmp_path, edit):
-    found, path = verified("mine", [verified_row()]), tmp_path / "v.json"
-    assert verifying._keep(found, path, again=False, size="tiny").written
-    edit_json(path, lambda content: content["rows"][0].update(edit))
+    assert_edit_is_found(tmp_path / "v.json", lambda row: row.update(edit), f"{TASK}: {next(iter(edit))}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda seeds: seeds[1].update(seed=7), "seeds: [0, 7, 2] are published"),
+        (lambda seeds: seeds.pop(), "seeds: [0, 1] are published"),
+        (lambda seeds: seeds[1]["cases"].pop(), "seed 1: cases: 16 numbers in 0 … "),
+        (lambda seeds: seeds[1]["cases"].sort(), "seed 1: cases: other values than were found"),
+        (lambda seeds: seeds[1].update(cases=[3.5] * 16), "seed 1: cases: other values than were found"),
+        (lambda seeds: seeds[1]["cases"].__setitem__(0, -1.0), "seed 1: cases: 16 numbers in 0 … "),
+        (lambda seeds: seeds[1].update(skill_stability=0.69), "skill_stability: 0.6"),
+        (lambda seeds: seeds[1].update(skill_stability_low=0.65), "skill_stability: (0.65, 0.6, 0.7) where rising"),
+        (lambda seeds: seeds[1].update(surviving_fraction=0.5), "seed 1: surviving_fraction: 0.5 is published"),
+        (lambda seeds: seeds[1].update(surviving_fraction=None), "seed 1: surviving_fraction: None is published"),
+    ],
+)
+def test_every_seed_s_scores_are_compared_with_what_is_found(tmp_path, change, message):
+    assert_edit_is_found(tmp_path / "v.json", lambda row: change(row["by_seed"]), message)
+
+
+def assert_edit_is_found(path: Path, change, message: str) -> None:
+    """A published row that was edited is named, and stays as it is."""
+    found = verified("mine", [verified_row()])
+    assert kept(found, path).written
+    edit_json(path, lambda content: change(content["rows"][0]))
     before = path.read_bytes()
-    finding = verifying._keep(found, path, again=False, size="tiny")
+    finding = kept(found, path)
     assert not finding.written
-    assert any(f"{path}: {TASK}: {next(iter(edit))}" in fault for fault in finding.faults) or "low_99" in edit
-    assert finding.faults
+    assert any(message in fault for fault in finding.faults), finding.faults
     assert path.read_bytes() == before
 
 
 def test_another_machine_s_round_off_and_speed_are_no_edit(tmp_path):
-    old = verified_row()
-    verifying._keep(verified("mine", [old]), tmp_path / "v.json", again=False, size="tiny")
-    here = verified_row(skill=0.51, skill_low=0.41, skill_high=0.62, skill_stability=0.61, train_seconds=0.3)
-    assert verifying._keep(verified("mine", [here]), tmp_path / "v.json", again=False, size="tiny").faults == ()
+    kept(verified("mine", [verified_row()]), tmp_path / "v.json")
+    steady = {"skill_stability": 0.61, "skill_stability_low": 0.51, "skill_stability_high": 0.71}
+    here = verified_row(skill=0.51, stability=steady, train_seconds=0.3)
+    assert kept(verified("mine", [here]), tmp_path / "v.json").faults == ()
 
 
 def test_a_training_beyond_its_time_is_refused(refused, emubench, board, sound_entry, secret_file, monkeypatch):

@@ -8,11 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from emubench.data import reference
+from emubench.data import reference, tasks
 from emubench.files.entry_files import SCORES
-from emubench.leaderboard.submission import checks, entries, making, season, verifying
+from emubench.leaderboard.submission import checks, entries, making, season, verified_rows
+from emubench.leaderboard.submission.verified_rows import SeedScores, Verified, VerifiedRow
 from emubench.runs import folders, jobs, stages
 
 TASK = "lorenz63-noisy"
@@ -61,32 +63,47 @@ def edit_entry(folder: Path, kind: str, change: Any) -> None:
     path.write_bytes(lzma.compress(text) if packed else text)
 
 
-def verified_row(task: str = TASK, **changed: Any) -> verifying.VerifiedRow:
-    """What a judge may have found on one task: three seeds, skill 0.5, stability 0.6, unless ``changed``.
+def seed_scores(seed: int, cases: Any, **changed: Any) -> SeedScores:
+    """What a judge may have found of one training: stability 0.6 [0.5, 0.7], unless ``changed``."""
+    steady = {"skill_stability": 0.6, "skill_stability_low": 0.5, "skill_stability_high": 0.7}
+    return SeedScores(seed=seed, cases=list(map(float, cases)), **(steady | {"surviving_fraction": 1.0} | changed))
 
-    The score is that of the skill.
-    """
-    kpz, scale = task.startswith("kpz"), reference.scale(task)
-    row: dict[str, Any] = {"task": task, "metric": "crps" if kpz else "valid_prediction_time", "n_cases": 16}
-    row |= {"unit": "height" if kpz else "Lyapunov time", "seeds": [0, 1, 2]}
-    row |= {"skill": 0.5, "skill_low": 0.4, "skill_high": 0.6, "claimed": 0.5, "reason": "", "made_from": "0" * 64}
-    row |= {"skill_stability": 0.6, "skill_stability_low": 0.5, "skill_stability_high": 0.7}
-    row |= {"surviving_fraction": 1.0, "lyapunov_times_per_second": 1e4, "train_seconds": 1.0}
-    row |= changed
+
+def spread_cases(task: str, skill: float, half: float, n: int = 16, draw: int = 0) -> np.ndarray:
+    """Scores of cases whose mean has this skill, of 16 with a 95 % interval of about ``half`` on either side."""
+    scale = reference.scale(task)
     assert scale.floor is not None
     assert scale.oracle is not None
-    skills = (0.5, 0.4, 0.6) if row["skill"] is None else (row["skill"], row["skill_low"], row["skill_high"])
-    value, *ends = (scale.floor + skill * (scale.oracle - scale.floor) for skill in skills)
-    low, high = sorted(ends)
-    wider = {"low_99": low - 0.2 * (value - low), "high_99": high + 0.2 * (high - value)}
-    return verifying.VerifiedRow(**({"value": value, "low": low, "high": high} | wider | row))
+    levels = np.linspace(-1, 1, n) / np.linspace(-1, 1, n).std()
+    off = np.random.default_rng(draw).permutation(levels) * half * np.sqrt(16) / 1.959964
+    return scale.floor + (skill + off) * (scale.oracle - scale.floor)
 
 
-def verified(entry: str, rows: list[verifying.VerifiedRow], name: str = "2026a", **changed: Any) -> verifying.Verified:
+def verified_row(
+    task: str = TASK,
+    skill: float = 0.5,
+    half: float = 0.1,
+    *,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    size: str = "tiny",
+    draw: int = 0,
+    stability: dict[str, Any] | None = None,
+    by_seed: list[SeedScores] | None = None,
+    **changed: Any,
+) -> VerifiedRow:
+    """What a judge may have found on one task: three equal seeds of this skill, unless ``changed``."""
+    cases = spread_cases(task, skill, half, 16 if size == "tiny" else 256, draw)
+    found = by_seed or [seed_scores(seed, cases, **(stability or {})) for seed in seeds]
+    row: dict[str, Any] = {"claimed": 0.5, "reason": "", "made_from": "0" * 64, "by_seed": found}
+    row |= {"lyapunov_times_per_second": 1e4, "train_seconds": 1.0}
+    return VerifiedRow(**(verified_rows.scores("", tasks.get(task, size), found) | row | changed))
+
+
+def verified(entry: str, rows: list[VerifiedRow], name: str = "2026a", **changed: Any) -> Verified:
     """What a judge found of an entry that is called like its method, in the season ``name``."""
-    known = {"schema_version": 1, "emubench_version": "0.1.0", "season": name, "commitment": "0" * 64}
+    known = {"schema_version": 2, "emubench_version": "0.1.0", "season": name, "commitment": "0" * 64}
     known |= {"entry": entry, "method": entry, "judge": "here"}
-    return verifying.Verified(**(known | {"rows": rows} | changed))
+    return Verified(**(known | {"rows": rows} | changed))
 
 
 def open_season(size: str = "tiny", names: tuple[str, ...] = (TASK,), opened: str = "2026-11-22") -> season.Season:
@@ -95,7 +112,7 @@ def open_season(size: str = "tiny", names: tuple[str, ...] = (TASK,), opened: st
     return season.Season(size=size, tasks=list(names), emubench_version="0.1.0", opened=opened, **digests)
 
 
-def publish(board: Path, seasons: dict[str, season.Season], *found: verifying.Verified) -> None:
+def publish(board: Path, seasons: dict[str, season.Season], *found: Verified) -> None:
     """Write seasons and verified rows into a board, as the commands do: made from its entries, where there are such."""
     season._write(board, seasons)
     for one in found:
@@ -103,15 +120,15 @@ def publish(board: Path, seasons: dict[str, season.Season], *found: verifying.Ve
         folder.mkdir(parents=True, exist_ok=True)
         if place.exists():
             one = one.model_copy(update={"rows": [_of_entry(checks.require(place), seasons, one, r) for r in one.rows]})
-        (folder / f"{one.entry}.json").write_text(one.model_dump_json())
+        (folder / f"{one.entry}.json").write_text(one.text())
 
 
-def _of_entry(contents: entries.Contents, seasons: dict, found: verifying.Verified, row: verifying.VerifiedRow) -> Any:
+def _of_entry(contents: entries.Contents, seasons: dict, found: Verified, row: VerifiedRow) -> Any:
     opened = seasons.get(found.season)
     if opened is None or row.task not in contents.entry.tasks:
         return row
-    made = {"made_from": verifying.made_from(contents, opened, row.task)}
-    return row.model_copy(update=made | {"claimed": verifying.claimed(contents, row.task, opened.size)})
+    made = {"made_from": verified_rows.made_from(contents, opened, row.task, row.by_seed)}
+    return row.model_copy(update=made | {"claimed": verified_rows.claimed(contents, row.task, opened.size)})
 
 
 def forecast_entry(folder: Path, source: Path, forecast: Path) -> Path:

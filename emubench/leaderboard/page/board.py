@@ -12,8 +12,9 @@ from emubench.files.entry_files import RunKey
 from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
 from emubench.leaderboard.page.ranks import most_common
-from emubench.leaderboard.submission import checks, season, verifying
+from emubench.leaderboard.submission import checks, season, verified_rows
 from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, Contents, Entry
+from emubench.leaderboard.submission.verified_rows import Verified
 from emubench.runs import scored
 
 DIVISIONS = ("standard", "open")
@@ -27,7 +28,7 @@ class Shown:
 
     contents: Contents
     runs: tuple[scored.ScoredRun, ...]
-    verified: tuple[verifying.Verified, ...] = ()
+    verified: tuple[Verified, ...] = ()
 
     @property
     def entry(self) -> Entry:
@@ -108,7 +109,7 @@ def read(board: Path, size: str = "standard") -> Board:
     folder = board / "entries"
     opened = season.read(board)
     seasons = {name: one for name, one in opened.items() if one.size == size}
-    verified, faults = verifying.read(board)
+    verified, faults = verified_rows.read(board)
     shown, notes = list[Shown](), list[str]()
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
         if store.is_litter(place):
@@ -132,9 +133,7 @@ def read(board: Path, size: str = "standard") -> Board:
     return Board(tuple(shown), {name: seasons[name] for name in newest}, tuple(faults), tuple(notes))
 
 
-def _entry(
-    place: Path, verified: list[verifying.Verified], opened: dict[str, season.Season]
-) -> tuple[Contents, list[verifying.Verified]]:
+def _entry(place: Path, verified: list[Verified], opened: dict[str, season.Season]) -> tuple[Contents, list[Verified]]:
     """A checked entry with its verified rows."""
     if place.is_symlink() or not (place / ENTRY_FILE).exists():
         raise EmubenchError(f"{place}: not an entry (no {ENTRY_FILE})")
@@ -145,7 +144,7 @@ def _entry(
         found = f"division {entry.division} and method {entry.method}"
         raise EmubenchError(f"{place}: {found}, where season {other.season} verified a standard {other.method}")
     for row in rows:
-        verifying.check_origin(row, contents, opened[row.season])
+        verified_rows.check_origin(row, contents, opened[row.season])
     return contents, rows
 
 

@@ -118,7 +118,7 @@ def downloads(board: Board) -> dict[str, str]:
         files[f"data/{name}.json"] = ranking.as_json(frame) + "\n"
         files[f"data/{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
     said = [one.entry.model_dump(exclude={"files"}) for one in board.shown]
-    judged = [v.model_dump() for one in board.shown for v in one.verified]
+    judged = [v.model_dump(exclude={"rows": {"__all__": {"by_seed"}}}) for one in board.shown for v in one.verified]
     for name, content in (("entries", said), ("judged", judged)):
         files[f"data/{name}.json"] = json.dumps(content, indent=1, sort_keys=True) + "\n"
     return files

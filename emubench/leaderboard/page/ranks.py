@@ -1,24 +1,26 @@
 """Ranks, which only verified rows have: what a judge found of retrained entries on one season's sealed data.
 
-Only aggregates per task are published of sealed data, so differences count as unpaired: two entries differ if the 99 %
-interval of the difference of their means excludes 0. That is cautious, as the same cases move all entries alike. Fewer
-than three seeds are a checkpoint, which is shown without a rank and moves nobody else's.
+Entries are compared on the same cases, as :mod:`emubench.leaderboard.ranking` does: a row has the headline score of
+every case and seed. Fewer than three seeds are a checkpoint, which is shown without a rank and moves nobody else's.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from emubench.data import reference, tasks
 from emubench.data.tasks import RANKED_TRACKS, TRACKS
-from emubench.leaderboard import ranking, statistics
-from emubench.leaderboard.statistics import Row
+from emubench.leaderboard import estimates, ranking, statistics
+from emubench.leaderboard.estimates import Estimate
+from emubench.leaderboard.ranking import columns_of
+from emubench.leaderboard.statistics import MISSING, Row
+from emubench.leaderboard.submission import verified_rows
 from emubench.leaderboard.submission.entries import SEEDS_OF_A_METHOD
 from emubench.leaderboard.submission.season import Season
-from emubench.leaderboard.submission.verifying import Verified, VerifiedRow
+from emubench.leaderboard.submission.verified_rows import Verified, VerifiedRow
 
 LEFT_OUT = ("common", "dead_fraction", "speed", "n_parameters")
 """Columns of :func:`emubench.leaderboard.ranking.table`, by how they begin, that a judge does not publish."""
@@ -27,7 +29,15 @@ COLUMNS = {"season": "str", "judge": "str"} | {
 }
 """Columns of :func:`table` and their pandas types."""
 SAME = ("judge", "track", "entry", "baseline", "knowledge")
-SCORES = ("skill_accuracy", "skill_stability")
+
+
+class Placed(NamedTuple):
+    """A row of the table, with what it is ranked by."""
+
+    row: Row
+    accuracy: Estimate | None
+    """``None`` where the task has no frozen scale."""
+    stability: Estimate | None
 
 
 def table(season: str, opened: Season, found: Sequence[Verified], knowledge: Mapping[str, str]) -> pd.DataFrame:
@@ -39,15 +49,20 @@ def table(season: str, opened: Season, found: Sequence[Verified], knowledge: Map
     rows: list[Row] = []
     for track in TRACKS:
         names = [name for name in tasks.in_order(set(opened.tasks)) if name.endswith(f"-{track}")]
-        by_entry = [
-            [_task_row(track, v, row, knowledge[v.entry]) for row in v.rows if row.task in names] for v in found
-        ]
-        whole = [statistics.together(mine, len(names), SAME, SCORES) for mine in by_entry if mine]
-        single = [row for mine in by_entry for row in mine]
-        for group in (whole, *([row for row in single if row["task"] == name] for name in names)):
+        known = {v.entry: [(v, row) for row in v.rows if row.task in names] for v in found}
+        whole, single = list[Placed](), list[Placed]()
+        for entry, of_entry in known.items():
+            cells = [verified_rows.cell(entry, tasks.get(row.task, opened.size), row.by_seed) for _, row in of_entry]
+            pairs = zip(of_entry, cells, strict=True)
+            mine = [_of_task(track, v, row, cell, knowledge[entry]) for (v, row), cell in pairs]
+            single += mine
+            if mine:
+                whole.append(_of_track(mine, cells, len(names)))
+        for group in (whole, *([one for one in single if one.row["task"] == name] for name in names)):
             if track in RANKED_TRACKS:
-                _place([row for row in group if row["seeds"] >= SEEDS_OF_A_METHOD])
-            rows += sorted(group, key=lambda row: (-_known(row["skill_accuracy"]), row["entry"]))
+                _place([one for one in group if one.row["seeds"] >= SEEDS_OF_A_METHOD])
+            shown = [one.row for one in group]
+            rows += sorted(shown, key=lambda row: (-_known(row["skill_accuracy"]), row["entry"]))
     return ranking.frame_of([{"season": season} | row for row in rows], COLUMNS)
 
 
@@ -55,8 +70,8 @@ def _known(value: float | None) -> float:
     return -np.inf if value is None or np.isnan(value) else value
 
 
-def _task_row(track: str, verified: Verified, row: VerifiedRow, knowledge: str) -> Row:
-    frozen = reference.get(row.task)
+def _of_task(track: str, verified: Verified, row: VerifiedRow, cell: ranking.Cell, knowledge: str) -> Placed:
+    scale = reference.scale(row.task)
     made: Row = {
         "judge": verified.judge,
         "track": track,
@@ -64,20 +79,33 @@ def _task_row(track: str, verified: Verified, row: VerifiedRow, knowledge: str) 
         "baseline": verified.method,
         "knowledge": knowledge,
         "seeds": len(row.seeds),
-        "floor": frozen.get("floor"),
-        "oracle": frozen.get("oracle"),
+        "floor": scale.floor,
+        "oracle": scale.oracle,
         "scale": "frozen",
     } | statistics.bounded("skill_accuracy", row.skill, row.skill_low, row.skill_high)
-    return row.model_dump(include=set(COLUMNS) - {"seeds"}) | made
+    accuracy = cell.estimate(scale.skill) if scale.usable else None
+    return Placed(row.model_dump(include=set(COLUMNS) - {"seeds"}) | made, accuracy, cell.stability)
 
 
-def _place(rows: list[Row]) -> None:
+def _of_track(mine: Sequence[Placed], cells: Sequence[ranking.Cell], n_tasks: int) -> Placed:
+    scales = [reference.scale(cell.task.name) for cell in cells]
+    accuracy = None
+    if all(scale.usable for scale in scales):
+        skills = [cell.accuracy(scale) for cell, scale in zip(cells, scales, strict=True)]
+        accuracy = estimates.mean(skills, n_tasks, MISSING)
+    stability = ranking.mean_stability(cells, n_tasks)
+    row = statistics.together([one.row for one in mine], n_tasks, SAME)
+    return Placed(row | columns_of("skill_accuracy", accuracy, -1.0, 1.0), accuracy, stability)
+
+
+def _place(group: Sequence[Placed]) -> None:
     """Fill in the ranks by accuracy and by stability, and the Pareto front of accuracy and speed.
 
     The front is that of the machine which judged the most rows: times are never compared across machines.
     """
-    for score, name in zip(SCORES, ("rank", "stability_rank"), strict=True):
-        statistics.set_ranks(rows, name, statistics.unpaired_ranks(rows, score))
+    rows = [one.row for one in group]
+    ranking.set_ranks(rows, "rank", [one.accuracy for one in group])
+    ranking.set_ranks(rows, "stability_rank", [one.stability for one in group])
     if machine := most_common(row["judge"] for row in rows):
         timed = [row for row in rows if row["judge"] == machine]
         keys = ("skill_accuracy", "lyapunov_times_per_second")

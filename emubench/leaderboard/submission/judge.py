@@ -116,12 +116,12 @@ def false_claims(where: str, claimed: run_files.ScoreFile, result: scoring.Resul
     for name, values in found.cases.items():
         stated = claimed.cases.get(name, [])
         share = HEADLINE_MEMBERS if name in result.of_ensembles else ROUND_OFF
-        if len(stated) != len(values) or math.dist(stated, values) > share * _spread(values):
+        if len(stated) != len(values) or math.dist(stated, values) > share * spread(values):
             faults.setdefault(name, f"{where}: cases.{name}: other values than were found")
     return list(faults.values())
 
 
-def _spread(values: list[float]) -> float:
+def spread(values: list[float]) -> float:
     """Distance of the values from their mean, all of them together; of equal ones that of round-off."""
     return max(math.dist(values, [math.fsum(values) / len(values)] * len(values)), 1e-6 * math.hypot(*values), 1e-9)
 
