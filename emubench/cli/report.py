@@ -13,7 +13,7 @@ from rich.text import Text
 
 from emubench.cli import tables
 from emubench.cli.options import each, progress
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import EmubenchError, one_line
 from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
 from emubench.files import store
 from emubench.files.run_files import DiagnosticsFile
@@ -43,7 +43,7 @@ def compare(runs: list[Path], plot_dir: Path | None = None, json: bool = False) 
         show(frame)
         for run in read:
             if run.card.warning:
-                print(f"{run.entry} on {run.task.name}, seed {run.card.seed}: {run.card.warning}")
+                print(one_line(f"{run.entry} on {run.task.name}, seed {run.card.seed}: {run.card.warning}"))
         diagnosed: list[tuple[str, DiagnosticsFile]] = []
 
         def add(run: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from emubench import __version__, baselines
-from emubench.core.errors import EmubenchError
+from emubench.core.errors import EmubenchError, one_line
 from emubench.data import dataset, layout
 from emubench.data.tasks import Task
 from emubench.emulator import n_parameters, save_weights
@@ -117,7 +117,7 @@ def score(run: Path, data: Path, progress: Progress | None = None, again: bool =
     opened = load(run)
     path, card, task = run / "scores.json", opened.card, opened.task
     if card.warning:
-        log.warning("%s on %s: %s (when it was trained)", card.baseline, card.task, card.warning)
+        log.warning("%s on %s: %s (when it was trained)", card.baseline, card.task, one_line(card.warning))
     if not again and (stored := stored_scores(run, task, data)) is not None:
         if (current := scoring.with_skill(stored, task)) != stored:  # the reference values were frozen since
             store.write_text(path, current.model_dump_json(indent=1) + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -80,3 +82,14 @@ def test_a_forecast_that_fails_does_not_undo_a_training(data, tmp_path, monkeypa
     monkeypatch.setattr(soundness, "fault", lambda *_: 1 // 0)
     run = stages.train(small("reservoir", "lorenz63-noisy"), data, tmp_path)
     assert folders.read_card(run).warning.startswith("a free forecast failed: ZeroDivisionError")
+
+
+def test_the_warning_of_a_stranger_s_card_cannot_write_to_the_terminal(emubench, data, tmp_path):
+    run = stages.train(small("persistence", "lorenz63-noisy"), data, tmp_path)
+    card = json.loads((run / "card.json").read_text())
+    (run / "card.json").write_text(json.dumps(card | {"warning": "stands still\x1b[2J\nrank 1"}))
+    shown = [emubench("score", run, "--data", data), emubench("compare", run)]
+    text = "".join(finished.out + finished.err for finished in shown)
+    assert "stands still" in text
+    assert "\x1b[2J" not in text
+    assert "\nrank 1" not in text
