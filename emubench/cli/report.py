@@ -18,7 +18,7 @@ from emubench.data.tasks import CUSTOM, RANKED_TRACKS, TRACKS
 from emubench.files import store
 from emubench.files.run_files import DiagnosticsFile
 from emubench.leaderboard import ranking, statistics
-from emubench.leaderboard.formats import UNKNOWN, fixed, percent, rank, si, significant
+from emubench.leaderboard.formats import UNKNOWN, fixed, percent, rank, si, significant, speeds
 from emubench.leaderboard.ranking import as_json
 from emubench.leaderboard.statistics import ends
 from emubench.runs import folders, stages
@@ -136,7 +136,8 @@ def summary(frame: pd.DataFrame, track: str, without: Collection[str] = ()) -> T
             f"{OVER_ALL}: accuracy over {len(owners)} systems, a missing one as {ranking.MISSING:g}: ranks go by it"
         )
         lines += [f"missing: {name} of {', '.join(entries)}" for name, entries in missing.items() if entries]
-    lines.append("speed: geometric mean over systems; train: seconds for all tasks; params: the most on a task")
+    lines += [f"{kind} (geometric mean over systems)" for kind in speeds(rows)]
+    lines.append("train: seconds for all tasks; params: the most on a task")
     asked = {name: cell for name, cell in OF_TRACK.items() if name != OVER_ALL or any(missing.values())}
     cells = {name: cell for name, cell in asked.items() if name not in without}
     dropped = [name for name in asked if name in without]
@@ -172,12 +173,6 @@ def _notes(name: str, row: dict[str, Any]) -> list[str]:
     return [name if row["track"] == CUSTOM else name.rsplit("-", 1)[0], meaning, *known]
 
 
-SPEED_OF = {
-    "bench": "speed as benched, in the best batches",
-    "scoring": "speed of the forecasts that were scored, in batches of 64",
-}
-
-
 def _caption(frame: pd.DataFrame, track: str) -> str:
     rows = ranking.rows_of_track(frame, track)
     lines = [
@@ -191,8 +186,8 @@ def _caption(frame: pd.DataFrame, track: str) -> str:
         lines.append(
             f"{SPEEDUP}: times as fast as the fastest solver setting measured of equal accuracy; (…): skill < 0.25"
         )
-    for kind, names in rows.dropna(subset="speed_of").groupby("speed_of")["task"].unique().items():
-        lines.append(f"{SPEED_OF[str(kind)]}: {', '.join(name.removesuffix(f'-{track}') for name in names)}")
+    for kind, names in speeds(rows).items():
+        lines.append(f"{kind}: {', '.join(name.removesuffix(f'-{track}') for name in names)}")
     if any(rows["scale"] == "frozen" + ranking.OTHER_SIZE):
         lines.append(f"skill: {tables.STANDARD_SCALE}")
     if any(rows["scale"] == "runs"):

@@ -97,7 +97,7 @@ def run(
     """Check an entry, then score and time it anew; a score that is not as claimed is named.
 
     Forecasts to be scored are made in a child process with limits; then the first seed of each task is timed beside a
-    ladder of solvers (a minute each).
+    ladder of solvers (a minute each). The entry keeps that timing, and the page shows it.
 
     Example: emubench submit run leaderboard/entries/my-model --data data
     """

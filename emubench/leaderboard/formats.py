@@ -52,6 +52,18 @@ def significant(value: Any) -> str:
     return UNKNOWN if pd.isna(value) else f"{value:.{1 if abs(value) >= 10 else 2}f}"
 
 
+SPEED_OF = {
+    "bench": "speed as benched, in the best batches",
+    "scoring": "speed of the forecasts that were scored, in batches of 64",
+}
+
+
+def speeds(rows: pd.DataFrame) -> dict[str, list[Any]]:
+    """What the speeds of some rows are, and where they were measured, with the tasks of each."""
+    known = rows.dropna(subset="speed_of").groupby(["speed_of", "speed_on"])["task"].unique()
+    return {f"{SPEED_OF[kind]}, on {device}": list(names) for (kind, device), names in known.items()}  # type: ignore
+
+
 def si(value: Any, unit: str = "") -> str:
     """Three significant digits with a prefix.
 

@@ -7,7 +7,6 @@ and a rank is an interval: 1 + number significantly better … n − number sign
 are frozen, so that a new entry moves no old score.
 """
 
-import dataclasses
 import json as jsonlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -27,6 +26,8 @@ from emubench.metrics._headline import headline
 from emubench.runs.scored import Scored, ScoredRun, runs_of
 
 FLOORS = ("persistence", "linear")
+KEPT = ("track", "entry", "baseline", "knowledge", "speed_of", "speed_on")
+"""Columns of a track's row that are those of its tasks."""
 OTHER_SIZE = " at size standard"
 """What is said of a scale where the runs are of another size, with other amounts of data."""
 
@@ -44,7 +45,7 @@ COLUMNS = (
     | _columns("float64", "skill_accuracy", "skill_stability", "common_accuracy", "common_stability", ends=ENDS)
     | _columns("Int64", "stability_rank_low", "stability_rank_high")
     | _columns("float64", "surviving_fraction", "dead_fraction", "lyapunov_times_per_second", ends=ENDS)
-    | _columns("str", "speed_of")
+    | _columns("str", "speed_of", "speed_on")
     | _columns("float64", "speedup_at_equal_accuracy", ends=ENDS)
     | _columns("boolean", "speedup_ranked", "pareto_front")
     | _columns("float64", "train_seconds")
@@ -181,15 +182,16 @@ def compare(scored: Scored) -> pd.DataFrame:
 def table(runs: Sequence[ScoredRun]) -> pd.DataFrame:
     """One row per task and entry, and one per track and entry (``task`` null), the best first: see :data:`COLUMNS`.
 
-    The speed on a task is one quantity, ``speed_of``: of the best batch where all that is timed was benched ("bench"),
-    else of the forecasts that scoring asked for ("scoring").
+    The speed on a task, and on a track, is one quantity, ``speed_of``: of the best batch ("bench") where all that is
+    timed there was benched, and on one device (``speed_on``), else of the forecasts that scoring asked for ("scoring").
     """
-    unlike = {run.task.name for run in runs if run.throughput is not None and not run.benched}
+    kinds: dict[str, set[tuple[bool, str]]] = defaultdict(set)
+    for run in runs:
+        if run.throughput is not None:
+            kinds[run.task.name].add(run.kind)
     grouped: dict[tuple[str, str], list[ScoredRun]] = defaultdict(list)
     for run in runs:
-        if run.benched and run.task.name in unlike:
-            run = dataclasses.replace(run, throughput=run.rate(benched=False), benched=False)
-        grouped[run.task.name, run.entry].append(run)
+        grouped[run.task.name, run.entry].append(run if len(kinds[run.task.name]) < 2 else run.as_scored())
     by_task: dict[str, list[Cell]] = defaultdict(list)
     for (name, _), group in grouped.items():
         by_task[name].append(of_runs(group))
@@ -261,7 +263,6 @@ def _task_row(track: str, cell: Cell, scale: Scale) -> Row:
         "floor": scale.floor,
         "oracle": scale.oracle,
         "scale": (scale.source + OTHER_SIZE * other_size) or None,
-        "speed_of": None if cell.runs[0].throughput is None else "bench" if cell.runs[0].benched else "scoring",
         "train_seconds": float(np.mean([run.card.train_seconds for run in cell.runs])),
         "n_parameters": max(run.card.n_parameters for run in cell.runs),
     }
@@ -270,15 +271,22 @@ def _task_row(track: str, cell: Cell, scale: Scale) -> Row:
     row |= columns_of("skill_stability", cell.stability, 0.0, 1.0)
     for metric, worst in (("surviving_fraction", 0.0), ("dead_fraction", 1.0)):
         row |= columns_of(metric, stored(cell.runs, metric, worst), 0.0, 1.0)
-    speeds = np.array([run.throughput for run in cell.runs], dtype=np.float64)  # NaN where one was not timed
+    return row | _speed(cell.runs) | _speedup(cell.runs)
+
+
+def _speed(runs: Sequence[ScoredRun]) -> Row:
+    """Mean throughput over seeds, from the slowest to the fastest; what it is of, and where it was measured."""
+    speeds = np.array([run.throughput for run in runs], dtype=np.float64)  # NaN where one was not timed
     ends = (speeds.min(), speeds.max()) if len(speeds) > 1 else (np.nan, np.nan)
-    return row | bounded("lyapunov_times_per_second", speeds.mean(), *ends) | _speedup(cell.runs)
+    benched, device = runs[0].kind
+    known = {"speed_of": "bench" if benched else "scoring", "speed_on": device} if np.isfinite(speeds).all() else {}
+    return bounded("lyapunov_times_per_second", speeds.mean(), *ends) | {"speed_of": None, "speed_on": None} | known
 
 
 def _speedup(runs: Sequence[ScoredRun]) -> Row:
-    """Mean over seeds of the speed-up at equal accuracy, where ``emubench bench`` has measured it of all."""
-    found = [run.speedup for run in runs if run.speedup is not None and run.speedup.value is not None]
-    if len(found) < len(runs):
+    """Mean of the speed-up at equal accuracy over the seeds of which ``emubench bench`` has measured it."""
+    found = [run.speedup for run in runs if run.speedup is not None]
+    if not found or any(one.value is None for one in found):
         return {}
     ends = np.array([(one.value, one.low, one.high) for one in found], dtype=np.float64)
     return bounded("speedup_at_equal_accuracy", *ends.mean(0)) | {"speedup_ranked": all(one.ranked for one in found)}
@@ -302,13 +310,19 @@ def _track_rows(
     any_scale = any(scale.usable for scale in scales.values())
     entries = list(dict.fromkeys(row["entry"] for row in task_rows))
     common = [name for name in scaled if all(name in cells[entry] for entry in entries)]
+    timed = [cell.runs[0] for found in by_task.values() for cell in found if cell.runs[0].throughput is not None]
+    alike = len({run.kind for run in timed}) < 2
     accuracies, steadiness, rows = list[Estimate](), list[Estimate | None](), list[Row]()
     for entry in entries:
         mine = [row for row in task_rows if row["entry"] == entry]
+        if not alike:
+            mine = [row | _speed([run.as_scored() for run in cells[entry][row["task"]].runs]) for row in mine]
         skills = {name: cells[entry][name].accuracy(scales[name]) for name in scaled if name in cells[entry]}
         accuracies.append(estimates.mean(list(skills.values()), max(1, len(scaled)), MISSING))
         steadiness.append(mean_stability(list(cells[entry].values()), len(names)))
-        row = statistics.together(mine, len(names), ("track", "entry", "baseline", "knowledge"))
+        row = statistics.together(mine, len(names), KEPT)
+        if not np.isfinite(row["lyapunov_times_per_second"]):
+            row["speed_of"] = row["speed_on"] = None
         row["n_parameters"] = max(one["n_parameters"] for one in mine)
         if any_scale:
             row |= columns_of("skill_accuracy", accuracies[-1], -1.0, 1.0)

@@ -38,6 +38,8 @@ class ScoredRun:
     timing: Timing | None = None
     benched: bool = False
     """Whether ``throughput`` is that of the best batch, and not of the forecasts that scoring asked for."""
+    device: str = "cpu"
+    """Where ``throughput`` was measured; scoring is always on the CPU."""
     test_seconds: float | None = None
     counted_share: float = 1.0
     """What those forecasts took."""
@@ -56,6 +58,15 @@ class ScoredRun:
         if benched == self.benched:
             return self.throughput
         return None if benched or not self.test_seconds else rate(self.task, self.test_seconds, self.counted_share)
+
+    @property
+    def kind(self) -> tuple[bool, str]:
+        """What ``throughput`` is: whether it was benched, and where."""
+        return self.benched, self.device
+
+    def as_scored(self) -> "ScoredRun":
+        """The run with the speed of its scored forecasts."""
+        return dataclasses.replace(self, throughput=self.rate(benched=False), benched=False, device="cpu")
 
     @property
     def speedup(self) -> Speedup | None:
@@ -99,6 +110,9 @@ def read_run(path: Path, card: run_files.Card | None = None) -> ScoredRun:
     if timed is None:
         return ScoredRun(path, card, scores, None)
     kind: dict[str, Any] = {"benched": timed.benched} | timed.model_dump(include={"test_seconds", "counted_share"})
+    if "eager" in timed.benches:
+        hardware = timed.benches["eager"].hardware
+        kind["device"] = f"{hardware.device} ({hardware.name})"
     return ScoredRun(path, card, scores, timed.lyapunov_times_per_second, timing=timed, **kind)
 
 

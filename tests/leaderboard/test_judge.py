@@ -10,7 +10,8 @@ import pytest
 from emubench.data import dataset, reference, tasks
 from emubench.evaluation import scoring
 from emubench.files import entry_files, run_files, schema
-from emubench.files.entry_files import CARDS, SCORES
+from emubench.files.entry_files import CARDS, SCORES, TIMING
+from emubench.leaderboard.page import board as page_board
 from emubench.leaderboard.submission import entries, judge, making
 from emubench.runs import folders, jobs, stages
 from emubench.runs.sandbox.judged import Limits
@@ -36,14 +37,26 @@ def test_an_entry_is_scored_as_its_run_was(emubench, sound_entry, data):
 
 
 @pytest.mark.slow
-def test_an_entry_is_benched_on_request_and_left_as_it_was(emubench, sound_entry, data):
+def test_an_entry_keeps_what_was_benched_and_the_page_shows_it(emubench, sound_entry, data, tmp_path):
     before = contents(sound_entry)
+    scored = entry_files.read(sound_entry, TIMING)
     done = emubench("submit", "run", sound_entry, "--data", data, "--bench-seconds", 0.02, "--json")
     assert done.status == 0, done.err
     (row,) = json.loads(done.out)
     assert row["bench"]["scenarios"]["offline_end_to_end"]["lyapunov_times_per_second"]["median"] > 0
     assert row["bench"]["speedups"]["offline_end_to_end"]["ranked"] is False  # linear has next to no skill
-    assert contents(sound_entry) == before
+    after = contents(sound_entry)
+    assert {name for name in after if after[name] != before[name]} == {"entry.toml", TIMING}
+    (kept,) = entry_files.read(sound_entry, TIMING).values()
+    assert kept.benched
+    assert len(kept.solvers) > 1
+    assert kept.test_seconds == next(iter(scored.values())).test_seconds
+    assert emubench("submit", "check", sound_entry).status == 0
+    board = page_board.read(sound_entry.parents[1], "tiny")
+    assert not board.faults
+    (run,) = board.get(sound_entry.name).runs
+    assert run.benched
+    assert run.speedup == kept.speedup
 
 
 @pytest.mark.slow

@@ -163,6 +163,7 @@ def _run(contents: Contents, run: RunKey) -> scored.ScoredRun:
         timing.lyapunov_times_per_second,
         entry.name,
         benched=timing.benched,
+        device=timing.device or "cpu",
         test_seconds=timing.test_seconds,
         counted_share=timing.counted_share,
         claimed_speedup=timing.speedup,

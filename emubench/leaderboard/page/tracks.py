@@ -67,6 +67,7 @@ def _tables(board: Board, frame: pd.DataFrame, track: str) -> list[dict[str, Any
         system = task.removesuffix(f"-{track}") if task else ALL
         if task is None:
             caption = f"{ALL}: mean skill; speed in Lyapunov times per second"
+            caption += "".join(f": {kind}" for kind in ([] if "judge" in records[0] else formats.speeds(rows)))
         else:
             floor, oracle = (score_text(records[0][key]) for key in ("floor", "oracle"))
             caption = f"{system}: {MEANING[records[0]['metric']]} (floor {floor}, oracle {oracle})"
@@ -130,7 +131,7 @@ def speedup(one: Shown, record: Row) -> Cell:
     value = record["speedup_at_equal_accuracy"]
     if value is None:
         found = [run.speedup for run in one.runs_of(record["task"])]
-        return Cell("", why="no bench in the entry" if None in found else "no solver as accurate")
+        return Cell("", why="no solver as accurate" if any(found) else "no bench in the entry")
     shown = f"{formats.significant(value)}×"
     return Cell(shown if record["speedup_ranked"] else f"({shown})", value)
 

@@ -20,11 +20,11 @@ from emubench.data import tasks
 from emubench.data.tasks import Task
 from emubench.evaluation import scoring
 from emubench.evaluation.scoring import Progress
-from emubench.files import run_files
+from emubench.files import run_files, timing
 from emubench.files.entry_files import CARDS, SCORES, RunKey
 from emubench.files.run_files import ScoreRow
 from emubench.files.timing import RANKED, Bench
-from emubench.leaderboard.submission import checks
+from emubench.leaderboard.submission import checks, making
 from emubench.leaderboard.submission.entries import FORECASTS, Contents
 from emubench.metrics._headline import headline
 from emubench.runs import benches, jobs
@@ -210,7 +210,8 @@ def rescore(
 ) -> list[Outcome]:
     """Check the entry, then judge every task and seed of it; a failure of one leaves the others to be judged.
 
-    With ``bench_seconds`` the first seed of every task is timed for so long per scenario, beside a ladder of solvers.
+    With ``bench_seconds`` the first seed of every task is timed for so long per scenario, beside a ladder of solvers,
+    and the entry keeps that.
     Raises :class:`~emubench.core.errors.EmubenchError` for an entry that does not pass the check, and for missing data.
     """
     contents = checks.require(folder)
@@ -221,7 +222,7 @@ def rescore(
         raise EmubenchError(f"{folder}: has no weights to be run: {more}")
     ladder_seconds = min(60.0, 30 * bench_seconds)
     options = benches.Options(threads=limits.threads, seconds=bench_seconds, ladder_seconds=ladder_seconds)
-    session, found = benches.Session(data, options), []
+    session, found, measured = benches.Session(data, options), [], {}
     for run in entry.runs:
         name, seed = run
         where = f"{folder / SCORES}: {name}.{seed}"
@@ -232,7 +233,9 @@ def rescore(
             faults = false_claims(where, contents.scores[run], judgement.result)
         bench = None
         if bench_seconds > 0 and seed == entry.seeds[0] and entry.method != FORECASTS and not faults:
-            with contents.unpacked(run) as copy:  # so that nothing is written into the entry
+            with contents.unpacked(run) as copy:  # so that nothing but its timing is written into the entry
                 bench = session.bench(copy, progress)
+                measured[run] = timing.read(copy)
         found.append(Outcome(run, judgement, tuple(faults), bench))
+    making.keep_timing(contents, measured)
     return found

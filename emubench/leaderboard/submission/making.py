@@ -17,9 +17,11 @@ from emubench.files.run_files import Card, Figures, ScoreFile
 from emubench.files.timing import RANKED, EntryTiming, Solver, Speed, Timing
 from emubench.leaderboard.submission import entries
 from emubench.leaderboard.submission.checks import FILL_IN
-from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, WEIGHTS, Entry
+from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, WEIGHTS, Contents, Entry
 
 MAX_TIMES = 96
+OF_SCORING = ("test_seconds", "counted_share", "climate_seconds", "widths_seconds")
+"""Fields of a timing that scoring measures."""
 
 
 def thinned(figures: Figures) -> Figures:
@@ -124,6 +126,23 @@ def _copy_runs(folder: Path, placed: dict[RunKey, tuple[Path, Card]], weights: b
     for kind, found in ((SCORES, scores), (FIGURES, figures), (TIMING, timings)):
         if found:
             entry_files.write(folder, kind, found)
+
+
+def keep_timing(contents: Contents, measured: dict[RunKey, Timing]) -> None:
+    """Keep in an entry what was benched of its runs, beside what their scoring took, and hash the file anew."""
+    if not measured:
+        return
+    found: dict[RunKey, EntryTiming] = dict(contents.timing)
+    for run, timed in measured.items():
+        scored = found[run].model_dump(include=set(OF_SCORING)) if run in found else {}
+        found[run] = _timing(timed, run[0], solvers=True).model_copy(update=scored)
+    entry, folder = contents.entry, contents.folder
+    try:
+        entry_files.write(folder, TIMING, found)
+        files = entry.files | {TIMING: entries.sha256(folder / TIMING)}
+        store.write_text(folder / ENTRY_FILE, entries.to_toml(entry.model_copy(update={"files": files})))
+    except OSError as error:
+        raise EmubenchError(f"{folder}: what was benched can't be kept there ({error.strerror})") from None
 
 
 def _timing(measured: Timing, task: str, solvers: bool) -> EntryTiming:
