@@ -200,19 +200,6 @@ def cloud_transport(
     return dual_value(a, b, f, g, to_a, eps)
 
 
-def cloud_divergence(
-    x: Float[Tensor, "... n d"],
-    y: Float[Tensor, "... m d"],
-    eps: float,
-    tolerance: float = 1e-4,
-    max_iterations: int = 1000,
-) -> Float[Tensor, "..."]:
-    """The debiased Sinkhorn divergence between two clouds, 0 for equal ones; ε is in units of squared distance."""
-    settings = eps, tolerance, max_iterations
-    own = cloud_transport(x, x, *settings) + cloud_transport(y, y, *settings)
-    return cloud_transport(x, y, *settings) - own / 2
-
-
 # --- densities on a ring ----------------------------------------------------------------------------------------------
 
 
@@ -263,17 +250,17 @@ def ring_transport(
     return dual_value(a, b, f, g, soft, eps)
 
 
-def ring_divergence(
-    a: Float[Tensor, "... N"],
-    b: Float[Tensor, "... N"],
-    eps: float,
-    tolerance: float = 1e-4,
+def divergence(
+    transport: Callable[..., Tensor], x: Tensor, y: Tensor, eps: float, tolerance: float = 1e-4,
     max_iterations: int = 1000,
-) -> Float[Tensor, "..."]:
-    """The debiased Sinkhorn divergence between densities on a ring: for narrow ones half their squared distance."""
+) -> Float[Tensor, "..."]:  # fmt: skip
+    """The debiased Sinkhorn divergence by :func:`cloud_transport` or :func:`ring_transport`, 0 where x and y are equal.
+
+    ε is in units of squared distance. Between narrow densities it is half their squared distance.
+    """
     settings = eps, tolerance, max_iterations
-    own = ring_transport(a, a, *settings) + ring_transport(b, b, *settings)
-    return ring_transport(a, b, *settings) - own / 2
+    own = transport(x, x, *settings) + transport(y, y, *settings)
+    return transport(x, y, *settings) - own / 2
 
 
 def densities(field: Float[Tensor, "... N"], sharpness: float = 1.0) -> Float[Tensor, "two ... N"]:
@@ -293,7 +280,7 @@ def field_loss(forecast: Float[Tensor, "B T N"], observed: Float[Tensor, "B T N"
     seen = ~torch.isnan(observed)
     filled = (interpolate_ring(torch.where(seen, u, torch.nan)) for u in (forecast, observed))
     ours, theirs = (densities(u - u.mean(-1, keepdim=True)) for u in filled)
-    return ring_divergence(ours, theirs, config.field_blur**2, 1e-3, config.iterations).mean()
+    return divergence(ring_transport, ours, theirs, config.field_blur**2, 1e-3, config.iterations).mean()
 
 
 def features(runs: Float[Tensor, "B T S"], lags: tuple[int, ...], ring: bool, growing: bool) -> list[Tensor]:
@@ -322,7 +309,7 @@ def cloud_loss(flow: OtFlow, runs: Tensor, observed: Tensor, config: Config, gen
         theirs = theirs[~torch.isnan(theirs).any(-1)]
         if len(theirs):
             x, y = (cloud[torch.randint(len(cloud), (config.points,), generator=generator)] for cloud in (ours, theirs))
-            losses.append(cloud_divergence(x, y, config.cloud_blur**2, 1e-3, config.iterations))
+            losses.append(divergence(cloud_transport, x, y, config.cloud_blur**2, 1e-3, config.iterations))
     return torch.stack(losses).mean() if losses else runs.sum() * 0
 
 
