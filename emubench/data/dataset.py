@@ -131,6 +131,14 @@ def load(task: TaskLike, data: Path | str = "data") -> Observations:
     )
 
 
+def first_context(task: Task, data: Path) -> Tensor:
+    """The context of the first test case alone, ``"T *S"``: for who has a task's forecasts already."""
+    path, name = task_path(task, data), "test/context"
+    with open_file(path, "observations", task) as file:
+        values, _ = hdf5.read_hashed(path, file, name, Layout(task, "observations").shapes[name])
+    return torch.from_numpy(values[0].astype("f8"))
+
+
 def windows(observation: Float[Tensor, "B T *S"], length: int, stride: int = 1) -> Float[Tensor, "W L *S"]:
     """All stretches of ``length`` consecutive samples, within trajectories.
 

@@ -38,6 +38,15 @@ def stands_still(figures: Figures) -> bool:
     return bool(pairs) and all(own < CAP * known for own, known in pairs)
 
 
+def context_of(figures: Figures, task: Task) -> Float[np.ndarray, "T N"]:
+    """The context that is shown, NaN where nothing was observed; of what grows less the mean of what was."""
+    context = np.array(figures.context, dtype=np.float64).reshape(-1, task.shape[-1])
+    if not task.system.growing:
+        return context
+    seen = ~np.isnan(context)
+    return context - np.where(seen, context, 0).sum(1, keepdims=True) / seen.sum(1, keepdims=True).clip(1)
+
+
 class Collector:
     """Takes the chunks of a scoring one by one; :meth:`content` is what ``figures.json`` holds."""
 

@@ -357,4 +357,5 @@ def score_forecast(
     arrays = hdf5.read_forecast(path, forecast_shapes(task))
     native = {split: np.ascontiguousarray(a, a.dtype.newbyteorder("=")) for split, a in arrays.items()}
     forecasts = {split: torch.from_numpy(array) for split, array in native.items()}
-    return score(task, data, lambda split, cases: forecasts[split][:, cases], progress)
+    context = dataset.first_context(task, data)
+    return score(task, data, lambda split, cases: forecasts[split][:, cases], progress, context)

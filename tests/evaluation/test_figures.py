@@ -10,9 +10,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from emubench.data import tasks
-from emubench.evaluation import scoring
+from emubench.data import dataset, tasks
 from emubench.evaluation.figures import BINS, HEIGHT_LEADS, REACH, Collector, growth_times
+from emubench.evaluation.scoring import forecast_shapes, load_truth, score_forecast
 from emubench.files.run_files import Comparison, Figures
 from emubench.leaderboard.plots import tracy_widom
 from emubench.metrics import Pool, Truth
@@ -27,7 +27,7 @@ def truths(data):
     def get(name: str) -> dict[str, Truth]:
         task, found = tasks.get(name, "tiny"), {}
         for split in ("test", "climate"):
-            values, start, _ = scoring.load_truth(task, data, split)
+            values, start, _ = load_truth(task, data, split)
             values = values[:, :600] if split == "climate" and task.system.stochastic else values
             pool = Pool(task, values[start == 0]) if split == "climate" else None
             found[split] = Truth(task, values, start, pool)
@@ -91,7 +91,7 @@ def test_a_sine_is_a_line_at_its_frequency(truths):
 
 def test_bands_shrink_as_the_root_of_the_number_of_cases_and_hold_another_sample(data):
     task = tasks.get("lorenz96-noisy", "tiny")
-    values, start, _ = scoring.load_truth(task, data, "climate")
+    values, start, _ = load_truth(task, data, "climate")
     halves = [values[:4], values[4:]]
     figures = collect({s: Truth(task, halves[1], start[4:], Pool(task, halves[0])) for s in ("test", "climate")})
     spatial = figures.spatial_spectrum
@@ -179,6 +179,18 @@ def test_members_are_kept_by_their_mean_and_spread_and_the_context_with_its_gaps
     assert np.allclose(np.array(figures.mean)[:, 128:], deviations[:, 128:] + 1, atol=1e-3)
     assert [row[1] for row in figures.context] == [99.0 - 2 * k for k in range(16)][::-1]
     assert figures.context[-1][0] is None
+
+
+@pytest.mark.parametrize("name", ["lorenz96-partial", "lorenz63-noisy"])
+def test_the_context_of_a_forecast_file_is_kept_too(data, tmp_path, name):
+    task = tasks.get(name, "tiny")
+    shapes = forecast_shapes(task)
+    np.savez(tmp_path / "forecast.npz", **{split: np.zeros(shape, "f4") for split, shape in shapes.items()})
+    found = Figures.model_validate(score_forecast(tmp_path / "forecast.npz", task, data).figures)
+    shown = np.array(found.context, dtype=float)
+    context = dataset.load(task, data).context("test")[0].numpy()
+    assert len(shown) == min(task.context, len(found.lead_time) // 4)
+    np.testing.assert_allclose(shown, context[-len(shown) :], atol=1e-3)
 
 
 def test_figures_stay_small(truths):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import dataclasses
 import io
@@ -11,11 +12,14 @@ import shutil
 import threading
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from emubench.core.errors import EmubenchError
+from emubench.data import tasks
 from emubench.files import entry_files, run_files
 from emubench.files.entry_files import SCORES, TIMING
 from emubench.leaderboard.page import building, charts, entry_page
@@ -254,6 +258,11 @@ def test_the_site_is_served_on_this_machine(emubench, refused, small_board, tmp_
         server.shutdown()
 
 
+def pixels_of(source: str) -> np.ndarray:
+    """The colours of an image in a data URI."""
+    return np.array(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
+
+
 # --- charts -----------------------------------------------------------------------------------------------------------
 
 
@@ -363,14 +372,30 @@ def test_names_in_a_plot_never_cover_one_another(n):
 
 
 def test_a_field_is_drawn_with_time_upwards_and_both_signs():
-    import base64
+    field, grey, black = [[-1.0, 0.0], [1.0, float("nan")]], [140] * 3, [0] * 3
+    below, above = [[33, 102, 172], [247] * 3], [[178, 24, 43], grey]
+    assert pixels_of(charts.image(field, scale=1.0, middle=0.0)).tolist() == [above, below]
+    lined = charts.image(field, scale=1.0, middle=0.0, before=1)
+    assert pixels_of(lined).tolist() == [above, [black] * 2, below]
 
-    from matplotlib.image import imread
 
-    source = charts.image([[-1.0, 0.0], [1.0, float("nan")]], scale=1.0, middle=0.0)
-    pixels = imread(io.BytesIO(base64.b64decode(source.partition(",")[2])), format="png")
-    colours = np.round(255 * pixels[..., :3]).astype(int).tolist()
-    assert colours == [[[178, 24, 43], [178, 24, 43]], [[33, 102, 172], [247, 247, 247]]]
+@pytest.mark.parametrize("name", ["kuramoto_sivashinsky-partial", "kpz-noisy"])
+def test_the_context_of_a_ring_is_shown_below_its_truth(name):
+    task = tasks.get(name, "tiny")
+    truth = 5.0 + np.random.default_rng(0).standard_normal((12, *task.shape))
+    context = [[None, *row[1:]] for row in truth[:3].tolist()]
+    known = {"lead_time": list(range(1, 10)), "truth": truth[3:].tolist(), "forecast": truth[3:].tolist()}
+    run = SimpleNamespace(task=task)
+    first, *_ = entry_page._forecast(run, run_files.Figures(**known, context=context))  # type: ignore[arg-type]
+    assert first.caption.startswith("below the line what was observed, above it the truth: ")
+    pixels = pixels_of(first.image)
+    assert pixels.shape == (13, task.shape[0], 3)
+    assert not pixels[-4].any()
+    assert (pixels[-3:, 0] == 140).all()
+    assert (pixels[:9] != 140).any(-1).all()
+    assert (pixels[-3:, 1:] != 247).any()
+    bare, *_ = entry_page._forecast(run, run_files.Figures(**known))  # type: ignore[arg-type]
+    assert bare.caption.startswith("truth: ")
 
 
 def test_a_benched_run_shows_its_speed_up_and_the_solvers_beside_it(submitted_runs, tmp_path):

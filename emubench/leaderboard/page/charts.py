@@ -182,16 +182,22 @@ def _finite(x: Sequence[float], y: Sequence[float], log: bool) -> tuple[np.ndarr
     return a[keep], (np.log10(b[keep]) if log else b[keep])
 
 
-def image(field: ArrayLike, scale: float, middle: float) -> str:
+def image(field: ArrayLike, scale: float, middle: float, before: int = 0) -> str:
     """A space–time field ``[time][site]`` as a PNG in a data URI, blue below ``middle`` and red above it; time upwards.
+
+    What is not known is grey; a black line stands between the first ``before`` times and the others.
 
     >>> image([[0.0, 1.0]], scale=1.0, middle=0.0)[:22]
     'data:image/png;base64,'
     """
-    values = np.nan_to_num((np.asarray(field, dtype=float) - middle) / max(scale, 1e-12), nan=1.0).clip(-1, 1)[::-1]
+    values = ((np.asarray(field, dtype=float) - middle) / max(scale, 1e-12)).clip(-1, 1)[::-1]
+    unknown, values = np.isnan(values), np.nan_to_num(values)
     strength = np.abs(values)[..., None]
     towards = np.where(values[..., None] > 0, [178, 24, 43], [33, 102, 172])
     pixels = np.round(247 + strength * (towards - 247)).astype("u1")
+    pixels[unknown] = 140
+    if before:
+        pixels = np.insert(pixels, len(pixels) - before, 0, axis=0)
     png = io.BytesIO()
     Image.fromarray(pixels).save(png, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")

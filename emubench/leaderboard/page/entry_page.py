@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from emubench.data import tasks
-from emubench.evaluation.figures import stands_still
+from emubench.evaluation.figures import context_of, stands_still
 from emubench.files.run_files import Comparison, Figures
 from emubench.files.timing import EntryTiming
 from emubench.leaderboard import formats, ranking
@@ -131,14 +131,19 @@ def _forecast(run: scored.ScoredRun, figures: Figures) -> list[Picture]:
     pair = {"truth": figures.truth, member: figures.forecast}
     if run.task.system.grid:
         pair |= {"mean of the members": figures.mean} if figures.mean else {}
-        fields = {kind: np.asarray(field) for kind, field in pair.items()}
+        fields = {kind: np.asarray(field, dtype=float) for kind, field in pair.items()}
+        seen = context_of(figures, run.task)
         if run.task.system.growing:  # it grows, and is scored from its spatial mean on
             fields = {kind: field - field.mean(1, keepdims=True) for kind, field in fields.items()}
         if figures.spread:
             fields["spread of the members"] = np.asarray(figures.spread)
         middle, scale = fields["truth"].mean(), 2 * fields["truth"].std()
         said = "sites across, time upwards" + (", spatial mean removed" if run.task.system.growing else "")
-        return [Picture(f"{kind}: {said}", image=charts.image(f, scale, middle)) for kind, f in fields.items()]
+        made = [Picture(f"{kind}: {said}", image=charts.image(f, scale, middle)) for kind, f in fields.items()]
+        if len(seen):
+            both = charts.image(np.concatenate([seen, fields["truth"]]), scale, middle, before=len(seen))
+            made[0] = Picture(f"below the line what was observed, above it the truth: {said}", image=both)
+        return made
     series = [(kind, figures.lead_time, [values[0] for values in field]) for kind, field in pair.items()]
     if seen := [np.nan if values[0] is None else values[0] for values in figures.context]:
         series.append(("observed", np.arange(1.0 - len(seen), 1.0) * np.diff(figures.lead_time[-2:]).sum(), seen))

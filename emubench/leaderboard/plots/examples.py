@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
-from emubench.evaluation.figures import CLAMP
+from emubench.evaluation.figures import CLAMP, context_of
 from emubench.files import schema
 from emubench.files.run_files import Figures
 from emubench.leaderboard.plots.style import REFERENCES, TRUTH, Style, by_entry, title
@@ -71,11 +71,7 @@ def read_example(run: ScoredRun) -> Example | None:
         arrays[name] = np.where(failed[:, None], np.nan, values)
         if run.task.system.growing and name != "spread":  # scores look at the deviation from the ring's mean
             arrays[name] = arrays[name] - arrays[name].mean(1, keepdims=True)
-    context = np.array(figures.context, dtype=np.float64).reshape(-1, shape[1])
-    if run.task.system.growing:
-        seen = ~np.isnan(context)
-        context -= np.where(seen, context, 0).sum(1, keepdims=True) / seen.sum(1, keepdims=True).clip(1)
-    return Example(run, np.array(figures.lead_time), **arrays, context=context)
+    return Example(run, np.array(figures.lead_time), **arrays, context=context_of(figures, run.task))
 
 
 def chosen(best: Sequence[str]) -> list[str]:
