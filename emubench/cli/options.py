@@ -91,7 +91,7 @@ def answer(json: bool, value: Any, text: str) -> None:
     """Print a result: ``value`` for machines if ``json`` is asked for, else ``text`` for people."""
     if json:
         print_json(value)
-    else:
+    elif text:
         print(text)
 
 

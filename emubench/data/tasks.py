@@ -82,9 +82,8 @@ def check_amount(where: str, amount: Amount) -> Amount:
     if not 1 <= amount.trajectories <= MAX_TRAJECTORIES:
         raise EmubenchError(f"{where}: {amount.trajectories} trajectories, where 1 to {MAX_TRAJECTORIES} belong")
     if not LEAST_LENGTH <= amount.length <= MAX_LENGTH:
-        raise EmubenchError(
-            f"{where}: trajectories of {amount.length} samples, where {LEAST_LENGTH} to {MAX_LENGTH} belong"
-        )
+        found, right = f"length {amount.length} of trajectories", f"where {LEAST_LENGTH} to {MAX_LENGTH} belong"
+        raise EmubenchError(f"{where}: {found}, {right}: a sample and the next")
     return amount
 
 

@@ -96,7 +96,7 @@ class System(ABC):
         for key, value in self.parameters().items():
             if not math.isfinite(value):
                 raise EmubenchError(f"{self.name}: {key}: {value}, where a finite number belongs")
-            if key in self.positive and not value > 0:
+            if key in ("sample_interval", *self.positive) and not value > 0:
                 raise EmubenchError(f"{self.name}: {key}: {value}, where a number above 0 belongs")
         steps = self.sample_interval / self.solver_step if self.solver_step > 0 else 0.0
         if round(steps) < 1 or abs(steps - round(steps)) > 1e-9 * steps:

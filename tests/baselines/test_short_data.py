@@ -86,7 +86,7 @@ def test_data_of_which_nothing_is_observed_are_refused(data, baseline):
 def test_data_without_a_sample_and_the_next_are_refused_where_they_are_asked_for(refused, tmp_path, length):
     options = ("--size", "tiny", "--trajectories", 1, "--length", length, "--data", tmp_path)
     said = refused("generate", "lorenz63-noisy", *options)
-    assert f"trajectories of {length} samples, where 2 to 1000000000 belong" in said
+    assert f"length {length} of trajectories, where 2 to 1000000000 belong" in said
     recipe = tmp_path / "short.toml"
     amounts = f"train = {{ trajectories = 1, length = {length} }}"
     recipe.write_text(f'track = "noisy"\n[system]\nname = "lorenz63"\n[amounts]\n{amounts}\n')

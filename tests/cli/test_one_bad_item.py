@@ -44,6 +44,10 @@ def test_one_bad_item_leaves_the_other_datasets_to_be_generated(emubench, own_da
     assert finished.status == 1
     assert finished.out == f"wrote {scarce}\n"
     assert f"{noisy}: holds truth where observations belong" in finished.err
+    finished = emubench("generate", "lorenz63-nosy", "no.toml", "lorenz63-clean", "--size", "tiny", "--data", own_data)
+    assert (finished.status, finished.out) == (1, f"wrote {clean}\n")
+    assert len(finished.err.splitlines()) == 2
+    assert emubench("generate", "no.toml", "--data", own_data).out == ""
 
 
 @pytest.mark.parametrize(

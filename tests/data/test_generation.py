@@ -203,7 +203,7 @@ def test_the_announced_size_is_the_real_one(whole_dataset):
     ("arguments", "answer"),
     [
         (("--trajectories", 0), "train: 0 trajectories, where 1 to 100000000 belong"),
-        (("--length", -3), "train: trajectories of -3 samples, where 1 to"),
+        (("--length", -3), "train: length -3 of trajectories, where 2 to"),
         (("--trajectories", 10**9), "train: 1000000000 trajectories, where 1 to"),
         (("--trajectories", 10**8, "--length", 10**6), "bytes are needed and"),
         (("--size", "tiny-0x5"), "size tiny-0x5: 0 trajectories"),

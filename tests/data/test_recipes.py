@@ -113,6 +113,10 @@ def test_fresh_files_are_the_published_ones(data, name):
             ["system.parameters.n_sites: 4000000, where an integer from 1 to 1048576 belongs"],
         ),
         (
+            'track = "noisy"\n[system]\nname = "lorenz63"\nparameters = { sample_interval = 0.0 }',
+            ["lorenz63: sample_interval: 0.0, where a number above 0 belongs"],
+        ),
+        (
             'track = "noisy"\n[system]\nname = "lorenz63"\nparameters = { solver_step = 0.03 }',
             ["solver_step 0.03 does not divide sample_interval 0.05"],
         ),

@@ -49,7 +49,7 @@ def test_an_entry_keeps_what_was_benched_and_the_page_shows_it(emubench, sound_e
     assert {name for name in after if after[name] != before[name]} == {"entry.toml", TIMING}
     (kept,) = entry_files.read(sound_entry, TIMING).values()
     assert kept.benched
-    assert len(kept.solvers) > 1
+    assert kept.solvers
     assert kept.test_seconds == next(iter(scored.values())).test_seconds
     assert emubench("submit", "check", sound_entry).status == 0
     board = page_board.read(sound_entry.parents[1], "tiny")
