@@ -11,6 +11,9 @@ from emubench.core.errors import EmubenchError
 
 app = typer.Typer()
 GridFile = Annotated[Path, typer.Argument(metavar="GRID.toml", help="Tasks × baselines × seeds.")]
+Scheduler = Annotated[str | None, typer.Option(help="A Dask scheduler: tcp://host:port or its file.")]
+Cluster = Annotated[Path | None, typer.Option(help="A cluster file: workers in batch jobs.")]
+Tls = Annotated[Path | None, typer.Option(help="Folder of ca.pem, cert.pem, key.pem for Dask.")]
 JobThreads = Annotated[int | None, typer.Option("--threads", min=1, max=256, help="Of each job; default: the file's.")]
 
 
@@ -21,20 +24,18 @@ def run_(
     out: Out = RUNS,
     workers: Workers = 1,
     threads: JobThreads = None,
-    scheduler: Annotated[str | None, typer.Option(help="A Dask scheduler: tcp://host:port or its file.")] = None,
-    cluster: Annotated[Path | None, typer.Option(help="A cluster file: workers in batch jobs.")] = None,
+    scheduler: Scheduler = None,
+    cluster: Cluster = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the job script of --cluster alone.")] = False,
-    tls: Annotated[Path | None, typer.Option(help="Folder of ca.pem, cert.pem, key.pem for Dask.")] = None,
+    tls: Tls = None,
     json: Json = False,
 ) -> None:
     """Generate, train and score all that a grid asks for; what is there is kept, so the same command resumes.
 
     Example: emubench run grid.toml --workers 2
     """
-    from emubench.runs.grid import clusters, executors, plans, runner
+    from emubench.runs.grid import clusters, plans, runner
 
-    if (scheduler is not None) + (cluster is not None) + (workers > 1) > 1:
-        raise EmubenchError("give one of --workers, --scheduler and --cluster")
     if dry_run and cluster is None:
         raise EmubenchError("--dry-run prints the job script of --cluster FILE: give one")
     debug = "--debug" in sys.argv
@@ -44,13 +45,7 @@ def run_(
     if dry_run and cluster is not None:
         print(clusters.job_script(cluster, tls))
         return
-    if cluster is not None:
-        place = clusters.batch(cluster, tls)
-    elif scheduler is not None:
-        place = clusters.scheduler(scheduler, tls)
-    else:
-        place = executors.processes(workers) if workers > 1 else executors.in_process()
-    with place as where, runner.live() as watch:
+    with clusters.place(workers, scheduler, cluster, tls) as where, runner.live() as watch:
         run = runner.execute(plan, where, data, out, threads or plan.grid.threads, watch, debug)
     runs = sorted({str(job.folder(out)) for job in plan.jobs})
     if json:

@@ -5,14 +5,27 @@ from typing import Annotated, Any
 
 import typer
 
-from emubench.cli.options import DATA, Data, Json, SizeOption, answer, leave, progress
+from emubench.cli.grid import Cluster, Scheduler, Tls
+from emubench.cli.options import DATA, Data, Json, SizeOption, Workers, answer, leave, print_json, progress
 from emubench.core.errors import EmubenchError
 from emubench.leaderboard.submission.entries import ENTRIES
 
 app = typer.Typer(help="Submit a model to the leaderboard: new, check, run, verify.", no_args_is_help=True)
-season_app = typer.Typer(help="Seasons on sealed data, by commit and reveal: new, close.", no_args_is_help=True)
+season_app = typer.Typer(
+    help="Seasons on sealed data, by commit and reveal: new, verify, status, close.", no_args_is_help=True
+)
 Board = Annotated[Path, typer.Option("--board", help="The folder leaderboard/ of the repository.")]
 BOARD = Path("leaderboard")
+Seeds = Annotated[int, typer.Option("--seeds", min=1, max=16, help="Fewer than three are a checkpoint.")]
+Only = Annotated[list[str] | None, typer.Option("--task", help="Of the season's tasks, these alone.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=256)]
+TrainSeconds = Annotated[float, typer.Option("--train-seconds", min=1, help="Limit of one training.")]
+Season = Annotated[str, typer.Argument(metavar="NAME", help="Of the season, in seasons.toml of the board.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[ENTRY]…", help="Default: all standard entries.")]
+PlaceOption = Annotated[
+    Path | None,
+    typer.Option("--place", help="Folder of sealed data and results, which all workers see; default: a temporary one."),
+]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="An entry, such as leaderboard/entries/NAME.")]
 
 
@@ -116,10 +129,10 @@ def verify(
     folder: Folder,
     name: Annotated[str, typer.Option("--season", help="Name of the season, in seasons.toml of the board.")],
     board: Board = BOARD,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=16, help="Fewer than three are a checkpoint.")] = 3,
-    only: Annotated[list[str] | None, typer.Option("--task", help="Of the season's tasks, these alone.")] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, max=256)] = 1,
-    train_seconds: Annotated[float, typer.Option("--train-seconds", min=1, help="Limit of one training.")] = 3600.0,
+    seeds: Seeds = 3,
+    only: Only = None,
+    threads: Threads = 1,
+    train_seconds: TrainSeconds = 3600.0,
     again: Annotated[bool, typer.Option("--again", help="Replace rows that are there already.")] = False,
     json: Json = False,
 ) -> None:
@@ -131,11 +144,12 @@ def verify(
     Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench submit verify leaderboard/entries/linear --season 2026a
     """
     from emubench.leaderboard.submission import verifying
+    from emubench.runs.grid import runner
     from emubench.runs.sandbox.judged import Limits
 
     limits = Limits(threads=threads, train_seconds=train_seconds)
-    with progress(folder.name) as show:
-        found = verifying.verify(folder, board, name, seeds, only, limits, again, show)
+    with runner.live() as watch:
+        found = verifying.verify(folder, board, name, seeds, only or [], limits, again, watch)
     answer(json, found.as_json(), "\n".join(found.lines()))
     leave(found.faults)
 
@@ -157,6 +171,70 @@ def season_new(
     made = season.open_season(board, name, size, only)
     text = f"season {name}: commitment {made.commitment}\ncommit {board}/seasons.toml; keep the secret's file safe"
     answer(json, made.model_dump(), text)
+
+
+@season_app.command("verify")
+def season_verify(
+    name: Season,
+    names: Names = None,
+    board: Board = BOARD,
+    seeds: Seeds = 3,
+    only: Only = None,
+    threads: Threads = 1,
+    train_seconds: TrainSeconds = 3600.0,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    cluster: Cluster = None,
+    tls: Tls = None,
+    place: PlaceOption = None,
+    json: Json = False,
+) -> None:
+    """For maintainers: retrain, score and time all entries of a season; each row is kept as soon as it is judged.
+
+    What is there is kept, so the same command goes on after a kill. The secret is read as by submit verify, by this
+    process alone: workers see the sealed data in --place.
+
+    Example: EMUBENCH_SEASON_SECRET=~/season.txt emubench season verify 2026a --workers 8
+    """
+    from emubench.leaderboard.submission import verifying
+    from emubench.runs.grid import clusters, runner
+    from emubench.runs.sandbox.judged import Limits
+
+    where = clusters.place(workers, scheduler, cluster, tls)
+    limits = Limits(threads=threads, train_seconds=train_seconds)
+    with runner.live() as watch:
+        found = verifying.verify_season(board, name, names or [], seeds, only or [], limits, place, where, watch)
+    answer(json, found.as_json(), "\n".join(found.lines()))
+    leave(found.faults)
+
+
+@season_app.command("status")
+def season_status(
+    name: Season,
+    names: Names = None,
+    board: Board = BOARD,
+    seeds: Seeds = 3,
+    only: Only = None,
+    threads: Threads = 1,
+    train_seconds: TrainSeconds = 3600.0,
+    place: PlaceOption = None,
+    json: Json = False,
+) -> None:
+    """How far season verify is that was given the same options, from its folders alone; needs no secret.
+
+    Example: emubench season status 2026a
+    """
+    from emubench.leaderboard.submission import verifying
+    from emubench.runs.grid import runner
+    from emubench.runs.sandbox.judged import Limits
+
+    limits = Limits(threads=threads, train_seconds=train_seconds)
+    found = verifying.look(board, name, names or [], seeds, only or [], limits, place)
+    if json:
+        print_json(found.as_json())
+    else:
+        runner.show(found.ended)
+        print("\n".join(found.lines()))
 
 
 @season_app.command("close")

@@ -162,10 +162,14 @@ def _file() -> Path | None:
     """The file that the variable names, if it does, which has to lie where git would not add it."""
     if not (name := os.environ.get(VARIABLE)):
         return None
-    path = Path(name).expanduser()
+    return outside_git(Path(name).expanduser(), "the season's secret")
+
+
+def outside_git(path: Path, what: str) -> Path:
+    """``path`` itself, which has to lie where git would not add it."""
     for folder in path.absolute().resolve().parents:
         if (folder / ".git").exists():
-            raise EmubenchError(f"{path}: lies in the git checkout {folder}; keep the season's secret outside of any")
+            raise EmubenchError(f"{path}: lies in the git checkout {folder}; keep {what} outside of any")
     return path
 
 

@@ -1,32 +1,28 @@
-"""``emubench submit verify``: retrain an entry on a season's sealed data, score it on its sealed contexts.
+"""``emubench submit verify`` and ``season verify``: retrain entries on sealed data, score them there, keep the rows.
 
 What is kept of it (:mod:`emubench.leaderboard.submission.verified_rows`) the judge alone writes. Times are those of
 the judge's machine, and are never compared with another's.
 """
 
+import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from emubench import __version__
 from emubench.core import hardware
 from emubench.core.errors import EmubenchError
-from emubench.data import generation, tasks
-from emubench.data.tasks import Task
-from emubench.evaluation.scoring import Progress
 from emubench.files import store
-from emubench.leaderboard.statistics import ENDS, Z_DIFFERENT, Z_SHOWN, bounded
-from emubench.leaderboard.submission import checks, entries, judge, season, verified_rows
-from emubench.leaderboard.submission.entries import Contents
-from emubench.leaderboard.submission.verified_rows import SeedScores, Verified, VerifiedRow
-from emubench.runs import folders, jobs, scored
-from emubench.runs.sandbox import judged
+from emubench.leaderboard.statistics import ENDS, Z_DIFFERENT, Z_SHOWN
+from emubench.leaderboard.submission import checks, entries, judge, season, season_grid, verified_rows
+from emubench.leaderboard.submission.season_grid import Entrant, SeasonGrid
+from emubench.leaderboard.submission.verified_rows import Verified, VerifiedRow
+from emubench.runs.grid import executors, runner
 from emubench.runs.sandbox.judged import Limits
 
 MAX_TIMES = 10.0
@@ -49,16 +45,17 @@ class Finding:
 
     def lines(self) -> list[str]:
         """What people have to see of it, a line each."""
-        lines = []
-        for row in self.verified.rows:
-            interval = f"[{row.low:.4g}, {row.high:.4g}]"
-            lines.append(f"{row.task}: {row.metric} {row.value:.4g} {interval}, {len(row.seeds)} seeds")
-            if row.claim_is_outside:
-                interval = f"the judge's 99 % interval [{row.low_99:.4g}, {row.high_99:.4g}]"
-                lines.append(f"  NOTE: {row.claimed:.4g} is claimed on the public contexts, outside {interval}")
-            if row.reason:
-                lines.append(f"  NOTE: the emulator {row.reason}")
+        lines = [line for row in self.verified.rows for line in lines_of(row)]
         return [*lines, f"wrote {self.path}" if self.written else f"compared with {self.path}"]
+
+
+def lines_of(row: VerifiedRow) -> list[str]:
+    """What people have to see of a row, a line each."""
+    lines = [f"{row.task}: {row.metric} {row.value:.4g} [{row.low:.4g}, {row.high:.4g}], {len(row.seeds)} seeds"]
+    if row.claim_is_outside:
+        interval = f"the judge's 99 % interval [{row.low_99:.4g}, {row.high_99:.4g}]"
+        lines.append(f"  NOTE: {row.claimed:.4g} is claimed on the public contexts, outside {interval}")
+    return lines + ([f"  NOTE: the emulator {row.reason}"] if row.reason else [])
 
 
 def verify(
@@ -66,90 +63,174 @@ def verify(
     board: Path,
     name: str,
     n_seeds: int = 3,
-    only: list[str] | None = None,
+    only: Sequence[str] = (),
     limits: Limits = Limits(),
     again: bool = False,
-    progress: Progress | None = None,
+    watch: season_grid.Watch = lambda run: None,
 ) -> Finding:
-    """Retrain, score and time an entry of the standard division on the sealed data of a season."""
-    contents = checks.require(folder)
-    entry = contents.entry
-    if entry.division != "standard":
-        raise EmubenchError(f"{folder}: of the open division; only standard entries are verified")
-    judge.check_method(contents)
-    opened = season.get(board, name)
-    if opened.emubench_version != __version__:
-        raise EmubenchError(f"season {name} is of emubench {opened.emubench_version}, and this is {__version__}")
-    wanted = [task for task in opened.tasks if task in entry.tasks and (only is None or task in only)]
-    if not wanted:
-        raise EmubenchError(f"{folder}: none of its tasks is one of season {name}: {', '.join(opened.tasks)}")
-    seed, rows = season.seed_of(board, name), []
-    seeds = entry.seeds[:n_seeds] if len(entry.seeds) >= n_seeds else list(range(n_seeds))
-    place = Path(tempfile.gettempdir()) / "emubench-season"
-    store.sweep(place)  # sealed data of a verification that was killed; others can't read them
-    begins, _, ends = store.temporary_name(place).name.rpartition("-")
-    with tempfile.TemporaryDirectory(prefix=f"{begins}-", suffix=f"-{ends}") as temporary:
-        for task_name in wanted:
-            task, data = tasks.get(task_name, opened.size), Path(temporary) / "data"
-            generation.generate(task, data, seed, workers=1, progress=progress)
-            rows.append(_row(contents, opened, task, data, seeds, limits, progress))
-    found = Verified(
+    """Retrain, score and time an entry of the standard division on the sealed data of a season, in this process."""
+    opened = season_grid.current(board, name)
+    entrant = season_grid.entrant(folder, name, opened, n_seeds, only)
+    season.seed_of(board, name)  # a secret that is none is told before anything is made
+    usual = Path(tempfile.gettempdir()) / "emubench-season"
+    store.sweep(usual)  # sealed data of a verification that was killed; others can't read them
+    begins, _, ends = store.temporary_name(usual).name.rpartition("-")
+    with tempfile.TemporaryDirectory(prefix=f"{begins}-", suffix=f"-{ends}") as place:
+        grid = SeasonGrid(board, name, opened, Path(place), (entrant,), limits)
+        ended = season_grid.execute(grid, executors.in_process(), watch)
+        for outcome in ended.failed.values():
+            raise EmubenchError(f"{folder}: {outcome.error}")
+        rows = [row for task in entrant.tasks if (row := grid.row(entrant, task))]
+
+    def origin(row: VerifiedRow) -> str:
+        return verified_rows.made_from(entrant.contents, opened, row.task, row.by_seed)
+
+    return _keep(_head(grid, entrant, rows), path_of(grid, entrant), again, opened.size, origin)
+
+
+def path_of(grid: SeasonGrid, entrant: Entrant) -> Path:
+    """Where the rows of an entry are kept."""
+    return grid.board / "verified" / grid.name / f"{entrant.name}.json"
+
+
+def _head(grid: SeasonGrid, entrant: Entrant, rows: list[VerifiedRow]) -> Verified:
+    return Verified(
         schema_version=2,
         emubench_version=__version__,
-        season=name,
-        commitment=opened.commitment,
-        entry=entry.name,
-        method=entry.method,
-        judge=f"{hardware.processor()}, {limits.threads} thread(s)",
+        season=grid.name,
+        commitment=grid.opened.commitment,
+        entry=entrant.name,
+        method=entrant.contents.entry.method,
+        judge=f"{hardware.processor()}, {grid.limits.threads} thread(s)",
         rows=rows,
     )
 
-    def origin(row: VerifiedRow) -> str:
-        return verified_rows.made_from(contents, opened, row.task, row.by_seed)
 
-    return _keep(found, board / "verified" / name / f"{entry.name}.json", again, opened.size, origin)
+def missing(grid: SeasonGrid) -> SeasonGrid:
+    """The grid without the tasks of which a row is kept that was made from the entry as it is."""
+    left = list[Entrant]()
+    for entrant in grid.entrants:
+        kept = _kept(grid, entrant)
+        wanted = tuple(task for task in entrant.tasks if task not in kept)
+        left += [dataclasses.replace(entrant, tasks=wanted)] if wanted else []
+    return dataclasses.replace(grid, entrants=tuple(left))
 
 
-def _row(
-    contents: Contents,
-    opened: season.Season,
-    task: Task,
-    data: Path,
-    seeds: list[int],
-    limits: Limits,
-    progress: Progress | None,
-) -> VerifiedRow:
-    folder, entry = contents.folder, contents.entry
-    runs, reasons = [], []
-    for seed in seeds:
-        overrides = dict(entry.overrides.get(task.name, {}))
-        job = jobs.Job(entry.method, task.name, task.size, seed, limits.threads, overrides)
-        torch.set_num_threads(limits.threads)
+@dataclass(frozen=True)
+class Judged:
+    """How far a season is: the rows that are kept, what has become of the steps of all others, and what is wrong."""
+
+    rows: dict[str, tuple[VerifiedRow, ...]]
+    ended: runner.Execution
+    missing: int
+    faults: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it for machines."""
+        kept = {entry: [row.task for row in rows] for entry, rows in self.rows.items()}
+        return runner.summary(self.ended) | {"kept": kept, "missing_rows": self.missing, "faults": self.faults}
+
+    def lines(self) -> list[str]:
+        """What people have to see of it, a line each."""
+        lines = [f"{entry}: {line}" for entry, rows in self.rows.items() for row in rows for line in lines_of(row)]
+        return [*lines, f"{sum(map(len, self.rows.values()))} rows are kept, {self.missing} are missing"]
+
+
+def _whole_grid(
+    board: Path, name: str, names: Sequence[str], n_seeds: int, only: Sequence[str], limits: Limits, place: Path
+) -> tuple[SeasonGrid, list[str]]:
+    """All that is to be judged of a season, and a line for each entry that is not: by default of all standard ones."""
+    opened, found, faults = season_grid.current(board, name), list[Entrant](), list[str]()
+    folders = [board / "entries" / one for one in names] or sorted((board / "entries").glob("*/"))
+    for folder in folders:
+        if store.is_litter(folder) or (not names and not season_grid.belongs(folder, opened, only)):
+            continue
         try:
-            run = judged.train(job, data, data.parent / "runs", limits, checks.MAX_WEIGHTS)
+            found.append(season_grid.entrant(folder, name, opened, n_seeds, only))
         except EmubenchError as error:
-            raise EmubenchError(f"{folder}: {error}") from None
-        found = judge.judge_run(run, task, data, seed, limits, progress)
-        speed = float(found.result.timing["lyapunov_times_per_second"])
-        runs.append(scored.ScoredRun(run, folders.read_card(run), found.result.scores, speed, entry.name))
-        reasons += [found.reason] if found.reason else []
-    by_seed = [_seed_scores(run) for run in runs]
-    return VerifiedRow(
-        **verified_rows.scores(entry.name, task, by_seed),
-        lyapunov_times_per_second=float(np.mean([run.throughput for run in runs])),
-        train_seconds=float(np.mean([run.card.train_seconds for run in runs])),
-        claimed=verified_rows.claimed(contents, task.name, task.size),
-        made_from=verified_rows.made_from(contents, opened, task.name, by_seed),
-        reason="; ".join(reasons)[:1000],
-        by_seed=by_seed,
-    )
+            faults.append(str(error))
+    return SeasonGrid(board, name, opened, place, tuple(found), limits), faults
 
 
-def _seed_scores(run: scored.ScoredRun) -> SeedScores:
-    """What is published of one training; a score that could not be made counts as the worst."""
-    steady, survived = (run.row(name, 0.0) for name in ("skill_stability", "surviving_fraction"))
-    ends = bounded("skill_stability", *(steady or (None, None, None)))
-    return SeedScores(seed=run.card.seed, cases=run.cases.tolist(), **ends, surviving_fraction=survived and survived[0])
+def look(
+    board: Path,
+    name: str,
+    names: Sequence[str] = (),
+    n_seeds: int = 3,
+    only: Sequence[str] = (),
+    limits: Limits = Limits(),
+    place: Path | None = None,
+) -> Judged:
+    """How far a season is, from its folders alone."""
+    where = season_grid.place_of(name, season_grid.current(board, name), place, make=False)
+    grid, faults = _whole_grid(board, name, names, n_seeds, only, limits, where)
+    return _judged(grid, faults)
+
+
+def _judged(grid: SeasonGrid, faults: Sequence[str]) -> Judged:
+    left = missing(grid)
+    rows = {one.name: tuple(_kept(grid, one).values()) for one in grid.entrants}
+    ended = runner.look(left.plan(), grid.data, grid.place)
+    return Judged(rows, ended, sum(len(one.tasks) for one in left.entrants), tuple(faults))
+
+
+def verify_season(
+    board: Path,
+    name: str,
+    names: Sequence[str] = (),
+    n_seeds: int = 3,
+    only: Sequence[str] = (),
+    limits: Limits = Limits(),
+    place: Path | None = None,
+    workers: executors.Context | None = None,
+    watch: season_grid.Watch = lambda run: None,
+) -> Judged:
+    """Judge all of a season of which no row is kept; each is kept as soon as it is whole, so the same call goes on.
+
+    Once no row is missing the sealed data and all else that was made on the way are removed.
+    """
+    where = season_grid.place_of(name, season_grid.current(board, name), place)
+    grid, faults = _whole_grid(board, name, names, n_seeds, only, limits, where)
+    season.seed_of(board, name)  # a secret that is none is told before anything is made
+
+    def keep(entrant: Entrant, row: VerifiedRow) -> None:
+        try:
+            keep_row(grid, entrant, row)
+        except EmubenchError as error:
+            faults.append(str(error))
+
+    season_grid.execute(missing(grid), workers or executors.in_process(), watch, keep)
+    found = _judged(grid, faults)
+    failed = [f"{one['step']}: {one['error']} (log: {one['log']})" for one in runner.failures(found.ended)]
+    if not found.missing:
+        season_grid.tidy(grid)
+    return dataclasses.replace(found, faults=(*found.faults, *failed))
+
+
+def _kept(grid: SeasonGrid, entrant: Entrant) -> dict[str, VerifiedRow]:
+    """The rows that are kept of an entry, and were made from it as it is, with as many seeds."""
+    if not (path := path_of(grid, entrant)).exists():
+        return {}
+    made = ((row, verified_rows.made_from(entrant.contents, grid.opened, row.task, row.by_seed)) for row in _rows(path))
+    return {row.task: row for row, digest in made if row.made_from == digest and row.seeds == [*entrant.seeds]}
+
+
+def _rows(path: Path) -> list[VerifiedRow]:
+    return verified_rows.read_file(path).rows
+
+
+def keep_row(grid: SeasonGrid, entrant: Entrant, row: VerifiedRow) -> None:
+    """Add a row to those of its entry, or put it in the place of one that was made from an entry that has changed."""
+    path = path_of(grid, entrant)
+    with store.locked(path.parent):
+        kept, found = _kept(grid, entrant), _head(grid, entrant, [])
+        if row.task in kept:
+            return
+        kept[row.task] = row
+        if len(kept) > 1 and (other := verified_rows.read_file(path).judge) != found.judge:
+            raise EmubenchError(f"{path}: was judged on {other}; times of {found.judge} do not belong beside those")
+        rows = [kept[task] for task in grid.opened.tasks if task in kept]
+        store.write_text(path, found.model_copy(update={"rows": rows}).text())
 
 
 def _keep(found: Verified, path: Path, again: bool, size: str, origin: Callable[[VerifiedRow], str]) -> Finding:

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from emubench.core.errors import EmubenchError
 from emubench.files import schema
-from emubench.runs.grid.executors import Place
+from emubench.runs.grid import executors
+from emubench.runs.grid.executors import Context, Place
 
 CONNECT = 20.0
 """Seconds to wait for a scheduler to answer."""
@@ -206,3 +207,14 @@ def batch(path: Path, tls: Path | None = None) -> Iterator[Place]:
     with cluster, _need("distributed").Client(cluster, set_as_default=False) as client:
         cluster.scale(jobs=given.jobs)
         yield _place(client, str(path))
+
+
+def place(workers: int = 1, address: str | None = None, file: Path | None = None, tls: Path | None = None) -> Context:
+    """Where steps are to be done: in this process, in ``workers`` of this machine, or by one of Dask's ways."""
+    if (address is not None) + (file is not None) + (workers > 1) > 1:
+        raise EmubenchError("give one of --workers, --scheduler and --cluster")
+    if file is not None:
+        return batch(file, tls)
+    if address is not None:
+        return scheduler(address, tls)
+    return executors.processes(workers) if workers > 1 else executors.in_process()

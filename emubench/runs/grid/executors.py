@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,10 @@ class Place:
     """How many steps to hand out before the first is done."""
     workers: Callable[[], int]
     """How many there are now; raises :class:`EmubenchError` once whoever hands out the work is gone."""
+
+
+Context = AbstractContextManager[Place]
+"""A place for as long as it is used."""
 
 
 class InProcess(Executor):

@@ -23,7 +23,14 @@ MAX_DEATHS = 4
 """Workers that may die at a step before it counts as failed; as many as Dask allows."""
 ALONE = 2
 """Deaths after which a step runs with no other beside it, which shows whose fault it is."""
-STAGES = {"shard": "generate", "merge": "generate", "train": "train", "score": "score"}
+STAGES = {
+    **dict.fromkeys(("shard", "merge", "seal"), "generate"),
+    "train": "train",
+    "retrain": "train",
+    "score": "score",
+    "judge": "score",
+    "bench": "bench",
+}
 STATES = ("done", "running", "waiting", "failed", "not run")
 
 
@@ -46,9 +53,13 @@ class Execution:
             if self.state[step] == "waiting" and lost:
                 self.state[step] = "not run"
 
+    def stages(self) -> list[str]:
+        """Those of every grid, and such as its steps have beyond."""
+        return list(dict.fromkeys(("generate", "train", "score", *(STAGES[step.kind] for step in self.plan.steps))))
+
     def counts(self) -> dict[str, Counter[str]]:
         """Steps by stage and state."""
-        table: dict[str, Counter[str]] = {stage: Counter() for stage in STAGES.values()}
+        table: dict[str, Counter[str]] = {stage: Counter() for stage in self.stages()}
         for step, state in self.state.items():
             table[STAGES[step.kind]][state] += 1
         return table
@@ -64,7 +75,7 @@ class Execution:
 
     def left(self) -> dict[str, float | None]:
         """Seconds of work left in each stage for one worker, by the mean of like steps; ``None`` where none is done."""
-        rest: dict[str, float | None] = dict.fromkeys(STAGES.values(), 0.0)
+        rest: dict[str, float | None] = dict.fromkeys(self.stages(), 0.0)
         for step, state in self.state.items():
             if state in ("running", "waiting"):
                 stage, known = STAGES[step.kind], self.seconds.get(kind_of(step))
@@ -75,7 +86,7 @@ class Execution:
 
 def kind_of(step: Step) -> tuple[str, str]:
     """Steps of one kind take about as long as each other."""
-    return step.kind, step.label.split(" ")[1] if step.kind in ("train", "score") else ""
+    return step.kind, step.label.split(" ")[1] if STAGES[step.kind] in ("train", "score") else ""
 
 
 def look(plan: Plan, data: Path, out: Path) -> Execution:

@@ -1,9 +1,9 @@
 """A step of a grid: a pure function of a small, hashable description, run anywhere that sees the same two folders.
 
 Four kinds: ``shard`` makes one block of trajectories, ``merge`` one dataset file of them, ``train`` a run, ``score``
-its scores. What a step makes appears under its name at once and whole, so that a step may be lost, repeated or run
-twice at a time without harm: the first result stands. Beside the runs, ``<out>/.steps/<step>.json`` says who works or
-worked at a step, and ``<step>.log`` why it failed.
+its scores; other modules add theirs to :data:`KINDS`. What a step makes appears under its name at once and whole, so
+that a step may be lost, repeated or run twice at a time without harm: the first result stands. Beside the runs,
+``<out>/.steps/<step>.json`` says who works or worked at a step, and ``<step>.log`` why it failed.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -45,7 +45,7 @@ _ONE_AT_A_TIME = threading.Lock()
 class Step:
     """What determines a piece of work; equal steps make equal files."""
 
-    kind: Literal["shard", "merge", "train", "score"]
+    kind: str
     label: str
     """What a person reads."""
     content: str
@@ -63,6 +63,18 @@ class Step:
     def values(self) -> dict[str, Any]:
         """The description as a dictionary."""
         return json.loads(self.content)
+
+
+class Kind(NamedTuple):
+    """What steps of one kind do, each of it by step and the folders of data and of results."""
+
+    is_done: Callable[[Step, Path, Path], bool]
+    inputs: Callable[[Step, Path, Path], Iterable[Path]]
+    make: Callable[[Step, Path, Path], None]
+
+
+KINDS: dict[str, Kind] = {}
+"""Kinds beyond the four of this module, whose work other modules know."""
 
 
 class Record(schema.Model):
@@ -84,7 +96,8 @@ class Outcome:
     log: str = ""
 
 
-def _step(kind: Any, label: str, resources: tuple[tuple[str, float], ...] = (), **values: Any) -> Step:
+def describe(kind: str, label: str, resources: tuple[tuple[str, float], ...] = (), **values: Any) -> Step:
+    """A step that ``values`` determine."""
     content = json.dumps({**values, "version": __version__}, sort_keys=True)
     return Step(kind, label, content, resources)
 
@@ -95,17 +108,18 @@ def file_steps(task: Task, kind: str, seed: int, data: Path) -> list[Step]:
     name = target.path.name
     known = {"task": task.name, "size": task.size, "recipe": recipes.to_json(task), "file": kind, "seed": seed}
     made = [
-        _step("shard", f"make {name} {b.array.split('/')[0]} {b.first}", **known, array=b.array, first=b.first)
+        describe("shard", f"make {name} {b.array.split('/')[0]} {b.first}", **known, array=b.array, first=b.first)
         for b in target.blocks()
     ]
-    return [*made, _step("merge", f"merge {name}", **known)]
+    return [*made, describe("merge", f"merge {name}", **known)]
 
 
 def job_steps(job: Job, resources: tuple[tuple[str, float], ...] = ()) -> tuple[Step, Step]:
     """Training and scoring of a job. Its hash8 stands for the defaults of its configuration."""
     label = f"{job.baseline} {job.task} {job.size} seed {job.seed}"
     values = {"job": dataclasses.asdict(job), "hash8": job.hash8()}
-    return tuple(_step(kind, f"{kind} {label}", resources, **values) for kind in ("train", "score"))  # type: ignore
+    train, score = (describe(kind, f"{kind} {label}", resources, **values) for kind in ("train", "score"))
+    return train, score
 
 
 def _target(values: dict[str, Any], data: Path) -> Target:
@@ -121,6 +135,8 @@ def job_of(step: Step) -> Job:
 
 def is_done(step: Step, data: Path, out: Path) -> bool:
     """Whether what the step makes is there, and valid as far as a look at it tells."""
+    if other := KINDS.get(step.kind):
+        return other.is_done(step, data, out)
     if step.kind in ("shard", "merge"):
         target, values = _target(step.values, data), step.values
         made = step.kind == "shard" and target.shard(values["array"], values["first"]).exists()
@@ -137,6 +153,9 @@ def is_done(step: Step, data: Path, out: Path) -> bool:
 
 def _inputs(step: Step, data: Path, out: Path) -> Iterator[Path]:
     """The files that it reads."""
+    if other := KINDS.get(step.kind):
+        yield from other.inputs(step, data, out)
+        return
     if step.kind in ("shard", "merge"):
         target = _target(step.values, data)
         if step.kind == "merge" and not target.path.exists():
@@ -153,7 +172,9 @@ def _inputs(step: Step, data: Path, out: Path) -> Iterator[Path]:
 
 def _make(step: Step, data: Path, out: Path) -> None:
     values = step.values
-    if step.kind == "shard":
+    if other := KINDS.get(step.kind):
+        other.make(step, data, out)
+    elif step.kind == "shard":
         shards.write(_target(values, data), values["array"], values["first"])
     elif step.kind == "merge":
         shards.merge(_target(values, data))
