@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from emubench import baselines
+from emubench import baselines, systems
+from emubench.core.random import stream
 from emubench.data import dataset, tasks
+from emubench.dynamics.simulate import simulate
 from emubench.evaluation import scoring
 from emubench.learning.filters.ensemble import (
     Filter,
@@ -18,6 +21,7 @@ from emubench.learning.filters.ensemble import (
     gaspari_cohn,
     localised_update,
     ring_localisation,
+    rotation,
     transform_update,
 )
 from emubench.runs import jobs, stages
@@ -183,6 +187,101 @@ def test_the_filter_of_a_case_does_not_depend_on_the_others(taper, inflation):
     whole = run([0, 1, 2])
     for b in range(3):
         torch.testing.assert_close(run([b]), whole[:, b : b + 1], rtol=1e-6, atol=1e-6)
+
+
+# --- rotations --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("members", [2, 3, 40])
+def test_a_rotation_keeps_mean_and_covariance(members):
+    generator = torch.Generator().manual_seed(0)
+    ensemble = torch.randn(members, 4, 3, generator=generator, dtype=torch.float64)
+    turn = rotation(members, generator)
+    turned = torch.tensordot(turn, ensemble, 1)
+    for found, wanted in zip(moments(turned), moments(ensemble), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-13)
+    assert members == 2 or (turned - ensemble).abs().max() > 0.1
+    assert not torch.equal(turn, rotation(members, generator)) or members == 2
+
+
+@pytest.mark.parametrize("taper", [None, ring_localisation(6, 2.0)])
+def test_a_linear_filter_has_the_same_moments_with_rotations_as_without(taper):
+    """And its members are others, a fact that a model which is not linear would show."""
+    generator = torch.Generator().manual_seed(0)
+    ensemble = torch.randn(12, 3, 6, generator=generator, dtype=torch.float64)
+    context = torch.randn(3, 9, 6, generator=generator, dtype=torch.float64)
+    context[1, :5] = NAN
+    noise = torch.full((6,), 0.5, dtype=torch.float64)
+
+    def run(chosen, rotations):
+        parts = lambda e: 0.9 * e.roll(1, -1), ensemble[:, chosen], context[chosen], noise, lambda e: e, 1.02, taper
+        return assimilate(*parts, rotations=rotations)
+
+    plain, turned = run([0, 1, 2], None), run([0, 1, 2], torch.Generator().manual_seed(1))
+    for found, wanted in zip(moments(turned), moments(plain), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    assert (turned - plain).abs().max() > 0.1
+    for b in range(3):  # no case depends on the others
+        torch.testing.assert_close(run([b], torch.Generator().manual_seed(1)), turned[:, b : b + 1])
+
+
+def test_a_filter_without_rotations_draws_nothing_and_leaves_its_bytes(data):
+    """Trained weights follow from these starts."""
+    task = tasks.get("lorenz63-noisy", "tiny")
+    contexts = dataset.load(task, data).contexts["test"]
+    noise = torch.from_numpy(task.observation.noise_std(task.system))
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    settings = Filter(10), Filter(10, rotate=True)
+    starts = [
+        filtered_start(true_stepper(task.system), contexts, noise, one, generator)
+        for one, generator in zip(settings, generators, strict=True)
+    ]
+    drawn = torch.Generator().manual_seed(0)
+    torch.randn(10 * len(contexts), 16, 3, generator=drawn, dtype=contexts.dtype)  # the members' own noise, alone
+    assert torch.equal(generators[0].get_state(), drawn.get_state())
+    assert not torch.equal(generators[1].get_state(), drawn.get_state())
+    assert not torch.equal(*starts)
+
+
+# --- published figures ------------------------------------------------------------------------------------------------
+
+
+def cycled_error(system, every: float, variance: float, settings: Filter) -> float:
+    """Error of the analysis mean in state units, all components seen: 48 runs of 300 cycles past their first 100."""
+    system = dataclasses.replace(system, sample_interval=every, solver_step=every / 25)
+    states = np.stack([system.draw(stream(5, "cycles", i), system.starts[0]) for i in range(48)])
+    spin_up = round(20 / every)
+    truth = torch.from_numpy(simulate(system, states, spin_up + 400, None)[:, spin_up:].copy())
+    generator, deviation = torch.Generator().manual_seed(0), variance**0.5
+    noise = torch.full(truth.shape[2:], deviation, dtype=torch.float64)
+    context = truth + deviation * torch.randn(truth.shape, generator=generator, dtype=torch.float64)
+    means: list[torch.Tensor] = []
+
+    def advance(ensemble):
+        flat = simulate(system, ensemble.flatten(0, 1).numpy(), 1, None)[:, -1]
+        return torch.from_numpy(flat).reshape(ensemble.shape)
+
+    first = truth[:, 0].repeat(settings.members, 1, 1)
+    ensemble = first + deviation * torch.randn(first.shape, generator=generator, dtype=torch.float64)
+    parts = advance, ensemble, context, noise, lambda e: e, settings.inflation
+    assimilate(*parts, record=lambda e: means.append(e.mean(0)), rotations=generator if settings.rotate else None)
+    return float((torch.stack(means, 1) - truth)[:, 100:].square().mean(-1).sqrt().mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "every", "variance", "settings", "published"),
+    [
+        ("lorenz63", 0.25, 2.0, Filter(10, 1.02, rotate=True), (0.54, 0.60)),
+        ("lorenz96", 0.05, 1.0, Filter(28, 1.02, rotate=True), (0.18, 0.22)),
+    ],
+)
+def test_the_transform_filter_with_rotations_reaches_published_errors(name, every, variance, settings, published):
+    """DAPPER's settings of perfect models, all observed; its tables give the errors of square-root filters."""
+    error = cycled_error(systems.get(name), every, variance, settings)
+    assert published[0] <= round(error, 2) <= published[1]
+    if name == "lorenz63":  # where skewness counts
+        assert cycled_error(systems.get(name), every, variance, dataclasses.replace(settings, rotate=False)) > 0.65
 
 
 # --- localisation -----------------------------------------------------------------------------------------------------

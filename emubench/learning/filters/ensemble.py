@@ -111,6 +111,18 @@ def _add_diagonal(matrices: Tensor, values: Tensor) -> Tensor:
     return total
 
 
+def rotation(members: int, generator: torch.Generator) -> Float[Tensor, "M M"]:
+    """A random orthogonal matrix of rows that sum to 1: it turns anomalies, and leaves their mean and covariance.
+
+    Square-root filters let anomalies grow skewed where the model is not linear; turning them undoes that (Sakov & Oke
+    2008, doi:10.1175/2007MWR2021.1). All cases share it, so that none depends on how many others there are.
+    """
+    normal = torch.randn(members, 2 * members - 2, generator=generator, dtype=torch.float64)
+    ones = torch.ones(members, 1, dtype=torch.float64)
+    basis = torch.linalg.qr(torch.cat([ones, normal[:, : members - 1]], dim=1)).Q[:, 1:]
+    return basis @ torch.linalg.qr(normal[1:, members - 1 :]).Q @ basis.T + 1 / members
+
+
 def assimilate(
     advance: Advance,
     ensemble: Float[Tensor, "M B *S"],
@@ -121,13 +133,14 @@ def assimilate(
     taper: Tensor | None = None,
     before: Callable[[int, Tensor], Tensor] | None = None,
     record: Callable[[Tensor], None] | None = None,
+    rotations: torch.Generator | None = None,
 ) -> Float[Tensor, "M B *S"]:
     """Run ``ensemble`` through the whole context; the analysis at its last sample.
 
     ``observe`` reads from states what the context shows, ``"M B *S" → "M B C"``; ``inflation`` multiplies the
     forecast's anomalies before each analysis, in cases observed at all then; ``before(t, ensemble)`` may correct the
     forecast at sample t. With a ``taper`` covariances are localised. ``record`` is shown the ensemble
-    after every sample.
+    after every sample. With ``rotations`` anomalies are turned at random after every sample, see :func:`rotation`.
     """
     for t in range(context.shape[1]):
         if t:
@@ -143,6 +156,10 @@ def assimilate(
         if seen.any():
             parts = ensemble, observe(ensemble), observed, noise
             ensemble = transform_update(*parts) if taper is None else localised_update(*parts, taper)
+        if rotations is not None:
+            mean = ensemble.mean(0)
+            turn = rotation(len(ensemble), rotations).to(ensemble)
+            ensemble = mean + torch.tensordot(turn, ensemble - mean, 1)
         if record is not None:
             record(ensemble)
     return ensemble
@@ -168,12 +185,14 @@ class Filter:
     """Settings of a filter: ensemble size, multiplicative inflation, localisation radius in sites (0: none), samples.
 
     ``samples`` at the context's end are used (0: all): where noise drives the system, older ones say nothing more.
+    ``rotate`` turns the anomalies at random after every sample.
     """
 
     members: int = 40
     inflation: float = 1.0
     radius: float = 0.0
     samples: int = 0
+    rotate: bool = False
 
     def taper(self, n_sites: int) -> Tensor | None:
         """The localisation on a ring of ``n_sites``."""
@@ -211,4 +230,4 @@ def filtered_start(
     ensemble = advance(state.reshape(members, n_cases, -1))
     taper = settings.taper(context.shape[-1])
     parts = context[:, first:].double(), noise.double(), observe, settings.inflation, taper
-    return own(assimilate(advance, ensemble, *parts))
+    return own(assimilate(advance, ensemble, *parts, rotations=generator if settings.rotate else None))
