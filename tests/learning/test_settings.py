@@ -12,7 +12,7 @@ from emubench.runs import jobs
 
 EMPTY_IS_NONE = {("polynomial", "reach"), ("weak_adversarial", "space")}
 """Settings whose empty tuple means something."""
-OWN_SETTING = {("oracle", "radius")}
+OWN_SETTING = {("oracle", "radius"), ("oracle", "rotate"), ("oracle", "window")}
 """Settings whose −1 does."""
 BASELINES = [name for name in baselines.names() if name != "persistence"]
 
@@ -75,6 +75,7 @@ def test_settings_that_a_task_has_no_use_for_are_refused(baseline, name, setting
         ("random_features", "kpz-clean", {"training_noises": (3.0,)}, "training_noises: (3.0,) has no effect on kpz-"),
         ("weak_sindy", "kpz-partial", {"radius": 1}, "radius: 1 has no effect on kpz-partial: leave it at 2"),
         ("oracle", "kpz-noisy", {"members": 1}, "members: 1 where at least 2 belong, or 0 for the system's own number"),
+        ("oracle", "kpz-noisy", {"window": 4}, "window: 4 on kpz-noisy, whose trajectories noise drives: 0 belongs"),
         ("ot_regularized", "lorenz96-noisy", {"field_blur": 0.01}, "field_blur: 0.01, whose square is ε: eps: 0.0001"),
         *(
             (

@@ -44,11 +44,14 @@ RANKED_SKILL = 0.25
 
 
 def forecaster(task: Task, setting: Setting, device: torch.device = CPU) -> tuple[Emulator, str]:
-    """The setting as an emulator, and the path of its solver; a filter's analyses are computed on the CPU."""
+    """The setting as an emulator, and the path of its solver; a filter's analyses are computed on the CPU.
+
+    The filter is the one that emulators start by: what the oracle adds to it is left out.
+    """
     module, solver = baselines.get("oracle"), SettingSolver(task.system, setting, device)
     if setting.start == "sample":  # taken as if it had no noise
         task = dataclasses.replace(task, observation=dataclasses.replace(task.observation, noise=0.0))
-    oracle = module.Oracle(task, module.Config(), solver)
+    oracle = module.Oracle(task, module.Config(rotate=0, window=0), solver)
     if setting.start == "small":
         oracle.filter = dataclasses.replace(oracle.filter, members=max(oracle.filter.members // 4, SMALLEST))
     return oracle, solver.path
