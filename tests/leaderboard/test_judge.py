@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -217,6 +220,37 @@ def test_other_draws_of_an_ensemble_are_no_false_claims_and_edited_ones_are(data
     assert zeros >= {"crps", "energy_score", "spread_skill_ratio", "reliability_index", "growth_ratio"}
     better = faults(lambda r: {end: getattr(r, end) - 1.5 * (r.high - r.low) for end in ("value", "low", "high")})
     assert better >= {"crps", "skill_accuracy"}
+
+
+AGAIN = """
+import sys
+from pathlib import Path
+import torch
+from emubench.runs import stages
+torch.set_num_threads(1)
+print(stages.score(Path(sys.argv[1]), Path(sys.argv[2]), again=True).model_dump_json())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["lorenz63-clean", "lorenz63-noisy"])
+def test_the_rounding_of_another_processor_is_no_false_claim(data, tmp_path, task):
+    """Chaos lets it grow to other runs of the climate, whose scores differ by as much as those of other starts."""
+    overrides = {"width": 60, "rounds": 1, "ridges": (1e-20 if task.endswith("clean") else 1e-6,)}
+    run = stages.train(jobs.Job("random_features", task, "tiny", overrides=overrides), data, tmp_path)
+    at_home = stages.score(run, data)
+    older = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OPENBLAS_CORETYPE": "Nehalem"}
+    command = [sys.executable, "-c", AGAIN, run, data]
+    done = subprocess.run(command, env=os.environ | older, capture_output=True, text=True, check=True)
+    there = run_files.ScoreFile.model_validate_json(done.stdout)
+    result = scoring.Result(tasks.get(task, "tiny"), there, {})
+    assert judge.false_claims("s", at_home, result) == []
+
+    def faults(metric: str, **changed) -> int:
+        rows = [r.model_copy(update=changed) if r.metric == metric else r for r in at_home.rows]
+        return len(judge.false_claims("s", at_home.model_copy(update={"rows": rows}), result))
+
+    assert faults("w1_distance", value=0.0, low=0.0, high=0.0) == faults("rms_error", value=0.0) == 1
 
 
 # --- whole entries, some of them bad ----------------------------------------------------------------------------------
