@@ -84,14 +84,20 @@ def _pair(text: str) -> tuple[str, Path]:
 def check(folder: Folder, json: Json = False) -> None:
     """Validate an entry without executing anything of it; every fault is one line, and the exit status 1.
 
+    A table says what it has, what it lacks to be ranked, and what a judge's run would cost.
+
     Example: emubench submit check leaderboard/entries/my-model
     """
     from emubench.leaderboard.submission import checks
+    from emubench.leaderboard.submission.standing import standing
 
-    items = checks.check(folder)
-    lines = (f"{'FAULT' if item.faults else 'ok':5} {item.what}" for item in items)
+    items, contents = checks.look(folder)
+    lines = [f"{'FAULT' if item.faults else 'ok':5} {item.what}" for item in items]
     listed = [{"what": item.what, "faults": item.faults} for item in items]
-    answer(json, {"entry": str(folder), "checks": listed}, "\n".join(lines))
+    found = standing(contents) if contents else []
+    lines += [f"{one.what:13} {one.found:16} {one.missing}".rstrip() for one in found]
+    content = {"entry": str(folder), "checks": listed, "standing": [one._asdict() for one in found]}
+    answer(json, content, "\n".join(lines))
     leave(checks.faults(items))
 
 

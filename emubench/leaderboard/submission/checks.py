@@ -64,10 +64,10 @@ class Item:
 
 def check(folder: Path) -> list[Item]:
     """The checklist of an entry's folder."""
-    return _checked(folder)[0]
+    return look(folder)[0]
 
 
-def _checked(folder: Path) -> tuple[list[Item], Contents | None]:
+def look(folder: Path) -> tuple[list[Item], Contents | None]:
     """The checklist, and the contents if all of them could be looked at."""
     try:
         entry = entries.read(folder)
@@ -102,7 +102,7 @@ def faults(items: list[Item]) -> list[str]:
 
 def require(folder: Path) -> Contents:
     """The contents of a folder that passes the check; the first fault raises :class:`EmubenchError`."""
-    items, contents = _checked(folder)
+    items, contents = look(folder)
     found = faults(items)
     if found or contents is None:
         more = f" (and {len(found) - 1} more; see: emubench submit check {folder})" if len(found) > 1 else ""
