@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from emubench import __version__, systems
+from emubench import __version__
 from emubench.cli.options import DATA, RUNS, Json, print_json
 from emubench.core.errors import one_line, reason
 
@@ -136,6 +136,7 @@ def folder(path: Path) -> Iterator[Finding]:
 
 def kernels() -> Iterator[Finding]:
     """The compiled solver of every system beside the reference solver, side by side, and whether they agree."""
+    from emubench import systems
     from emubench.dynamics import kernels
 
     for name in systems.names():
@@ -152,6 +153,7 @@ def kernel(name: str) -> Finding:
     """The compiled solver of one system."""
     import numpy as np
 
+    from emubench import systems
     from emubench.core.random import stream
     from emubench.dynamics.simulate import simulate
 
