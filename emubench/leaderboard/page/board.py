@@ -42,12 +42,14 @@ class Shown:
         found += [("verified", f"verified in season {v.season}") for v in self.verified]
         if not self.verified:
             found.append(("unverified", "self-reported"))
+        if self.entry.division != "standard":
+            found.append(("exposed", "could have been made with the public truth"))
         return found + ([("checkpoint", self.entry.label)] if self.entry.label else [])
 
     @property
     def marks(self) -> list[tuple[str, str]]:
         """The badges that say more than the heading of its table does."""
-        return [(kind, text) for kind, text in self.badges if kind in ("verified", "checkpoint")]
+        return [(kind, text) for kind, text in self.badges if kind in ("verified", "checkpoint", "exposed")]
 
     @property
     def is_model(self) -> bool:

@@ -24,7 +24,7 @@ from emubench.leaderboard import ranking
 from emubench.leaderboard.page import ranks
 from emubench.leaderboard.page.board import Board, read
 from emubench.leaderboard.page.entry_page import entry_context
-from emubench.leaderboard.page.tracks import ALL, CLAIMED, NOBODY, ORDER, SEALED, text_tables, track_context
+from emubench.leaderboard.page.tracks import ALL, CLAIMED, NOBODY, ORDER, PUBLIC, SEALED, text_tables, track_context
 
 OURS = "emubench leaderboard</title>"
 BEGIN, END = "<!-- tables: written by `emubench leaderboard build` -->", "<!-- end of tables -->"
@@ -91,7 +91,7 @@ def render(board: Board) -> dict[str, str]:
     index = {
         "tracks": [track_context(board, track) for track in ORDER],
         "filters": _filters(board),
-        "texts": {"nobody": NOBODY, "sealed": SEALED, "claimed": CLAIMED},
+        "texts": {"nobody": NOBODY, "sealed": SEALED, "claimed": CLAIMED, "public": PUBLIC},
         "downloads": [name.removeprefix("data/") for name in files],
     }
     pages = {"index.html": page("index.html", **index), "methods.html": page("methods.html")}

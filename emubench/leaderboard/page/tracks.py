@@ -25,6 +25,10 @@ NOBODY = (
     f"{SEEDS_OF_A_METHOD} seeds on a season's sealed data (emubench submit verify)."
 )
 SEALED, CLAIMED = "Verified on the sealed data of season", "Self-reported on the public contexts, not ranked"
+PUBLIC = (
+    "Public seeds are for development: anyone can simulate their truth, so self-reported rows show what was claimed, "
+    "and no more. Rows of the open division, which nobody retrains, are marked: they could be made with that truth."
+)
 ORDER = (*RANKED_TRACKS, *(track for track in TRACKS if track not in RANKED_TRACKS))
 """Tracks as they are shown."""
 _VERIFIED = ("rank", "accuracy", "stability rank", "stability", "speed", "front", "seeds", "knowledge", "notes")
