@@ -4,6 +4,7 @@
 
     python tests/metrics/scoring_laws.py stability --seeds 20 --report tests/metrics/scoring_laws_stability.md
     python tests/metrics/scoring_laws.py accuracy --seeds 20 --report tests/metrics/scoring_laws_accuracy.md
+    python tests/metrics/scoring_laws.py cheats --seeds 20 --report tests/metrics/scoring_laws_cheats.md
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from emubench.data import dataset, generation, tasks
 from emubench.data.tasks import Task
 from emubench.dynamics import kernels
 from emubench.dynamics.simulate import reference_rollout, simulate
+from emubench.emulator import Asked, Copies, checked_ensemble
 from emubench.evaluation import scoring
 from emubench.files.store import write_text
 from emubench.learning.training.descent import Log
 from emubench.metrics import Summary, Truth, crps, stability, valid_prediction_time
+from tests.support.cheats import CHEATS
 
 STATIONARY_SEED, PERFECT_SEED, WRONG_SEED = 7000, 8000, 9000
 """Of the pooled truth, of independent runs, of runs of a wrong system: added to the seed of a trial."""
@@ -184,12 +187,14 @@ def trained(baseline: str, task: Task, data: Path, seed: int):
 class AccuracyTrial:
     """Entries of one task on the test split of a dataset of its own seed."""
 
-    def __init__(self, task: Task, data: Path, seed: int) -> None:
+    def __init__(self, task: Task, data: Path, seed: int, analysed: bool = True) -> None:
         self.task, self.data, self.seed = task, data, seed
         generation.generate(task, data, seed)
         self.contexts = dataset.load(task, data).contexts["test"]
         self.values, self.start, _ = scoring.load_truth(task, data, "test")
         self.n_members = task.n_members("test")
+        if not analysed:  # for entries that start from no analysis
+            return
         rng = stream(seed, "scoring laws", task.name)
         analysis = trained("oracle", task, data, seed).start(self.contexts, rng)
         self.analysis = analysis[: self.n_members] if task.system.stochastic else analysis.mean(0, keepdim=True)
@@ -203,6 +208,21 @@ class AccuracyTrial:
         """The forecast of a baseline."""
         emulator = trained(baseline, self.task, self.data, self.seed)
         return emulator.forecast(self.contexts, self.task.test_steps, self.n_members, torch_stream(self.seed, baseline))
+
+    def cheating(self) -> dict[str, torch.Tensor]:
+        """Headline scores per case of ``linear``, and of cheats that wrap it, asked as emulators are scored."""
+        honest = trained("linear", self.task, self.data, self.seed)
+        entries = {"linear": honest} | {name: cheat(honest) for name, cheat in CHEATS.items()}
+        return {name: self.asked(Copies(emulator)) for name, emulator in entries.items()}
+
+    def kept(self) -> torch.Tensor:
+        """What the stateful one would get if one object were asked for both halves."""
+        return self.asked(Asked(CHEATS["stateful"](trained("linear", self.task, self.data, self.seed))))
+
+    def asked(self, how: Asked) -> torch.Tensor:
+        """Headline scores per case through the door by which emulators are scored."""
+        stream = torch_stream(self.seed, "cheats")
+        return self.cases(checked_ensemble(how, self.contexts, self.task.test_steps, self.n_members, stream))
 
     def from_analysis(self, advance) -> torch.Tensor:
         """What ``advance(states, n_samples, rngs)`` makes of the oracle's analysis: its members, or their mean."""
@@ -304,6 +324,27 @@ def stability_campaign(
             cells = f"{np.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} | {below} of {seeds}"
             table.append(f"| {entry} | {cells} |")
         put(report, name, f"`skill_stability`, {n} cases × {full.climate_steps} samples, {seeds} seeds", table)
+
+
+@app.command(name="cheats")
+def cheats_campaign(
+    report: Report, names: Names = None, data: Data = Path("data"), seeds: int = 20, size: str = "standard"
+) -> None:
+    """What stateful, batch-dependent and lead-dependent emulators gain over ``linear``, which they wrap."""
+    data.mkdir(parents=True, exist_ok=True)
+    for name in names or systems.names():
+        task, scores = tasks.get(f"{name}-noisy", size), []
+        for seed in range(seeds):
+            with tempfile.TemporaryDirectory(dir=data) as folder:
+                scores.append(AccuracyTrial(task, Path(folder), 100 + seed, analysed=False).cheating())
+        table = ["| cheat | gain over `linear` | of its score | on how many seeds |", "|---|---|---|---|"]
+        honest = np.array([float(s["linear"].mean()) for s in scores])
+        for cheat in CHEATS:
+            gains = gain(name) * (np.array([float(s[cheat].mean()) for s in scores]) - honest)
+            cells = f"{gains.mean():.4f} ± {_error(gains):.4f} | {100 * gains.mean() / honest.mean():.1f} %"
+            table.append(f"| {cheat} | {cells} | {(gains > 0).sum()} of {seeds} |")
+        what = "CRPS" if gain(name) < 0 else "valid prediction time"
+        put(report, name, f"{task.name}: {what}, {task.n_test} cases, {seeds} seeds, ± standard error", table)
 
 
 @app.command(name="accuracy")

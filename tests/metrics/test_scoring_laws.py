@@ -71,6 +71,24 @@ def test_accuracy_orders_what_is_known_to_be_better(tmp_path, name):
         assert gain > 4 * error, impostor
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_what_knows_its_calls_its_batch_or_the_lead_beats_no_honest_emulator(tmp_path, name):
+    """Only on kpz is one as good that is right at the scored leads alone: its speed counts no other samples."""
+    task = tasks.get(f"{name}-noisy", "tiny")
+    trials = [laws.AccuracyTrial(task, tmp_path / str(seed), 100 + seed, analysed=False) for seed in SEEDS]
+    found = [trial.cheating() for trial in trials]
+    entries = {entry: torch.cat([one[entry] for one in found]) for entry in found[0]}
+    for cheat in sorted(entries.keys() - {"linear"}):
+        gain, error = better(entries, name, cheat, "linear")
+        if cheat == "by lead" and task.system.stochastic:
+            assert gain == 0.0
+        else:
+            assert gain < 2 * error, cheat
+    if task.system.stochastic:  # the attack is one: an object that is asked for both halves gains by its count
+        gain, error = better(entries | {"kept": torch.cat([t.kept() for t in trials])}, name, "kept", "linear")
+        assert gain > 4 * error
+
+
 # --- intervals --------------------------------------------------------------------------------------------------------
 
 
