@@ -2,9 +2,9 @@
 
     python benchmarks/hashed_reading.py lorenz63-noisy kpz-noisy --size standard --repeats 3
 
-``linear`` is the quickest of the methods that learn, so that reading weighs most. Printed are the median seconds of
-both ways, and the share of the checked one that hashing takes: its own seconds, which a busy machine moves less than
-the difference.
+``linear`` is the quickest of the methods that learn, so that reading weighs most. Printed are the median seconds of the
+processor both ways, and the share of the checked one that hashing takes: its own seconds, which a busy machine moves
+less than the difference.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Stopwatch:
         self.timed, self.seconds = timed, 0.0
 
     def __call__(self, *arguments):
-        begun = time.perf_counter()
+        begun = time.process_time()
         try:
             return self.timed(*arguments)
         finally:
-            self.seconds += time.perf_counter() - begun
+            self.seconds += time.process_time() - begun
 
 
 def unchecked(path, file, name, shape=None):
@@ -60,9 +60,9 @@ def measure(job: Job, data: Path, checked: bool) -> dict[str, tuple[float, float
                 mock.patch.object(store.ArrayHash, "update", lambda digest, rows, watch=watch: watch(digest, rows)),
                 mock.patch.object(hdf5, "read_hashed", reader),
             ):
-                begun = time.perf_counter()
+                begun = time.process_time()
                 step()
-                found[name] = time.perf_counter() - begun, watch.seconds
+                found[name] = time.process_time() - begun, watch.seconds
     return found
 
 
