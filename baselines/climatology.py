@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from emubench.core.hardware import sent
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.rings import interpolate_ring, on_ring
@@ -51,7 +52,7 @@ class Climatology(nn.Module):
         if not self.in_law:
             return self.mean.expand(1, len(context), n_steps, *self.mean.shape).clone()
         pick = torch.randint(len(self.fields), (n_members, len(context), n_steps), generator=generator)
-        fields = self.fields[pick]
+        fields = self.fields[sent(pick, self.fields.device)]
         return fields + context[:, -1].nanmean(-1)[:, None, None] if self.growing else fields
 
 

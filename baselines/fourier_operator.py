@@ -29,7 +29,7 @@ from emubench.data.tasks import Task
 from emubench.learning.models.flow import FlowConfig, LearnedFlow, rollout_loss
 from emubench.learning.models.networks import GrowthField
 from emubench.learning.objectives.innovation import fit_innovation
-from emubench.learning.training.descent import Descent, Log
+from emubench.learning.training.descent import Descent, Log, drawn
 from emubench.learning.training.settings import check_least
 
 knowledge = "structure"
@@ -155,7 +155,7 @@ def train(emulator: FourierFlow, data: Observations, config: Config, seed: int, 
     check = check[:: max(1, len(check) // 256)]
     descent = Descent(emulator, config, log, lambda: rollout_loss(emulator, check, config.unroll), generator)
     for _ in descent:
-        batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
+        batch = drawn(pool, config.batch, generator)
         descent(rollout_loss(emulator, batch, config.unroll, config.training_noise))
     if emulator.growing:
         fit_innovation(emulator, pool, data, generator, fewer=2)  # all would take longer than the steps

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from emubench.core.hardware import sent
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.learning.gaps import fill_gaps, masked_mse
@@ -82,7 +83,7 @@ def fit_delay_map(emulator: DelayMap, data: Observations, config: Config) -> Non
     gram, moment = x.T @ x / len(x), x.T @ y / len(x)
 
     def solve(ridge: float) -> Tensor:
-        return torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=gram.dtype), moment)
+        return torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), moment)
 
     def loss(ridge: float) -> float:
         emulator.weight.copy_(solve(ridge))
@@ -128,7 +129,7 @@ class GaussianRing(nn.Module):
         """Weights ``"n dN"`` of the n seen values in the conditional mean of the whole window."""
         (index,) = torch.nonzero(seen, as_tuple=True)
         jitter = self.noise**2 + 1e-9 * self.covariance[-1, -1, 0]
-        joint = prior[index][:, index] + jitter * torch.eye(len(index), dtype=prior.dtype)
+        joint = prior[index][:, index] + jitter * torch.eye(len(index)).to(prior)
         return torch.cholesky_solve(prior[index], torch.linalg.cholesky(joint))
 
     def window_state(self, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,16 +166,18 @@ class GaussianRing(nn.Module):
     def _direct(
         self, window: Tensor, level: Tensor, n_steps: int, n_members: int, generator: torch.Generator
     ) -> Tensor:
-        lead = torch.arange(n_steps).clamp(max=self.n_leads - 1)
+        lead = torch.arange(n_steps, device=level.device).clamp(max=self.n_leads - 1)
         maps = torch.view_as_complex(self.maps)
         modes = torch.einsum("bdk,ldk->blk", torch.fft.rfft(window), maps)[:, lead]
         modes[:, n_steps if n_steps <= self.n_leads else self.n_leads :] = 0
         shape = (n_members, len(window), n_steps)
-        noise = torch.fft.rfft(torch.randn(*shape, self.n_sites, generator=generator, dtype=torch.float64))
+        white = torch.randn(*shape, self.n_sites, generator=generator, dtype=torch.float64)
+        walk = sent(torch.randn(shape, generator=generator, dtype=torch.float64), level.device)
+        noise = torch.fft.rfft(sent(white, level.device))
         fields = torch.fft.irfft(modes + self.spread[lead].sqrt() * noise, n=self.n_sites)
-        beyond = (torch.arange(1, n_steps + 1) / (lead + 1)).double()
+        beyond = (torch.arange(1, n_steps + 1, device=level.device) / (lead + 1)).double()
         drift = self.height[lead, 0] * beyond
-        wander = self.height[lead, 1] * beyond.sqrt() * torch.randn(shape, generator=generator, dtype=torch.float64)
+        wander = self.height[lead, 1] * beyond.sqrt() * walk
         return fields + (level[:, None] + drift + wander)[..., None]
 
 
@@ -235,18 +238,18 @@ def regress(gram: Tensor, moment: Tensor, ridge: float, noise: Tensor) -> Tensor
     power = gram.diagonal(dim1=-2, dim2=-1).real.mean(-1)
     # a mode without power gets no forecast; the ring's peak power keeps its matrix invertible
     strength = ridge * (power + noise**2) + 1e-14 * power.max()
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype) * strength[:, None, None]
+    eye = torch.eye(gram.shape[-1]).to(gram) * strength[:, None, None]
     return torch.linalg.solve(gram + eye, moment[..., None])[..., 0].T
 
 
 def stabilised(coefficients: Tensor) -> Tensor:
     """Per-mode maps ``"d K"`` (oldest first), those with a growing root scaled back to the unit circle."""
     d, n_modes = coefficients.shape
-    companion = torch.zeros(n_modes, d, d, dtype=coefficients.dtype)
-    companion[:, :-1, 1:] = torch.eye(d - 1, dtype=coefficients.dtype)
+    companion = coefficients.new_zeros(n_modes, d, d)
+    companion[:, :-1, 1:] = torch.eye(d - 1).to(coefficients)
     companion[:, -1] = coefficients.T
     radius = torch.linalg.eigvals(companion).abs().amax(-1).clamp(min=1.0)
-    return coefficients / radius ** torch.arange(d, 0, -1)[:, None]
+    return coefficients / radius ** torch.arange(d, 0, -1, device=radius.device)[:, None]
 
 
 def lead_limit(task: Task, config: Config) -> int:
@@ -262,7 +265,7 @@ def fit_ring(emulator: GaussianRing, data: Observations, config: Config) -> None
     level = data.train.nanmean(-1, keepdim=True) if emulator.growing else emulator.mean
     fields = data.train - level
     n_leads, gappy = emulator.n_leads, bool(torch.isnan(fields).any())
-    smooth = smoothing(emulator.n_sites, config.smooth if emulator.growing and gappy else 0.0)
+    smooth = smoothing(emulator.n_sites, config.smooth if emulator.growing and gappy else 0.0).to(fields)
     lags = pair_covariances(fields, n_leads + d, smooth)
     lags[0, 0] -= emulator.noise**2
     gram = window_gram(lags[:d])

@@ -32,6 +32,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError, unknown
+from emubench.core.hardware import sent
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4_coefficients, etdrk4_step, three_eighths
@@ -42,7 +43,7 @@ from emubench.learning.models.flow import LARGEST, POLISHED, FlowConfig, Learned
 from emubench.learning.models.networks import ProductMlp, RingField
 from emubench.learning.models.ode_gradients import exponential_segments, segments, supports
 from emubench.learning.objectives.innovation import fit_innovation
-from emubench.learning.training.descent import Descent, Log
+from emubench.learning.training.descent import Descent, Log, drawn
 from emubench.learning.training.polish import polish
 from emubench.learning.training.settings import check_least, check_positive
 
@@ -264,7 +265,7 @@ def train(emulator: NeuralOde, data: Observations, config: Config, seed: int, lo
     descent = Descent(emulator, config, log, lambda: shooting_loss(emulator, check, config.unroll, segments), generator)
     for step in descent:
         horizon = min(config.unroll, 1 + 2 * config.unroll * step // config.steps)  # grown when half of it is done
-        batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
+        batch = drawn(pool, config.batch, generator)
         descent(shooting_loss(emulator, batch, horizon, segments, config.training_noise))
     if config.polish and emulator.encoder is None:
         polish_one_step(emulator, pool, check, config.polish, generator, log)
@@ -285,7 +286,7 @@ def shooting_loss(
     starts = [flow.encode(batch[:, i * horizon : i * horizon + w]) for i in range(segments)]
     begun = torch.cat(starts)
     if noise:
-        begun = begun + noise * torch.randn_like(begun)
+        begun = begun + noise * sent(torch.randn(begun.shape), begun.device)
     states = flow.unroll(begun, horizon)
     targets = torch.cat([batch[:, w + i * horizon : w + (i + 1) * horizon] for i in range(segments)])
     loss = masked_mse(states[..., : flow.n], targets)
@@ -315,7 +316,7 @@ def by_flow(flow: LearnedFlow, noise: Float[Tensor, " D"], generator: torch.Gene
         return torch.nan_to_num(states).clamp(-LARGEST, LARGEST).double().view(ensemble.shape)
 
     def estimate(observed: Tensor) -> tuple[Tensor, Tensor]:
-        climate = ClimateFilter(flow.n, list(range(flow.n)), MEMBERS, INFLATION)
+        climate = ClimateFilter(flow.n, list(range(flow.n)), MEMBERS, INFLATION).to(observed.device)
         climate.noise.copy_(noise)
         climate.set_first(by_wiener(flow, noise)(observed)[0].flatten(0, 1), generator)
         first = settled(observed.shape[1])

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import sent
 from emubench.core.random import stream
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
@@ -89,11 +90,15 @@ class Oracle(nn.Module):
         """The true flow over one sample interval, for ensembles ``"M B *S"``."""
 
         def step(states: Tensor) -> Tensor:
-            flat = states.flatten(0, 1).numpy()
-            streams = list(rng.spawn(len(flat))) if self.system.stochastic else []
-            return torch.from_numpy(self.solver.solve(flat, 1, streams)[:, -1]).to(states.dtype).reshape(states.shape)
+            return self.run(states, 1, rng)[:, :, -1].to(states.dtype).reshape(states.shape)
 
         return step
+
+    def run(self, states: Tensor, n_samples: int, rng: np.random.Generator) -> Tensor:
+        """The next samples ``"M B T *S"``; each state has noise of its own, where there is any."""
+        flat = states.flatten(0, 1)
+        streams = list(rng.spawn(len(flat))) if self.system.stochastic else []
+        return self.solver.run(flat, n_samples, streams).unflatten(0, states.shape[:2])
 
     @cached_property
     def library(self) -> np.ndarray:
@@ -109,27 +114,30 @@ class Oracle(nn.Module):
         return torch.from_numpy(self.solver.restrict(drawn))
 
     def lift(self, states: Tensor) -> Tensor:
-        """The solver's states as the system's."""
-        return torch.from_numpy(self.solver.lift(states.numpy()))
+        """The solver's states as the system's; coarser ones go by way of the host."""
+        if not self.solver.coarse:
+            return states
+        return sent(torch.from_numpy(self.solver.lift(states.cpu().numpy())), states.device)
 
     def start(self, context: Tensor, rng: np.random.Generator) -> Tensor:
         """Analysis ensemble of the solver's states at the last context sample; one where it is known, or fitted."""
         if self.task.observation.noise == 0 and self.task.full_state:
-            return torch.from_numpy(self.solver.restrict(context[None, :, -1].numpy()))
+            return torch.from_numpy(self.solver.restrict(context[None, :, -1].cpu().numpy())).to(context.device)
         skipped = context.shape[1] - self.filter.samples if self.filter.samples else 0
         before = flat_until_seen(context, skipped) if "flat" in self.system.starts else None
-        first, advance = self.initial(len(context), rng), self.advance(rng)
+        first, advance = self.initial(len(context), rng).to(context.device), self.advance(rng)
         shape = first.shape[2:]  # the filter knows vectors alone
-        components = list(self.task.observation.components or range(math.prod(context.shape[2:])))
+        shown = list(self.task.observation.components or range(math.prod(context.shape[2:])))
+        components = torch.tensor(shown, device=context.device)
         model = Model(
             lambda ensemble: advance(ensemble.unflatten(-1, shape)).flatten(2),
             lambda ensemble: self.lift(ensemble.unflatten(-1, shape)).flatten(2)[..., components],
-            torch.from_numpy(self.task.observation.noise_std(self.system)).flatten(),
+            torch.from_numpy(self.task.observation.noise_std(self.system)).flatten().to(context.device),
         )
         samples = context[:, skipped:].flatten(2)
         end = max(1, samples.shape[1] - self.window)  # the filter's first analysis is of the first sample
         rotations = torch.Generator().manual_seed(int(rng.integers(2**62))) if self.filter.rotate else None
-        settings = self.filter.inflation, self.filter.taper(self.system.shape[0]), before
+        settings = self.filter.inflation, self.filter.taper(self.system.shape[0], context.device), before
         parts = first.flatten(2), samples[:, :end], model.noise, model.observe
         analysis = assimilate(model.advance, *parts, *settings, rotations=rotations)
         if end < samples.shape[1]:
@@ -144,10 +152,7 @@ class Oracle(nn.Module):
             ensemble = ensemble.mean(0, keepdim=True)
         else:
             ensemble = ensemble[torch.arange(n_members) % len(ensemble)]
-        flat = ensemble.flatten(0, 1).numpy()
-        streams = list(rng.spawn(len(flat))) if self.system.stochastic else []
-        run = self.lift(torch.from_numpy(self.solver.solve(flat, n_steps, streams)))
-        run = run.reshape(*ensemble.shape[:2], n_steps, *self.system.shape)
+        run = self.lift(self.run(ensemble, n_steps, rng))
         return run if self.task.full_state else run[..., list(self.task.observation.components or ())]
 
 
@@ -171,7 +176,8 @@ class Fit(NamedTuple):
 
     def step(self, damping: Float[Tensor, " B"]) -> Float[Tensor, "B R"]:
         """The weights after a damped Gauss–Newton step."""
-        hessian = self.slopes @ self.slopes.mT + torch.eye(self.slopes.shape[1], dtype=self.slopes.dtype)
+        eye = torch.eye(self.slopes.shape[1], dtype=self.slopes.dtype, device=self.slopes.device)
+        hessian = self.slopes @ self.slopes.mT + eye
         hessian = hessian + torch.diag_embed(damping[:, None] * hessian.diagonal(dim1=-2, dim2=-1))
         descent = (self.slopes @ self.misfit[..., None])[..., 0] - self.weights
         return self.weights + torch.linalg.solve(hessian, descent)

@@ -30,12 +30,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import sent, surely
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.models.flow import LARGEST, FlowConfig, LearnedFlow, rollout_loss
 from emubench.learning.objectives.innovation import fit_innovation
 from emubench.learning.rings import interpolate_ring, on_ring
-from emubench.learning.training.descent import Descent, Log
+from emubench.learning.training.descent import Descent, Log, drawn
 from emubench.learning.training.settings import check_least, check_positive
 
 knowledge = "structure"
@@ -143,11 +144,12 @@ def potentials(
     the same; the last one is whole. It stops when no potential moves by more than ``tolerance``, in ε.
     """
     f, g = torch.zeros_like(log_a), torch.zeros_like(log_b)
+    done = log_a.new_zeros(()).bool()
     for _ in range(max_iterations):
         new_f, new_g = (f + to_a(log_b + g)) / 2, (g + to_b(log_a + f)) / 2
-        moved = max(float((new_f - f).abs().max()), float((new_g - g).abs().max()))
-        f, g = new_f, new_g
-        if moved < tolerance:
+        moved = torch.maximum((new_f - f).abs().max(), (new_g - g).abs().max())
+        f, g, done = torch.where(done, f, new_f), torch.where(done, g, new_g), done | (moved < tolerance)
+        if surely(done):
             break
     f = to_a(log_b + g)
     return f, to_b(log_a + f)
@@ -203,7 +205,7 @@ def cloud_transport(
 # --- densities on a ring ----------------------------------------------------------------------------------------------
 
 
-def heat_kernel(n_sites: int, eps: float) -> Float[Tensor, " K"]:
+def heat_kernel(n_sites: int, eps: float, device: torch.device | str = "cpu") -> Float[Tensor, " K"]:
     """Fourier multiplier exp(−ε k²/2) of the periodic heat kernel on a ring of length 1, exp(−d²/2ε) near its middle.
 
     Raises :class:`EmubenchError` where ε is so small that rounding would drown the kernel's far side, or so small
@@ -214,7 +216,7 @@ def heat_kernel(n_sites: int, eps: float) -> Float[Tensor, " K"]:
         raise EmubenchError(
             f"eps: {eps:g} where at least {least:.3g} belongs, on a ring of {n_sites} sites and length 1"
         )
-    k = 2 * math.pi * torch.arange(n_sites // 2 + 1, dtype=torch.float64)
+    k = 2 * math.pi * torch.arange(n_sites // 2 + 1, dtype=torch.float64, device=device)
     return torch.exp(-0.5 * eps * k**2)
 
 
@@ -242,7 +244,7 @@ def ring_transport(
     around the ring compete.
     """
     n = a.shape[-1]
-    soft = ring_softmin(heat_kernel(n, eps).to(a.device), n)
+    soft = ring_softmin(heat_kernel(n, eps, a.device), n)
     a, b = a.double(), b.double()
     with torch.no_grad():
         log_a, log_b = (v.clamp(min=1e-300).log() for v in torch.broadcast_tensors(a.detach(), b.detach()))
@@ -298,17 +300,19 @@ def features(runs: Float[Tensor, "B T S"], lags: tuple[int, ...], ring: bool, gr
     return [beside.flatten(0, -2), delays.flatten(0, -2)]
 
 
-def cloud_loss(flow: OtFlow, runs: Tensor, observed: Tensor, config: Config, generator: torch.Generator) -> Tensor:
+def cloud_loss(
+    flow: OtFlow, runs: Tensor, observed: Tensor, config: Config, generator: torch.Generator, gappy: bool = True
+) -> Tensor:
     """Mean Sinkhorn divergence between the clouds of rollouts and of observations, each at random times and sites.
 
-    Points of which a part was not observed (NaN) are left out.
+    Points of which a part was not observed (NaN) are left out: of ``gappy`` data, whose host has to know how many.
     """
     pairs = zip(*(features(u, config.lags, flow.ring, flow.growing) for u in (runs, observed)), strict=True)
     losses = []
     for ours, theirs in pairs:
-        theirs = theirs[~torch.isnan(theirs).any(-1)]
+        theirs = theirs[~torch.isnan(theirs).any(-1)] if gappy else theirs
         if len(theirs):
-            x, y = (cloud[torch.randint(len(cloud), (config.points,), generator=generator)] for cloud in (ours, theirs))
+            x, y = (drawn(cloud, config.points, generator) for cloud in (ours, theirs))
             losses.append(divergence(cloud_transport, x, y, config.cloud_blur**2, 1e-3, config.iterations))
     return torch.stack(losses).mean() if losses else runs.sum() * 0
 
@@ -332,7 +336,7 @@ def spun(flow: OtFlow, state: Float[Tensor, "B D"], n_steps: int, generator: tor
 
 
 def transport_loss(
-    flow: OtFlow, batch: Float[Tensor, "B L S"], config: Config, noise: Tensor, generator: torch.Generator
+    flow: OtFlow, batch: Tensor, config: Config, noise: Tensor, generator: torch.Generator, gappy: bool = True
 ) -> Tensor:
     """Both terms, with noise as observed, for rollouts from the encoded windows: fields soon after, clouds later.
 
@@ -343,15 +347,15 @@ def transport_loss(
 
     def noisy(states: Tensor) -> Tensor:
         values = states[..., : flow.n]
-        return values + noise * torch.randn(values.shape, generator=generator)
+        return values + noise * sent(torch.randn(values.shape, generator=generator), values.device)
 
-    states, loss = rollout(flow, flow.encode(batch[:, :w]), skip + config.ahead, generator), torch.zeros(())
+    states, loss = rollout(flow, flow.encode(batch[:, :w]), skip + config.ahead, generator), batch.new_zeros(())
     if flow.ring and config.field_weight:
         shown = slice(skip, None, 2)
         loss = config.field_weight * field_loss(noisy(states[:, shown]), batch[:, w:][:, shown], config)
     if config.cloud_weight:
         runs = rollout(flow, spun(flow, states[:, -1], config.spin, generator), config.ahead, generator)
-        loss = loss + config.cloud_weight * cloud_loss(flow, noisy(runs), batch, config, generator)
+        loss = loss + config.cloud_weight * cloud_loss(flow, noisy(runs), batch, config, generator, gappy)
     return loss
 
 
@@ -366,20 +370,21 @@ def train(emulator: OtFlow, data: Observations, config: Config, seed: int, log: 
     length = config.window + config.unroll + config.ahead
     long, long_check = (emulator.pool(part, length) for part in (data.train, data.validation))
     long_check = long_check[:: max(1, len(long_check) // (4 * config.runs))]
+    gappy = bool(torch.isnan(long).any() | torch.isnan(long_check).any())
 
     def validation() -> Tensor:
-        loss = rollout_loss(emulator, check, config.unroll)
+        loss, own = rollout_loss(emulator, check, config.unroll), torch.Generator().manual_seed(seed)
         if transport:
-            loss = loss + transport_loss(emulator, long_check, config, noise, torch.Generator().manual_seed(seed))
+            loss = loss + transport_loss(emulator, long_check, config, noise, own, gappy)
         return loss
 
     descent = Descent(emulator, config, log, validation, generator)
     for step in descent:
-        batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
+        batch = drawn(pool, config.batch, generator)
         loss = rollout_loss(emulator, batch, config.unroll, config.training_noise)
         if transport and step >= config.steps // 2:  # of a flow that forecasts already
-            runs = long[torch.randint(len(long), (config.runs,), generator=generator)]
-            loss = loss + transport_loss(emulator, runs, config, noise, generator)
+            runs = drawn(long, config.runs, generator)
+            loss = loss + transport_loss(emulator, runs, config, noise, generator, gappy)
         descent(loss)
     if emulator.growing:
         fit_innovation(emulator, pool, data, generator)

@@ -41,7 +41,7 @@ class Persistence(nn.Module):
         """One member, constant in time."""
         fill = self.mean
         if self.growing:
-            level = last_observed(context.nanmean(-1, keepdim=True), torch.zeros(1, dtype=context.dtype))
+            level = last_observed(context.nanmean(-1, keepdim=True), context.new_zeros(1))
             fill = level.expand_as(context[:, -1])
         return last_observed(context, fill)[None, :, None].repeat(1, 1, n_steps, *[1] * (context.ndim - 2))
 

@@ -105,10 +105,10 @@ class Monomials(Features):
         super().__init__()
         self.terms, self.size = terms, len(terms)
         place: dict[Term, int] = {(): 0}
-        self.steps: list[tuple[list[int], list[int]]] = []
         for degree in range(1, 1 + max(map(len, terms))):
             chosen = [t for t in terms if len(t) == degree]
-            self.steps.append(([place[t[:-1]] for t in chosen], [t[-1] for t in chosen]))
+            made_of = torch.tensor([[place[t[:-1]] for t in chosen], [t[-1] for t in chosen]])
+            self.register_buffer(f"factors_{degree}", made_of, persistent=False)
             place = {t: i for i, t in enumerate(chosen)}
 
     def forward(self, x: Float[Tensor, "R I"]) -> Float[Tensor, "R F"]:
@@ -120,13 +120,14 @@ class Monomials(Features):
         x = x.T.contiguous()
         block = torch.ones_like(x[:1])
         yield block
-        for shorter, last in self.steps:
+        for degree in range(1, 1 + max(map(len, self.terms))):
+            shorter, last = self.get_buffer(f"factors_{degree}")
             block = block[shorter] * x[last]
             yield block
 
     def combine(self, x: Float[Tensor, "R I"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "R K"]:
         """The features times ``weight``; no degree is held longer than needed."""
-        total, first = torch.zeros(weight.shape[1], len(x), dtype=x.dtype), 0
+        total, first = x.new_zeros(weight.shape[1], len(x)), 0
         for block in self.by_degree(x):
             total += weight[first : first + len(block)].T @ block
             first += len(block)
@@ -137,7 +138,7 @@ class Monomials(Features):
         doubled = sorted({tuple(sorted(a + b)) for a in self.terms for b in self.terms}, key=lambda t: (len(t), t))
         place = {term: i for i, term in enumerate(doubled)}
         table = torch.tensor([[place[tuple(sorted(a + b))] for b in self.terms] for a in self.terms])
-        means, moment = torch.zeros(len(doubled), dtype=x.dtype), torch.zeros(self.size, y.shape[1], dtype=x.dtype)
+        means, moment = x.new_zeros(len(doubled)), x.new_zeros(self.size, y.shape[1])
         split = max(64, 2**23 // len(doubled))
         for part, goal in zip(x.split(split), y.split(split), strict=True):
             means += products(part, variance, doubled).sum(1)

@@ -96,15 +96,15 @@ class RandomFeatures(Features):
     def draw(self, x: Float[Tensor, "R I"], generator: torch.Generator) -> None:
         """Directions uniform on the sphere; a scale and an offset that keep |a·x + b| within bounds over ``x``."""
         n_inputs, width = self.inner.shape
-        direction = torch.randn(n_inputs, width, generator=generator, dtype=torch.float64)
+        direction = torch.randn(n_inputs, width, generator=generator, dtype=torch.float64).to(x.device)
         direction /= direction.norm(dim=0)
         along = x @ direction
         low, high = along.amin(0), along.amax(0)
-        share, place = torch.rand(2, width, generator=generator, dtype=torch.float64)
+        share, place = torch.rand(2, width, generator=generator, dtype=torch.float64).to(x.device)
         span = (MOST - LEAST) * share
         scale = span / (high - low).clamp(min=1e-9)
         begun = LEAST + place * (MOST - LEAST - span)
-        sign = 2.0 * torch.randint(2, (width,), generator=generator) - 1
+        sign = 2.0 * torch.randint(2, (width,), generator=generator).to(x.device) - 1
         self.inner.copy_(sign * scale * direction)
         self.offset.copy_(sign * (begun - scale * low))
 
@@ -156,7 +156,7 @@ def train(emulator: RidgeMap | GrowthMap, data: Observations, config: Config, se
     generator = torch.Generator().manual_seed(seed)
     if isinstance(emulator, GrowthMap):
         assert isinstance(emulator.features, SlopeFeatures)
-        slopes = torch.randn(4096, 2 * config.radii[0], generator=generator, dtype=torch.float64)
+        slopes = torch.randn(4096, 2 * config.radii[0], generator=generator, dtype=torch.float64).to(data.mean.device)
         emulator.features.random.draw(BOUND * torch.tanh(slopes / BOUND), generator)
         return emulator.fit(data, generator)
     emulator.fit(data, generator, log)

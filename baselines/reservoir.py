@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import in_parts, sent, surely
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
@@ -130,7 +131,7 @@ def nudged(
     for now in seen.unbind(1):
         sight = ~torch.isnan(now)
         values = forecast + gain * torch.where(sight, now - forecast, 0.0)
-        if not begun.all():
+        if not surely(begun.all()):
             values = torch.where(begun, values, first_guess(now, ring, growing))
             begun = begun | sight.any(-1, keepdim=True)
         yield memory, values
@@ -212,7 +213,7 @@ class Reservoir(nn.Module):
 
     def drive(self, seen: Float[Tensor, "B T N"]) -> Iterator[tuple[Tensor, Tensor]]:
         """Nodes and estimated values at every sample."""
-        nodes = torch.zeros(len(seen) * self.places, self.config.size, dtype=seen.dtype)
+        nodes = seen.new_zeros(len(seen) * self.places, self.config.size)
         return nudged(self.advance, nodes, seen, self.gain, self.ring, self.growing)
 
     # --- the Stepper protocol, in physical units at its ends ---
@@ -226,7 +227,8 @@ class Reservoir(nn.Module):
     def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
         """One sample interval; for kpz with a fresh innovation. A few cases at a time stay in the cache."""
         new = torch.empty_like(state)
-        for part, target in zip(state.flatten(0, 1).split(8), new.view(-1, state.shape[-1]).split(8), strict=True):
+        parts = (in_parts(states, 8) for states in (state.flatten(0, 1), new.view(-1, state.shape[-1])))
+        for part, target in zip(*parts, strict=True):
             nodes, values = self.advance(part[:, : -self.n].reshape(-1, self.config.size), part[:, -self.n :])
             target[:, : -self.n], target[:, -self.n :] = nodes.view(len(part), -1), values
         if self.growing:
@@ -269,9 +271,10 @@ def rows(
     emulator: Reservoir, states: Float[Tensor, "B T N"], first: bool, generator: torch.Generator
 ) -> Iterator[Float[Tensor, "R Q"]]:
     """Rows [1, inputs, nodes, what follows] of driven places, in the first pass of those observed all over."""
-    jitter = emulator.config.training_noise * torch.randn(states.shape, generator=generator, dtype=states.dtype)
+    drawn = torch.randn(states.shape, generator=generator, dtype=states.dtype)
+    jitter = emulator.config.training_noise * sent(drawn, states.device)
     driving = jitter + (interpolate_ring(states) if first and torch.isnan(states).any() else states)
-    known = ~torch.isnan(emulator.window.values(states[:, :1])).any(1) if first else torch.ones(1, dtype=torch.bool)
+    known = ~torch.isnan(emulator.window.values(states[:, :1])).any(1) if first else states.new_ones(1).bool()
     x = previous = torch.zeros(0)
     for t, (nodes, values) in enumerate(emulator.drive(driving)):
         if t > emulator.config.spin_up:

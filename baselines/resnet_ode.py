@@ -34,7 +34,7 @@ from emubench.data.tasks import Task
 from emubench.learning.models.flow import FlowConfig, LearnedFlow, check_polish, polish_one_step, rollout_loss
 from emubench.learning.objectives.innovation import fit_innovation
 from emubench.learning.rings import neighbourhoods, on_ring
-from emubench.learning.training.descent import Descent, Log
+from emubench.learning.training.descent import Descent, Log, drawn
 from emubench.learning.training.settings import check_least, check_unused
 
 knowledge = "structure"
@@ -122,7 +122,9 @@ class LipschitzField(nn.Module):
         size = 64 * weight.shape[1]
         symbol = torch.fft.rfft(weight, n=size)
         if self.growing:
-            centre = torch.exp(-2j * torch.pi * torch.arange(size // 2 + 1) * (weight.shape[1] // 2) / size)
+            centre = torch.exp(
+                -2j * torch.pi * torch.arange(size // 2 + 1, device=weight.device) * (weight.shape[1] // 2) / size
+            )
             symbol = symbol - weight.sum(1, keepdim=True) * centre.to(symbol)
         return 1.001 * symbol.abs().square().sum(0).max().sqrt()
 
@@ -236,7 +238,7 @@ def train(emulator: ResnetOde, data: Observations, config: Config, seed: int, lo
     check = check[:: max(1, len(check) // 256)]
     descent = Descent(emulator, config, log, lambda: rollout_loss(emulator, check, config.unroll), generator)
     for _ in descent:
-        batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
+        batch = drawn(pool, config.batch, generator)
         descent(rollout_loss(emulator, batch, config.unroll, config.training_noise))
     if config.polish and emulator.encoder is None:
         polish_one_step(emulator, pool, check, config.polish, generator, log)

@@ -33,6 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError, unknown
+from emubench.core.hardware import sent
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.filters.climate_filter import SPIN_UP, ClimateFilter, settled, settling
@@ -45,7 +46,7 @@ from emubench.learning.objectives.innovation import fit_innovation
 from emubench.learning.objectives.weak_windows import DIFFERENCE, Family, bump_family, fit_linear, residuals
 from emubench.learning.rings import interpolate_ring, neighbourhoods, on_ring
 from emubench.learning.training.checkpoint import Checkpoint, adam_memory, named, recall_adam
-from emubench.learning.training.descent import Best, Descent, Log
+from emubench.learning.training.descent import Best, Descent, Log, drawn
 from emubench.learning.training.settings import check_least, check_positive, check_unused
 from emubench.learning.training.validation import forecast_error
 
@@ -186,6 +187,7 @@ class Smoothed:
         length = min(length, self.states.shape[1])
         b = torch.randint(len(self.states), (n,), generator=generator)
         t = torch.randint(self.states.shape[1] - length + 1, (n, 1), generator=generator) + torch.arange(length)
+        b, t = (sent(at, self.states.device) for at in (b, t))
         return self.states[b[:, None], t], self.observed[b[:, None], t], self.weight[b][:, None]
 
 
@@ -290,9 +292,10 @@ def new_game(flow: WeakFlow, noise: float, generator: torch.Generator) -> Game:
     """The family of test functions and the adversary, which sees neighbourhoods on rings, else whole states."""
     config = flow.config
     times = () if flow.growing else config.half_widths
-    family = bump_family(times, config.power, config.space, noise, config.rate_noise)
+    family = bump_family(times, config.power, config.space, noise, config.rate_noise).to(flow.mean.device)
     n_in, groups = (2 * config.radius + 1, 1) if flow.ring else (flow.n_state,) * 2
-    return Game(Adversary(n_in, groups, family, 32, generator), config.ascent, config.adversary)
+    adversary = Adversary(n_in, groups, family, 32, generator).to(flow.mean.device)
+    return Game(adversary, config.ascent, config.adversary)
 
 
 def lead_of(config: Config) -> int:
@@ -314,7 +317,7 @@ def fit_quadratic(flow: WeakFlow, estimates: Smoothed, family: Family, noise: Te
     n = max(1, (config.pool if noise is None else config.twins) // config.batch)
     draws = (estimates.draw(config.batch, config.segment, generator) for _ in range(n))
     sites = max(1, max(config.space, default=0) // 4)  # residuals of closer bumps are hardly others
-    family = DIFFERENCE if config.objective == "one_step" else family
+    family = DIFFERENCE.to(flow.mean.device) if config.objective == "one_step" else family
     fit_linear(flow, draws, family, config.ridge, sites, noise, generator)
 
 
@@ -383,7 +386,7 @@ def train_growth(flow: WeakFlow, data: Observations, game: Game, generator: torc
     check = check[:: max(1, len(check) // 256)]
     rival = game if config.objective == "weak" else None
     for _ in (descent := Descent(flow, config, log, lambda: rollout_loss(flow, check, 1), generator, rival)):
-        batch = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
+        batch = drawn(pool, config.batch, generator)
         if config.objective == "one_step":
             descent(rollout_loss(flow, batch, 1, config.training_noise))
             continue
@@ -392,5 +395,5 @@ def train_growth(flow: WeakFlow, data: Observations, game: Game, generator: torc
         error = (target - flow.advance(start)[:, None]) * seen
         last = interpolate_ring(batch[:, -2:-1])
         slopes = neighbourhoods(last, config.radius) - last[..., None]
-        descent(game(residuals(game.family, 0 * error, error), slopes, torch.ones(())))
+        descent(game(residuals(game.family, 0 * error, error), slopes, batch.new_ones(())))
     fit_innovation(flow, pool, data, generator)

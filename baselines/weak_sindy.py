@@ -125,15 +125,24 @@ class TermLibrary:
         """How many terms."""
         return len(self.orders)
 
-    def tendency(self, u: Float[Tensor, "... S"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "... S"]:
-        """Θ(u) w for terms without derivatives; on rings (K = 1) only those are evaluated whose weight is not zero."""
+    def tendency(self, weight: Float[Tensor, "F K"]) -> Callable[[Tensor], Tensor]:
+        """u ↦ Θ(u) w for terms without derivatives; on rings (K = 1) only of those whose weight is not zero now."""
         if not self.ring:
-            padded = nn.functional.pad(u, (1, 0), value=1.0)
-            return (padded[..., self.factors[0]] * padded[..., self.factors[1]]) @ weight
-        padded = [torch.ones_like(u), *(u.roll(self.radius - j, -1) for j in range(2 * self.radius + 1))]
+            first, second = (torch.tensor(factors, device=weight.device) for factors in self.factors)
+
+            def all_terms(u: Float[Tensor, "... S"]) -> Float[Tensor, "... S"]:
+                padded = nn.functional.pad(u, (1, 0), value=1.0)
+                return (padded[..., first] * padded[..., second]) @ weight
+
+            return all_terms
         kept = torch.nonzero(weight[:, 0])[:, 0].tolist()
-        terms = ((weight[i, 0], padded[self.factors[0][i]] * padded[self.factors[1][i]]) for i in kept)
-        return sum((w * product for w, product in terms), torch.zeros_like(u))
+
+        def kept_terms(u: Float[Tensor, "... S"]) -> Float[Tensor, "... S"]:
+            padded = [torch.ones_like(u), *(u.roll(self.radius - j, -1) for j in range(2 * self.radius + 1))]
+            terms = ((weight[i, 0], padded[self.factors[0][i]] * padded[self.factors[1][i]]) for i in kept)
+            return sum((w * product for w, product in terms), torch.zeros_like(u))
+
+        return kept_terms
 
     def flow(self, weight: Float[Tensor, "F K"], substeps: int) -> Callable[[Tensor], Tensor]:
         """One unit of time in ``substeps`` Runge–Kutta steps, of Fourier modes exponential where there are derivatives.
@@ -141,7 +150,7 @@ class TermLibrary:
         Modes above two thirds of the band are dropped from products, which alias there.
         """
         if not self.spatial:
-            step = rk4(lambda u: self.tendency(u, weight), 1 / substeps)
+            step = rk4(self.tendency(weight), 1 / substeps)
         else:
             step = self._exponential(weight[:, 0], 1 / substeps)
 
@@ -154,14 +163,14 @@ class TermLibrary:
         return advance
 
     def _exponential(self, weight: Float[Tensor, " F"], h: float) -> Callable[[Tensor, None], Tensor]:
-        k = 2j * torch.pi / self.n * torch.arange(self.n // 2 + 1)
-        symbol, parts = torch.zeros(len(k), dtype=torch.float64), torch.zeros(3, len(k), dtype=torch.complex128)
+        k = 2j * torch.pi / self.n * torch.arange(self.n // 2 + 1, device=weight.device)
+        symbol, parts = weight.new_zeros(len(k)), weight.new_zeros(3, len(k), dtype=torch.complex128)
         for (exponent,), order, w in zip(self.exponents, self.orders, weight, strict=True):
             if exponent == 1 and order % 2 == 0:
                 symbol = symbol + w * (k**order).real
             else:
                 parts[exponent] = parts[exponent] + w * k**order
-        kept = torch.arange(len(k)) < self.n / 3
+        kept = torch.arange(len(k), device=weight.device) < self.n / 3
         parts[0, 1:] = 0
         parts[0, 0] *= self.n
 
@@ -169,7 +178,8 @@ class TermLibrary:
             return kept * (parts[0] + parts[1] * v + parts[2] * torch.fft.rfft(torch.fft.irfft(v, n=self.n) ** 2))
 
         # half the band is noise to the regression
-        return etdrk4(symbol.clamp(min=-700, max=FASTEST).numpy(), nonlinear, h, torch.float64, "cpu")
+        clamped = symbol.clamp(min=-700, max=FASTEST)
+        return etdrk4(clamped.cpu().numpy(), nonlinear, h, torch.float64, weight.device)
 
 
 class WeakSindy(nn.Module):
@@ -234,7 +244,7 @@ def eliminate(
     the sandwich formula over the blocks G: they need no model of the noise, and count blocks as independent.
     """
     n, n_targets = moments.shape[1:]
-    coefficients, errors = torch.zeros(2, n, n_targets, dtype=grams.dtype)
+    coefficients, errors = grams.new_zeros(2, n, n_targets)
     for k in range(n_targets):
         kept = torch.arange(n)
         while len(kept):
@@ -256,11 +266,11 @@ def eliminate(
 def fit(emulator: WeakSindy, states: Tensor, noise: float | Tensor, half_width: int, config: Config) -> None:
     """Weak regression on samples ``"B T S"``; on rings of terms without derivatives at fully observed places only."""
     values = targets = states[:, :, None]
-    filters = torch.ones(len(emulator.library.orders), 1, dtype=torch.float64)
+    filters = states.new_ones(len(emulator.library.orders), 1)
     if emulator.library.spatial:
         values = targets = states[..., None]
         width = min(config.space_half_width, (emulator.n - 1) // 2)
-        filters = ring_filters(emulator.n, width, config.power, emulator.library.orders)
+        filters = ring_filters(emulator.n, width, config.power, emulator.library.orders).to(states.device)
     elif emulator.ring:
         values = neighbourhoods(states, config.radius).movedim(2, 1).flatten(0, 1)[:, :, None]
         whole = ~torch.isnan(values).flatten(1).any(1)
@@ -327,8 +337,10 @@ def set_climate(emulator: WeakSindy, data: Observations, config: Config, generat
     """The filter's first states: the model's own climate, reached from random states."""
     advance = emulator.flow()
     state = torch.randn(4 * config.members, emulator.n, generator=generator, dtype=torch.float64)
+    state = state.to(data.mean.device)
     if emulator.library.spatial:
-        state = torch.fft.irfft(torch.fft.rfft(state) / (1 + torch.arange(emulator.n // 2 + 1) ** 2), n=emulator.n)
+        modes = torch.arange(emulator.n // 2 + 1, device=state.device)
+        state = torch.fft.irfft(torch.fft.rfft(state) / (1 + modes**2), n=emulator.n)
     if emulator.hidden:  # w such that x″ is small
         state[:, 0] = data.mean + data.std * state[:, 0]
         state[:, 2] = -emulator.coefficients[emulator.library.exponents.index((1, 0, 0)), 1]

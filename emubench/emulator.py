@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError, unreadable
+from emubench.core.hardware import synchronise
 from emubench.core.random import torch_stream
 
 
@@ -24,7 +25,8 @@ class Emulator(Protocol):
     """Anything that forecasts. It sees the context (NaN = not observed), never the truth; physical units throughout.
 
     The context has the shape ``(case, time, *space)``, the forecast ``(member, case, time, *space)``, of float32 or
-    float64. There is nothing to inherit; :func:`emubench.testing.check_emulator` says whether the contract is kept.
+    float64, on the device of the context. The generator is one of the host on every device: draw with it, then move.
+    There is nothing to inherit; :func:`emubench.testing.check_emulator` says whether the contract is kept.
 
     >>> import emubench
     >>> class Last:
@@ -146,7 +148,7 @@ class Asked:
 
     def parts(self, n_members: int, generator: torch.Generator) -> list[tuple[int, torch.Generator]]:
         """Sizes and random streams of the calls that make an ensemble, in the order of its members: two halves."""
-        other = torch_stream(generator.initial_seed(), "second half", device=str(generator.device))
+        other = torch_stream(generator.initial_seed(), "second half")
         half = n_members // 2
         return [(n_members - half, generator), (half, other)][: 2 if half else 1]
 
@@ -193,8 +195,10 @@ def checked_ensemble(
             asked.seconds = before
         size, stream = parts[i]
         with asked.ready() as one:
+            synchronise(context.device)
             begun = time.perf_counter()
             made[i] = checked_forecast(one, context, n_steps, size, stream)
+            synchronise(context.device)
             asked.seconds += time.perf_counter() - begun
         if len(made) > 1 and (len(made[i]) < size) != single:
             asked.refuse(f"forecast: {len(made[i])} of {size} members in one call, and otherwise in another")

@@ -5,30 +5,85 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from emubench.core.errors import EmubenchError, reason
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
+def devices() -> list[str]:
+    """The devices of this machine by name, the fastest kind first, the CPU last.
+
+    >>> devices()[-1]
+    'cpu'
+    """
+    names = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*names, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
 def check_device(device: str, dtype: torch.dtype = torch.float32) -> torch.device:
-    """The device called so; :class:`EmubenchError`, in one line, where torch can't compute in ``dtype`` on it."""
+    """The device called so, ``auto`` being the first of :func:`devices` that computes in ``dtype``.
+
+    Raises :class:`EmubenchError`, in one line that names the devices there are, where torch can't on this one.
+    """
+    if device == "auto":
+        return next(torch.device(name) for name in devices() if _reason_against(name, dtype) is None)
+    if (why := _reason_against(device, dtype)) is not None:
+        raise EmubenchError(f"--device {device}: cannot be used here ({why}); this machine has {', '.join(devices())}")
+    return torch.device(device)
+
+
+def _reason_against(device: str, dtype: torch.dtype) -> str | None:
+    """Why torch can't compute in ``dtype`` on a device, if so."""
     try:
-        found = torch.device(device)
-        torch.zeros(1, dtype=dtype, device=found).cpu()
+        torch.zeros(1, dtype=dtype, device=torch.device(device)).cpu()
     except (RuntimeError, AssertionError, TypeError) as error:  # a CPU build asserts, MPS has no float64
-        raise EmubenchError(f"--device {device}: cannot be used here ({reason(error)}); cpu always can") from None
-    return found
+        return reason(error)
+    return None
+
+
+def described(device: torch.device) -> str:
+    """What a card says of a device: torch's name for it, of a GPU also its own, its driver, and how it multiplies.
+
+    >>> described(torch.device("cpu"))
+    'cpu'
+    """
+    if device.type != "cuda":
+        return str(device)
+    products = "TF32" if torch.backends.cuda.matmul.allow_tf32 else "full precision"
+    return f"{device} ({torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, {products})"
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` of the host, such as random numbers drawn there, on ``device``; the host waits for nothing.
+
+    >>> sent(torch.zeros(2), torch.device("cpu"))
+    tensor([0., 0.])
+    """
+    return values.to(device, non_blocking=device.type != "mps")  # which does not copy them at once
+
+
+def in_parts(states: Tensor, size: int) -> Sequence[Tensor]:
+    """``states`` in parts of ``size``, which stay in a processor's cache; anything but a CPU takes them all at once."""
+    return states.split(size) if states.device.type == "cpu" else (states,)
+
+
+def surely(flag: Tensor) -> bool:
+    """Whether a flag is known to be true; without waiting a device other than the CPU never says so."""
+    return flag.device.type == "cpu" and bool(flag)
 
 
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def usable_cores() -> int:

@@ -65,6 +65,9 @@ def stream(seed: int, *labels: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(_entropy(seed, labels)))
 
 
-def torch_stream(seed: int, *labels: str | int, device: str = "cpu") -> torch.Generator:
-    """A generator of torch that depends on ``seed`` and ``labels`` alone; draws need not be equal across devices."""
-    return torch.Generator(device=device).manual_seed(_entropy(seed, labels) % 2**63)
+def torch_stream(seed: int, *labels: str | int) -> torch.Generator:
+    """A generator of torch that depends on ``seed`` and ``labels`` alone.
+
+    It is one of the host, whatever device the draws are for: these are made there and moved, so that they are equal.
+    """
+    return torch.Generator().manual_seed(_entropy(seed, labels) % 2**63)

@@ -4,6 +4,7 @@
 groups ``test``, ``climate``: ``context``); ``<data>/<size>/<system>.truth.h5`` serves the scorer alone.
 """
 
+import dataclasses
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,15 @@ class Observations:
 
     def context(self, split: str) -> Tensor:
         """Contexts of one of ``task.splits``; those of ``"widths"`` are stored nowhere and made here."""
-        return widths.contexts(self.task, self.seed) if split == widths.SPLIT else self.contexts[split]
+        if split == widths.SPLIT:
+            return widths.contexts(self.task, self.seed).to(self.train.device)
+        return self.contexts[split]
+
+    def to(self, device: torch.device | str) -> "Observations":
+        """The same data on ``device``."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        contexts = {split: context.to(device) for split, context in self.contexts.items()}
+        return dataclasses.replace(self, contexts=contexts, **moved)
 
 
 def seed_of(task: Task, data: Path) -> str:

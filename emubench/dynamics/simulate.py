@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import sent
 from emubench.dynamics import noise
 from emubench.dynamics.system import Step, System
 
@@ -56,27 +57,37 @@ def reference_rollout(
     dtype: torch.dtype = torch.float64,
     as_graph: bool = False,
 ) -> np.ndarray:
-    """The truth by the reference solver: states ``"B *S"`` to the next ``n_samples`` samples ``"B T *S"``.
+    """:func:`integrated` on ``device``, from arrays to arrays."""
+    begun = torch.as_tensor(state, dtype=dtype, device=device)
+    return integrated(system, begun, n_samples, rngs, scheme, as_graph).cpu().numpy()
+
+
+def integrated(
+    system: System,
+    state: Float[Tensor, " B *S"],
+    n_samples: int,
+    rngs: list[np.random.Generator],
+    scheme: str | None = None,
+    as_graph: bool = False,
+) -> Float[Tensor, "B T *S"]:
+    """The truth by the reference solver, where the states are and in their precision.
 
     Trajectory b takes its noise from ``rngs[b]`` alone, by way of :mod:`emubench.dynamics.noise`. With ``as_graph`` a
     deterministic system's sample interval is :func:`replayed` on a GPU.
     """
-    step, k = system.solver(scheme=scheme, dtype=dtype, device=device), system.steps_per_sample
-    begun = torch.as_tensor(state, dtype=dtype, device=device)
+    step, k = system.solver(scheme=scheme, dtype=state.dtype, device=state.device), system.steps_per_sample
 
     def noises() -> Iterator[Tensor]:
         for _ in range(n_samples):
             drawn = noise.normals(noise.seeds(rngs, k), math.prod(system.shape)).reshape(-1, k, *system.shape)
-            yield from torch.from_numpy(drawn).to(device, dtype).unbind(1)
+            yield from sent(torch.from_numpy(drawn).to(state.dtype), state.device).unbind(1)
 
     if system.stochastic:
-        samples = rollout(step, begun, n_samples, k, partial(next, noises()))
-    elif as_graph:
-        interval = replayed(lambda u: rollout(step, u, 1, k)[:, 0], begun)
-        samples = rollout(lambda u, _: interval(u), begun, n_samples)
-    else:
-        samples = rollout(step, begun, n_samples, k)
-    return samples.cpu().numpy()
+        return rollout(step, state, n_samples, k, partial(next, noises()))
+    if as_graph:
+        interval = replayed(lambda u: rollout(step, u, 1, k)[:, 0], state)
+        return rollout(lambda u, _: interval(u), state, n_samples)
+    return rollout(step, state, n_samples, k)
 
 
 def replayed(function: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:

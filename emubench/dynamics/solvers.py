@@ -6,14 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from emubench.dynamics import kernels
-from emubench.dynamics.simulate import reference_rollout, simulate
+from emubench.dynamics.simulate import integrated, reference_rollout, simulate
 from emubench.dynamics.system import System
 
 
 class TrueSolver:
     """The truth's own solver; a solution that can't be trusted raises. A subclass may solve on a coarser state."""
+
+    scheme: str | None = None
+    coarse = False
+    """Whether its states are not the system's."""
 
     def __init__(self, system: System) -> None:
         self.system = system
@@ -21,6 +26,12 @@ class TrueSolver:
     def solve(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
         """States ``"B *s"`` to the next samples ``"B T *s"``."""
         return simulate(self.system, states, n_samples, rngs or None)
+
+    def run(self, states: Tensor, n_samples: int, rngs: list[np.random.Generator]) -> Tensor:
+        """The same for tensors: on a CPU as :meth:`solve`, elsewhere by the reference integrators, where states are."""
+        if states.device.type == "cpu":
+            return torch.from_numpy(self.solve(states.numpy(), n_samples, rngs))
+        return integrated(self.system, states, n_samples, rngs, self.scheme)
 
     def restrict(self, states: np.ndarray) -> np.ndarray:
         """The system's states ``"... *S"`` as the solver's ``"... *s"``."""
@@ -61,13 +72,14 @@ class Setting:
 class SettingSolver(TrueSolver):
     """A setting's solver: our kernel where there is one, else the reference integrators; samples are in its precision.
 
-    On a GPU: one fused kernel for the Lorenz systems, else the reference integrators as a CUDA graph of a sample
-    interval; states come from the host and samples go back to it. What blows up comes out as NaN or infinity: a
-    setting that is too coarse is inaccurate, not an error.
+    On a GPU: one fused kernel for the Lorenz systems, whose states and samples cross to the host, else the reference
+    integrators as a CUDA graph of a sample interval; a filter's steps, a sample each, stay on it. What blows up comes
+    out as NaN or infinity: a setting that is too coarse is inaccurate, not an error.
     """
 
     def __init__(self, system: System, setting: Setting, device: torch.device = torch.device("cpu")) -> None:
         self.full, self.setting, self.device = system, setting, device
+        self.scheme, self.coarse = setting.scheme, setting.sites > 0
         changes = {"n_sites": setting.sites} if setting.sites else {}
         super().__init__(dataclasses.replace(system, solver_step=system.sample_interval / setting.steps, **changes))
         on_cpu = device.type == "cpu" and (setting.dtype == "float64" or not system.stochastic)
@@ -86,6 +98,15 @@ class SettingSolver(TrueSolver):
                 return kernels.rollout_parallel(self.system, states, n_samples, rngs, n_threads, self.fast)
             scheme, dtype = self.setting.scheme, getattr(torch, self.setting.dtype)
             return reference_rollout(self.system, states, n_samples, rngs, self.device, scheme, dtype, as_graph=True)
+
+    def run(self, states: Tensor, n_samples: int, rngs: list[np.random.Generator]) -> Tensor:
+        """Elsewhere than on a CPU a rollout is by the fused kernel, or a CUDA graph; a filter's step stays there."""
+        if states.device.type == "cpu":
+            return super().run(states, n_samples, rngs)
+        if self.fast is not None and n_samples > 1:
+            return torch.from_numpy(self.solve(states.cpu().numpy(), n_samples, rngs)).to(states.device)
+        states = states.to(getattr(torch, self.setting.dtype))
+        return integrated(self.system, states, n_samples, rngs, self.scheme, as_graph=n_samples > 1)
 
     def restrict(self, states: np.ndarray) -> np.ndarray:
         """The lower Fourier modes, where the setting has fewer sites."""

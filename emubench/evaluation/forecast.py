@@ -1,5 +1,6 @@
 """The scored forecast: contexts in chunks, each with random numbers of its own. All who score or time it call this."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emubench import metrics
-from emubench.core.errors import unknown
+from emubench.core.errors import EmubenchError, unknown
 from emubench.core.random import torch_stream
 from emubench.data import dataset, recipes
 from emubench.data.recipes import TaskLike
@@ -106,6 +107,35 @@ def forecast_chunk(
     Its random numbers follow from ``seed``, task, split and ``first`` alone. ``n_steps`` is by default the horizon.
     Calls go to fresh copies of ``emulator``, so that no chunk depends on what was asked before.
     """
-    generator = torch_stream(seed, "forecast", task.name, split, first, device=str(context.device))
     asked = emulator if isinstance(emulator, Asked) else Copies(emulator)
-    return checked_ensemble(asked, context, n_steps or task.steps(split), task.n_members(split), generator)
+
+    def made(part: Tensor) -> tuple[Tensor, bool]:
+        """The forecast, and whether it took random numbers, which depend on the cases that are forecast together."""
+        generator = torch_stream(seed, "forecast", task.name, split, first)
+        before, n_members = generator.get_state(), task.n_members(split)
+        found = checked_ensemble(asked, part, n_steps or task.steps(split), n_members, generator)
+        return found, len(found) > 1 or not torch.equal(generator.get_state(), before)
+
+    return fitting(made, context)
+
+
+def fitting(made: Callable[[Tensor], tuple[Tensor, bool]], context: Tensor) -> Float[Tensor, "M B T *S"]:
+    """The forecast of ``context`` that ``made`` gives; where memory runs out, put together from those of fewer cases.
+
+    Raises :class:`EmubenchError` if that would be another forecast, as it took random numbers, or if no case fits.
+    """
+    size, where = len(context), f"the memory of {context.device}"
+    while True:
+        try:
+            parts = [made(part) for part in context.split(size)]
+            break
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise EmubenchError(f"a forecast of one case does not fit in {where}: try --device cpu") from error
+            size //= 2
+    if size < len(context):
+        said = f"{len(context)} cases at a time do not fit in {where}, {size} do"
+        if any(random for _, random in parts):
+            raise EmubenchError(f"{said}, but would be given other random numbers: try --device cpu")
+        print(said, file=sys.stderr)
+    return torch.cat([forecast for forecast, _ in parts], dim=1) if len(parts) > 1 else parts[0][0]

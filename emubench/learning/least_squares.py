@@ -28,8 +28,8 @@ def solve_factor(factor: Float[Tensor, "P Q"], prior: Float[Tensor, "F K"], ridg
     size = len(prior)
     left, right = factor[:, :size], factor[:, size:] - factor[:, :size] @ prior
     scale = left.norm(dim=0).clamp(min=1e-300)
-    left = torch.cat([left / scale, ridge**0.5 * torch.eye(size, dtype=factor.dtype)])
-    right = torch.cat([right, torch.zeros(size, right.shape[1], dtype=factor.dtype)])
+    left = torch.cat([left / scale, ridge**0.5 * torch.eye(size, dtype=factor.dtype, device=factor.device)])
+    right = torch.cat([right, right.new_zeros(size, right.shape[1])])
     q, r = torch.linalg.qr(left)
     return prior + torch.linalg.solve_triangular(r, q.T @ right, upper=True) / scale[:, None]
 
@@ -42,7 +42,7 @@ def solve_moments(
     Noise may have made the first slightly indefinite.
     """
     scale = gram.diagonal().clamp(min=1e-12 * float(gram.diagonal().max())).sqrt()
-    shrunk = gram / scale / scale[:, None] + ridge * torch.eye(len(gram), dtype=gram.dtype)
+    shrunk = gram / scale / scale[:, None] + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     return prior + torch.linalg.solve(shrunk, (moment - gram @ prior) / scale[:, None]) / scale[:, None]
 
 
@@ -54,4 +54,5 @@ def cubic_weights(half_width: int) -> Float[Tensor, " L"]:
 
 def local_cubic(series: Float[Tensor, "B T N"], half_width: int) -> Float[Tensor, "B T2 N"]:
     """The middle of a cubic fitted to every stretch of 2 ``half_width`` + 1 samples."""
-    return torch.einsum("btnl,l->btn", series.unfold(1, 2 * half_width + 1, 1), cubic_weights(half_width))
+    weights = cubic_weights(half_width).to(series.device)
+    return torch.einsum("btnl,l->btn", series.unfold(1, 2 * half_width + 1, 1), weights)

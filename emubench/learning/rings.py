@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import sent
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 
@@ -74,7 +75,7 @@ def pair_spectrum(fields: Float[Tensor, "... N"]) -> Float[Tensor, " K"]:
 
 def coloured(spectrum: Float[Tensor, " K"], shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "... N"]:
     """Gaussian fields of ``shape`` on a ring with a power spectrum (per site), as of :func:`pair_spectrum`; float64."""
-    white = torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+    white = sent(torch.randn(tuple(shape), generator=generator, dtype=torch.float64), spectrum.device)
     return torch.fft.irfft(spectrum.sqrt() * torch.fft.rfft(white), n=shape[-1])
 
 
@@ -88,7 +89,8 @@ def gaussian_fill(fields: Float[Tensor, "B T N"], noise: float) -> Float[Tensor,
     prior = torch.stack([row.roll(i) for i in range(n)])
     filled = torch.empty_like(fields)
     for b, seen in enumerate(~torch.isnan(fields[:, 0])):
-        joint = prior[seen][:, seen] + (noise**2 + 1e-9 * row[0]) * torch.eye(int(seen.sum()), dtype=fields.dtype)
+        joint = prior[seen][:, seen]
+        joint = joint + (noise**2 + 1e-9 * row[0]) * torch.eye(len(joint), dtype=fields.dtype, device=fields.device)
         filled[b] = fields[b][:, seen] @ torch.linalg.solve(joint, prior[seen])
     return filled
 
@@ -113,7 +115,7 @@ def signal_band(fields: Float[Tensor, "B T N"], data: Observations, hidden: bool
     seen = sums.mean(0) > SEEN * sums.std(0) / len(parts) ** 0.5
     under = (~seen[peak + 1 :]).nonzero()
     last = peak + int(under[0]) if len(under) else len(power) - 1
-    modes = torch.arange(len(power))
+    modes = torch.arange(len(power), device=power.device)
     band = (modes <= last) & (power > NEGLIGIBLE * power[peak])
     band &= (modes >= peak) | (power > 0.01 * power[peak])
     decay = float((sums.mean(0)[peak] / sums.mean(0)[last]).log()) / max(1, last - peak)

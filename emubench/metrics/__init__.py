@@ -12,7 +12,7 @@ True
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -70,7 +70,10 @@ def lead_rows(
 
 @dataclass(frozen=True)
 class Summary:
-    """Per-case summaries ``"B K"``; ``finish`` turns their (weighted) means ``"... K"`` into outputs ``"... R"``."""
+    """Per-case summaries ``"B K"``, where the forecast is; ``finish`` turns means of them into outputs.
+
+    These are weighted means ``"... K"``, on the CPU, and outputs ``"... R"``.
+    """
 
     cases: Float[Tensor, "B K"]
     rows: tuple[Row, ...]
@@ -91,15 +94,19 @@ class Truth:
     reference: dict[str, Any] = field(default_factory=dict)
     """The frozen reference values of the task: see :mod:`emubench.data.reference`."""
 
+    def to(self, device: torch.device, pool: "Pool | None") -> "Truth":
+        """The same on ``device``, with a ``pool`` that is there."""
+        return replace(self, values=self.values.to(device), start=self.start.to(device), pool=pool)
+
     @property
     def std(self) -> Tensor:
         """Climatological σ of the scored components."""
-        return torch.from_numpy(self.task.observation.select(self.task.system.std))
+        return torch.from_numpy(self.task.observation.select(self.task.system.std)).to(self.values.device)
 
     @property
     def mean(self) -> Tensor:
         """Climatological mean of the scored components."""
-        return torch.from_numpy(self.task.observation.select(self.task.system.mean))
+        return torch.from_numpy(self.task.observation.select(self.task.system.mean)).to(self.values.device)
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,10 @@ class Pool:
 
     task: Task
     values: Float[Tensor, "B T *S"]
+
+    def to(self, device: torch.device) -> "Pool":
+        """The same on ``device``: itself, with what it has computed, if it is there."""
+        return self if device == self.values.device else replace(self, values=self.values.to(device))
 
     @cached_property
     def anomalies(self) -> Tensor:
@@ -134,7 +145,7 @@ class Pool:
         """Fixed directions in the space of whitened patches, in which these are scored."""
         features = patches(self.anomalies, self.task.system.grid, POOL_FEATURES)
         scale = float(np.square(self.task.observation.select(self.task.system.std)).mean())
-        return directions(len(features)) @ whitening(features, scale)
+        return directions(len(features)).to(features.device) @ whitening(features, scale)
 
     @cached_property
     def sorted_projections(self) -> Float[Tensor, "P n"]:
@@ -175,7 +186,7 @@ def deviation(values: Tensor, task: Task) -> Tensor:
 def end_variance(values: Float[Tensor, "B T *S"], task: Task) -> Float[Tensor, " B"]:
     """Temporal variance of each component over the last 20 Lyapunov times (256 samples), averaged, in σ²."""
     n = 256 if task.system.stochastic else task.test_steps
-    std = torch.from_numpy(task.observation.select(task.system.std))
+    std = torch.from_numpy(task.observation.select(task.system.std)).to(values.device)
     last = deviation(values, task)[:, -n:] / std
     return last.var(dim=1).flatten(1).mean(1)
 

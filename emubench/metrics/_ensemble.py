@@ -46,9 +46,9 @@ def cap(task: Task) -> float:
 
 def at_leads(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Ensemble:
     """The forecast and the truth at :func:`leads`, in double precision."""
-    index, task, most = torch.tensor(leads(truth)) - 1, truth.task, cap(truth.task)
+    index, task, most = torch.tensor(leads(truth), device=forecast.device) - 1, truth.task, cap(truth.task)
     members, values, mean, std = forecast.flatten(3), truth.values.flatten(2), truth.mean.flatten(), truth.std.flatten()
-    sound = torch.ones(members.shape[1:3], dtype=torch.bool)
+    sound = torch.ones(members.shape[1:3], dtype=torch.bool, device=members.device)
     for member in members:  # one by one, to need little memory
         off = member - member.mean(-1, keepdim=True) if task.system.growing else (member - mean) / std
         sound &= (off.abs() <= most).all(-1)

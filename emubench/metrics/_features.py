@@ -35,7 +35,7 @@ def patches(values: Float[Tensor, "B T *S"], grid: tuple[int, ...], n_patches: i
     """
     n_times = values.shape[1] - N_TIMES + 1
     n_starts = len(values) * n_times * math.prod(grid)
-    first = torch.arange(0, n_times, max(1, -(-n_starts // n_patches)))
+    first = torch.arange(0, n_times, max(1, -(-n_starts // n_patches)), device=values.device)
     shifts, axes = itertools.product(range(N_SITES), repeat=len(grid)), tuple(range(-len(grid), 0))
     pieces = [
         values[:, first + t].roll([-x for x in shift], axes) if grid else values[:, first + t]
@@ -45,8 +45,8 @@ def patches(values: Float[Tensor, "B T *S"], grid: tuple[int, ...], n_patches: i
 
 
 def in_order(values: Float[Tensor, "C n"]) -> Float[Tensor, "C n"]:
-    """Each row sorted: by numpy, which is ten times as fast as torch at it."""
-    return torch.from_numpy(np.sort(values.numpy(), axis=1))
+    """Each row sorted: on a CPU by numpy, which is ten times as fast as torch at it."""
+    return torch.from_numpy(np.sort(values.numpy(), axis=1)) if values.device.type == "cpu" else values.sort(1).values
 
 
 def directions(n_features: int) -> Float[Tensor, "P F"]:
@@ -57,13 +57,14 @@ def directions(n_features: int) -> Float[Tensor, "P F"]:
 
 def whitening(features: Float[Tensor, "F n"], variance: float) -> Float[Tensor, "F F"]:
     """(C + (0.1 σ)²)^(−1/2) with the features' covariance C and σ² = ``variance``."""
-    values, vectors = torch.linalg.eigh(torch.cov(features) + DAMPING**2 * variance * torch.eye(len(features)))
+    eye = torch.eye(len(features), device=features.device)
+    values, vectors = torch.linalg.eigh(torch.cov(features) + DAMPING**2 * variance * eye)
     return (vectors * values.rsqrt()) @ vectors.T
 
 
 def wasserstein(ordered: Float[Tensor, "C n"], pool: Float[Tensor, "C m"]) -> Float[Tensor, " C"]:
     """1-Wasserstein distance of each row from the pool's, both in order: mean |difference of quantiles|."""
-    level = (torch.arange(ordered.shape[1], dtype=torch.float64) + 0.5) / ordered.shape[1]
+    level = (torch.arange(ordered.shape[1], dtype=torch.float64, device=ordered.device) + 0.5) / ordered.shape[1]
     return (ordered - pool[:, (level * pool.shape[1]).long()]).abs().mean(1)
 
 

@@ -18,7 +18,7 @@ def spatial_power(values: Float[Tensor, "B T *S"], grid: tuple[int, ...]) -> Flo
     if len(grid) == 1:
         return torch.stack([(torch.fft.rfft(case).abs() ** 2).mean(0)[1:] for case in values])
     axes = tuple(range(-len(grid), 0))
-    modes = torch.meshgrid(*(torch.fft.fftfreq(n) * n for n in grid), indexing="ij")
+    modes = torch.meshgrid(*(torch.fft.fftfreq(n, device=values.device) * n for n in grid), indexing="ij")
     shell = torch.stack(modes).square().sum(0).sqrt().round().long().flatten()
     n = min(grid) // 2
     counts = torch.bincount(shell, minlength=n + 1)[1 : n + 1]

@@ -33,8 +33,9 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     exact = reference.get(truth.task.name)["growth"]
     leads = _ensemble.leads(truth)
     failed = _ensemble.at_leads(forecast, truth).failed
-    mean, variance = (torch.tensor(exact[key], dtype=torch.float64)[: len(leads)] for key in ("mean", "variance"))
-    h = forecast[:, :, torch.tensor(leads) - 1].double()
+    known = torch.tensor([exact[key] for key in ("mean", "variance")], dtype=torch.float64, device=forecast.device)
+    mean, variance = known[:, : len(leads)]
+    h = forecast[:, :, torch.tensor(leads, device=forecast.device) - 1].double()
     x = torch.where(failed[..., None], 0.0, (h - mean[:, None]) / variance.sqrt()[:, None])
     moments = [(x**p).mean((0, -1)) for p in (1, 2, 3, 4)]
     worst = (0.0, LOST**2, 0.0, LOST**4)

@@ -33,7 +33,7 @@ def rank_frequencies(members: Float[Tensor, "M ... N"], truth: Float[Tensor, "..
     below, equal = (members < truth).sum(0), (members == truth).sum(0)
     # A rank that is shared out evenly over below … below + equal begins there and ends after it.
     share = 1.0 / (n * (equal + 1).to(truth.dtype))
-    steps = torch.zeros(*truth.shape[:-1], m + 2, dtype=truth.dtype)
+    steps = truth.new_zeros(*truth.shape[:-1], m + 2)
     steps.scatter_add_(-1, below, share).scatter_add_(-1, below + equal + 1, -share)
     return steps.cumsum(-1)[..., :-1]
 

@@ -27,5 +27,5 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     whole = Row("time_to_escape", None, unit, 1, (0.0, n * step))
     by_lead = lead_rows("surviving_fraction", truth.task, leads.tolist(), "1", 1, SHARE)
     rows = whole, *(row._replace(counts_cases=True) for row in by_lead)
-    living = (escape[:, None] >= leads).double()
+    living = (escape[:, None] >= leads.to(escape.device)).double()
     return Summary(torch.cat([(escape * step)[:, None].double(), living], dim=1), rows)

@@ -58,7 +58,7 @@ def summarise(forecast: Float[Tensor, "M B T *S"], truth: Truth) -> Summary:
     capped = [t.clamp(max=most) for t in times]
     never = (times[0] >= most).double()
     grid = torch.linspace(0, most, RESOLUTION + 1, dtype=torch.float64)
-    reached = (capped[0][:, None] <= grid).double()
+    reached = (capped[0][:, None] <= grid.to(e.device)).double()
     unit = truth.task.system.lead_time_unit
 
     def finish(mean: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ class Job:
     overrides: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
     """The recipe of a custom task, as JSON (see :mod:`emubench.data.recipes`)."""
+    device: str = "cpu"
+    """Where it is trained and scored; its kind, such as ``cuda``, is part of what determines the run."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -57,11 +59,25 @@ class Job:
         """The emulator before training."""
         return build_emulator(baselines.get(self.baseline), self.get_task(), self.config())
 
+    def values(self) -> dict[str, Any]:
+        """Its fields, the device only where it is not the CPU."""
+        fields = dataclasses.asdict(self)
+        if self.kind == "cpu":
+            del fields["device"]
+        return fields
+
+    @property
+    def kind(self) -> str:
+        """The kind of its device."""
+        return self.device.partition(":")[0]
+
     def hash8(self) -> str:
         """First eight hex digits of the hash of everything that determines the run."""
-        content = {**dataclasses.asdict(self), "config": dataclasses.asdict(self.config()), "version": __version__}
+        content = {**self.values(), "config": dataclasses.asdict(self.config()), "version": __version__}
         if not self.recipe:
             del content["recipe"]
+        if "device" in content:
+            content["device"] = self.kind
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:8]
 
     def folder(self, out: Path) -> Path:
@@ -111,20 +127,35 @@ def check_lengths(module: ModuleType, task: Task, config: Any, train: int, valid
             raise EmubenchError(f"{name_of(module)} on {task.name}: {what}")
 
 
-def fit(module: ModuleType, task: Task, config: Any, data: Observations, seed: int = 0, log: Log | None = None) -> Any:
-    """Build the emulator of a baseline and train it in memory; equal arguments give equal weights.
+def fit(
+    module: ModuleType,
+    task: Task,
+    config: Any,
+    data: Observations,
+    seed: int = 0,
+    log: Log | None = None,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """Build the emulator of a baseline and train it in memory, on ``device``; equal arguments give equal weights.
 
+    It is built on the CPU, and moved: its first weights are the same everywhere.
     Torch's own generator is seeded, so that what was drawn from it before plays no part. A fit that breaks down, as a
     matrix that can't be inverted, raises :class:`EmubenchError`.
     """
     torch.manual_seed(seed)
     emulator = build_emulator(module, task, config)
     check_lengths(module, task, config, data.train.shape[1], data.validation.shape[1])
+    if isinstance(emulator, nn.Module):  # whatever a stranger builds
+        emulator = emulator.to(device)
     try:
-        module.train(emulator, data, config, seed, log or Log())
+        module.train(emulator, data.to(device), config, seed, log or Log())
     except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]  # documented as public
         what = f"{name_of(module)} on {task.name}: with these settings the fit breaks down"
         raise EmubenchError(f"{what}: {str(error).splitlines()[0]}") from error
+    except torch.OutOfMemoryError as error:
+        batch = f"batches of {config.batch} do not" if hasattr(config, "batch") else "it does not"
+        what = f"{name_of(module)} on {task.name}: {batch} fit in the memory of {device}"
+        raise EmubenchError(f"{what}; a smaller --set batch is another training, --device cpu the same") from error
     return emulator
 
 

@@ -18,13 +18,19 @@ from emubench.data.tasks import Task
 from emubench.emulator import load_weights, same_values, save_weights
 from emubench.files.run_files import Card
 from emubench.runs.jobs import build_emulator, configured, defaults_of, fit, name_of
-from emubench.testing.emulators import N_MEMBERS, N_STEPS, check_emulator
+from emubench.testing.elsewhere import ELSEWHERE, Elsewhere, check_trips
+from emubench.testing.emulators import N_MEMBERS, N_STEPS, check_emulator, check_emulator_elsewhere
 from emubench.testing.examples import contexts, require
 
+CPU = torch.device("cpu")
+MORE = 2
+"""Optimiser steps that are added to one to see whether any of them waits for the host."""
 KNOWLEDGE = get_args(Card.model_fields["knowledge"].annotation)
 
 
-def check_baseline(module: ModuleType, task: Task | None = None, data: Path | None = None, **settings: Any) -> None:
+def check_baseline(
+    module: ModuleType, task: Task | None = None, data: Path | None = None, *, elsewhere: bool = True, **settings: Any
+) -> None:
     """Raise AssertionError where ``module`` breaks the contract of a baseline (see CONTRIBUTING.md).
 
     It is trained twice on ``task`` (lorenz63-noisy at tiny size if not given), whose dataset lies below the folder
@@ -34,6 +40,7 @@ def check_baseline(module: ModuleType, task: Task | None = None, data: Path | No
       fields all have defaults, and comes back from JSON as it was;
     - ``build`` makes a torch module, ``train`` leaves the data as they are, and equal seeds give equal weights;
     - all that was fitted is saved: a fresh emulator with the stored weights gives the same forecasts;
+    - unless ``elsewhere`` is false, what :func:`check_baseline_elsewhere` does;
     - the trained emulator keeps the contract of :func:`~emubench.testing.check_emulator`.
 
     >>> from emubench import baselines
@@ -49,7 +56,9 @@ def check_baseline(module: ModuleType, task: Task | None = None, data: Path | No
     with torch.random.fork_rng(devices=[]):
         emulator = _check_training(who, module, task, config, observations)
         _check_weights(who, module, task, config, emulator)
-    check_emulator(emulator, task)
+        if elsewhere:
+            check_baseline_elsewhere(module, observations, **settings)
+    check_emulator(emulator, task, elsewhere=False)
 
 
 def _check_declarations(who: str, module: ModuleType, task: Task) -> None:
@@ -90,9 +99,33 @@ def _check_training(who: str, module: ModuleType, task: Task, config: Any, data:
     return emulator
 
 
-def _fit(who: str, module: ModuleType, task: Task, config: Any, data: Observations) -> nn.Module:
+def check_baseline_elsewhere(module: ModuleType, data: Observations, **settings: Any) -> None:
+    """Raise AssertionError unless a baseline trains and forecasts on another device without keeping the host waiting.
+
+    If it takes a number of ``steps``, the host may wait for none of them. ``settings`` replace some of the defaults.
+    See :mod:`emubench.testing.elsewhere`.
+    """
+    task, who = data.task, f"{name_of(module)} on {data.task.name}"
+    config = configured(defaults_of(module, task), settings, name_of(module), "")
+    known = {field.name for field in dataclasses.fields(config)}
+    budgets = [{"steps": n, "checks": 1, "polish": 0} for n in (1, 1 + MORE)] if "steps" in known else [{}]
+    trips = []
+    with torch.random.fork_rng(devices=[]), Elsewhere() as there:
+        for budget in budgets:
+            asked = dataclasses.replace(config, **{name: n for name, n in budget.items() if name in known})
+            before = there.trips.copy()
+            emulator = _fit(who, module, task, asked, data, ELSEWHERE)
+            trips.append(there.trips - before)
+        emulator = emulator.to(CPU)
+    check_trips(f"{who}: a training step", trips[0], trips[-1], MORE)
+    check_emulator_elsewhere(emulator, task)  # type: ignore[arg-type]
+
+
+def _fit(
+    who: str, module: ModuleType, task: Task, config: Any, data: Observations, device: torch.device = CPU
+) -> nn.Module:
     try:
-        emulator = fit(module, task, config, data)
+        emulator = fit(module, task, config, data, device=device)
     except EmubenchError as error:
         raise AssertionError(f"{who}: {error}") from error
     require(who, isinstance(emulator, nn.Module), f"build() gives {type(emulator).__name__}, not a torch.nn.Module")

@@ -1,24 +1,28 @@
 """The contract of an emulator, and of a Stepper: what the scorer, the timing and the diagnostics rely on."""
 
+import copy
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
 from emubench.data.tasks import Task
 from emubench.emulator import Copies, Emulator, Stepper, check_forecast, same_values, step_forecast
+from emubench.testing.elsewhere import ELSEWHERE, Apart, Elsewhere, check_trips
 from emubench.testing.examples import contexts, require
 
 N_STEPS, N_MEMBERS = 5, 3
+SHORT = 24
+"""Samples of a context that an emulator is given, too, to see whether it waits for the host at each."""
 TOLERANCE = 1e-4
 """What other batches, other horizons and steps taken one by one may change by rounding, in σ."""
 REACH = 100.0
 """Within so many σ of the mean a forecast stays for a few samples, however little its context shows."""
 
 
-def check_emulator(emulator: Emulator, task: Task, seed: int = 0) -> None:
+def check_emulator(emulator: Emulator, task: Task, seed: int = 0, *, elsewhere: bool = True) -> None:
     """Raise AssertionError where ``emulator`` breaks the contract of an :class:`~emubench.emulator.Emulator`.
 
     It is asked for short forecasts of sixteen contexts of ``task``, simulated with ``seed``. Checked are:
@@ -26,12 +30,12 @@ def check_emulator(emulator: Emulator, task: Task, seed: int = 0) -> None:
     - the shape ``(M, B, T, *S)``, the type (float32 or float64), and that a sound context gets a finite forecast;
     - a context that shows one component in its last two samples alone, which gets a finite forecast, too;
     - that ``copy.deepcopy`` can copy it, as every scored call goes to a copy;
-    - that ``copy.deepcopy`` can copy it, as every scored call goes to a copy;
     - that the context is left as it is, and that equal generators give equal forecasts, whatever was asked before and
       whatever torch's own generator has drawn;
     - that the forecast of a case depends on no other case of its batch;
     - of a deterministic emulator, that a longer forecast begins with the shorter one; of an ensemble, that its members
       differ, and that they differ between generators;
+    - unless ``elsewhere`` is false, what :func:`check_emulator_elsewhere` does;
     - of a :class:`~emubench.emulator.Stepper`, that its steps make its forecast, that ``step`` and ``read`` leave the
       state as it is, and that it remembers nothing but the state.
 
@@ -56,6 +60,8 @@ def check_emulator(emulator: Emulator, task: Task, seed: int = 0) -> None:
         _check_members(asked, given[:2])
         _check_cases(asked, given)
         _check_bare_context(asked, given[:2].clone())
+        if elsewhere:
+            check_emulator_elsewhere(emulator, task, seed)
         if isinstance(emulator, Stepper):
             try:
                 _check_steps(emulator, asked, given[:2])
@@ -139,6 +145,34 @@ def _check_bare_context(asked: _Asked, context: Tensor) -> None:
     asked.require(found.isfinite().all(), f"{message} is not finite")
     off = float(((found - asked.mean) / asked.std).abs().max())
     asked.require(off < REACH, f"{message} is {off:.3g} σ from the mean")
+
+
+@torch.no_grad()
+def check_emulator_elsewhere(emulator: Emulator, task: Task, seed: int = 0) -> None:
+    """Raise AssertionError unless a torch module forecasts the same on another device, and keeps no host waiting.
+
+    The host may wait for no step, and for no sample of a context, if contexts may be shorter than those of the task.
+    See :mod:`emubench.testing.elsewhere`; of what is no module nothing is known.
+    """
+    if not isinstance(emulator, nn.Module):
+        return
+    asked, whole = _Asked(emulator, task), contexts(task, seed)[:2]
+    context = whole[:, -SHORT - 8 :]
+    try:
+        here = asked(context)
+    except AssertionError:  # it takes contexts of one length alone
+        context, here = whole, asked(whole)
+    with Elsewhere() as there:
+        moved = _Asked(copy.deepcopy(emulator).to(ELSEWHERE), task)  # type: ignore[arg-type]
+        given = context.to(ELSEWHERE)
+        found = moved(given)
+        asked.require(isinstance(found, Apart), "on another device the forecast is one of the host")
+        asked.require(not asked.differ(found.cpu(), here), "on another device the forecast is another")
+        less, more = (there.trips_of(lambda n=n: moved(given, n)) for n in (N_STEPS, 2 * N_STEPS))
+        check_trips(f"{asked.who}: a step", less, more, N_STEPS)
+        if context is not whole:
+            fewer = there.trips_of(lambda: moved(given[:, 8:]))
+            check_trips(f"{asked.who}: a sample of the context", fewer, less, 8)
 
 
 def _check_steps(stepper: Any, asked: _Asked, context: Tensor) -> None:

@@ -15,6 +15,7 @@ from emubench.data.tasks import Task
 from emubench.emulator import same_values
 from emubench.metrics import Pool, Row, Summary, Truth
 from emubench.metrics._features import scored_symmetries
+from emubench.testing.elsewhere import ELSEWHERE, Apart, Elsewhere
 from emubench.testing.examples import require, trajectories
 
 TASKS = ("lorenz63-noisy", "lorenz96-partial", "kpz-noisy")
@@ -45,7 +46,7 @@ def check_metric(module: ModuleType, task: Task | None = None, exempt: Collectio
     - every score lies in the range that its row says, ``bounds``;
     - the scores of a case depend on no other case and on no order, of cases or members;
     - an image of forecast and truth under a symmetry of the system scores the same, and so does single precision;
-    - nothing is changed in place.
+    - nothing is changed in place, and the scores are the same on another device (:mod:`emubench.testing.elsewhere`).
 
     >>> from emubench import metrics
     >>> check_metric(metrics.get("error_curve"))
@@ -66,6 +67,7 @@ def check_metric(module: ModuleType, task: Task | None = None, exempt: Collectio
         _check_best_and_worst(scorer)
         _check_cases(scorer)
         _check_invariances(scorer)
+        _check_elsewhere(scorer)
 
 
 def _truth(task: Task, split: str) -> Truth:
@@ -210,6 +212,21 @@ def _check_cases(scorer: _Scorer) -> None:
     one, other = (scorer.module.summarise(made[members], truth).cases for members in ([0, 1, 2, 3], [3, 2, 0, 1]))
     message = "scores depend on the order of the members"  # but for which halves there are
     scorer.require(torch.allclose(one, other, rtol=1e-10, atol=1e-12), message)
+
+
+def _check_elsewhere(scorer: _Scorer) -> None:
+    forecast, truth = scorer.flawed(), scorer.truth
+    here = scorer.module.summarise(forecast, truth).cases
+    with Elsewhere():
+        pool = truth.pool and truth.pool.to(ELSEWHERE)
+        try:
+            found = scorer.module.summarise(forecast.to(ELSEWHERE), truth.to(ELSEWHERE, pool))
+        except AssertionError as error:
+            raise AssertionError(f"{scorer.who}: {error}") from error
+        scorer.require(isinstance(found.cases, Apart), "on another device the scores of a case are of the host")
+        cases = found.cases.cpu()
+    scorer.require(torch.allclose(cases, here, rtol=1e-9, atol=1e-12), "on another device the scores are others")
+    found.finish(cases.mean(0))  # means are taken on the CPU
 
 
 def _check_invariances(scorer: _Scorer) -> None:

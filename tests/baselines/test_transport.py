@@ -13,7 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from emubench import baselines
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import sent
 from emubench.core.random import stream
+from emubench.testing.elsewhere import ELSEWHERE, Elsewhere
 
 module = baselines.get("ot_regularized")
 MAX_RANGE, densities, heat_kernel = module.MAX_RANGE, module.densities, module.heat_kernel
@@ -225,3 +227,12 @@ def test_the_smallest_blur_is_still_right_across_the_ring():
     assert float(ring_transport(a, a.roll(n // 2), eps, 1e-9, 5000) - ring_transport(a, a, eps, 1e-9, 5000)) == (
         pytest.approx(expected, rel=1e-3)
     )
+
+
+def test_an_iteration_that_may_not_stop_early_ends_where_the_other_stops():
+    x, y = draws(20, 2), 0.5 + draws(20, 2, seed=1)
+    here = cloud_divergence(x, y, 0.5, 1e-3, 200)
+    with Elsewhere() as there:
+        found = cloud_divergence(*(sent(cloud, ELSEWHERE) for cloud in (x, y)), 0.5, 1e-3, 200)
+        assert not there.trips
+        assert torch.equal(found.cpu(), here)

@@ -88,3 +88,32 @@ def test_a_forecast_that_requires_gradients_is_taken_for_its_values():
 
     found = emubench.checked_forecast(Last(), torch.ones(2, 8, 3), 4, 1, torch.Generator())
     assert found.numpy().tolist() == torch.ones(1, 2, 4, 3).tolist()
+
+
+class Greedy:
+    """Runs out of memory with more cases than ``most``; ``noisy``, it takes a random number."""
+
+    def __init__(self, most, noisy=False):
+        self.most, self.noisy = most, noisy
+
+    def forecast(self, context, n_steps, n_members, generator):
+        if len(context) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        last = torch.nan_to_num(context[:, -1:]).expand(-1, n_steps, -1)[None]
+        return last + torch.rand(1, generator=generator) if self.noisy else last.clone()
+
+
+def test_where_memory_runs_out_fewer_cases_are_forecast_together(data, capsys):
+    task = tasks.get("lorenz63-noisy", "tiny")
+    made = emubench.forecast(Greedy(5), task, data)
+    assert torch.equal(made, emubench.forecast(Greedy(16), task, data))
+    assert capsys.readouterr().err == "16 cases at a time do not fit in the memory of cpu, 4 do\n"
+
+
+def test_random_numbers_of_another_batch_are_no_substitute(data):
+    task = tasks.get("lorenz63-noisy", "tiny")
+    emubench.forecast(Greedy(16, noisy=True), task, data)
+    with pytest.raises(EmubenchError, match="16 cases at a time do not fit .*, 4 do, but would be given other random"):
+        emubench.forecast(Greedy(5, noisy=True), task, data)
+    with pytest.raises(EmubenchError, match="a forecast of one case does not fit in the memory of cpu"):
+        emubench.forecast(Greedy(0), task, data)

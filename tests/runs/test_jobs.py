@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 
 import pytest
 
-from emubench import baselines
+from emubench import __version__, baselines
 from emubench.runs.jobs import Job
 from tests.support.small_jobs import JOB
 
@@ -30,6 +32,7 @@ def test_equal_jobs_have_equal_folders(tmp_path):
         {"overrides": {"steps": 21, "batch": 16}},
         {"overrides": {"steps": 20}},
         {"overrides": {}},
+        {"device": "cuda"},
     ],
 )
 def test_another_job_has_another_folder(tmp_path, change):
@@ -43,3 +46,13 @@ def test_a_changed_default_gives_another_hash(monkeypatch):
     original = module.default_config
     monkeypatch.setattr(module, "default_config", lambda task: dataclasses.replace(original(task), width=7))
     assert JOB.hash8() != before
+
+
+def test_a_job_holds_the_kind_of_its_device_and_none_on_a_cpu():
+    fields = ("baseline", "task", "size", "seed", "threads", "overrides")
+    known = {name: getattr(JOB, name) for name in fields}
+    known |= {"config": dataclasses.asdict(JOB.config()), "version": __version__}
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=list).encode()).hexdigest()
+    assert JOB.hash8() == digest[:8] == dataclasses.replace(JOB, device="cpu:0").hash8()
+    first, second, other = (dataclasses.replace(JOB, device=name).hash8() for name in ("cuda", "cuda:1", "mps"))
+    assert first == second != other

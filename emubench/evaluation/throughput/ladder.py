@@ -44,7 +44,7 @@ RANKED_SKILL = 0.25
 
 
 def forecaster(task: Task, setting: Setting, device: torch.device = CPU) -> tuple[Emulator, str]:
-    """The setting as an emulator, and the path of its solver; a filter's analyses are computed on the CPU.
+    """The setting as an emulator, and the path of its solver; a filter's analyses are where the contexts are.
 
     The filter is the one that emulators start by: what the oracle adds to it is left out.
     """
@@ -69,12 +69,13 @@ def _calls(cases: Cases, emulator: Emulator, batch: int, seconds: float, scores:
     n, spent, begun = len(cases.contexts), [], time.perf_counter()
     for i in range(10_000):
         index = (torch.arange(batch) + i * batch) % n
-        took, forecast = timed(lambda index=index, i=i: _forecast(cases, emulator, index, i), CPU)
+        took, forecast = timed(lambda index=index, i=i: _forecast(cases, emulator, index, i), cases.contexts.device)
         spent.append(took)
         known = n if scores is None else int(np.isfinite(scores).sum())
         if scores is not None and known < n:
             new = index[: n - known]
-            found = headline(cases.task).cases(forecast[:, : len(new)], cases.truth[new], cases.start[new]).numpy()
+            kept = forecast[:, : len(new)].cpu()
+            found = headline(cases.task).cases(kept, cases.truth[new], cases.start[new]).numpy()
             scores[new.numpy()] = np.where(np.isfinite(found), found, headline(cases.task).worst)
             known += len(new)
         late = time.perf_counter() - begun > seconds
@@ -129,6 +130,7 @@ def measure(
     """
     roofline.bound((0.0, 0.0), 1.0, torch.get_num_threads(), "float64")  # measures the ceilings, once
     cases, wanted, begun = Cases.load(task, data), settings(task), time.perf_counter()
+    cases = dataclasses.replace(cases, contexts=cases.contexts.to(device))
     found: list[Rung] = []
     batches: dict[str, int] = {}
     for i, setting in enumerate(wanted):
@@ -136,7 +138,7 @@ def measure(
         if left <= 0:
             break
         if setting.start not in batches:
-            subject = Subject("solver", forecaster(task, setting, device)[0], task, cases.contexts)
+            subject = Subject("solver", forecaster(task, setting, device)[0], task, cases.contexts, device=device)
             batches[setting.start] = best_batch(subject, EndToEnd(), budget / 20)
         # a direct start is cheap: what it leaves goes to the filters
         share = left / (len(wanted) - i) if setting.start != "sample" else min(left / (len(wanted) - i), budget / 60)

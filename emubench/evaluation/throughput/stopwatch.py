@@ -58,7 +58,7 @@ class Subject:
 
     def generator(self, *labels: str | int) -> torch.Generator:
         """Randomness of one call."""
-        return torch_stream(self.seed, "bench", *labels, device=str(self.device))
+        return torch_stream(self.seed, "bench", *labels)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class ClimateFilter(nn.Module):
 
     first: Tensor
     noise: Tensor
+    components: Tensor
     taper: Tensor | None
 
     def __init__(
@@ -50,7 +51,8 @@ class ClimateFilter(nn.Module):
         growing: bool = False,
     ) -> None:
         super().__init__()
-        self.components, self.inflation, self.growing = components, inflation, growing
+        self.inflation, self.growing = inflation, growing
+        self.register_buffer("components", torch.tensor(components), persistent=False)
         self.register_buffer("first", torch.zeros(members, n_state, dtype=torch.float64))
         self.register_buffer("noise", torch.zeros(len(components), dtype=torch.float64))
         self.register_buffer("taper", ring_localisation(n_state, radius) if radius else None, persistent=False)
@@ -67,7 +69,7 @@ class ClimateFilter(nn.Module):
         before = flat_until_seen(context) if self.growing else None
         if self.growing:
             level = context.nanmean(-1, keepdim=True).flip(1)  # the first that is seen
-            ensemble += last_observed(level, torch.zeros(1, dtype=context.dtype))
+            ensemble += last_observed(level, context.new_zeros(1))
         given = context, self.noise, self._observe, self.inflation, self.taper
         return assimilate(advance, ensemble, *given, before, record)
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.core.hardware import sent
 from emubench.data.trajectories import FLAT_BLANK
 from emubench.emulator import Stepper
 
@@ -58,7 +59,7 @@ def transform_update(
     mean = predicted.mean(0)
     innovation = torch.where(seen, (observed - mean) / noise, 0.0)
     y = (torch.where(seen, (predicted - mean) / noise, 0.0)).movedim(0, 1)  # B M C
-    precision = (m - 1) * torch.eye(m, dtype=y.dtype) + y @ y.mT
+    precision = (m - 1) * torch.eye(m, dtype=y.dtype, device=y.device) + y @ y.mT
     values, vectors = torch.linalg.eigh(precision)
     shift = (vectors / values[:, None]) @ (vectors.mT @ (y @ innovation[..., None]))  # B M 1
     spread = (vectors * ((m - 1) / values).sqrt()[:, None]) @ vectors.mT
@@ -142,23 +143,24 @@ def assimilate(
     forecast at sample t. With a ``taper`` covariances are localised. ``record`` is shown the ensemble
     after every sample. With ``rotations`` anomalies are turned at random after every sample, see :func:`rotation`.
     """
+    seen = ~torch.isnan(context).flatten(2).all(2)
+    anything = seen.any(0).tolist()  # looked at once: no sample waits for it
     for t in range(context.shape[1]):
         if t:
             ensemble = advance(ensemble)
         if before is not None:
             ensemble = before(t, ensemble)
         observed = context[:, t]
-        seen = ~torch.isnan(observed).flatten(1).all(1)
-        if seen.any() and inflation != 1.0:
+        if anything[t] and inflation != 1.0:
             mean = ensemble.mean(0)
-            factor = torch.where(seen, inflation, 1.0).reshape(-1, *[1] * (mean.ndim - 1))
+            factor = torch.where(seen[:, t], inflation, 1.0).reshape(-1, *[1] * (mean.ndim - 1))
             ensemble = mean + factor * (ensemble - mean)
-        if seen.any():
+        if anything[t]:
             parts = ensemble, observe(ensemble), observed, noise
             ensemble = transform_update(*parts) if taper is None else localised_update(*parts, taper)
         if rotations is not None:
             mean = ensemble.mean(0)
-            turn = rotation(len(ensemble), rotations).to(ensemble)
+            turn = sent(rotation(len(ensemble), rotations).to(ensemble.dtype), ensemble.device)
             ensemble = mean + torch.tensordot(turn, ensemble - mean, 1)
         if record is not None:
             record(ensemble)
@@ -174,7 +176,7 @@ def flat_until_seen(context: Float[Tensor, "B T C"], first: int = 0) -> Callable
 
     def before(t: int, ensemble: Tensor) -> Tensor:
         if first + t <= FLAT_BLANK:
-            ensemble[:, flat] = 0.0
+            ensemble = torch.where(flat.reshape(-1, *[1] * (ensemble.ndim - 2)), 0.0, ensemble)
         return ensemble
 
     return before
@@ -194,9 +196,9 @@ class Filter:
     samples: int = 0
     rotate: bool = False
 
-    def taper(self, n_sites: int) -> Tensor | None:
+    def taper(self, n_sites: int, device: torch.device) -> Tensor | None:
         """The localisation on a ring of ``n_sites``."""
-        return ring_localisation(n_sites, self.radius) if self.radius else None
+        return ring_localisation(n_sites, self.radius).to(device) if self.radius else None
 
 
 def filtered_start(
@@ -214,7 +216,7 @@ def filtered_start(
     """
     members, n_cases, context = settings.members, len(context), context[:, -settings.samples :]
     head = context[:, :first].repeat(members, 1, 1)
-    head = head + noise * torch.randn(head.shape, generator=generator, dtype=context.dtype)
+    head = head + noise * sent(torch.randn(head.shape, generator=generator, dtype=context.dtype), context.device)
     state = stepper.start(head, 1, generator)[0]
     shape, dtype = state.shape[1:], state.dtype
 
@@ -228,6 +230,6 @@ def filtered_start(
         return stepper.read(own(flat)).double().flatten(2)
 
     ensemble = advance(state.reshape(members, n_cases, -1))
-    taper = settings.taper(context.shape[-1])
+    taper = settings.taper(context.shape[-1], context.device)
     parts = context[:, first:].double(), noise.double(), observe, settings.inflation, taper
     return own(assimilate(advance, ensemble, *parts, rotations=generator if settings.rotate else None))

@@ -74,9 +74,9 @@ def smoothed(
     joint = window_covariance(lag_covariances(values, 2 * half_width + 1, ring), noise)
     span = values.shape[1] - 2 * half_width
     means, variances, gains = values.new_empty(len(values), span, values.shape[-1]), [], {}
-    for mean, trajectory in zip(means, values, strict=True):
-        seen = ~torch.isnan(trajectory[0])
-        if (key := tuple(seen.tolist())) not in gains:
+    sights = ~torch.isnan(values[:, 0])
+    for mean, trajectory, seen, sight in zip(means, values, sights, sights.tolist(), strict=True):
+        if (key := tuple(sight)) not in gains:
             gains[key] = wiener_gain(joint, noise, seen)
         gain, left = gains[key]
         stretches = trajectory[:, seen].unfold(0, 2 * half_width + 1, 1).transpose(1, 2)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.core.hardware import in_parts
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4, rk4
@@ -40,17 +41,20 @@ class FieldConfig(FlowConfig):
 class FieldFlow(LearnedFlow):
     """The field, its integrator, and the filter that starts it; time is counted in sample intervals."""
 
+    scale: Tensor
+    seen: Tensor
+
     def __init__(self, task: Task, config: FieldConfig) -> None:
         super().__init__(task, config)
         self.config, self.filter = config, None
         if not self.growing:
             self.encoder = None
         modes = torch.arange(self.n // 2 + 1 if config.stiff else 0)
-        self.scale = 10 * (1 + (modes / 3.5) ** 4)
-        self.seen = torch.ones(len(modes), dtype=torch.bool)
+        self.register_buffer("scale", 10 * (1 + (modes / 3.5) ** 4), persistent=False)
+        self.register_buffer("seen", torch.ones(len(modes), dtype=torch.bool), persistent=False)
         """Modes whose linear term can be fitted; on to the end of the band it is drawn on from the last of them."""
         self.symbol = nn.Parameter(torch.zeros(len(modes)))
-        self._kept: tuple[int, Callable[[Tensor], Tensor]] | None = None
+        self._kept: tuple[tuple[int, torch.device], Callable[[Tensor], Tensor]] | None = None
         self.climate = None
         if config.assimilated:
             settings = config.members, config.inflation, config.localisation
@@ -104,12 +108,13 @@ class FieldFlow(LearnedFlow):
         monomials = self.quadratic.monomials(places)
         if noise is not None:
             i, j = self.quadratic.pairs
-            row = torch.fft.irfft(self.band, n=self.n) if self.ring else torch.eye(self.n_state)[0]
+            first = torch.eye(self.n_state, device=states.device)[0]
+            row = torch.fft.irfft(self.band, n=self.n) if self.ring else first
             excess = row[j - i] * noise[i] * noise[j]
             monomials = monomials - nn.functional.pad(excess, (monomials.shape[-1] - len(i), 0))
         if not self.config.stiff:
             return monomials
-        modes = torch.eye(len(self.band))[self.seen]
+        modes = torch.eye(len(self.band), device=states.device)[self.seen]
         waves = torch.fft.irfft(modes[:, None, None] * torch.fft.rfft(states), n=self.n)
         return torch.cat([self.in_band(monomials.mT).mT, waves.movedim(0, -1)], dim=-1)
 
@@ -146,7 +151,7 @@ class FieldFlow(LearnedFlow):
         def nonlinear(v: Tensor) -> Tensor:
             return self.band * torch.fft.rfft(self.field(torch.fft.irfft(v, n=self.n))) + learned * v
 
-        step = etdrk4(symbol.detach().double().numpy(), nonlinear, h, torch.float32, "cpu")
+        step = etdrk4(symbol.detach().double().cpu().numpy(), nonlinear, h, torch.float32, symbol.device)
         return lambda u, _: torch.fft.irfft(step(torch.fft.rfft(u), None), n=self.n)
 
     def advance(self, state: Tensor) -> Tensor:
@@ -155,8 +160,9 @@ class FieldFlow(LearnedFlow):
             return state + self.field(state)
         if torch.is_grad_enabled():
             return self.flow()(state)
-        if self._kept is None or self._kept[0] != self.symbol._version:  # a scheme's coefficients cost a step
-            self._kept = self.symbol._version, self.flow()
+        made_for = self.symbol._version, self.symbol.device
+        if self._kept is None or self._kept[0] != made_for:  # a scheme's coefficients cost a step
+            self._kept = made_for, self.flow()
         return self._kept[1](state)
 
     def model(self) -> Callable[[Tensor], Tensor]:
@@ -164,7 +170,7 @@ class FieldFlow(LearnedFlow):
         advance = self.flow()
 
         def run(ensemble: Tensor) -> Tensor:
-            parts = ensemble.flatten(0, 1).float().split(256 if self.ring else 4096)
+            parts = in_parts(ensemble.flatten(0, 1).float(), 256 if self.ring else 4096)
             return torch.cat([advance(part) for part in parts]).view(ensemble.shape).double()
 
         return run

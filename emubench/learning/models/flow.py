@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import in_parts, sent
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
@@ -77,6 +78,7 @@ class LearnedFlow(nn.Module):
     std: Tensor
     innovation: Tensor
     band: Tensor
+    noise: Tensor
 
     def __init__(self, task: Task, config: FlowConfig) -> None:
         super().__init__()
@@ -98,7 +100,8 @@ class LearnedFlow(nn.Module):
         encoder = WindowEncoder(config.window, n, config.width, ring, min(config.radius, 8), growing, config.latent)
         self.encoder: nn.Module | None = encoder if task.observation.noise else None
         self.filter = Filter(config.members, config.inflation, config.localisation) if config.assimilated else None
-        self.noise = torch.from_numpy(task.observation.noise_std(task.system))
+        noise = torch.from_numpy(task.observation.noise_std(task.system))
+        self.register_buffer("noise", noise, persistent=False)
         self.register_buffer("mean", torch.zeros(n))
         self.register_buffer("std", torch.ones(n))
         # spatial modes in which the data show any signal; the state is kept within them
@@ -181,10 +184,10 @@ class LearnedFlow(nn.Module):
 
     def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
         """One sample interval; for kpz with a fresh innovation. A few rings at a time stay in the cache."""
-        lanes = state.flatten(0, 1).split(16 if self.ring else 4096)
+        lanes = in_parts(state.flatten(0, 1), 16 if self.ring else 4096)
         state = torch.cat([self.advance(lane) for lane in lanes]).view(state.shape)
         if self.growing:
-            white = torch.randn(state.shape, generator=generator, device=state.device)
+            white = sent(torch.randn(state.shape, generator=generator), state.device)
             state = state + torch.fft.irfft(self.innovation * torch.fft.rfft(white), n=self.n)
         return state
 
@@ -211,7 +214,7 @@ def rollout_loss(flow: LearnedFlow, batch: Tensor, n_steps: int, training_noise:
     """Masked mean squared error of forecasts of ``n_steps`` samples from the encoded start of windows ``"B L S"``."""
     state = flow.encode(batch[:, : flow.window])
     if training_noise and flow.training:
-        state = state + training_noise * torch.randn_like(state)
+        state = state + training_noise * sent(torch.randn(state.shape), state.device)
     return masked_mse(flow.unroll(state, n_steps)[..., : flow.n], batch[:, flow.window : flow.window + n_steps])
 
 
@@ -223,7 +226,7 @@ def one_step_loss(flow: LearnedFlow, states: Float[Tensor, "B T D"], observed: T
 
 def jittered(states: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """The states with training noise of so many σ."""
-    return states + noise * torch.randn(states.shape, generator=generator) if noise else states
+    return states + noise * sent(torch.randn(states.shape, generator=generator), states.device) if noise else states
 
 
 def check_polish(n_iterations: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.core.hardware import in_parts
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
@@ -75,7 +76,7 @@ class GrowthMap(nn.Module):
 
     def mean(self, h: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
         """Expected heights one sample later; a few rings at a time, to stay in the cache."""
-        return torch.cat([part + self.increment(part) for part in h.reshape(-1, self.n).split(32)]).view(h.shape)
+        return torch.cat([part + self.increment(part) for part in in_parts(h.reshape(-1, self.n), 32)]).view(h.shape)
 
     def increment(self, h: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
         """The inputs times the weights."""
@@ -135,7 +136,7 @@ class GrowthMap(nn.Module):
 
     def _filtered(self, context: Tensor, noise: float, generator: torch.Generator) -> Float[Tensor, "B T N"]:
         """Analyses of ``context``; η's spectrum is scaled to make the filter's own forecast errors as expected."""
-        skip, t, power = min(16, context.shape[1] // 4), 0, torch.zeros(2, len(self.spectrum), dtype=torch.float64)
+        skip, t, power = min(16, context.shape[1] // 4), 0, self.spectrum.new_zeros(2, len(self.spectrum))
 
         def advance(ensemble: Tensor) -> Tensor:
             nonlocal t
@@ -159,7 +160,7 @@ class GrowthMap(nn.Module):
         seen = ~torch.isnan(observed[b, t + 1])
         x, y = x[seen], y[seen]
         gram = x.T @ x / len(x)
-        penalty = self.ridge * torch.eye(len(gram), dtype=gram.dtype)
+        penalty = self.ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         self.weight.copy_(torch.linalg.solve(gram + penalty, x.T @ y / len(x)))
 
 

@@ -137,9 +137,11 @@ class QuadraticMlp(nn.Module):
     Both start at zero; ``weight`` may be fitted in closed form.
     """
 
+    pairs: Tensor
+
     def __init__(self, n_in: int, n_out: int, width: int) -> None:
         super().__init__()
-        self.pairs = torch.triu_indices(n_in, n_in)
+        self.register_buffer("pairs", torch.triu_indices(n_in, n_in), persistent=False)
         self.weight = nn.Parameter(torch.zeros(1 + n_in + self.pairs.shape[1], n_out))
         self.network = GatedMlp(n_in, n_out, width)
 

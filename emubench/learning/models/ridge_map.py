@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import in_parts, sent
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
@@ -145,7 +146,7 @@ class Window(nn.Module):
 
     def centre(self) -> Float[Tensor, "I K"]:
         """Weights of the inputs that repeat the centre of the last field (off rings: all of it)."""
-        eye = torch.eye(self.n_values, dtype=torch.float64)[:, self.n_values - self.width :]
+        eye = torch.eye(self.n_values, dtype=torch.float64, device=self.scale.device)[:, self.n_values - self.width :]
         chosen = eye[:, self.radius, None] if self.ring else eye
         return (self.basis.T @ chosen) * self.scale[:, None] if len(self.basis) else chosen
 
@@ -188,7 +189,7 @@ class Unit(nn.Module):
 
     def forward(self, fields: Float[Tensor, "B C N"]) -> Float[Tensor, "B N"]:
         """The next sample."""
-        parts = [self.features.combine(x, self.weight) for x in self.window(fields).split(CACHED)]
+        parts = [self.features.combine(x, self.weight) for x in in_parts(self.window(fields), CACHED)]
         return torch.cat(parts).view(len(fields), self.n)
 
 
@@ -314,7 +315,7 @@ class RidgeMap(nn.Module):
         chosen = torch.randperm(len(past), generator=generator)[:count]
         past, new = past[chosen], new[chosen]
         if jitter:
-            past = past + jitter * torch.randn(past.shape, generator=generator, dtype=past.dtype)
+            past = past + jitter * sent(torch.randn(past.shape, generator=generator, dtype=past.dtype), past.device)
         fields = torch.cat([past, self.stacked(past, unit)[:, None]], dim=1) if unit else past
         x, y = self.units[unit].window(fields), new.reshape(-1, self.units[unit].weight.shape[1])
         if unit == 0 and torch.isnan(past).any():
@@ -325,7 +326,7 @@ class RidgeMap(nn.Module):
     def far(self) -> Float[Tensor, " I"]:
         """Inputs of the first unit that the first fit of gappy fields leaves out."""
         window, near = self.units[0].window, self.config.near if self.config.near else self.n
-        return (torch.arange(window.size) % window.width - window.radius).abs() > near
+        return (torch.arange(window.size, device=window.scale.device) % window.width - window.radius).abs() > near
 
     def fit_best(
         self, pairs: tuple[Tensor, Tensor], noise: float, data: Observations, generator: torch.Generator

@@ -77,6 +77,6 @@ def smooth(values: Float[Tensor, " J"]) -> Float[Tensor, " J"]:
 
     A wave lives for a time ∝ j^−1.5, so many independent ones a run has.
     """
-    j = torch.arange(1, len(values) + 1, dtype=torch.float64)
+    j = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
     columns, root = torch.stack([torch.ones_like(j), j.sqrt(), j], -1), j**0.75
     return columns @ torch.linalg.lstsq(root[:, None] * columns, (root * values)[:, None]).solution[:, 0]

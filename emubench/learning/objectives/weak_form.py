@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emubench.core.hardware import sent
+
 Exponents = tuple[int, ...]
 
 
@@ -103,11 +105,11 @@ def normal_equations(
     ``values`` of V variables along R series on X sites, their noise's standard deviation ``noise``; term f is monomial
     ``exponents[f]`` summed over the sites with ``filters[f]``. Time is in samples.
     """
-    phi, slope = bump(half_width, power), bump(half_width, power, 1)
+    phi, slope = (bump(half_width, power, order).to(values.device) for order in (0, 1))
     hat = torch.fft.rfft(filters).conj()
     test = torch.fft.rfft(filters[0]).conj()  # the first term has no derivative
     kinds = sorted(set(exponents))
-    kind = torch.tensor([kinds.index(e) for e in exponents])
+    kind = torch.tensor([kinds.index(e) for e in exponents], device=values.device)
     overlap = phi.square().sum() * (filters @ filters.T)
     length, n = max(1, values.shape[1] // n_blocks), values.shape[2]
     grams, moments = [], []
@@ -139,7 +141,7 @@ def hidden_equation(
     (Leiner et al. 2023, doi:10.1080/01621459.2023.2270748); ``twins`` of them are averaged. Time is in samples.
     """
     tests = [bump(half_width, power, k) * (-1) ** k for k in range(4)]
-    slope = torch.tensor([1.0, -8.0, 0.0, 8.0, -1.0], dtype=torch.float64) / 12
+    slope = torch.tensor([1.0, -8.0, 0.0, 8.0, -1.0], dtype=torch.float64, device=x.device) / 12
     variance = 2 * noise**2
 
     def equation(y: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,9 +153,9 @@ def hidden_equation(
         right += [smooth(x4, tests[0]), smooth(x4, tests[1]) / 4]
         return torch.stack(right, dim=-1).flatten(0, 1), left.flatten()
 
-    gram, moment = torch.zeros(6, 6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
+    gram, moment = x.new_zeros(6, 6), x.new_zeros(6)
     for _ in range(twins):
-        added = noise * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        added = noise * sent(torch.randn(x.shape, generator=generator, dtype=torch.float64), x.device)
         (first, first_left), (second, second_left) = equation(x + added), equation(x - added)
         gram += first.T @ second + second.T @ first
         moment += first.T @ second_left + second.T @ first_left

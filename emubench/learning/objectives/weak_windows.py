@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import sent
 from emubench.learning.models.field_flow import FieldFlow
 from emubench.learning.objectives.weak_form import bump
 
@@ -28,6 +29,10 @@ class Family:
     slopes: Tensor
     space: Tensor
     gram: Tensor
+
+    def to(self, device: torch.device) -> "Family":
+        """The same on ``device``."""
+        return Family(*(values.to(device) for values in vars(self).values()))
 
     @property
     def half_width(self) -> int:
@@ -128,7 +133,7 @@ def normal_equations(
 def solved(equations: list[tuple[Tensor, Tensor]], ridge: float) -> Float[Tensor, " F"]:
     """Solution of the sum of normal equations, its features' squares raised by the share ``ridge``."""
     gram, moment = (torch.stack(parts).sum(0) for parts in zip(*equations, strict=True))
-    least = (1e-12 * gram.trace()).clamp(min=1e-30) * torch.eye(len(gram), dtype=gram.dtype)  # nothing seen: zeros
+    least = (1e-12 * gram.trace()).clamp(min=1e-30) * torch.eye(len(gram)).to(gram)  # nothing seen: zeros
     return torch.linalg.solve(gram + ridge * gram.diagonal().abs().diag() + least, moment)
 
 
@@ -153,7 +158,7 @@ def fit_linear(
         if noise is None:
             copies = [(observed, flow.library(states))]
         else:
-            added = noise * torch.randn(observed.shape, generator=generator)
+            added = noise * sent(torch.randn(observed.shape, generator=generator), observed.device)
             copies = [(u, flow.library(flow.in_band(u), 2**0.5 * noise)) for u in (observed + added, observed - added)]
         for i, equations in enumerate(rows):
             part = slice(None) if flow.ring else slice(i, i + 1)

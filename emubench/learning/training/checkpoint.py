@@ -55,11 +55,12 @@ class Checkpoint:
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Replace the file, unless a value is not finite: what is kept is the last good state."""
-        finite = all(bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point())
-        if self.path is None or not finite:
+        if self.path is None:
+            return
+        if not all(bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point()):
             return
         text = json.dumps(State(key=self.key, **state).model_dump())
-        tensors = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         try:
             with store.atomic(self.path) as temporary:
                 save_file(tensors, temporary, {STATE: text, DIGEST: _hash(text, tensors)})
@@ -154,4 +155,5 @@ def recall_adam(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint, prefix
     for i, p in enumerate(optimizer.param_groups[0]["params"]):
         if p.numel():
             like = {"step": number, "exp_avg": p, "exp_avg_sq": p}
-            optimizer.state[p] = checkpoint.take(f"{prefix}.{i}", like)
+            memory = checkpoint.take(f"{prefix}.{i}", like)  # Adam's count of steps stays on the host
+            optimizer.state[p] = {k: t if k == "step" else t.to(p.device) for k, t in memory.items()}

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import sent
 from emubench.learning.training.checkpoint import Checkpoint, adam_memory, named, recall_adam
 from emubench.learning.training.logs import Log
 
@@ -26,6 +28,11 @@ def check_loss(loss: Tensor, step: int, learning_rate: float | None, checkpoint:
         last = kept or "nothing is kept before the first look at the validation data"
         raise EmubenchError(f"training diverged at {where}: {advice} ({last})")
     return value
+
+
+def drawn(pool: Float[Tensor, "W L *S"], size: int, generator: torch.Generator) -> Float[Tensor, "B L *S"]:
+    """``size`` windows of the pool, with replacement: the host draws, so that a seed gives the same on any device."""
+    return pool[sent(torch.randint(len(pool), (size,), generator=generator), pool.device)]
 
 
 def cosine(optimizer: torch.optim.Optimizer, n_steps: int, rise: int = 100) -> torch.optim.lr_scheduler.LambdaLR:
@@ -131,6 +138,7 @@ class Descent:
         self.schedule = cosine(self.optimizer, budget.steps)
         self.averages = [p.detach().clone() for p in self.parameters]
         self.best, self.step, self.loss = Best(module), 0, math.nan
+        self._unchecked: list[tuple[Tensor, int, float]] = []
         self.generator, self.checkpoint = generator, log.stage()
 
     def __iter__(self) -> Iterator[int]:
@@ -139,7 +147,9 @@ class Descent:
         for step in range(self.step + 1, self.budget.steps + 1):
             self.step = step
             yield step
-            if (step % every == 0 or step == self.budget.steps) and math.isfinite(self._check()):
+            due = step % every == 0 or step == self.budget.steps
+            self._check_losses(due)
+            if due and math.isfinite(self._check()):
                 self._keep()
         if not math.isfinite(self.best.error):
             raise EmubenchError("training: no look at the validation data was finite: lower --set learning_rate")
@@ -147,7 +157,8 @@ class Descent:
 
     def __call__(self, loss: Tensor) -> None:
         """One optimiser step down ``loss``."""
-        self.loss = check_loss(loss, self.step, self.optimizer.param_groups[0]["lr"], self.checkpoint)
+        self._unchecked.append((loss.detach(), self.step, self.optimizer.param_groups[0]["lr"]))
+        self._check_losses(loss.device.type == "cpu")
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
@@ -156,6 +167,14 @@ class Descent:
         decay = min(self.budget.average, (1 + self.step) / (10 + self.step))
         for average, parameter in zip(self.averages, self.parameters, strict=True):
             average.lerp_(parameter.detach(), 1 - decay)
+
+    def _check_losses(self, now: bool) -> None:
+        """Stop at the first loss that was not finite; not on a CPU they are looked at together, for it takes a wait."""
+        if now and self._unchecked:
+            values = torch.stack([loss for loss, _, _ in self._unchecked]).cpu()
+            for value, (_, step, rate) in zip(values, self._unchecked, strict=True):
+                self.loss = check_loss(value, step, rate, self.checkpoint)
+            self._unchecked = []
 
     @torch.no_grad()
     def _check(self) -> float:
@@ -193,7 +212,7 @@ class Descent:
         self.best.state, self.best.error = take("best", own), state.best_loss
         self.step, self.loss = state.step, state.loss
         averages = take("average", {str(i): p for i, p in enumerate(self.parameters)})
-        self.averages = [averages[str(i)] for i in range(len(self.parameters))]
+        self.averages = [averages[str(i)].to(p.device) for i, p in enumerate(self.parameters)]
         recall_adam(self.optimizer, self.checkpoint, "adam")
         if self.rival:
             self.rival.recall(self.checkpoint)

@@ -69,6 +69,7 @@ class Polish:
         self.module.load_state_dict(self.checkpoint.take("model", self.module.state_dict()))
         memory: dict[str, Any] = {}
         for name, value in self.checkpoint.group("lbfgs").items():
+            value = value.to(self.parameters[0].device)
             label, _, index = name.partition(".")
             if index:
                 memory.setdefault(label, {})[int(index)] = value
