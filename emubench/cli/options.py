@@ -21,6 +21,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
 SizeOption = Annotated[str, typer.Option("--size", help="Amount of data: tiny or standard.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes to use.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N, mps, or auto: the fastest there is.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
 DATA, RUNS = Path("data"), Path("runs")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from emubench.cli.options import DATA, Data, Json, Runs, Workers, each, leave, print_rows, progress
+from emubench.cli.options import DATA, Data, Device, Json, Runs, Workers, each, leave, print_rows, progress
 
 app = typer.Typer()
 
@@ -16,7 +16,7 @@ def bench(
     data: Data = DATA,
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="For which each scenario is repeated.")] = 10.0,
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Of emulators and solvers alike.")] = 1,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the emulator's steps.")] = False,
     precision: Annotated[str, typer.Option("--precision", help="full, bfloat16 or tf32: scored anew.")] = "full",
     memory: Annotated[float, typer.Option("--memory", min=0, help="GiB that a call may take.")] = 2.0,
@@ -69,6 +69,7 @@ def compare(
 def demo(
     folder: Annotated[Path, typer.Option("--out", help="Folder for data, runs and plots.")] = Path("demo"),
     workers: Workers = 2,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """The whole path at tiny size on all four systems: generate, train, score, rank, plot (minutes).
@@ -77,4 +78,4 @@ def demo(
     """
     from emubench.cli import demo as demos
 
-    demos.run(folder, workers, json)
+    demos.run(folder, workers, json, device)

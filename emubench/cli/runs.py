@@ -11,6 +11,7 @@ from emubench.cli.options import (
     DATA,
     RUNS,
     Data,
+    Device,
     Json,
     Out,
     Seed,
@@ -36,6 +37,7 @@ def train(
     size: SizeOption = "standard",
     seed: Seed = 0,
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of torch.")] = 1,
+    device: Device = "cpu",
     settings: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: key=value.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard.")] = False,
     json: Json = False,
@@ -45,14 +47,16 @@ def train(
     Example: emubench train resnet_ode lorenz96-noisy --size tiny --set steps=500
     """
     from emubench import baselines
+    from emubench.core import hardware
     from emubench.data import recipes
     from emubench.runs import jobs, stages
 
+    where = str(hardware.check_device(device, stages.DTYPE))
     mine = Path(baseline).resolve().parent if baseline.endswith(".py") else None
     baseline = baselines.of_file(Path(baseline)) if mine else baseline
     task = resolved(name, size, data)
     overrides = dict(map(_setting, settings or []))
-    job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipes.to_json(task))
+    job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipes.to_json(task), where)
     with progress(f"{baseline} {name}") as show:
         folder = stages.train(job, data, out, show, tensorboard)
     more = f"; the file is found again with: export {baselines.OWN}={shlex.quote(str(mine))}" if mine else ""
@@ -76,6 +80,7 @@ def score(
     name: Annotated[str | None, typer.Option("--task", help="The task of --forecast.")] = None,
     data: Data = DATA,
     size: SizeOption = "standard",
+    device: Device = "cpu",
     again: Annotated[bool, typer.Option("--again", help="Score even if there are scores.")] = False,
     diagnostics: Annotated[
         bool, typer.Option("--diagnostics", help="Also exponents, growth, noise, Jacobians, symmetry: never ranked.")
@@ -84,11 +89,15 @@ def score(
 ) -> None:
     """Score runs, or a forecast made elsewhere; runs that can't be scored are named at the end, with exit status 1.
 
+    Runs are loaded wherever they were trained; diagnostics, and a forecast made elsewhere, are computed on the CPU.
+
     Example: emubench score runs/resnet_ode --data data --diagnostics
     """
+    from emubench.core import hardware
     from emubench.evaluation import scoring
     from emubench.runs import folders, stages
 
+    where = str(hardware.check_device(device, stages.DTYPE))
     if (forecast is None) == (not runs):
         raise EmubenchError("give either RUN folders, or --forecast FILE with --task TASK")
     scored, diagnosed = {}, {}
@@ -104,7 +113,7 @@ def score(
 
     def one(run: Path) -> None:
         with progress(str(run)) as show:
-            scored[run] = stages.score(run, data, show, again)
+            scored[run] = stages.score(run, data, show, again, where)
         if diagnostics:
             with progress(f"{run} diagnostics") as show:
                 diagnosed[run] = stages.diagnose(run, data, show, again)

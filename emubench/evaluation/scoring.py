@@ -14,6 +14,7 @@ from torch import Tensor
 
 from emubench import __version__, metrics
 from emubench.core.errors import EmubenchError, unknown
+from emubench.core.hardware import check_device, described
 from emubench.core.random import torch_stream
 from emubench.data import dataset, layout, recipes, reference, widths
 from emubench.data.recipes import TaskLike
@@ -29,6 +30,7 @@ from emubench.metrics._headline import headline
 if TYPE_CHECKING:
     import pandas as pd
 
+CPU = torch.device("cpu")
 N_RESAMPLES = 1000
 INTERVAL, Z_95 = (0.025, 0.975), 1.959964
 Forecaster = Callable[[str, slice], Tensor]
@@ -189,11 +191,17 @@ def wilson(share: float, n: int) -> tuple[float, float, float]:
 
 
 def score(
-    task: Task, data: Path, forecaster: Forecaster, progress: Progress | None = None, context: Tensor | None = None
+    task: Task,
+    data: Path,
+    forecaster: Forecaster,
+    progress: Progress | None = None,
+    context: Tensor | None = None,
+    device: torch.device = CPU,
 ) -> Result:
     """Score the forecasts that ``forecaster`` gives for every case of ``task.splits``, at the leads asked for.
 
-    ``context`` is that of the first test case, for the plots.
+    ``context`` is that of the first test case, for the plots. Metrics are computed on ``device``; their values per case
+    are averaged and resampled on the CPU, and the plots' curves are made there.
     """
     frozen = reference.get(task.name)
     rows: list[run_files.ScoreRow] = []
@@ -206,20 +214,22 @@ def score(
         pool = Pool(task, values[start == 0]) if split == "climate" else None
         if pool and "d_floor" not in frozen:
             frozen = frozen | stability.measured(Truth(task, values, start, pool))
+        moved_pool = pool.to(device) if pool else None
         modules = [m for m in map(metrics.get, metrics.names()) if m.split == split and m.applies(task)]
         parts: list[list[Summary]] = [[] for _ in modules]
         for cases in chunks(len(values)):
             made = forecaster(split, cases)
             truth = Truth(task, values[cases], start[cases], pool, frozen)
+            there, forecast = truth.to(device, moved_pool), made.to(device)
             for part, module in zip(parts, modules, strict=True):
-                part.append(module.summarise(made, truth))
+                part.append(module.summarise(forecast, there))
             if split != widths.SPLIT:
-                figures.add(split, made, truth, context)
+                figures.add(split, made.cpu(), truth, context)
             if progress:
                 progress(cases.stop, len(values))
         weights = resample(start)
         for part in parts:
-            whole = Summary(torch.cat([p.cases for p in part]), part[0].rows, part[0].finish, part[0].headline)
+            whole = Summary(torch.cat([p.cases for p in part]).cpu(), part[0].rows, part[0].finish, part[0].headline)
             rows += _rows(task, whole, weights)
             moved |= {row.metric for row in whole.rows if task.n_members(split) > 1}
             for name, column in whole.headline.items():
@@ -270,6 +280,7 @@ def evaluate(
     *,
     seed: int = 0,
     progress: Progress | None = None,
+    device: str | torch.device = "cpu",
 ) -> Result:
     """Forecast every context of a task with ``emulator``, score the forecasts, and time them.
 
@@ -277,6 +288,9 @@ def evaluate(
     by ``copy.deepcopy``, with random numbers that follow from ``seed``: equal emulators get equal scores. ``task`` is a
     task, or the name or recipe of one at standard size, ``data`` the folder it was generated below. The result has the
     scores as a ``table()``, and :func:`emubench.compare` and :func:`emubench.plot` take several.
+
+    Contexts are handed over, and forecasts scored, on ``device``, where the emulator's weights have to be. Random
+    numbers are drawn by the host, so that equal seeds give equal draws on any device.
 
     Raises :class:`EmubenchError` where the emulator answers in another shape or type than it was asked for; NaN and
     infinity are scored as failures.
@@ -291,6 +305,7 @@ def evaluate(
     """
     data = Path(data)
     task = recipes.resolve(task, data=data)
+    where = check_device(str(device), torch.float64)
     observations = dataset.load(task, data)
     contexts = {split: observations.context(split) for split in task.splits}
     seconds = dict.fromkeys(task.splits, 0.0)
@@ -300,14 +315,14 @@ def evaluate(
     def forecaster(split: str, cases: slice) -> Tensor:
         nonlocal counted
         before = asked.seconds
-        made = forecast_chunk(asked, task, split, contexts[split][cases], cases.start, seed)
+        made = forecast_chunk(asked, task, split, contexts[split][cases].to(where), cases.start, seed)
         seconds[split] += asked.seconds - before
         if split == "test":
             counted += made.shape[1] * counted_share(made, task)
-        leads = torch.tensor(task.leads(split)) - 1
+        leads = torch.tensor(task.leads(split), device=made.device) - 1
         return made if len(leads) == task.steps(split) else made[:, :, leads]
 
-    result = score(task, data, forecaster, progress, contexts["test"][0])
+    result = score(task, data, forecaster, progress, contexts["test"][0], where)
     share = min(1.0, counted / task.n_test)  # of the samples that count as forecast; rounding makes none more
     timing = {
         "lyapunov_times_per_second": rate(task, seconds["test"], share),
@@ -315,7 +330,7 @@ def evaluate(
         "unit": f"{task.system.lead_time_unit}s of one member per second, encoder included, batches of {CHUNK} cases",
         **{f"{split}_seconds": spent for split, spent in seconds.items()},
         "threads": torch.get_num_threads(),
-        "device": "cpu",
+        "device": described(where),
     }
     Speed.model_validate(timing)
     return dataclasses.replace(result, timing=timing)

@@ -6,12 +6,14 @@ import logging
 import shutil
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
 from emubench import __version__, baselines
 from emubench.core.errors import EmubenchError, one_line
+from emubench.core.hardware import check_device, described, synchronise
 from emubench.data import dataset, layout
 from emubench.data.tasks import Task
 from emubench.emulator import n_parameters, save_weights
@@ -25,12 +27,15 @@ from emubench.runs.jobs import Job, fit, look
 
 log = logging.getLogger(__name__)
 
+DTYPE = torch.float64
+"""The precision of the data, which a device that trains or scores has to know."""
+
 
 def train(job: Job, data: Path, out: Path, progress: Progress | None = None, tensorboard: bool = False) -> Path:
     """Train the job's baseline unless its run is there; return the run's folder (``tensorboard``: see ``Log``)."""
     if tensorboard:
         logs.summary_writer()  # where it is missing nothing begins
-    folder, task, config = job.folder(out), job.get_task(), job.config()
+    folder, task, config, device = job.folder(out), job.get_task(), job.config(), check_device(job.device, DTYPE)
     store.sweep(folder)
     if finished(folder, task, data):
         return folder
@@ -41,7 +46,8 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
         partial.mkdir(parents=True)
         checkpoints = Checkpoints(kept, observations.digest)
         with closing(logs.Log(partial / "log.jsonl", progress, checkpoints, tensorboard)) as log:
-            emulator = fit(module, task, config, observations, job.seed, log)
+            emulator = fit(module, task, config, observations, job.seed, log, device)
+            synchronise(device)
             seconds = log.seconds
         digest = save_weights(emulator, partial / "model.safetensors")
         card = run_files.Card(
@@ -58,9 +64,9 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
             n_parameters=n_parameters(emulator),
             train_seconds=round(seconds, 3),
             threads=job.threads,
-            device="cpu",
+            device=described(device),
             weights_sha256=digest,
-            warning=look(module, emulator, observations),
+            warning=look(module, emulator, observations.to(device)),
         )
         if job.recipe:
             (partial / RECIPE).write_text(job.recipe + "\n", encoding="utf-8")
@@ -112,9 +118,14 @@ def stored_scores(run: Path, task: Task, data: Path) -> run_files.ScoreFile | No
     return stored if is_current(stored, task, data) else None
 
 
-def score(run: Path, data: Path, progress: Progress | None = None, again: bool = False) -> run_files.ScoreFile:
-    """Score a run and write ``scores.json``, ``timing.json``, ``figures.json``, unless it was scored on these data."""
-    opened = load(run)
+def score(
+    run: Path, data: Path, progress: Progress | None = None, again: bool = False, device: str = "cpu"
+) -> run_files.ScoreFile:
+    """Score a run and write ``scores.json``, ``timing.json``, ``figures.json``, unless it was scored on these data.
+
+    The run may come from any other kind of ``device``.
+    """
+    where, opened = check_device(device, DTYPE), load(run)
     path, card, task = run / "scores.json", opened.card, opened.task
     if card.warning:
         log.warning("%s on %s: %s (when it was trained)", card.baseline, card.task, one_line(card.warning))
@@ -123,7 +134,8 @@ def score(run: Path, data: Path, progress: Progress | None = None, again: bool =
             store.write_text(path, current.model_dump_json(indent=1) + "\n")
         return current
     torch.set_num_threads(card.threads)
-    result = scoring.evaluate(opened.emulator, task, data, seed=card.seed, progress=progress)  # type: ignore[arg-type]
+    emulator: Any = opened.emulator.to(where)
+    result = scoring.evaluate(emulator, task, data, seed=card.seed, progress=progress, device=where)
     store.write_text(run / "figures.json", json.dumps(result.figures) + "\n")
     timing.add_scored(run, result.timing)
     store.write_text(path, result.scores.model_dump_json(indent=1) + "\n")

@@ -9,6 +9,7 @@ from torch import nn
 
 from emubench import baselines
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import check_device
 from emubench.core.random import check_seed
 from emubench.data import dataset, recipes
 from emubench.data.recipes import TaskLike
@@ -25,6 +26,7 @@ def train(
     *,
     seed: int = 0,
     out: Path | str | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
     **settings: Any,
 ) -> nn.Module:
@@ -34,7 +36,7 @@ def train(
     CONTRIBUTING.md). ``settings`` replace some of its defaults, such as ``steps=500``. ``task`` is a task, or the name
     or recipe of one at standard size, ``data`` the folder it was generated below. With ``out`` the run is kept below
     that folder, as by ``emubench train``, and one that is there is read instead. ``progress(done, total)`` is called on
-    the way.
+    the way. It is trained on ``device``, and its emulator is there; one that is read from ``out`` is on the CPU.
 
     Raises :class:`EmubenchError` for a setting that does not exist, where the data are missing, and where a training
     diverges. One whose free forecasts run away or stand still is logged as a warning.
@@ -52,12 +54,13 @@ def train(
         name = baseline if isinstance(baseline, str) else name_of(baseline)
         if not isinstance(baseline, str) and (name not in baselines.names() or baselines.get(name) is not baseline):
             raise EmubenchError(f"out={str(out)!r}: a run is rebuilt by the name of its baseline, and {name} is none")
-        job = Job(name, task.name, task.size, seed, overrides=settings, recipe=recipes.to_json(task))
+        job = Job(name, task.name, task.size, seed, overrides=settings, recipe=recipes.to_json(task), device=device)
         return folders.load(stages.train(job, Path(data), Path(out), progress)).emulator
     module = baselines.get(baseline) if isinstance(baseline, str) else baseline
+    where = check_device(device, stages.DTYPE)
     config = configured(defaults_of(module, task), settings, name_of(module), "")
     observations = dataset.load(task, data)
     with torch.random.fork_rng(devices=[]):
-        emulator = fit(module, task, config, observations, seed, Log(progress=progress))
-    look(module, emulator, observations)
+        emulator = fit(module, task, config, observations, seed, Log(progress=progress), where)
+    look(module, emulator, observations.to(where))
     return emulator

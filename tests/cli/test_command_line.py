@@ -70,7 +70,7 @@ def test_command_line_tells_stages_in_a_pipe(capsys, tmp_path, monkeypatch):
         for done in range(1, 9):
             show(done, 8)
     assert capsys.readouterr().err.splitlines() == ["generate ...", *(f"generate: {n} of 8" for n in (2, 4, 6, 8))]
-    monkeypatch.setattr(demo, "demo_jobs", lambda: [jobs.Job("persistence", "lorenz63-noisy", "tiny")])
+    monkeypatch.setattr(demo, "demo_jobs", lambda device: [jobs.Job("persistence", "lorenz63-noisy", "tiny")])
     monkeypatch.setattr(demo.report, "compare", lambda *_: [])
     demo.run(tmp_path, 1, json=False)
     stages = [line for line in capsys.readouterr().err.splitlines() if line.endswith("...")]

@@ -22,6 +22,7 @@ from tests.support.grids import GRID
         ("seeds = [0, 1]|", "seeds: Field required"),
         ("seeds = |seed = 0\nseeds = ", "unknown key 'seed': did you mean seeds or size?"),
         ("size = |threads = 0\nsize = ", "threads: Input should be greater than or equal to 1 (found 0)"),
+        ('size = |device = "gpu"\nsize = ', "device: String should match pattern"),
         ("size = |budget = 1.5\nsize = ", "budget: Input should be a valid integer (found 1.5)"),
         ("size = |budget = 0\nsize = ", "budget: Input should be greater than or equal to 1 (found 0)"),
         ('size = "tiny"|size = "teeny"', "unknown size 'teeny': did you mean tiny?"),
@@ -114,3 +115,17 @@ def test_budget_and_overrides_reach_the_baselines_that_take_them(grid_file, tmp_
     for step in plan.steps:
         wants = step.kind in ("train", "score") and steps.job_of(step).baseline == "resnet_ode"
         assert step.resources == ((("GPU", 1.0),) if wants else ())
+
+
+def test_jobs_on_a_gpu_take_one_each_and_those_on_a_cpu_none(grid_file, tmp_path):
+    plan = plans.expand(grid_file, tmp_path)
+    assert {job.device for job in plan.jobs} == {"cpu"}
+    assert not any("device" in step.values.get("job", {}) for step in plan.steps)  # as before there was a choice
+    grid_file.write_text(GRID.replace("size = ", 'device = "cuda"\nsize = ', 1))
+    plan = plans.expand(grid_file, tmp_path)
+    on_jobs = [step for step in plan.steps if step.kind in ("train", "score")]
+    assert {steps.job_of(step).device for step in on_jobs} == {"cuda"}
+    assert {step.resources for step in on_jobs} == {(("GPU", 1.0),)}
+    grid_file.write_text(grid_file.read_text() + "[resources.persistence]\nbig = 2\n")
+    asked = {s.resources for s in plans.expand(grid_file, tmp_path).steps if s.label.startswith("train persistence")}
+    assert asked == {(("big", 2.0),)}

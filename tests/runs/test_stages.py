@@ -136,3 +136,38 @@ def test_a_run_holds_what_training_with_its_seed_gives(data, tmp_path, seed):
     job = dataclasses.replace(JOB, seed=seed)
     torch.manual_seed(99)  # what came before plays no part
     assert equal(folders.load(stages.train(job, data, tmp_path)).emulator, trained(job, data))
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_where_it_was_trained_and_is_scored_anywhere(data, tmp_path):
+    job = small("resnet_ode", "lorenz63-noisy")
+    here = stages.train(job, data, tmp_path / "here")
+    there = stages.train(dataclasses.replace(job, device="cpu:0"), data, tmp_path / "there")
+    assert there.name == here.name  # of one kind
+    assert (folders.read_card(here).device, folders.read_card(there).device) == ("cpu", "cpu:0")
+    assert (here / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
+    assert stages.score(there, data) == stages.score(here, data, device="cpu:0")
+    assert json.loads((here / "timing.json").read_text())["device"] == "cpu:0"
+
+
+def test_a_device_that_is_not_there_is_one_line_and_nothing_begins(data, tmp_path):
+    job = dataclasses.replace(small("linear", "lorenz63-noisy"), device="cuda:77")
+    with pytest.raises(EmubenchError, match="--device cuda:77: cannot be used here .*; this machine has .*cpu$"):
+        stages.train(job, data, tmp_path)
+    assert not list(tmp_path.iterdir())
+    run = stages.train(small("persistence", "lorenz63-noisy"), data, tmp_path)
+    with pytest.raises(EmubenchError, match="--device cuda:77: cannot be used here"):
+        stages.score(run, data, device="cuda:77")
+
+
+def test_a_training_that_does_not_fit_in_memory_is_one_line(data, tmp_path, monkeypatch):
+    def greedy(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(baselines.get("resnet_ode"), "train", greedy)
+    with pytest.raises(
+        EmubenchError, match="resnet_ode on lorenz63-noisy: batches of 4 do not fit in the memory of cpu"
+    ):
+        stages.train(small("resnet_ode", "lorenz63-noisy"), data, tmp_path)

@@ -12,6 +12,7 @@ from emubench.data import layout, recipes, tasks
 from emubench.files import schema
 from emubench.files.schema import Name
 from emubench.runs.grid import steps
+from emubench.runs.grid.executors import GPU
 from emubench.runs.grid.steps import Step
 from emubench.runs.jobs import Job
 
@@ -38,6 +39,8 @@ class Grid(schema.Model):
     size: Name = "standard"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of each job: they change sums in their last digits, so they are part of what determines it."""
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda|mps)$")] = "cpu"
+    """The kind of device of each job; of GPUs a job takes one, ``GPU = 1``, unless its resources say otherwise."""
     budget: Annotated[int, Field(ge=1, le=10**8)] | None = None
     overrides: dict[Name, dict[Name, Any]] = {}
     resources: dict[Name, dict[Resource, Annotated[float, Field(gt=0)]]] = {}
@@ -82,7 +85,7 @@ def _job(grid: Grid, baseline: str, task: tasks.Task, seed: int, threads: int) -
     module, overrides = baselines.get(baseline), dict(grid.overrides.get(baseline, {}))
     if grid.budget is not None and hasattr(module.Config(), BUDGET):
         overrides.setdefault(BUDGET, grid.budget)
-    job = Job(baseline, task.name, grid.size, seed, threads, overrides, recipes.to_json(task))
+    job = Job(baseline, task.name, grid.size, seed, threads, overrides, recipes.to_json(task), grid.device)
     try:
         job.config()
     except EmubenchError as error:
@@ -109,7 +112,8 @@ def expand(path: Path, data: Path, threads: int | None = None) -> Plan:
     needs: dict[Step, tuple[Step, ...]] = {}
     merged = {task.name: _generate(task, data, needs) for task in wanted}
     for job in todo:
-        resources = tuple(sorted(grid.resources.get(job.baseline, {}).items()))
+        taken = grid.resources.get(job.baseline, {GPU: 1.0} if grid.device == "cuda" else {})
+        resources = tuple(sorted(taken.items()))
         train, score = steps.job_steps(job, resources)
         needs[train], needs[score] = (merged[job.task],), (train,)
     return Plan(grid, tuple(needs), needs, tuple(todo))

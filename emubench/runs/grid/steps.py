@@ -6,7 +6,6 @@ that a step may be lost, repeated or run twice at a time without harm: the first
 ``<out>/.steps/<step>.json`` says who works or worked at a step, and ``<step>.log`` why it failed.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -117,7 +116,7 @@ def file_steps(task: Task, kind: str, seed: int, data: Path) -> list[Step]:
 def job_steps(job: Job, resources: tuple[tuple[str, float], ...] = ()) -> tuple[Step, Step]:
     """Training and scoring of a job. Its hash8 stands for the defaults of its configuration."""
     label = f"{job.baseline} {job.task} {job.size} seed {job.seed}"
-    values = {"job": dataclasses.asdict(job), "hash8": job.hash8()}
+    values = {"job": job.values(), "hash8": job.hash8()}
     train, score = (describe(kind, f"{kind} {label}", resources, **values) for kind in ("train", "score"))
     return train, score
 
@@ -183,7 +182,8 @@ def _make(step: Step, data: Path, out: Path) -> None:
         store.sweep(job.folder(out))
         stages.train(job, data, out)
     else:
-        stages.score(job_of(step).folder(out), data, again=True)
+        job = job_of(step)
+        stages.score(job.folder(out), data, again=True, device=job.device)
 
 
 def record_path(step: Step, out: Path) -> Path:
