@@ -17,13 +17,13 @@ from emubench.runs import folders
 SINGLE = "single_end_to_end"
 HEAD = """# Speed-up at equal accuracy, baseline by baseline
 
-How to read it: [throughput.md](throughput.md). *Speed-up* is the baseline's throughput over that of its *rival*, the
-fastest solver setting measured that is as accurate, from the same contexts in the same run; below 1 the solver is
-faster. In brackets: skill under 0.25, not ranked on speed; –: no setting is as accurate. *Break-even*: units of
+How to read it: [throughput.md](throughput.md). *Speed-up* is the baseline's throughput over that of its *rival*. That
+is the fastest solver setting measured that is as accurate, from the same contexts in the same run. Below 1 the solver
+is faster. In brackets: skill under 0.25, not ranked on speed; –: no setting is as accurate. *Break-even*: units of
 lead time to simulate until training has paid; –: never.
 
-Measured by `emubench bench RUNS --seconds 1 --ladder 30`; printed by `python benchmarks/speedups.py RUNS`
-(a few rows apart and with a longer ladder: see there), each for the run of seed 0.
+Measured by `emubench bench RUNS --seconds 1 --ladder 30`; printed by `python benchmarks/speedups.py RUNS`.
+Each row is for the run of seed 0. A few were measured apart and with a longer ladder: see there.
 {hardware}.
 """
 COLUMNS = (
