@@ -21,7 +21,7 @@ from emubench.leaderboard.submission.entries import SEEDS_OF_A_METHOD
 ALL = "all systems together"
 MEANING = {"crps": "CRPS, lower is better", "valid_prediction_time": "valid prediction time, higher is better"}
 NOBODY = (
-    "Nobody is ranked yet: only rows that a maintainer has verified carry a rank, by retraining the method with "
+    "Nobody is ranked yet. Only rows that a maintainer has verified carry a rank: the method is retrained with "
     f"{SEEDS_OF_A_METHOD} seeds on a season's sealed data (emubench submit verify)."
 )
 SEALED, CLAIMED = "Verified on the sealed data of season", "Self-reported on the public contexts, not ranked"
