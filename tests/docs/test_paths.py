@@ -13,6 +13,8 @@ FOLDERS = tuple(f"{path.name}/" for path in ROOT.iterdir() if path.is_dir() and 
 MADE = ("baselines/my_method.py", "leaderboard/entries/my-model", "emubench/systems/rossler.py")
 MADE += ("emubench/metrics/mean_absolute_error.py",)
 """What a reader of CONTRIBUTING.md makes."""
+REFERENCE = tuple(ROOT / "docs" / "reference" / f"{name}.md" for name in ("baselines", "commands", "python", "systems"))
+"""What ``docs/generated.py`` makes of the code, when the site is built."""
 
 
 def anchors(page: Path) -> set[str]:
@@ -28,6 +30,8 @@ def broken(text: str, page: Path) -> list[str]:
         target, _, anchor = link.partition("#")
         place = page.parent / target if target else page
         if "://" in link:
+            continue
+        if place.resolve() in REFERENCE and not place.exists():
             continue
         if not place.exists() or (anchor and anchor not in anchors(place)):
             found.append(link)
@@ -48,7 +52,9 @@ def test_what_a_page_points_to_is_there(page):
 def test_what_is_not_there_is_found():
     there = "[c](docs/metrics.md) [d](https://a.org/b) `x/y.py` `tests/<room>/` `tests/docs/test_paths.py::broken`"
     assert broken(there, ROOT / "README.md") == []
-    links, paths = ["docs/none.md", "README.md#nowhere"], ["emubench/none.py", "emubench/kernels/<name>.py"]
+    assert broken("[a](reference/systems.md)", ROOT / "docs" / "ideas.md") == []
+    links = ["docs/none.md", "README.md#nowhere", "docs/reference/none.md"]
+    paths = ["emubench/none.py", "emubench/kernels/<name>.py"]
     paths.append("docs/metrics.md::test_nothing")
     text = " ".join([*(f"[a]({link})" for link in links), *(f"`{path}`" for path in paths)])
     assert broken(text, ROOT / "README.md") == links + paths
