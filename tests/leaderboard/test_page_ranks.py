@@ -180,7 +180,7 @@ def test_without_a_verified_row_nobody_is_ranked_and_the_page_says_why(board):
 
 
 def test_verified_rows_alone_are_ranked_on_the_page(board):
-    rows = [scored("linear", 0.5), scored("persistence", 0.1)]
+    rows = [scored("linear", 0.5), scored("persistence", 0.1, half=0.02)]  # of which no case is below 0
     publish(board, {"2026a": open_season()}, *rows)
     content = read(board, "tiny")
     pages = building.render(content)
