@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import shutil
 
 import h5py
 import numpy as np
@@ -14,10 +12,10 @@ import torch
 
 from emubench import systems
 from emubench.core.errors import EmubenchError
-from emubench.data import dataset, fingerprints, generation, layout, recipes, tasks, trajectories, verification
+from emubench.data import dataset, fingerprints, generation, layout, recipes, tasks, verification
 from emubench.data.tasks import Amount
 from emubench.evaluation.scoring import evaluate
-from emubench.files import header, store
+from emubench.files import header
 from emubench.metrics import Truth, valid_prediction_time
 from emubench.runs.jobs import Job
 from emubench.runs.training import train
@@ -456,93 +454,7 @@ def test_a_recipe_attribute_is_checked(write, tmp_path, attribute, answer):
         verification.verify(path)
 
 
-# --- fingerprints -----------------------------------------------------------------------------------------------------
-
-
-def rehash(path, change) -> None:
-    """Change arrays of a file and store the hashes of what it then holds, as a forger does."""
-    with h5py.File(path, "r+") as file:
-        change(file)
-        for group in file.values():
-            for array in (v for v in group.values() if "sha256" in v.attrs):
-                rows = [hashlib.sha256(row.tobytes()).digest() for row in array[()]]
-                array.attrs["sha256"] = hashlib.sha256(b"".join(rows)).hexdigest()
-    assert verification.verify(path)
-
-
-def scaled(split: str, first: int, factor: float):
-    def change(file) -> None:
-        array = file[f"{split}/observation" if split in ("train", "validation") else f"{split}/context"]
-        array[:, first:] = array[:, first:] * factor
-
-    return change
-
-
-def unmasked(file) -> None:
-    array = file["train/observation"]
-    array[()] = np.nan_to_num(array[()])
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "check"),
-    [
-        ("lorenz96-partial", unmasked, "array train/observation: draws: other samples are unobserved"),
-        ("lorenz96-partial", scaled("train", 0, 1.001), "array train/observation: sample 0: differs by"),
-        ("lorenz96-noisy", scaled("validation", 20, 1.01), "array validation/observation: early agreement, sample "),
-        ("lorenz63-clean", scaled("train", 180, 0.0), "array train/observation: statistics: std "),
-        ("lorenz63-clean", scaled("test", 0, 1.0001), "array test/context: sample 0"),
-    ],
-)
-def test_another_dataset_under_the_same_name_is_found_out(refused, data, tmp_path, name, change, check):
-    path = tmp_path / f"{name}.h5"
-    shutil.copy(data / "tiny" / path.name, path)
-    rehash(path, change)
-    line = refused("verify", path)
-    assert f"{path}: not this dataset: " in line
-    assert check in line
-
-
-def test_a_rounding_error_makes_a_faithful_rebuild(emubench, tmp_path, monkeypatch):
-    """As on a machine whose rounding differs: the draws are the same, and chaos does the rest."""
-    simulate = trajectories.simulate
-    monkeypatch.setattr(trajectories, "simulate", lambda s, u, *given, **k: simulate(s, u * (1 + 3e-16), *given, **k))
-    for name in ("lorenz63-clean", "lorenz96-partial"):
-        generation.generate(tasks.get(name, "tiny"), tmp_path)
-    files = sorted((tmp_path / "tiny").iterdir())
-    assert len(files) == 4
-    assert set(json.loads(emubench("verify", "--json", *files).out).values()) == {"faithful rebuild"}
-
-
-def test_a_machine_that_draws_other_numbers_is_said(data, tmp_path, monkeypatch):
-    path = tmp_path / "lorenz63-clean.h5"
-    shutil.copy(data / "tiny" / path.name, path)
-    rehash(path, scaled("train", 0, 1 + 1e-15))
-    monkeypatch.setattr(fingerprints, "stream", lambda *labels: np.random.Generator(np.random.PCG64(1)))
-    with pytest.raises(EmubenchError, match="not this dataset: draws: this machine draws other random numbers"):
-        fingerprints.judge(path)
-
-
-def test_other_seeds_and_sizes_are_whole(tmp_path, emubench):
-    task = tasks.get("lorenz63-noisy", "tiny")
-    generation.generate(task, tmp_path, seed=3)
-    assert fingerprints.judge(layout.task_path(task, tmp_path)) == fingerprints.WHOLE
-    other = tasks.get("lorenz63-noisy", "tiny-3x70")
-    generation.generate(other, tmp_path)
-    out = emubench("verify", layout.task_path(other, tmp_path), layout.truth_path(other, tmp_path)).out
-    assert out.count(": whole\n") == 2
-
-
 def test_recipes_are_found_beside_the_package_in_a_wheel(tmp_path, monkeypatch):
     monkeypatch.setattr(fingerprints, "__file__", str(tmp_path / "site" / "emubench" / "data" / "fingerprints.py"))
     assert fingerprints.folder() == tmp_path / "site" / "emubench" / "recipes"
     assert fingerprints.published("kpz-noisy", "tiny") is None
-
-
-def test_verifying_changes_nothing(own_data):
-    before = contents(own_data)
-    assert fingerprints.judge(own_data / "tiny" / "lorenz63.truth.h5") in (
-        fingerprints.IDENTICAL,
-        fingerprints.FAITHFUL,
-    )
-    assert contents(own_data) == before
-    assert store.DIGEST == "sha256"

@@ -16,6 +16,7 @@ from emubench.files.entry_files import SCORES
 from emubench.leaderboard.submission import checks, entries, making, season, verified_rows
 from emubench.leaderboard.submission.verified_rows import SeedScores, Verified, VerifiedRow
 from emubench.runs import folders, jobs, stages
+from tests.support.contents import contents
 
 TASK = "lorenz63-noisy"
 STATED = {"authors": ["A. Name"], "contact": "a@example.org", "licence": "MIT"}
@@ -36,6 +37,23 @@ def sound_entry(submitted_runs, tmp_path) -> Path:
     return making.from_runs(
         "mine", folders.find_runs([submitted_runs / "linear"]), tmp_path / "entries", STATED, weights=True
     )
+
+
+@pytest.fixture
+def faults(emubench):
+    """Check a folder that must be refused; return its lines, and see that nothing was touched."""
+
+    def run(folder: Path) -> list[str]:
+        before = contents(folder.parent)
+        finished = emubench("submit", "check", folder)
+        assert finished.status == 1, finished
+        lines = finished.err.splitlines()
+        assert lines, finished
+        assert all(line.startswith("emubench: ") for line in lines), lines
+        assert contents(folder.parent) == before
+        return lines
+
+    return run
 
 
 def sign_again(folder: Path) -> None:
