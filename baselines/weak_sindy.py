@@ -127,22 +127,18 @@ class TermLibrary:
 
     def tendency(self, weight: Float[Tensor, "F K"]) -> Callable[[Tensor], Tensor]:
         """u ↦ Θ(u) w for terms without derivatives; on rings (K = 1) only of those whose weight is not zero now."""
-        if not self.ring:
-            first, second = (torch.tensor(factors, device=weight.device) for factors in self.factors)
-
-            def all_terms(u: Float[Tensor, "... S"]) -> Float[Tensor, "... S"]:
-                padded = nn.functional.pad(u, (1, 0), value=1.0)
-                return (padded[..., first] * padded[..., second]) @ weight
-
-            return all_terms
+        pairs = torch.tensor(self.factors, device=weight.device)
         kept = torch.nonzero(weight[:, 0])[:, 0].tolist()
+
+        def all_terms(u: Float[Tensor, "... S"]) -> Float[Tensor, "... S"]:
+            return nn.functional.pad(u, (1, 0), value=1.0)[..., pairs].prod(-2) @ weight
 
         def kept_terms(u: Float[Tensor, "... S"]) -> Float[Tensor, "... S"]:
             padded = [torch.ones_like(u), *(u.roll(self.radius - j, -1) for j in range(2 * self.radius + 1))]
             terms = ((weight[i, 0], padded[self.factors[0][i]] * padded[self.factors[1][i]]) for i in kept)
             return sum((w * product for w, product in terms), torch.zeros_like(u))
 
-        return kept_terms
+        return kept_terms if self.ring else all_terms
 
     def flow(self, weight: Float[Tensor, "F K"], substeps: int) -> Callable[[Tensor], Tensor]:
         """One unit of time in ``substeps`` Runge–Kutta steps, of Fourier modes exponential where there are derivatives.
@@ -178,8 +174,7 @@ class TermLibrary:
             return kept * (parts[0] + parts[1] * v + parts[2] * torch.fft.rfft(torch.fft.irfft(v, n=self.n) ** 2))
 
         # half the band is noise to the regression
-        clamped = symbol.clamp(min=-700, max=FASTEST)
-        return etdrk4(clamped.cpu().numpy(), nonlinear, h, torch.float64, weight.device)
+        return etdrk4(symbol.clamp(min=-700, max=FASTEST).cpu().numpy(), nonlinear, h, torch.float64, weight.device)
 
 
 class WeakSindy(nn.Module):
@@ -336,8 +331,7 @@ def refine(emulator: WeakSindy, observed: Float[Tensor, "B T C"], config: Config
 def set_climate(emulator: WeakSindy, data: Observations, config: Config, generator: torch.Generator) -> None:
     """The filter's first states: the model's own climate, reached from random states."""
     advance = emulator.flow()
-    state = torch.randn(4 * config.members, emulator.n, generator=generator, dtype=torch.float64)
-    state = state.to(data.mean.device)
+    state = torch.randn(4 * config.members, emulator.n, generator=generator, dtype=torch.float64).to(data.mean.device)
     if emulator.library.spatial:
         modes = torch.arange(emulator.n // 2 + 1, device=state.device)
         state = torch.fft.irfft(torch.fft.rfft(state) / (1 + modes**2), n=emulator.n)
