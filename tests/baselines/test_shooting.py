@@ -7,10 +7,11 @@ import torch
 from emubench import baselines
 from emubench.core.random import stream
 from emubench.data import tasks
+from emubench.learning.filters.climate_filter import SPIN_UP
 from emubench.learning.models.flow import FlowConfig, LearnedFlow
 
 module = baselines.get("neural_ode")
-by_wiener, by_flow, SPIN_UP = module.by_wiener, module.by_flow, module.SPIN_UP
+by_wiener, by_flow = module.by_wiener, module.by_flow
 NOISE = 0.1
 TASK = tasks.get("lorenz63-noisy", "tiny")
 

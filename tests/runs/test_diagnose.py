@@ -19,7 +19,6 @@ def run(data, tmp_path_factory):
     return stages.train(job, data, tmp_path_factory.mktemp("runs"))
 
 
-@pytest.mark.slow
 def test_a_run_is_diagnosed_once_and_goes_on_where_it_was(data, run, short_spectra, monkeypatch):
     first = stages.diagnose(run, data)
     assert list(first.diagnostics) == list(diagnostics.DIAGNOSTICS)
