@@ -69,13 +69,14 @@ def integrated(
     rngs: list[np.random.Generator],
     scheme: str | None = None,
     as_graph: bool = False,
+    step: Step | None = None,
 ) -> Float[Tensor, "B T *S"]:
-    """The truth by the reference solver, where the states are and in their precision.
+    """The truth by the reference solver, or a ``step`` of it made before, where the states are and in their precision.
 
     Trajectory b takes its noise from ``rngs[b]`` alone, by way of :mod:`emubench.dynamics.noise`. With ``as_graph`` a
     deterministic system's sample interval is :func:`replayed` on a GPU.
     """
-    step, k = system.solver(scheme=scheme, dtype=state.dtype, device=state.device), system.steps_per_sample
+    step, k = step or system.solver(scheme=scheme, dtype=state.dtype, device=state.device), system.steps_per_sample
 
     def noises() -> Iterator[Tensor]:
         for _ in range(n_samples):

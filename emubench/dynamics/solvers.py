@@ -10,7 +10,7 @@ from torch import Tensor
 
 from emubench.dynamics import kernels
 from emubench.dynamics.simulate import integrated, reference_rollout, simulate
-from emubench.dynamics.system import System
+from emubench.dynamics.system import Step, System
 
 
 class TrueSolver:
@@ -22,6 +22,14 @@ class TrueSolver:
 
     def __init__(self, system: System) -> None:
         self.system = system
+        self._steps: dict[tuple[torch.dtype, torch.device], Step] = {}
+
+    def step(self, like: Tensor) -> Step:
+        """A solver step where ``like`` is and in its precision, made once: its coefficients come from the host."""
+        key = like.dtype, like.device
+        if key not in self._steps:
+            self._steps[key] = self.system.solver(scheme=self.scheme, dtype=like.dtype, device=like.device)
+        return self._steps[key]
 
     def solve(self, states: np.ndarray, n_samples: int, rngs: list[np.random.Generator]) -> np.ndarray:
         """States ``"B *s"`` to the next samples ``"B T *s"``."""
@@ -31,7 +39,7 @@ class TrueSolver:
         """The same for tensors: on a CPU as :meth:`solve`, elsewhere by the reference integrators, where states are."""
         if states.device.type == "cpu":
             return torch.from_numpy(self.solve(states.numpy(), n_samples, rngs))
-        return integrated(self.system, states, n_samples, rngs, self.scheme)
+        return integrated(self.system, states, n_samples, rngs, step=self.step(states))
 
     def restrict(self, states: np.ndarray) -> np.ndarray:
         """The system's states ``"... *S"`` as the solver's ``"... *s"``."""
@@ -106,7 +114,7 @@ class SettingSolver(TrueSolver):
         if self.fast is not None and n_samples > 1:
             return torch.from_numpy(self.solve(states.cpu().numpy(), n_samples, rngs)).to(states.device)
         states = states.to(getattr(torch, self.setting.dtype))
-        return integrated(self.system, states, n_samples, rngs, self.scheme, as_graph=n_samples > 1)
+        return integrated(self.system, states, n_samples, rngs, as_graph=n_samples > 1, step=self.step(states))
 
     def restrict(self, states: np.ndarray) -> np.ndarray:
         """The lower Fourier modes, where the setting has fewer sites."""

@@ -234,6 +234,22 @@ print(stages.score(Path(sys.argv[1]), Path(sys.argv[2]), again=True).model_dump_
 """
 
 
+def test_a_score_at_the_end_of_its_range_may_have_no_interval():
+    """All cases can lie there on one machine, and all but a few on another; elsewhere no interval has no width."""
+    task = tasks.get(TASK, "tiny")
+    row = run_files.ScoreRow(
+        task=TASK, metric="skill_stability", lead_time=None, value=1.0, low=1.0, high=1.0, n_cases=8, unit="1"
+    )
+    scores = run_files.ScoreFile(**scoring.header(task, ""), rows=[row], cases={})
+    leeway = judge.Leeway.of(row.metric, None, 8, scoring.Result(task, scores, {}))
+    wide = row.model_copy(update={"low": 0.96})
+    assert leeway.allows(row, wide)
+    assert leeway.allows(wide, row)
+    inside = {"value": 0.98, "low": 0.98, "high": 0.98}
+    assert not leeway.allows(row.model_copy(update=inside), wide.model_copy(update={"value": 0.98}))
+    assert not leeway.allows(row, wide.model_copy(update={"value": 0.5, "low": 0.48, "high": 0.52}))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["lorenz63-clean", "lorenz63-noisy"])
 def test_the_rounding_of_another_processor_is_no_false_claim(data, tmp_path, task):

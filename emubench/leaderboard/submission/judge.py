@@ -144,16 +144,20 @@ class Leeway:
 
     share: float
     widths: float = 1.0
+    ends: tuple[float, ...] = ()
+    """The ends of the score's range: all cases can lie there, so that an interval has no width."""
 
     @classmethod
     def of(cls, metric: str, lead_time: float | None, n_cases: int, result: scoring.Result) -> "Leeway":
         """That of a row; the starts of a task are scored apart, so that a share of ``n_cases`` has to do."""
         if metric not in result.of_ensembles and not _parted(metric, lead_time, result.task):
             return cls(ROUND_OFF)
+        known = asked().scores[result.task.name].get(metric)
+        ends = known.bounds if known else ()
         few = float(stats.t.isf(stats.norm.sf(4), max(n_cases // len(result.task.system.starts) - 1, 1))) / 4
         if lead_time is None and metric in (headline(result.task).metric, "skill_accuracy"):
-            return cls(few * HEADLINE_MEMBERS, few * HEADLINE_WIDTHS)
-        return cls(few * OTHER_MEMBERS, few * OTHER_WIDTHS)
+            return cls(few * HEADLINE_MEMBERS, few * HEADLINE_WIDTHS, ends)
+        return cls(few * OTHER_MEMBERS, few * OTHER_WIDTHS, ends)
 
     def allows(self, row: ScoreRow, judged: ScoreRow) -> bool:
         """Whether value, low and high of a row are those that were found."""
@@ -161,6 +165,8 @@ class Leeway:
             return False
         one, two = (0.0 if r.low is None or r.high is None else r.high - r.low for r in (row, judged))
         least = max(1e-6 * abs(judged.value or 0.0), 1e-9)
+        if row.value == judged.value and row.value in self.ends:
+            one = two = max(one, two)  # here all cases lie there, on another machine all but a few
         if self.widths > 1 and not (one + least) / self.widths <= two + least <= (one + least) * self.widths:
             return False
         most = max(self.share * (math.sqrt(one * two) if self.widths > 1 else two), least)
