@@ -47,10 +47,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> EmubenchError:
 
     >>> print(unknown("system", "lorenz69", ["lorenz63", "lorenz96", "kpz"]))
     unknown system 'lorenz69': did you mean lorenz96 or lorenz63?
+    >>> print(unknown("season", "2026a", []))
+    unknown season '2026a': there is none yet
     """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    hint = f"known: {', '.join(known)}" if known else "there is none yet"
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
     return EmubenchError(f"unknown {kind} {name!r}: {hint}")
 
 
