@@ -331,6 +331,7 @@ def evaluate(
         **{f"{split}_seconds": spent for split, spent in seconds.items()},
         "threads": torch.get_num_threads(),
         "device": described(where),
+        "scored_on": described(where),
     }
     Speed.model_validate(timing)
     return dataclasses.replace(result, timing=timing)

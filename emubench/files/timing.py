@@ -134,9 +134,11 @@ class Speed(Model):
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     device: Line = ""
     test_seconds: Positive | None = None
-    """Time of the forecasts that scoring asked for, as the two that follow."""
+    """Time of the forecasts that scoring asked for, as the other seconds."""
     counted_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The share of their samples that speed counts: the rest had stopped, or was not finite."""
+    scored_on: Line = "cpu"
+    """The device on which they were made; what was benched may be from another."""
     climate_seconds: Positive | None = None
     widths_seconds: Positive | None = None
 

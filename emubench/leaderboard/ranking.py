@@ -23,7 +23,7 @@ from emubench.leaderboard import estimates, statistics
 from emubench.leaderboard.estimates import Estimate
 from emubench.leaderboard.statistics import ENDS, MISSING, Row, bounded
 from emubench.metrics._headline import headline
-from emubench.runs.scored import Scored, ScoredRun, runs_of
+from emubench.runs.scored import Scored, ScoredRun, of_one_kind, runs_of
 
 FLOORS = ("persistence", "linear")
 KEPT = ("track", "entry", "baseline", "knowledge", "speed_of", "speed_on")
@@ -184,14 +184,15 @@ def table(runs: Sequence[ScoredRun]) -> pd.DataFrame:
 
     The speed on a task, and on a track, is one quantity, ``speed_of``: of the best batch ("bench") where all that is
     timed there was benched, and on one device (``speed_on``), else of the forecasts that scoring asked for ("scoring").
+    Where these were made on several devices there is none.
     """
-    kinds: dict[str, set[tuple[bool, str]]] = defaultdict(set)
+    of_task: dict[str, list[ScoredRun]] = defaultdict(list)
     for run in runs:
-        if run.throughput is not None:
-            kinds[run.task.name].add(run.kind)
+        of_task[run.task.name].append(run)
     grouped: dict[tuple[str, str], list[ScoredRun]] = defaultdict(list)
-    for run in runs:
-        grouped[run.task.name, run.entry].append(run if len(kinds[run.task.name]) < 2 else run.as_scored())
+    for name, found in of_task.items():
+        for run in of_one_kind(found):
+            grouped[name, run.entry].append(run)
     by_task: dict[str, list[Cell]] = defaultdict(list)
     for (name, _), group in grouped.items():
         by_task[name].append(of_runs(group))
@@ -310,13 +311,12 @@ def _track_rows(
     any_scale = any(scale.usable for scale in scales.values())
     entries = list(dict.fromkeys(row["entry"] for row in task_rows))
     common = [name for name in scaled if all(name in cells[entry] for entry in entries)]
-    timed = [cell.runs[0] for found in by_task.values() for cell in found if cell.runs[0].throughput is not None]
-    alike = len({run.kind for run in timed}) < 2
+    timed = [run for found in by_task.values() for cell in found for run in cell.runs]
+    fair = dict(zip(map(id, timed), of_one_kind(timed), strict=True))
     accuracies, steadiness, rows = list[Estimate](), list[Estimate | None](), list[Row]()
     for entry in entries:
         mine = [row for row in task_rows if row["entry"] == entry]
-        if not alike:
-            mine = [row | _speed([run.as_scored() for run in cells[entry][row["task"]].runs]) for row in mine]
+        mine = [row | _speed([fair[id(run)] for run in cells[entry][row["task"]].runs]) for row in mine]
         skills = {name: cells[entry][name].accuracy(scales[name]) for name in scaled if name in cells[entry]}
         accuracies.append(estimates.mean(list(skills.values()), max(1, len(scaled)), MISSING))
         steadiness.append(mean_stability(list(cells[entry].values()), len(names)))

@@ -39,10 +39,11 @@ class ScoredRun:
     benched: bool = False
     """Whether ``throughput`` is that of the best batch, and not of the forecasts that scoring asked for."""
     device: str = "cpu"
-    """Where ``throughput`` was measured; scoring is always on the CPU."""
+    """Where ``throughput`` was measured."""
     test_seconds: float | None = None
     counted_share: float = 1.0
-    """What those forecasts took."""
+    scored_on: str = "cpu"
+    """What those forecasts took, and where."""
     claimed_speedup: Speedup | None = None
     """The speed-up that an entry states, whose folder holds no more of its timing."""
     result: Result | None = None
@@ -66,7 +67,7 @@ class ScoredRun:
 
     def as_scored(self) -> "ScoredRun":
         """The run with the speed of its scored forecasts."""
-        return dataclasses.replace(self, throughput=self.rate(benched=False), benched=False, device="cpu")
+        return dataclasses.replace(self, throughput=self.rate(benched=False), benched=False, device=self.scored_on)
 
     @property
     def speedup(self) -> Speedup | None:
@@ -109,7 +110,8 @@ def read_run(path: Path, card: run_files.Card | None = None) -> ScoredRun:
     timed = timing.read(path)
     if timed is None:
         return ScoredRun(path, card, scores, None)
-    kind: dict[str, Any] = {"benched": timed.benched} | timed.model_dump(include={"test_seconds", "counted_share"})
+    kind: dict[str, Any] = {"benched": timed.benched, "device": timed.scored_on}
+    kind |= timed.model_dump(include={"test_seconds", "counted_share", "scored_on"})
     if "eager" in timed.benches:
         hardware = timed.benches["eager"].hardware
         kind["device"] = f"{hardware.device} ({hardware.name})"
@@ -150,6 +152,17 @@ def read_runs(paths: list[Path]) -> list[ScoredRun]:
     if not runs:
         raise EmubenchError("no runs to compare; make some with: emubench train BASELINE TASK")
     return runs
+
+
+def of_one_kind(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
+    """The runs with speeds that compare: as they are if all are one quantity on one device, else as they were scored.
+
+    Where the scored forecasts were made on several devices, none has a speed.
+    """
+    for tried in (list(runs), [run.as_scored() for run in runs]):
+        if len({run.kind for run in tried if run.throughput is not None}) < 2:
+            return tried
+    return [dataclasses.replace(run, throughput=None) for run in runs]
 
 
 Scored = Mapping[str, Result | Sequence[Result]] | str | Path | Sequence[str | Path]

@@ -16,7 +16,7 @@ from tests.support.scored_runs import row, table, write_run
 TASK = "lorenz63-noisy"
 
 
-def timed(run, **known: float | None) -> None:
+def timed(run, **known: float | str | None) -> None:
     path = run / "timing.json"
     path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | known))
 
@@ -96,6 +96,19 @@ def test_two_quantities_are_not_one_speed_on_two_devices(tmp_path, frozen):
     assert (alone["speed_of"], alone["speed_on"]) == ("bench", "cuda (a card)")
     timed(runs["on-cpu"], test_seconds=None)  # by another version: what its scored forecasts took is not known
     assert row(table(tmp_path), "on-cpu", TASK)["speed_of"] is None
+
+
+def test_two_quantities_are_not_one_speed_of_forecasts_scored_on_two_devices(tmp_path, frozen):
+    """Forecasts that scoring asked for on a GPU and on a CPU are two quantities as well: no speed is compared."""
+    runs = {name: write_run(tmp_path, name, TASK, [2.0] * 16) for name in ("on-cpu", "on-gpu")}
+    for name, device in (("on-cpu", "cpu"), ("on-gpu", "cuda:0 (a card)")):
+        timed(runs[name], test_seconds=4.0, scored_on=device)
+    alone = row(table(runs["on-gpu"]), "on-gpu", TASK)
+    assert (alone["speed_of"], alone["speed_on"]) == ("scoring", "cuda:0 (a card)")
+    frame = table(tmp_path)
+    found = [row(frame, name, TASK) for name in runs]
+    assert [r["speed_of"] for r in found] == [None, None]
+    assert frame["lyapunov_times_per_second"].isna().all()  # of the track as well
 
 
 def test_two_quantities_are_not_one_size(emubench, tmp_path, frozen):

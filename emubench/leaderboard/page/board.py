@@ -168,6 +168,7 @@ def _run(contents: Contents, run: RunKey) -> scored.ScoredRun:
         device=timing.device or "cpu",
         test_seconds=timing.test_seconds,
         counted_share=timing.counted_share,
+        scored_on=timing.scored_on,
         claimed_speedup=timing.speedup,
     )
 

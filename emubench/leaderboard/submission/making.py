@@ -20,7 +20,7 @@ from emubench.leaderboard.submission.checks import FILL_IN
 from emubench.leaderboard.submission.entries import ENTRY_FILE, FORECASTS, WEIGHTS, Contents, Entry
 
 MAX_TIMES = 96
-OF_SCORING = ("test_seconds", "counted_share", "climate_seconds", "widths_seconds")
+OF_SCORING = ("test_seconds", "counted_share", "scored_on", "climate_seconds", "widths_seconds")
 """Fields of a timing that scoring measures."""
 
 
