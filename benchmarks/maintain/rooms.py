@@ -41,8 +41,6 @@ DOORS = {
 }
 """Files, or whole rooms, that may import inside functions, and why."""
 TOP_ENTRIES = 15
-NO_CODE = ("__pycache__", "py.typed")
-"""Beside the rooms; the second tells type checkers that the package has types."""
 
 
 class Import(NamedTuple):
@@ -127,7 +125,7 @@ def faults(package: Path = PACKAGE) -> list[str]:
         if one.inside and not any(one.importer == door or one.importer.startswith(f"{door}.") for door in DOORS):
             lines.append(f"{place}: imports {one.imported} inside a function")
     lines += [f"in a circle: {', '.join(group)}" for group in circles(found)]
-    entries = [path for path in package.iterdir() if path.name not in NO_CODE]
+    entries = [path for path in package.iterdir() if path.name != "__pycache__"]
     if len(entries) > TOP_ENTRIES:
         lines.append(f"{package.name}/ has {len(entries)} entries, where at most {TOP_ENTRIES} belong")
     return lines
