@@ -1,6 +1,6 @@
 """The perfect-model reference: ``python -m benchmarks.maintain.perfect_model tune TASK`` and ``… measure``.
 
-The oracle (the true system behind an ensemble Kalman filter and, on lorenz63, a fit) sets the upper end of
+The oracle (the true system behind an ensemble Kalman filter and, on the Lorenz systems, a fit) sets the upper end of
 ``skill_accuracy``. ``tune`` compares its settings on contexts of one seed; ``measure`` scores it on 4096 contexts of
 another, neither of which is the benchmark's, and freezes value and standard error in ``reference.json``. Scarce
 tasks observe as partial ones do, so they share their reference; on clean deterministic tasks it is the solver itself,

@@ -47,22 +47,34 @@ def test_a_window_as_long_as_the_context_leaves_the_filter_its_first_sample(data
     assert only.isfinite().all()
 
 
-def test_solvers_are_started_by_the_filter_of_emulators_whatever_the_oracle_adds():
+@pytest.mark.parametrize(
+    ("name", "plain"), [("lorenz63-partial", Filter(40)), ("lorenz96-partial", Filter(200, 1.02, 12.0))]
+)
+def test_solvers_are_started_by_the_filter_of_emulators_whatever_the_oracle_adds(name, plain):
     """Published speed-ups compare equal starts."""
-    task = tasks.get("lorenz63-partial", "tiny")
+    task = tasks.get(name, "tiny")
     solver: Any = ladder.forecaster(task, Setting("rk4", 2, start="filter"))[0]
     assert isinstance(solver, oracle.Oracle)
-    assert (solver.window, solver.filter) == (0, Filter(40))
+    assert (solver.window, solver.filter) == (0, plain)
     own: Any = oracle.build(task, oracle.Config())
-    assert own.filter == dataclasses.replace(solver.filter, rotate=True)
+    assert own.window > 0
+    assert own.filter == dataclasses.replace(plain, rotate=task.system.name == "lorenz63")
+
+
+def test_an_ensemble_that_does_not_span_the_states_is_fitted_to_nothing_unless_asked():
+    task = tasks.get("lorenz96-partial", "tiny")
+    own: list[Any] = [oracle.build(task, oracle.Config(members=members)) for members in (40, 41)]
+    assert [one.window for one in own] == [0, oracle.WINDOWS["lorenz96"]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lorenz63-noisy", "lorenz63-partial"])
-def test_the_fit_after_rotations_is_better_than_the_filter_of_version_2(name):
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("lorenz63-noisy", 16), ("lorenz63-partial", 16), ("lorenz96-partial", 6)]
+)
+def test_the_fit_is_better_than_the_filter_of_version_2(name, blocks):
     """Case by case, on contexts that were neither tuned on nor measured on."""
     task, gains = tasks.get(name), []
-    for block in range(16):
+    for block in range(blocks):
         new, old = (
             perfect_model.headline_cases(oracle.build(task, config), task, 7, block)
             for config in (oracle.Config(), oracle.Config(rotate=0, window=0))
