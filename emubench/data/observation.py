@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from emubench.core.errors import EmubenchError
 from emubench.dynamics.system import System
@@ -66,3 +68,22 @@ class Observation:
     ) -> Float[np.ndarray, " T *C"]:
         """Observe one whole trajectory."""
         return self.along(system, rng)(truth)
+
+
+def observed_symmetry(
+    symmetry: Callable[[Tensor], Tensor], observation: Observation, system: System
+) -> Callable[[Tensor], Tensor]:
+    """What a symmetry of the state does to its scored components; an error where these alone do not determine it."""
+    components = observation.components
+    if components is None:
+        return symmetry
+
+    def act(values: Tensor, fill: float = 0.0) -> Tensor:
+        whole = values.new_full((*values.shape[: values.ndim - 1], *system.shape), fill)
+        whole[..., list(components)] = values
+        return symmetry(whole)[..., list(components)]
+
+    probe = torch.arange(1.0, len(components) + 1)
+    if not torch.equal(act(probe), act(probe, 7.0)):
+        raise EmubenchError(f"not available: a symmetry of {system.name} mixes components that are never observed")
+    return act

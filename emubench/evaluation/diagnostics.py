@@ -24,6 +24,7 @@ from emubench import metrics
 from emubench.core.errors import EmubenchError
 from emubench.core.random import torch_stream
 from emubench.data import dataset, layout
+from emubench.data.observation import observed_symmetry
 from emubench.data.tasks import Task
 from emubench.dynamics import lyapunov
 from emubench.dynamics.simulate import simulate
@@ -255,7 +256,7 @@ def symmetry_violation(subject: Subject) -> Diagnostic:
         return Diagnostic(note="not available: the emulator draws random numbers, but gives a single member")
     rows = []
     for i, (name, symmetry) in enumerate(symmetries.items()):
-        act = observed_symmetry(symmetry, task)
+        act = observed_symmetry(symmetry, task.observation, task.system)
         squares = squared_violation(run(act(context), f"symmetry {i}", MEMBERS), act(first), std)
         summary = Summary(squares, (), lambda mean: mean.sign() * mean.abs().sqrt())
         found = scoring.intervals(summary, scoring.resample(start))
@@ -264,23 +265,6 @@ def symmetry_violation(subject: Subject) -> Diagnostic:
             rows.append(subject.row(label, figures, len(context), "sigma", lead * task.lead_time_step))
         subject.progress(i + 1, len(symmetries))
     return Diagnostic(rows=rows)
-
-
-def observed_symmetry(symmetry: Callable[[Tensor], Tensor], task: Task) -> Callable[[Tensor], Tensor]:
-    """What a symmetry of the state does to its scored components; an error where these alone do not determine it."""
-    components = task.observation.components
-    if components is None:
-        return symmetry
-
-    def act(values: Tensor, fill: float = 0.0) -> Tensor:
-        whole = values.new_full((*values.shape[: values.ndim - 1], *task.system.shape), fill)
-        whole[..., list(components)] = values
-        return symmetry(whole)[..., list(components)]
-
-    probe = torch.arange(1.0, len(components) + 1)
-    if not torch.equal(act(probe), act(probe, 7.0)):
-        raise EmubenchError(f"not available: a symmetry of {task.system.name} mixes components that are never observed")
-    return act
 
 
 def squared_violation(

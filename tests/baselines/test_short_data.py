@@ -19,7 +19,7 @@ BUDGET = SMALL.keys() - {"half_widths", "filtered", "driven", "max_lead", "spin_
 """Settings that say how much is computed, and not of how many samples."""
 NAMES = [f"{system}-{track}" for system in systems.names() for track in ("clean", "noisy", "partial")]
 QUICK = ("linear", "polynomial", "random_features", "reservoir")
-LEARN_FROM_12 = ("climatology", "linear", "oracle", "persistence")
+LEARN_FROM_12 = ("climatology", "linear", "oracle", "parroting", "persistence")
 
 
 def marks(baseline: str, name: str) -> tuple:

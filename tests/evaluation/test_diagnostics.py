@@ -9,6 +9,7 @@ import torch
 
 from emubench.core.errors import EmubenchError
 from emubench.data import dataset, tasks
+from emubench.data.observation import observed_symmetry
 from emubench.dynamics.spectrum import Estimate
 from emubench.evaluation import diagnostics, scoring
 from emubench.evaluation.diagnostics import Subject, measure
@@ -230,7 +231,7 @@ def test_a_lost_forecast_violates_by_ten_sigma(data):
 def test_a_symmetry_that_mixes_what_is_never_observed_is_not_available():
     task = tasks.get("lorenz63-partial", "tiny")
     with pytest.raises(EmubenchError, match="mixes components that are never observed"):
-        diagnostics.observed_symmetry(lambda u: u.roll(1, -1), task)
+        observed_symmetry(lambda u: u.roll(1, -1), task.observation, task.system)
 
 
 # --- what is not available, and files ---------------------------------------------------------------------------------
