@@ -189,7 +189,9 @@ class Analogue(nn.Module):
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
         """Copy, and look up the copy's end, until all samples are there."""
-        query = ((context[:, -self.longest :] - self.mean) / self.std).to(self.library)
+        missing = (0, 0, max(0, self.longest - context.shape[1]), 0)  # of a short context: not observed
+        last = torch.nn.functional.pad(context[:, -self.longest :], missing, value=torch.nan)
+        query = ((last - self.mean) / self.std).to(self.library)
         members, again = n_members if self.in_law else 1, None if self.in_law else 1
         run = self.copied(query, members, generator, 1, self.ranks)
         past = torch.cat([query.expand(members, *query.shape), run], dim=2)

@@ -3,7 +3,7 @@
 v(t + τ) = v(s + τ), with s < t the time before which the context was most like its last samples, in the mean square
 over what is observed, each component in its own σ. Where the context ends the copy begins anew (Zhang & Gilpin 2025,
 arXiv:2505.11349, who find that large models for time series do little else). On rings gaps are filled linearly. kpz:
-each member copies another of the nearest motifs, as growth from the last sample, and rises as far in every round.
+each member copies another motif, drawn by one over its distance, as growth from the last sample; rounds rise on.
 
 Knowledge: none. Nothing is trained, and no training data are seen.
 """
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.core.hardware import sent
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.rings import interpolate_ring, on_ring
@@ -33,6 +34,11 @@ class Config:
         check_positive(self, "motif")
 
 
+def default_config(task: Task) -> Config:
+    """Of an interface little may have been seen: it may have been flat a few samples ago."""
+    return Config(motif=2) if task.system.growing else Config()
+
+
 class Parroting(nn.Module):
     """The context is all that it knows."""
 
@@ -41,8 +47,11 @@ class Parroting(nn.Module):
         self.ring, self.growing, self.in_law = on_ring(task), task.system.growing, task.system.scored_in_law
         self.motif = config.motif
 
-    def nearest(self, fields: Float[Tensor, "B C N"], n_best: int) -> Float[Tensor, "B M"]:
-        """Places in the context of the last samples of the motifs that are most like its end, the best first."""
+    def motifs(self, context: Float[Tensor, "B C N"], fields: Float[Tensor, "B C N"]) -> tuple[Tensor, int]:
+        """Mean square differences ``"B L"`` of all motifs from the context's end, and where the first of them ends.
+
+        Infinite of one with a sample of which nothing was observed.
+        """
         length = fields.shape[1]
         motif = max(1, min(self.motif, (length - 1) // 2))
         levels = fields.mean(-1, keepdim=True) if self.growing else torch.zeros_like(fields[..., :1])
@@ -50,13 +59,20 @@ class Parroting(nn.Module):
         if not self.ring:
             scaled = scaled / scaled.std(1, keepdim=True).clamp(min=1e-12)
         windows = scaled.unfold(1, motif, 1).mT  # B L W N
-        apart = (windows[:, : length - 2 * motif + 1] - windows[:, -1:]).square().mean((2, 3))
-        return apart.topk(min(n_best, apart.shape[1]), largest=False).indices + motif - 1
+        blank = torch.isnan(context).all(-1).unfold(1, motif, 1).any(-1)
+        apart = (windows - windows[:, -1:]).square().mean((2, 3)).masked_fill(blank, torch.inf)
+        return apart[:, : length - 2 * motif + 1], motif - 1
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
-        """One member where deterministic, else one per motif."""
+        """One member where deterministic, else each of another motif, drawn by one over the distance."""
         fields = filled(context, self.ring)
-        best = self.nearest(fields, n_members if self.in_law else 1).T[..., None]  # M B 1
+        apart, first = self.motifs(context, fields)
+        best = apart.argmin(1)[None] + first
+        if self.in_law:  # the largest of log w + Gumbel noise are draws by w without replacement
+            noise = -torch.empty(apart.shape, dtype=apart.dtype).exponential_(generator=generator).log()
+            order = (sent(noise, apart.device) - apart.clamp(min=1e-12).log()).argsort(1, descending=True)
+            best = order[:, torch.arange(n_members, device=apart.device) % order.shape[1]].T + first
+        best = best[..., None]  # M B 1
         ahead = torch.arange(n_steps, device=context.device)
         to_end = fields.shape[1] - 1 - best
         place = best + 1 + ahead % to_end
