@@ -13,6 +13,8 @@ conditional simulation (Journel & Huijbregts 1978).
 
 Knowledge: structure (the system's symmetries). How many samples a window has, and how many analogues count, is chosen
 on noisy validation data; the data themselves are the weights.
+
+Expected skill (clean noisy partial scarce): not measured. Intervals: ``baselines/expected.toml``.
 """
 
 from collections.abc import Iterator

@@ -6,6 +6,8 @@ arXiv:2505.11349, who find that large models for time series do little else). On
 each member copies another motif, drawn by one over its distance, as growth from the last sample; rounds rise on.
 
 Knowledge: none. Nothing is trained, and no training data are seen.
+
+Expected skill (clean noisy partial scarce): not measured. Intervals: ``baselines/expected.toml``.
 """
 
 from dataclasses import dataclass

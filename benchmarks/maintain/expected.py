@@ -41,6 +41,10 @@ TARGETS = """### What the baselines must reach
 Headline scores are valid prediction times in Lyapunov times, of kpz the CRPS, of which less is better. *Above*
 means that the two intervals of 95 % don't touch.
 """
+LOOK_UPS = """### Who is not above a look-up
+
+`analogue` learns nothing. A learned baseline that is not above it is shown beside it, in the same sense.
+"""
 SENTENCE = re.compile(r"(?<=\n\n)Expected skill \(.*?``baselines/expected\.toml``\.", re.DOTALL)
 """What :func:`sentence` wrote into a docstring."""
 HEAD = "# Written by python -m benchmarks.maintain.expected; standard size, intervals of 95 %.\n\n"
@@ -179,7 +183,8 @@ def readme(text: str, expected: Expected) -> str:
     head, mark, _ = text.partition(MARK)
     if not mark:
         raise EmubenchError(f"{README}: the line {MARK.strip()} is missing")
-    return f"{head}{MARK}\n{TARGETS}\n{targets.as_table(expected)}\n{as_tables(expected)}"
+    tables = as_tables(expected)
+    return f"{head}{MARK}\n{TARGETS}\n{targets.as_table(expected)}\n{LOOK_UPS}\n{targets.look_ups(expected)}\n{tables}"
 
 
 def main(runs: Annotated[list[Path], typer.Argument(help="Folders of scored runs.")]) -> None:

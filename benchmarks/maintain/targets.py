@@ -15,6 +15,7 @@ CLOSED_FORM = ("polynomial", "random_features", "reservoir", "weak_sindy")
 LEARNED = (*FAMILIES, "fourier_operator", *CLOSED_FORM)
 UNTOLD = tuple(name for name in LEARNED if name != "weak_sindy")
 """Those that don't know the equation's form."""
+LOOK_UP = "analogue"
 HEADLINE, SKILL = "headline", "skill_accuracy"
 Expected = dict[str, dict[str, dict[str, Any]]]
 
@@ -62,6 +63,17 @@ def as_table(expected: Expected) -> str:
     answers = {True: "met", False: "**missed**", None: "not measured"}
     rows = [f"| {one.where} | {one.asked} | {one.reached} | {answers[one.met]} |" for one in targets(expected)]
     return "\n".join(["| task | target | reached | |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def look_ups(expected: Expected) -> str:
+    """A table of Markdown: on every task the score of ``analogue``, and the learned baselines that are not above it."""
+    lines = ["| task | `analogue` | not above it |", "|---|---|---|"]
+    for task in expected.get(LOOK_UP, {}):
+        (found,) = _scores(expected, (LOOK_UP,), task, HEADLINE)
+        below = [one for one in _scores(expected, LEARNED, task, HEADLINE) if one.ends[0] <= found.ends[1]]
+        names = ", ".join(f"`{one.baseline}`" for one in below)
+        lines.append(f"| {task} | {found.value:.3g} [{found.low:.3g}, {found.high:.3g}] | {names or 'none'} |")
+    return "\n".join(lines) + "\n"
 
 
 def _target(where: str, asked: str, measure: Callable[[], tuple[str, bool]]) -> Target:

@@ -78,6 +78,16 @@ def test_a_score_that_is_no_number_is_the_worst(name):
     assert missed(scores) == {("lorenz96-partial", asked)}
 
 
+def test_a_learned_baseline_is_above_a_look_up_where_the_intervals_do_not_touch():
+    scores = planted()
+    scores["analogue"] = {"lorenz96-noisy": {"valid_prediction_time": row(1.0, half=0.1)}}
+    for name in targets.LEARNED:
+        scores[name]["lorenz96-noisy"] |= {"valid_prediction_time": row(1.3, half=0.1)}
+    assert "| lorenz96-noisy | 1 [0.9, 1.1] | none |" in targets.look_ups(scores)
+    scores["reservoir"]["lorenz96-noisy"]["valid_prediction_time"] = row(1.3, half=0.25)
+    assert "| lorenz96-noisy | 1 [0.9, 1.1] | `reservoir` |" in targets.look_ups(scores)
+
+
 def test_what_was_not_run_is_neither_met_nor_missed():
     scores = planted()
     del scores["random_features"]["lorenz63-clean"]
