@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint docs clean
+.PHONY: demo test slow lint docs gpu clean
 
 # What the demo needs: the package alone.
 .venv/package: pyproject.toml constraints.txt
@@ -37,6 +37,10 @@ lint: .venv/ready
 docs: .venv/ready
 	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
 	$(BIN)/emubench leaderboard build --out docs/_build/leaderboard
+
+# All that a GPU is asked, in ten minutes at most; GPU=--dry-run walks through it on the CPU, GPU="--minutes 30" goes further.
+gpu: .venv/ready
+	$(BIN)/python -m benchmarks.gpu $(GPU)
 
 clean:
 	rm -rf .venv demo docs/_build

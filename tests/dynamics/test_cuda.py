@@ -52,6 +52,7 @@ def test_without_a_gpu_a_graph_is_the_function_itself():
     assert replayed(double, torch.ones(3)) is double
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_replayed_graph_is_the_function():
     x = torch.randn(4, 64, device="cuda", dtype=torch.float64)
