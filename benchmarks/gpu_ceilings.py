@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numba.cuda
 import numpy as np
 import torch
 
 from emubench.core.hardware import synchronise
 from emubench.evaluation.throughput import roofline
 
+cuda: Any = numba.cuda
+"""Untyped, and by this name, which numba's simulator looks for."""
 CHAINS = 8
 """Independent multiply-adds of a thread, so that none waits for the one before."""
 ROUNDS = 5
@@ -22,7 +24,6 @@ ROUNDS = 5
 @functools.cache
 def multiply_adds() -> Any:
     """The kernel: each thread repeats ``x ← x · scale + shift`` on ``CHAINS`` numbers, and writes their sum."""
-    cuda: Any = importlib.import_module("numba.cuda")  # which looks for a driver when it is imported
 
     @cuda.jit
     def run(out, n, scale, shift):
@@ -40,7 +41,6 @@ def multiply_adds() -> Any:
 
 def in_registers(dtype: str, blocks: int = 4096, threads: int = 256, n: int = 20_000) -> tuple[float, np.ndarray]:
     """Operations per second of :func:`multiply_adds` on a CUDA GPU, and what its threads wrote the last time."""
-    cuda: Any = importlib.import_module("numba.cuda")
     real, kernel = np.dtype(dtype).type, multiply_adds()
     out, times = cuda.to_device(np.ones(blocks * threads, dtype)), []
     for _ in range(1 + ROUNDS):  # the first compiles

@@ -14,6 +14,8 @@ from torch import Tensor
 from emubench.core.errors import EmubenchError, reason
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
+SHORTER = {"Expected one of": "torch knows no such device", "Could not run": "this torch was built without it"}
+"""Lists of torch's, by how they begin, and what they come to."""
 
 
 def devices() -> list[str]:
@@ -43,7 +45,8 @@ def _reason_against(device: str, dtype: torch.dtype) -> str | None:
     try:
         torch.zeros(1, dtype=dtype, device=torch.device(device)).cpu()
     except (RuntimeError, AssertionError, TypeError) as error:  # a CPU build asserts, MPS has no float64
-        return reason(error)
+        said = reason(error)
+        return next((short for begin, short in SHORTER.items() if said.startswith(begin)), said)
     return None
 
 

@@ -19,6 +19,15 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "why"), [("gpu", "torch knows no such device"), ("lazy", "this torch was built without it")]
+)
+def test_a_list_of_all_that_torch_knows_is_not_shown(name, why):
+    with pytest.raises(EmubenchError) as error:
+        check_device(name)
+    assert str(error.value) == f"--device {name}: cannot be used here ({why}); this machine has {', '.join(devices())}"
+
+
 def test_auto_is_the_first_that_computes_in_the_precision_asked_for(monkeypatch):
     monkeypatch.setattr("emubench.core.hardware.devices", lambda: ["cuda:77", "meta", "cpu"])
     assert check_device("auto", torch.float64) == torch.device("cpu")

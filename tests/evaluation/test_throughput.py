@@ -434,3 +434,19 @@ def test_the_device_is_recorded_and_a_wrong_one_refused():
     assert found.name
     with pytest.raises(EmubenchError, match="--device nowhere"):
         check_device("nowhere")
+
+
+def test_a_batch_that_does_not_fit_is_told_with_the_one_that_does(capsys):
+    class Small(Honest):
+        most = 20
+
+        def forecast(self, context, n_steps, n_members, generator):
+            if len(context) > self.most:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().forecast(context, n_steps, n_members, generator)
+
+    assert stopwatch.best_batch(subject(Small()), EndToEnd()) <= 16
+    assert capsys.readouterr().err == "net: 64 cases at a time do not fit in the memory of cpu, 16 do\n"
+    Small.most = 0
+    with pytest.raises(EmubenchError, match="net: 1 cases at a time do not fit in the memory of cpu: try --device cpu"):
+        stopwatch.best_batch(subject(Small()), EndToEnd())

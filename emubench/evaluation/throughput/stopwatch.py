@@ -7,6 +7,7 @@ those of fresh ones. Some outputs are kept, for :mod:`emubench.evaluation.throug
 
 import datetime
 import itertools
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emubench.core.errors import EmubenchError
 from emubench.core.hardware import peak_memory, processor, synchronise, usable_cores
 from emubench.core.random import stream, torch_stream
 from emubench.data.tasks import Task
@@ -239,16 +241,27 @@ def measure(
 
 
 def best_batch(subject: Subject, work: EndToEnd, longest: float = LONGEST) -> int:
-    """The batch of most cases per second among 1, 4, 16 … up to the cap on memory, or ``longest`` seconds a call."""
+    """The batch of most cases per second among 1, 4, 16 … up to the cap on memory, or ``longest`` seconds a call.
+
+    Where a device's memory runs out before, a line says at which batch. Raises :class:`EmubenchError` if none fits.
+    """
     rates: dict[int, float] = {}
     before = 0.0
-    Calls(subject, work, 1, "sweep").warm_up()  # what is compiled at the first call would count as slowness
-    for batch in BATCHES:
+    for i, batch in enumerate((1, *BATCHES)):
         calls = Calls(subject, work, batch, "sweep")
-        peak, took = calls.warm_up()
-        if took < SHORTEST:
-            calls.one(fresh=True)
-            took = min(took, *calls.seconds[True])
+        try:
+            peak, took = calls.warm_up()
+            if i == 0:  # what is compiled at the first call would count as slowness
+                continue
+            if took < SHORTEST:
+                calls.one(fresh=True)
+                took = min(took, *calls.seconds[True])
+        except torch.OutOfMemoryError as error:
+            said = f"{subject.name}: {batch} cases at a time do not fit in the memory of {subject.device}"
+            if not rates:
+                raise EmubenchError(f"{said}: try --device cpu") from error
+            print(f"{said}, {max(rates)} do", file=sys.stderr)
+            break
         if rates and peak > subject.memory_cap:
             break
         rates[batch] = batch / took
