@@ -1,14 +1,18 @@
 """``emubench submit …``: parse, call, print."""
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from emubench.cli.grid import Cluster, Scheduler, Tls
-from emubench.cli.options import DATA, Data, Json, SizeOption, Workers, answer, leave, print_json, progress
+from emubench.cli.options import DATA, Data, Device, Json, SizeOption, Workers, answer, leave, print_json, progress
 from emubench.core.errors import EmubenchError
 from emubench.leaderboard.submission.entries import ENTRIES
+
+if TYPE_CHECKING:
+    from emubench.runs.sandbox.judged import Limits
 
 app = typer.Typer(help="Submit a model to the leaderboard: new, check, run, verify.", no_args_is_help=True)
 season_app = typer.Typer(
@@ -108,6 +112,7 @@ def run(
     call_seconds: Annotated[float, typer.Option("--call-seconds", min=1, help="Limit of one call.")] = 1800.0,
     memory_gb: Annotated[float, typer.Option("--memory-gb", min=0.1, help="Limit of a judged emulator.")] = 8.0,
     threads: Annotated[int, typer.Option("--threads", min=1, max=256)] = 1,
+    device: Device = "cpu",
     bench_seconds: Annotated[
         float, typer.Option("--bench-seconds", min=0, help="Of each timing, beside solvers; 0: none.")
     ] = 2.0,
@@ -121,13 +126,20 @@ def run(
     Example: emubench submit run leaderboard/entries/my-model --data data
     """
     from emubench.leaderboard.submission import judge
-    from emubench.runs.sandbox.judged import Limits
 
-    limits = Limits(call_seconds=call_seconds, memory_bytes=int(memory_gb * 2**30), threads=threads)
+    limits = _limits(device, call_seconds=call_seconds, memory_bytes=int(memory_gb * 2**30), threads=threads)
     with progress(folder.name) as show:
         found = judge.rescore(folder, data, limits, show, bench_seconds)
     answer(json, [outcome.as_json() for outcome in found], "\n".join(outcome.line() for outcome in found))
     leave(fault for outcome in found for fault in outcome.faults)
+
+
+def _limits(device: str, **given: Any) -> "Limits":
+    """What a judged emulator may take, on a device that is tried before anything is judged."""
+    from emubench.runs.sandbox import judged
+
+    limits = judged.Limits(**given)
+    return dataclasses.replace(limits, device=judged.usable(device, limits))
 
 
 @app.command()
@@ -139,6 +151,7 @@ def verify(
     only: Only = None,
     threads: Threads = 1,
     train_seconds: TrainSeconds = 3600.0,
+    device: Device = "cpu",
     again: Annotated[bool, typer.Option("--again", help="Replace rows that are there already.")] = False,
     json: Json = False,
 ) -> None:
@@ -151,9 +164,8 @@ def verify(
     """
     from emubench.leaderboard.submission import verifying
     from emubench.runs.grid import runner
-    from emubench.runs.sandbox.judged import Limits
 
-    limits = Limits(threads=threads, train_seconds=train_seconds)
+    limits = _limits(device, threads=threads, train_seconds=train_seconds)
     with runner.live() as watch:
         found = verifying.verify(folder, board, name, seeds, only or [], limits, again, watch)
     answer(json, found.as_json(), "\n".join(found.lines()))
@@ -188,6 +200,7 @@ def season_verify(
     only: Only = None,
     threads: Threads = 1,
     train_seconds: TrainSeconds = 3600.0,
+    device: Device = "cpu",
     workers: Workers = 1,
     scheduler: Scheduler = None,
     cluster: Cluster = None,
@@ -204,10 +217,9 @@ def season_verify(
     """
     from emubench.leaderboard.submission import verifying
     from emubench.runs.grid import clusters, runner
-    from emubench.runs.sandbox.judged import Limits
 
     where = clusters.place(workers, scheduler, cluster, tls)
-    limits = Limits(threads=threads, train_seconds=train_seconds)
+    limits = _limits(device, threads=threads, train_seconds=train_seconds)
     with runner.live() as watch:
         found = verifying.verify_season(board, name, names or [], seeds, only or [], limits, place, where, watch)
     answer(json, found.as_json(), "\n".join(found.lines()))
@@ -223,6 +235,7 @@ def season_status(
     only: Only = None,
     threads: Threads = 1,
     train_seconds: TrainSeconds = 3600.0,
+    device: Device = "cpu",
     place: PlaceOption = None,
     json: Json = False,
 ) -> None:
@@ -234,7 +247,7 @@ def season_status(
     from emubench.runs.grid import runner
     from emubench.runs.sandbox.judged import Limits
 
-    limits = Limits(threads=threads, train_seconds=train_seconds)
+    limits = Limits(threads=threads, train_seconds=train_seconds, device=device)
     found = verifying.look(board, name, names or [], seeds, only or [], limits, place)
     if json:
         print_json(found.as_json())

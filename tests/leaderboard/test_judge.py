@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from emubench.core.hardware import devices
 from emubench.data import dataset, reference, tasks
 from emubench.evaluation import scoring
 from emubench.files import entry_files, run_files, schema
@@ -37,6 +38,24 @@ def test_an_entry_is_scored_as_its_run_was(emubench, sound_entry, data):
     assert found["scores"] == whole  # to the last bit, on one machine
     assert found["timing"]["lyapunov_times_per_second"] > 0
     assert contents(sound_entry) == before
+
+
+@pytest.mark.slow
+def test_an_entry_is_scored_on_a_device_of_another_name_alike(emubench, sound_entry, data):
+    options = ("--data", data, "--bench-seconds", 0, "--json", "--device", "cpu:0")
+    finished = emubench("submit", "run", sound_entry, *options)
+    assert finished.status == 0, finished.err
+    (found,) = json.loads(finished.out)
+    assert found["timing"]["scored_on"] == "cpu:0"
+
+
+@pytest.mark.parametrize(
+    "command", [("submit", "run", "entry"), ("submit", "verify", "entry", "--season", "x"), ("season", "verify", "x")]
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_judged(refused, command):
+    found = refused(*command, "--device", "cuda:77")
+    assert found.startswith("emubench: --device cuda:77: cannot be used here (")
+    assert found.endswith(f"this machine has {', '.join(devices())}")
 
 
 @pytest.mark.slow

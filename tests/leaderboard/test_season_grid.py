@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from emubench.core import hardware
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.evaluation.scoring import Result
@@ -158,6 +159,25 @@ def test_rows_of_two_machines_do_not_stand_in_one_file(board, place, quick, monk
     with pytest.raises(EmubenchError, match=r"was judged on .*1 thread.*; times of .*2 thread.* do not belong"):
         verifying.keep_row(grid, entrant, other)
     assert len(verified_rows.read_file(path).rows) == 1
+
+
+def test_on_a_gpu_trainings_and_judgements_take_one_and_say_so(board, place, monkeypatch):
+    opened = season.get(board, NAME)
+    entrant = season_grid.entrant(board / "entries" / "linear", NAME, opened, 1)
+    kinds = {}
+    for device in ("cpu", "cuda:0"):
+        limits = judged.Limits(device=device)
+        plan = season_grid.SeasonGrid(board, NAME, opened, place, (entrant,), limits).plan()
+        kinds[device] = {step.kind: step for step in plan.steps}
+    taken = {kind: step.resources for kind, step in kinds["cuda:0"].items()}
+    assert taken == {"seal": (), "retrain": (("GPU", 1.0),), "judge": (("GPU", 1.0),), "bench": ()}
+    assert kinds["cuda:0"]["retrain"].values["limits"]["device"] == "cuda:0"
+    assert steps.job_of(kinds["cuda:0"]["retrain"]).device == "cuda:0"
+    assert "device" not in kinds["cpu"]["retrain"].values["limits"]
+    assert all(step.resources == () for step in kinds["cpu"].values())
+    monkeypatch.setattr(hardware, "described", lambda device: f"{device} (a card)")
+    assert verifying.judge_of(judged.Limits(device="cuda:0")).endswith(", 1 thread(s), cuda:0 (a card)")
+    assert verifying.judge_of(judged.Limits()).endswith(", 1 thread(s)")
 
 
 def test_sealed_data_lie_where_nobody_else_can_read_them(board, tmp_path, quick):

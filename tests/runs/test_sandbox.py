@@ -23,6 +23,7 @@ from emubench.emulator import save_weights
 from emubench.runs import jobs, stages
 from emubench.runs.sandbox import child, judged, pipe
 from emubench.runs.sandbox.judged import JudgedEmulator, Limits
+from emubench.testing.elsewhere import ELSEWHERE, Elsewhere
 from tests.support.submissions import TASK, edit_json
 
 # --- the architecture -------------------------------------------------------------------------------------------------
@@ -209,12 +210,12 @@ def attempt(work, *given):
         return work(*given)
     except OSError as error:
         return type(error).__name__
-def serve(folder, source, sink):
+def serve(folder, source, sink, device):
     {setup}
     pipe.send(sink, pipe.FAULT, {{"reason": str({wanted})}}, None, time.monotonic() + 60)
     os.read(source, 1)  # until the judge has heard it
 child.serve = serve
-sys.argv[1:] = [".", str(2**33), "100", "1"]
+sys.argv[1:] = [".", str(2**33), "100", "1", "cpu"]
 child.main()
 """
 
@@ -391,3 +392,65 @@ def test_a_frame_is_read_as_it_was_sent():
 def test_torch_may_look_for_a_temporary_folder_within_the_bounds():
     """Its compiler does when it is imported, which building some emulators on the meta device makes it be."""
     assert answer("import torch._dynamo") == "None"
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_that_is_not_there_is_refused_before_any_child_starts(monkeypatch):
+    monkeypatch.setattr(judged, "JudgedEmulator", None)
+    with pytest.raises(EmubenchError, match="--device cuda:77: cannot be used here"):
+        judged.usable("cuda:77", LIMITS)
+    assert judged.usable("cpu", LIMITS) == "cpu"
+
+
+def test_a_device_that_the_sandbox_keeps_away_is_refused_in_one_line(monkeypatch):
+    """The judge has it, as meta stands for here; its confined child says that it can compute nothing there."""
+    monkeypatch.setattr(judged, "check_device", lambda device, dtype: torch.device(device))
+    with pytest.raises(EmubenchError) as error:
+        judged.usable("meta", LIMITS)
+    assert str(error.value).startswith("--device meta: an emulator in the judge's sandbox cannot use it (failed while")
+    assert "Cannot copy out of meta tensor" in str(error.value)
+    assert str(error.value).endswith("judge it with --device cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_what_the_sandbox_lets_through_is_tried_and_taken(monkeypatch):
+    tried = []
+    command = judged._command
+    monkeypatch.setattr(judged, "check_device", lambda device, dtype: torch.device("meta"))
+
+    def as_cpu(module, folder, limits, seconds, *more):
+        tried.append((module, limits.device))
+        return command(module, folder, dataclasses.replace(limits, device="cpu"), seconds, *more)
+
+    monkeypatch.setattr(judged, "_command", as_cpu)
+    assert judged.usable("auto", LIMITS) == "meta"
+    assert tried == [("probe", "meta")]
+
+
+def test_a_child_forecasts_where_it_is_told_and_answers_from_the_host():
+    class There:
+        def forecast(self, context, n_steps, n_members, generator):
+            assert context.device == ELSEWHERE
+            return torch.nan_to_num(context[:, -1:]).expand(-1, n_steps, -1)[None].clone()
+
+    context = np.arange(24.0).reshape(2, 4, 3)
+    with Elsewhere():
+        found = child._answer(There(), {"seed": 0, "n_steps": 2, "n_members": 1}, context, ELSEWHERE)
+    assert np.array_equal(found, context[None, :, [-1, -1]])
+
+
+def test_a_run_is_judged_on_a_device_of_another_name_alike(data, tmp_path):
+    run = stages.train(jobs.Job("linear", TASK, "tiny"), data, tmp_path)
+    context, made = torch.ones(2, 64, 3, dtype=torch.float64), []
+    for device in ("cpu", "cpu:0"):
+        with JudgedEmulator.of_run(run, dataclasses.replace(LIMITS, device=device)) as emulator:
+            made.append(emulator.forecast(context, 3, 1, torch.Generator().manual_seed(0)))
+            assert not emulator.told
+    assert torch.equal(*made)
+
+
+def test_limits_say_their_device_where_it_is_no_cpu():
+    assert "device" not in Limits().values()
+    assert Limits(**dataclasses.replace(LIMITS, device="cuda").values()).device == "cuda"

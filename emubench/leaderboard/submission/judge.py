@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from scipy import stats
 
 from emubench import baselines
+from emubench.core import hardware
 from emubench.core.errors import EmubenchError
 from emubench.data import tasks
 from emubench.data.tasks import Task
@@ -72,6 +74,7 @@ def judge_run(
     """Score the run in ``folder`` in child processes, one for each call, on the truth below ``data``."""
     judged = Processes(partial(JudgedEmulator.of_run, folder, limits))
     result = scoring.evaluate(judged, task, data, seed=seed, progress=progress)
+    result.timing.update(dict.fromkeys(("device", "scored_on"), hardware.described(torch.device(limits.device))))
     return Judgement(result, judged.reason, judged.told or judged.reason)
 
 
@@ -246,7 +249,8 @@ def rescore(
         more = "a maintainer retrains it (emubench submit verify), and submit new --weights keeps them"
         raise EmubenchError(f"{folder}: has no weights to be run: {more}")
     ladder_seconds = min(60.0, 30 * bench_seconds)
-    options = benches.Options(threads=limits.threads, seconds=bench_seconds, ladder_seconds=ladder_seconds)
+    kept = {"threads": limits.threads, "device": limits.device}
+    options = benches.Options(**kept, seconds=bench_seconds, ladder_seconds=ladder_seconds)
     session, found, measured = benches.Session(data, options), [], {}
     for run in entry.runs:
         name, seed = run

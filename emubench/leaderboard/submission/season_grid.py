@@ -96,7 +96,8 @@ class SeasonGrid:
         """The trainings of an entry on one task."""
         entry, size, threads = entrant.contents.entry, self.opened.size, self.limits.threads
         overrides = dict(entry.overrides.get(task, {}))
-        return [jobs.Job(entry.method, task, size, seed, threads, overrides) for seed in entrant.seeds]
+        where = {"overrides": overrides, "device": self.limits.device}
+        return [jobs.Job(entry.method, task, size, seed, threads, **where) for seed in entrant.seeds]
 
     def cells(self) -> Iterator[tuple[Entrant, str]]:
         """Every entry on each of its tasks."""
@@ -105,13 +106,14 @@ class SeasonGrid:
     def steps_of(self, entrant: Entrant, task: str) -> tuple[list[Step], list[Step], Step]:
         """The steps that retrain and judge an entry's seeds on one task, and that which times it."""
         retrain, score = list[Step](), list[Step]()
-        entered: dict[str, Any] = {"entry": entrant.name, "limits": dataclasses.asdict(self.limits)}
+        entered: dict[str, Any] = {"entry": entrant.name, "limits": self.limits.values()}
+        taken = ((executors.GPU, 1.0),) if self.limits.device.startswith("cuda") else ()
         found = self.jobs(entrant, task)
         for job in found:
             known = entered | {"job": dataclasses.asdict(job), "hash8": job.hash8()}
             label = f"{entrant.name} {task} {job.size} seed {job.seed}"
-            retrain.append(steps.describe("retrain", f"train {label}", **known))
-            score.append(steps.describe("judge", f"score {label}", **known))
+            retrain.append(steps.describe("retrain", f"train {label}", taken, **known))
+            score.append(steps.describe("judge", f"score {label}", taken, **known))
         first = entered | {"job": dataclasses.asdict(found[0]), "hash8": found[0].hash8()}
         return retrain, score, steps.describe("bench", f"bench {entrant.name} {task}", **first)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from emubench import __version__
 from emubench.core import hardware
@@ -101,9 +102,16 @@ def _head(grid: SeasonGrid, entrant: Entrant, rows: list[VerifiedRow]) -> Verifi
         commitment=grid.opened.commitment,
         entry=entrant.name,
         method=entrant.contents.entry.method,
-        judge=f"{hardware.processor()}, {grid.limits.threads} thread(s)",
+        judge=judge_of(grid.limits),
         rows=rows,
     )
+
+
+def judge_of(limits: Limits) -> str:
+    """The machine that judges, by its processor, threads, and its device where that is no CPU."""
+    machine = f"{hardware.processor()}, {limits.threads} thread(s)"
+    device = torch.device(limits.device)
+    return machine if device.type == "cpu" else f"{machine}, {hardware.described(device)}"[:200]
 
 
 def missing(grid: SeasonGrid) -> SeasonGrid:

@@ -1,4 +1,4 @@
-"""The process of a judged emulator: ``python -m emubench.runs.sandbox.child FOLDER BYTES SECONDS THREADS``.
+"""The process of a judged emulator: ``python -m emubench.runs.sandbox.child FOLDER BYTES SECONDS THREADS DEVICE``.
 
 It holds neither truth nor metrics nor clock. It limits its own memory, processor time and files before it reads
 anything of the entry, checks the architecture's shapes on the meta device, loads the weights, and then answers
@@ -52,11 +52,19 @@ def check_architecture(folder: Path) -> None:
             raise EmubenchError(f"{card}: config: tensor {name[:80]}: {found}")
 
 
-def limit(n_bytes: int, seconds: int, file_bytes: int = 0) -> None:
-    """Bound what this process may take from now on: memory beyond what it has, processor time, files, dumps."""
+def limit(n_bytes: int, seconds: int, file_bytes: int = 0, device: str = "cpu") -> None:
+    """Bound what this process may take from now on: memory beyond what it has, processor time, files, dumps.
+
+    A GPU's driver reserves addresses without end, so that beside it only what can be written to is bounded.
+    """
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     most = pages * resource.getpagesize() + n_bytes
-    bounds = {"RLIMIT_AS": most, "RLIMIT_CPU": seconds, "RLIMIT_FSIZE": file_bytes, "RLIMIT_CORE": 0}
+    bounds = {
+        "RLIMIT_DATA" if device.startswith("cuda") else "RLIMIT_AS": most,
+        "RLIMIT_CPU": seconds,
+        "RLIMIT_FSIZE": file_bytes,
+        "RLIMIT_CORE": 0,
+    }
     bounds["RLIMIT_NOFILE"] = 256
     for name, value in bounds.items():
         kind = getattr(resource, name)
@@ -65,9 +73,11 @@ def limit(n_bytes: int, seconds: int, file_bytes: int = 0) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def _answer(emulator: Any, header: dict[str, Any], context: np.ndarray) -> np.ndarray:
+def _answer(
+    emulator: Any, header: dict[str, Any], context: np.ndarray, device: torch.device | str = "cpu"
+) -> np.ndarray:
     generator = torch.Generator().manual_seed(header["seed"])
-    given = torch.from_numpy(context.astype("f8"))
+    given = torch.from_numpy(context.astype("f8")).to(device)
     with torch.no_grad():
         forecast = emulator.forecast(given, header["n_steps"], header["n_members"], generator)
     if not isinstance(forecast, torch.Tensor) or forecast.dtype not in (torch.float32, torch.float64):
@@ -76,13 +86,13 @@ def _answer(emulator: Any, header: dict[str, Any], context: np.ndarray) -> np.nd
     return forecast.detach().cpu().numpy()
 
 
-def serve(folder: Path, source: int, sink: int) -> None:
-    """Load the emulator of ``folder`` and answer every context; a failure is told in one line."""
+def serve(folder: Path, source: int, sink: int, device: str) -> None:
+    """Load the emulator of ``folder`` onto ``device`` and answer every context; a failure is told in one line."""
     end = time.monotonic() + 1000 * HOUR  # the judge keeps the clock, and ends it long before
     try:
         check_architecture(folder)
         opened = folders.load(folder)
-        emulator, task = opened.emulator, opened.task
+        emulator, task = opened.emulator.to(device), opened.task
         pipe.send(sink, pipe.READY, {}, None, end)
         while True:
             most = max(task.n_test, task.n_climate, MAX_CASES)
@@ -92,7 +102,7 @@ def serve(folder: Path, source: int, sink: int) -> None:
             except pipe.PipeError:
                 return  # the judge has all it wants
             assert context is not None
-            pipe.send(sink, pipe.FORECAST, {}, _answer(emulator, header, context), end)
+            pipe.send(sink, pipe.FORECAST, {}, _answer(emulator, header, context, device), end)
     except Exception as error:  # whatever it is, the judge hears of it
         tell(sink, error)
 
@@ -104,7 +114,9 @@ def tell(sink: int, error: Exception) -> None:
     pipe.send(sink, pipe.FAULT, {"reason": line[:500]}, None, time.monotonic() + HOUR)
 
 
-def confine(folder: Path, n_bytes: int, seconds: int, threads: int, file_bytes: int = 0) -> tuple[int, int]:
+def confine(
+    folder: Path, n_bytes: int, seconds: int, threads: int, file_bytes: int = 0, device: str = "cpu"
+) -> tuple[int, int]:
     """Take standard input and output for the judge alone, and limit this process; return the two descriptors.
 
     It can read libraries and ``folder``, and write into its own folder, and into ``folder`` if it has ``file_bytes``.
@@ -116,17 +128,18 @@ def confine(folder: Path, n_bytes: int, seconds: int, threads: int, file_bytes: 
     tempfile.gettempdir()  # known from here on; looking for it later would write a file, and torch looks for it
     for name in registry.names(kernels.__name__):  # numba looks for its machine code while it may write beside it
         registry.load(kernels.__name__, name, "kernel")
-    namespaces.enter([*landlock.needed(), folder])
+    opened = landlock.of_device(device)
+    namespaces.enter([*landlock.needed(), folder, *opened])
     torch.set_num_threads(threads)
-    landlock.shut([folder], [Path.cwd(), *([folder] if file_bytes else [])])
-    limit(n_bytes, seconds, file_bytes)
+    landlock.shut([folder], [Path.cwd(), *([folder] if file_bytes else []), *opened])
+    limit(n_bytes, seconds, file_bytes, device)
     return source, sink
 
 
 def main() -> None:
     """Confine this process, then serve."""
-    folder = Path(sys.argv[1]).absolute()
-    serve(folder, *confine(folder, *map(int, sys.argv[2:5])))
+    folder, device = Path(sys.argv[1]).absolute(), sys.argv[5]
+    serve(folder, *confine(folder, *map(int, sys.argv[2:5]), device=device), device)
 
 
 if __name__ == "__main__":

@@ -15,21 +15,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import emubench
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import check_device
 from emubench.data import layout
 from emubench.emulator import Asked, Emulator
 from emubench.files import schema, store
-from emubench.runs import folders
+from emubench.runs import folders, stages
 from emubench.runs.jobs import Job
 from emubench.runs.sandbox import namespaces, pipe, trainee
 
-KEPT = ("LD_LIBRARY_PATH", "PYTHONPATH")
-"""What a judged emulator sees of its judge's environment: where libraries are."""
+KEPT = ("LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
+"""What a judged emulator sees of its judge's environment: where libraries are, and which GPUs count."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,15 @@ class Limits:
     threads: int = 1
     train_seconds: float = 3600.0
     """Limit of one training: the stated budget is 5 minutes on two cores, the rest is for slower machines."""
+    device: str = "cpu"
+    """Where it is trained, and forecasts; truth, metrics and pipes are the judge's processor's."""
+
+    def values(self) -> dict[str, Any]:
+        """Its fields, the device only where it is not the CPU."""
+        fields = dataclasses.asdict(self)
+        if self.device == "cpu":
+            del fields["device"]
+        return fields
 
 
 class JudgedEmulator(contextlib.AbstractContextManager):
@@ -58,6 +69,7 @@ class JudgedEmulator(contextlib.AbstractContextManager):
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         path = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
         own = dict.fromkeys(("HOME", "TMPDIR"), self._folder.name) | {"USER": "judged", "PATH": os.defpath}
+        own |= {"CUDA_CACHE_DISABLE": "1"} if limits.device != "cpu" else {}  # it may write no file
         own |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(limits.threads)}
         self._process = subprocess.Popen(
             command,
@@ -148,7 +160,23 @@ def _command(module: str, folder: Path, limits: Limits, work_seconds: float, *mo
     """The command of a child that works on ``folder`` for so long, beyond starting."""
     seconds = int(limits.threads * (limits.start_seconds + work_seconds))
     bounds = map(str, (*more, limits.memory_bytes, seconds, limits.threads))
-    return [sys.executable, "-m", f"emubench.runs.sandbox.{module}", str(folder), *bounds]
+    return [sys.executable, "-m", f"emubench.runs.sandbox.{module}", str(folder), *bounds, limits.device]
+
+
+def usable(device: str, limits: Limits) -> str:
+    """The device called so (:func:`check_device`), once a child has computed there, as confined as one that is judged.
+
+    Raises :class:`EmubenchError`, before anything is judged, where it can't: no case may fail for the judge's machine.
+    """
+    where = str(check_device(device, stages.DTYPE))
+    if where.partition(":")[0] != "cpu":
+        limits = dataclasses.replace(limits, device=where)
+        with JudgedEmulator(_command("probe", Path(), limits, 0.0), limits) as child:
+            child.wait_until_ready()
+        if child.reason:
+            what = f"--device {device}: an emulator in the judge's sandbox cannot use it"
+            raise EmubenchError(f"{what} ({child.told}); judge it with --device cpu")
+    return where
 
 
 def _hand_over(folder: Path) -> None:

@@ -17,8 +17,8 @@ from emubench import baselines
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF, NO_NEW_PRIVILEGES = 444, 445, 446, 38
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
 READ = EXECUTE | READ_FILE | READ_DIR
-OF_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | 1 << 14
-"""What can be allowed of a path that is no folder; 1 << 14 is to cut it."""
+OF_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | 1 << 14 | 1 << 15
+"""What can be allowed of a path that is no folder; 1 << 14 is to cut it, 1 << 15 to control a device."""
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom")
 SYSTEM += ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system")
 """Where interpreters and libraries look, none of it of a person's or of this package's data."""
@@ -42,6 +42,13 @@ def version() -> int:
 def needed() -> list[Path]:
     """What a child has to be able to read beside its run: files of the system, and libraries."""
     return [*map(Path, SYSTEM), *_libraries()]
+
+
+def of_device(device: str) -> list[Path]:
+    """What the driver of a device opens; of a CPU nothing."""
+    if not device.startswith("cuda"):
+        return []
+    return [*sorted(Path("/dev").glob("nvidia*")), Path("/sys/bus/pci"), Path("/sys/devices")]
 
 
 def shut(readable: Iterable[Path], writable: Iterable[Path] = ()) -> bool:

@@ -42,7 +42,7 @@ def check_size(job: Job, max_weights: int) -> None:
 def main() -> None:
     """Confine this process, say that it is ready, train, and say that it is done, or in a line why not."""
     folder, (max_weights, n_bytes, seconds, threads) = Path(sys.argv[1]), map(int, sys.argv[2:6])
-    _, sink = child.confine(folder, n_bytes, seconds, threads, MAX_FILE)
+    _, sink = child.confine(folder, n_bytes, seconds, threads, MAX_FILE, sys.argv[6])
     end = time.monotonic() + child.HOUR
     try:
         pipe.send(sink, pipe.READY, {}, None, end)
