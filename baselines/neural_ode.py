@@ -171,12 +171,22 @@ class NeuralOde(LearnedFlow):
         linear = torch.fft.irfft(symbol * torch.fft.rfft(state), n=self.n) if self.ring else symbol * state
         return self.field(state) + linear
 
-    def unroll(self, state: Tensor, n_steps: int) -> Float[Tensor, "B T D"]:
-        """The next ``n_steps`` states; on a CPU, by fixed steps, with their gradient written out."""
+    def written_out(self, state: Tensor) -> bool:
+        """Whether the gradient of steps from ``state`` is."""
         config, field = self.config, self.field.network if isinstance(self.field, RingField) else self.field
         fixed = config.solver == "rk4" and not config.adjoint and supports(field, state)
-        if not fixed or (not self.ring if config.damping else self.has_band):
+        return fixed and (self.ring if config.damping else not self.has_band)
+
+    @property
+    def repeated(self) -> str:
+        """A step, for ``--compile``; nothing where its gradient is written out."""
+        return "" if self.written_out(self.mean) else "advance"
+
+    def unroll(self, state: Tensor, n_steps: int) -> Float[Tensor, "B T D"]:
+        """The next ``n_steps`` states; on a CPU, by fixed steps, with their gradient written out."""
+        if not self.written_out(state):
             return super().unroll(state, n_steps)
+        config, field = self.config, self.field.network if isinstance(self.field, RingField) else self.field
         network, counts = cast(ProductMlp, field), (n_steps, config.substeps)
         if not config.damping:
             return segments(network, state, *counts, self.ring)

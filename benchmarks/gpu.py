@@ -61,7 +61,9 @@ def trained(baseline: str, task: str, device: str, compiled: bool = False) -> St
     """Training steps of a baseline."""
     kind = f"{device}{' compiled' if compiled else ''}"
     name = f"training {baseline} {task} {kind}"
-    return Step(name, 60.0 if compiled else 15.0, lambda place, _: gpu_steps.training(place, baseline, task, device))
+    return Step(
+        name, 60.0 if compiled else 15.0, lambda place, _: gpu_steps.training(place, baseline, task, device, compiled)
+    )
 
 
 def climbed(task: str) -> Step:
@@ -84,16 +86,23 @@ def steps(device: str, dry: bool = False) -> list[Step]:
     found += [benched(baseline, task, MODES[0]) for task in first for baseline in FAMILIES]
     found += [climbed(task) for task in first]
     found += [benched(baseline, task, mode) for task in first for baseline in FAMILIES for mode in MODES[1:]]
+    found += [trained(baseline, task, device, True) for task in FIRST for baseline in FAMILIES]
     found += [benched(baseline, task, MODES[0]) for task in first for baseline in others if baseline not in FAMILIES]
     for task in rest:
         found += [climbed(task), *(benched(baseline, task, MODES[0]) for baseline in others)]
     found += [benched(baseline, task, mode) for task in first for baseline in others for mode in MODES[1:]]
     found += [benched(baseline, task, mode) for task in rest for baseline in others for mode in MODES[1:]]
     once = list({step.name: step for step in found}.values())
-    if dry:  # one that is compiled, and those in low precision of the four families, stand for all
-        compiled = [step.name for step in once if "compiled" in step.name][1:]
-        low = [step.name for step in once if "bfloat16" in step.name][len(FAMILIES) :]
-        once = [step for step in once if step.name not in (*compiled, *low)]
+    if (
+        dry
+    ):  # a bench and a training that are compiled, and what is in low precision of the four families, stand for all
+        kinds = (("bench", "compiled", 1), ("training", "compiled", 1), ("bench", "bfloat16", len(FAMILIES)))
+        left_out = {
+            step.name
+            for kind, word, n in kinds
+            for step in [one for one in once if one.name.startswith(kind) and word in one.name][n:]
+        }
+        once = [step for step in once if step.name not in left_out]
     return once
 
 

@@ -131,12 +131,14 @@ def brief(place: Place, baseline: str, task: Task, more: dict[str, Any]) -> dict
     return found
 
 
-def training(place: Place, baseline: str, name: str, device: str) -> dict[str, Any]:
+def training(place: Place, baseline: str, name: str, device: str, compiled: bool = False) -> dict[str, Any]:
     """Optimiser steps per second of a baseline at its default width and batch, from the first look on."""
+    if compiled and device == "cpu" and modes.compiler() is None:
+        return {"steps_per_second": None, "missing": modes.NONE_FOUND}
     task = place.task(name, "tiny")
     threads = torch.get_num_threads()
     settings = brief(place, baseline, task, {"steps": 4, "checks": 2} if place.dry else {"steps": 100, "checks": 10})
-    job = jobs.Job(baseline, name, "tiny", threads=threads, overrides=settings, device=device)
+    job = jobs.Job(baseline, name, "tiny", threads=threads, overrides=settings, device=device, compile=compiled)
     run = stages.train(job, place.data, place.work / "runs" / device.replace(":", "-"))
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     looks = [row for row in rows if "loss" in row]

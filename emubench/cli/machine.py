@@ -97,13 +97,13 @@ def devices() -> Iterator[Finding]:
 
 
 def compiler() -> Iterator[Finding]:
-    """The compiler that ``bench --compile`` calls."""
+    """The compiler that ``train --compile`` and ``bench --compile`` call."""
     from emubench.evaluation.throughput import modes
 
     if found := modes.compiler():
         yield Finding("compiler", "ok", found)
     else:
-        yield Finding("compiler", "note", "none", "install g++ or clang++, or name one in CXX, for bench --compile")
+        yield Finding("compiler", "note", "none", "install g++ or clang++, or name one in CXX, for --compile")
 
 
 def cage() -> Iterator[Finding]:

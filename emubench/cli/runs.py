@@ -38,11 +38,14 @@ def train(
     seed: Seed = 0,
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Threads of torch.")] = 1,
     device: Device = "cpu",
+    compile: Annotated[bool, typer.Option("--compile", help="Compile what training steps repeat.")] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: key=value.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard.")] = False,
     json: Json = False,
 ) -> None:
     """Train a baseline on a task; a finished run of the same job is kept. Its log is log.jsonl in the run's folder.
+
+    A run that was trained with --compile is another than one without: rounding differs.
 
     Example: emubench train resnet_ode lorenz96-noisy --size tiny --set steps=500
     """
@@ -56,7 +59,7 @@ def train(
     baseline = baselines.of_file(Path(baseline)) if mine else baseline
     task = resolved(name, size, data)
     overrides = dict(map(_setting, settings or []))
-    job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipes.to_json(task), where)
+    job = jobs.Job(baseline, task.name, size, seed, threads, overrides, recipes.to_json(task), where, compile)
     with progress(f"{baseline} {name}") as show:
         folder = stages.train(job, data, out, show, tensorboard)
     more = f"; the file is found again with: export {baselines.OWN}={shlex.quote(str(mine))}" if mine else ""

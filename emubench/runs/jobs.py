@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.emulator import n_parameters
 from emubench.evaluation import soundness
+from emubench.learning.training.compiled import compiled
 from emubench.learning.training.logs import Log
 from emubench.learning.training.settings import on_small_ring
 
@@ -40,6 +42,8 @@ class Job:
     """The recipe of a custom task, as JSON (see :mod:`emubench.data.recipes`)."""
     device: str = "cpu"
     """Where it is trained and scored; its kind, such as ``cuda``, is part of what determines the run."""
+    compile: bool = False
+    """Whether training steps are compiled, which changes rounding."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -60,8 +64,10 @@ class Job:
         return build_emulator(baselines.get(self.baseline), self.get_task(), self.config())
 
     def values(self) -> dict[str, Any]:
-        """Its fields, the device only where it is not the CPU."""
+        """Its fields, the device only where it is not the CPU, and whether it is compiled only where it is."""
         fields = dataclasses.asdict(self)
+        if not self.compile:
+            del fields["compile"]
         if self.kind == "cpu":
             del fields["device"]
         return fields
@@ -135,10 +141,12 @@ def fit(
     seed: int = 0,
     log: Log | None = None,
     device: torch.device | str = "cpu",
+    compile: bool = False,
 ) -> Any:
     """Build the emulator of a baseline and train it in memory, on ``device``; equal arguments give equal weights.
 
-    It is built on the CPU, and moved: its first weights are the same everywhere.
+    It is built on the CPU, and moved: its first weights are the same everywhere. ``compile``: see
+    :mod:`emubench.learning.training.compiled`.
     Torch's own generator is seeded, so that what was drawn from it before plays no part. A fit that breaks down, as a
     matrix that can't be inverted, raises :class:`EmubenchError`.
     """
@@ -148,7 +156,8 @@ def fit(
     if isinstance(emulator, nn.Module):  # whatever a stranger builds
         emulator = emulator.to(device)
     try:
-        module.train(emulator, data.to(device), config, seed, log or Log())
+        with compiled(emulator, f"{name_of(module)} on {device}") if compile else nullcontext():
+            module.train(emulator, data.to(device), config, seed, log or Log())
     except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]  # documented as public
         what = f"{name_of(module)} on {task.name}: with these settings the fit breaks down"
         raise EmubenchError(f"{what}: {str(error).splitlines()[0]}") from error

@@ -19,6 +19,7 @@ from emubench.data.tasks import Task
 from emubench.emulator import n_parameters, save_weights
 from emubench.evaluation import diagnostics, scoring
 from emubench.evaluation.forecast import Progress, part_of
+from emubench.evaluation.throughput import modes
 from emubench.files import run_files, schema, store, timing
 from emubench.learning.training import logs
 from emubench.learning.training.checkpoint import Checkpoints
@@ -36,6 +37,8 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
     if tensorboard:
         logs.summary_writer()  # where it is missing nothing begins
     folder, task, config, device = job.folder(out), job.get_task(), job.config(), check_device(job.device, DTYPE)
+    if job.compile and device.type == "cpu" and modes.compiler() is None:
+        raise EmubenchError(modes.NONE_FOUND)
     store.sweep(folder)
     if finished(folder, task, data):
         return folder
@@ -46,7 +49,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
         partial.mkdir(parents=True)
         checkpoints = Checkpoints(kept, observations.digest)
         with closing(logs.Log(partial / "log.jsonl", progress, checkpoints, tensorboard)) as log:
-            emulator = fit(module, task, config, observations, job.seed, log, device)
+            emulator = fit(module, task, config, observations, job.seed, log, device, job.compile)
             synchronise(device)
             seconds = log.seconds
         digest = save_weights(emulator, partial / "model.safetensors")
@@ -64,7 +67,7 @@ def train(job: Job, data: Path, out: Path, progress: Progress | None = None, ten
             n_parameters=n_parameters(emulator),
             train_seconds=round(seconds, 3),
             threads=job.threads,
-            device=described(device),
+            device=described(device) + (", compiled" if job.compile else ""),
             weights_sha256=digest,
             warning=look(module, emulator, observations.to(device)),
         )

@@ -33,6 +33,7 @@ def test_equal_jobs_have_equal_folders(tmp_path):
         {"overrides": {"steps": 20}},
         {"overrides": {}},
         {"device": "cuda"},
+        {"compile": True},
     ],
 )
 def test_another_job_has_another_folder(tmp_path, change):

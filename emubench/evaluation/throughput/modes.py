@@ -17,7 +17,8 @@ from emubench.emulator import Stepper
 
 PRECISIONS = ("full", "bfloat16", "tf32")
 WARM_UP_BATCHES = (1, 16)
-NO_COMPILER = "--compile: no C++ compiler found (c++, g++ or clang++; or name it in CXX): these are the eager figures"
+NONE_FOUND = "--compile: no C++ compiler found (c++, g++ or clang++; or name it in CXX)"
+NO_COMPILER = f"{NONE_FOUND}: these are the eager figures"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ What a step makes lies below the season's place, which nobody else can read, at 
 killed goes on.
 """
 
-import dataclasses
 import os
 import shutil
 import stat
@@ -110,11 +109,11 @@ class SeasonGrid:
         taken = ((executors.GPU, 1.0),) if self.limits.device.startswith("cuda") else ()
         found = self.jobs(entrant, task)
         for job in found:
-            known = entered | {"job": dataclasses.asdict(job), "hash8": job.hash8()}
+            known = entered | {"job": job.values(), "hash8": job.hash8()}
             label = f"{entrant.name} {task} {job.size} seed {job.seed}"
             retrain.append(steps.describe("retrain", f"train {label}", taken, **known))
             score.append(steps.describe("judge", f"score {label}", taken, **known))
-        first = entered | {"job": dataclasses.asdict(found[0]), "hash8": found[0].hash8()}
+        first = entered | {"job": found[0].values(), "hash8": found[0].hash8()}
         return retrain, score, steps.describe("bench", f"bench {entrant.name} {task}", **first)
 
     def plan(self) -> Plan:

@@ -60,6 +60,11 @@ class FieldFlow(LearnedFlow):
             settings = config.members, config.inflation, config.localisation
             self.climate = ClimateFilter(self.n_state, list(range(self.n)), *settings)
 
+    @property
+    def repeated(self) -> str:
+        """The rate, which is trained without an integrator; of a growing height its step."""
+        return "advance" if self.growing else "tendency"
+
     def new_field(self, config: FlowConfig) -> nn.Module:
         """A polynomial of degree 2 beside a gated perceptron, on rings around every site; kpz has no polynomial."""
         if self.growing:

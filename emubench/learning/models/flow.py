@@ -111,6 +111,11 @@ class LearnedFlow(nn.Module):
         self.has_band = False
         self.register_load_state_dict_post_hook(lambda flow, _: flow.set_band(flow.band))
 
+    @property
+    def repeated(self) -> str:
+        """The method that a training step repeats, for ``--compile``."""
+        return "advance"
+
     def new_field(self, config: FlowConfig) -> nn.Module:
         """A gated perceptron; on rings the same around every site."""
         if not self.ring:
