@@ -61,11 +61,9 @@ def test_scores_of_two_devices_agree_within_their_intervals(baseline, name, devi
     assert two.low <= one.high + 1e-6
 
 
-@on_each
+@pytest.mark.parametrize("device", [GPU])  # on a CPU see benchmarks/test_rollout.py
 @pytest.mark.parametrize("baseline", FAMILIES)
 def test_a_compiled_forecast_is_the_eager_one(baseline, device, data):
-    if device != "cuda" and (modes.compiler() is None or baseline != FAMILIES[0]):
-        pytest.skip("one family compiled on a CPU stands for all, where there is a compiler")
     task, module = tasks.get("lorenz63-noisy", "tiny"), baselines.get(baseline)
     observations = dataset.load(task, data)
     emulator = jobs.fit(module, task, small(baseline, task.name).config(), observations).to(device)
