@@ -14,7 +14,9 @@ conditional simulation (Journel & Huijbregts 1978).
 Knowledge: structure (the system's symmetries). How many samples a window has, and how many analogues count, is chosen
 on noisy validation data; the data themselves are the weights.
 
-Expected skill (clean noisy partial scarce): not measured. Intervals: ``baselines/expected.toml``.
+Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz -1.82 -1.38 -0.15 -4.82;
+kuramoto_sivashinsky 0.10 0.29 0.31 0.08; lorenz63 0.16 0.56 0.60 0.23; lorenz96 -0.01 -0.03 -0.01 -0.01; up to 25 s of
+training. Intervals: ``baselines/expected.toml``.
 """
 
 from collections.abc import Iterator

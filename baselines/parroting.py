@@ -7,7 +7,9 @@ each member copies another motif, drawn by one over its distance, as growth from
 
 Knowledge: none. Nothing is trained, and no training data are seen.
 
-Expected skill (clean noisy partial scarce): not measured. Intervals: ``baselines/expected.toml``.
+Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz -14.68 -12.02 -5.06 -2.95;
+kuramoto_sivashinsky -0.01 -0.04 -0.04 -0.04; lorenz63 0.02 0.13 0.12 0.14; lorenz96 -0.02 -0.07 -0.01 -0.01; no
+training. Intervals: ``baselines/expected.toml``.
 """
 
 from dataclasses import dataclass
