@@ -24,6 +24,8 @@ Seeds = Annotated[int, typer.Option("--seeds", min=1, max=16, help="Fewer than t
 Only = Annotated[list[str] | None, typer.Option("--task", help="Of the season's tasks, these alone.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256)]
 TrainSeconds = Annotated[float, typer.Option("--train-seconds", min=1, help="Limit of one training.")]
+Ladder = Annotated[float, typer.Option("--ladder", min=0, help="Seconds for the solvers of a task; 0: no speed-up.")]
+LADDER = 30.0
 Season = Annotated[str, typer.Argument(metavar="NAME", help="Of the season, in seasons.toml of the board.")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[ENTRY]…", help="Default: all standard entries.")]
 PlaceOption = Annotated[
@@ -152,6 +154,7 @@ def verify(
     threads: Threads = 1,
     train_seconds: TrainSeconds = 3600.0,
     device: Device = "cpu",
+    ladder: Ladder = LADDER,
     again: Annotated[bool, typer.Option("--again", help="Replace rows that are there already.")] = False,
     json: Json = False,
 ) -> None:
@@ -167,7 +170,7 @@ def verify(
 
     limits = _limits(device, threads=threads, train_seconds=train_seconds)
     with runner.live() as watch:
-        found = verifying.verify(folder, board, name, seeds, only or [], limits, again, watch)
+        found = verifying.verify(folder, board, name, seeds, only or [], limits, again, watch, ladder)
     answer(json, found.as_json(), "\n".join(found.lines()))
     leave(found.faults)
 
@@ -201,6 +204,7 @@ def season_verify(
     threads: Threads = 1,
     train_seconds: TrainSeconds = 3600.0,
     device: Device = "cpu",
+    ladder: Ladder = LADDER,
     workers: Workers = 1,
     scheduler: Scheduler = None,
     cluster: Cluster = None,
@@ -221,7 +225,9 @@ def season_verify(
     where = clusters.place(workers, scheduler, cluster, tls)
     limits = _limits(device, threads=threads, train_seconds=train_seconds)
     with runner.live() as watch:
-        found = verifying.verify_season(board, name, names or [], seeds, only or [], limits, place, where, watch)
+        found = verifying.verify_season(
+            board, name, names or [], seeds, only or [], limits, place, where, watch, ladder
+        )
     answer(json, found.as_json(), "\n".join(found.lines()))
     leave(found.faults)
 
@@ -236,6 +242,7 @@ def season_status(
     threads: Threads = 1,
     train_seconds: TrainSeconds = 3600.0,
     device: Device = "cpu",
+    ladder: Ladder = LADDER,
     place: PlaceOption = None,
     json: Json = False,
 ) -> None:
@@ -248,7 +255,7 @@ def season_status(
     from emubench.runs.sandbox.judged import Limits
 
     limits = Limits(threads=threads, train_seconds=train_seconds, device=device)
-    found = verifying.look(board, name, names or [], seeds, only or [], limits, place)
+    found = verifying.look(board, name, names or [], seeds, only or [], limits, place, ladder)
     if json:
         print_json(found.as_json())
     else:

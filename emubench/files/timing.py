@@ -177,6 +177,25 @@ class EntryTiming(Speed):
     solvers: Annotated[list[Solver], Field(max_length=200)] = []
 
 
+class JudgedSpeed(Model):
+    """What a judge found of an emulator's speed, beside the solver ladder of its task on the same device and cases."""
+
+    device: Line
+    """As torch calls it."""
+    processor: Line
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    batch: Annotated[int, Field(ge=1)]
+    lyapunov_times_per_second: Quantiles
+    speedup: Speedup | None
+    """``None`` where no ladder was climbed, and where ``refused`` says why there is no speed."""
+    refused: Annotated[str, Field(max_length=1000)] = ""
+
+    @property
+    def where(self) -> str:
+        """The device in words; speeds of two are never compared."""
+        return f"{self.device}: {self.processor}, {self.threads} thread(s)"
+
+
 def read(run: Path) -> Timing | None:
     """The timing of a run, if there is any."""
     path = run / "timing.json"

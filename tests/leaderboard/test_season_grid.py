@@ -25,7 +25,7 @@ from emubench.leaderboard.submission.judge import Judgement
 from emubench.runs import folders
 from emubench.runs.grid import steps
 from emubench.runs.sandbox import judged
-from tests.support.submissions import STATED, TASK
+from tests.support.submissions import STATED, TASK, judged_speed
 
 NAME = "2026a"
 
@@ -72,12 +72,16 @@ def quick(submitted_runs, tmp_path, monkeypatch) -> Path:
 
     def bench(step, data, out) -> None:
         tell(step.label)
-        speed = season_grid.Speed(lyapunov_times_per_second=100.0)
-        season_grid._found(step, out).write_text(speed.model_dump_json())
+        season_grid._found(step, out).write_text(judged_speed(100.0, ranked=False).model_dump_json())
+
+    def climb(step, data, out) -> None:
+        tell(step.label)
+        season_grid._found(step, out).write_text('{"rungs": []}')
 
     monkeypatch.setattr(judged, "train", train)
     monkeypatch.setattr(judge, "judge_run", judge_run)
     monkeypatch.setitem(steps.KINDS, "bench", steps.KINDS["bench"]._replace(make=bench))
+    monkeypatch.setitem(steps.KINDS, "ladder", steps.KINDS["ladder"]._replace(make=climb))
     return calls
 
 
@@ -98,8 +102,8 @@ def test_a_season_does_every_step_once_and_keeps_every_row(emubench, board, plac
         f"{kind} {name} {seed}" for name in ("linear", "persistence") for seed in (0, 1) for kind in ("train", "score")
     ]
     told = quick.read_text().splitlines()
-    assert sorted(told[:-2]) == sorted(expected)
-    assert told[-2:] == [f"bench linear {TASK}", f"bench persistence {TASK}"]
+    assert sorted(told[:-3]) == sorted(expected)
+    assert told[-3:] == [f"ladder {TASK}", f"bench linear {TASK}", f"bench persistence {TASK}"]
     for name in ("linear", "persistence"):
         (row,) = rows(board, name)
         assert (row.seeds, row.lyapunov_times_per_second, row.task) == ([0, 1], 100.0, TASK)
@@ -128,6 +132,22 @@ def test_a_failed_training_leaves_the_others_and_is_tried_again(emubench, board,
     again = emubench("season", "verify", NAME, "--board", board, "--place", place, "--seeds", "1")
     assert again.status == 0, again.err
     assert quick.read_text().count("train persistence") == 1
+
+
+def test_a_failed_ladder_costs_the_speeds_of_its_task_alone_and_is_tried_again(board, place, quick, monkeypatch):
+    def fail(*_) -> None:
+        raise EmubenchError("no solver today")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(steps.KINDS, "ladder", steps.KINDS["ladder"]._replace(make=fail))
+        found = verifying.verify_season(board, NAME, (), 1, place=place)
+    assert found.missing == 2
+    assert [fault.split(" (log")[0] for fault in found.faults] == [f"ladder {TASK}: no solver today"]
+    told = quick.read_text().splitlines()
+    assert not any(line.startswith("bench") for line in told)
+    assert verifying.verify_season(board, NAME, (), 1, place=place).missing == 0
+    benches = [f"bench {name} {TASK}" for name in ("linear", "persistence")]
+    assert quick.read_text().splitlines() == [*told, f"ladder {TASK}", *benches]
 
 
 def test_a_row_of_an_entry_that_was_changed_is_judged_again(board, place, quick):
@@ -216,14 +236,15 @@ def in_fork(function, *arguments) -> int | None:
 
 
 def test_a_kill_at_any_moment_costs_at_most_the_step_under_way(board, place, quick):
-    """Of one seal, two trainings, two judgements and a bench each is met by two kills: before and after it is done."""
+    """Of a seal, two trainings, two judgements, a ladder and a bench each is met by two kills."""
     arguments = board, NAME, ["linear"], 2, (), judged.Limits(), place
-    for _ in range(6):
+    for _ in range(7):
         for moment in ("before", "after"):
             assert in_fork(killed_at_its_first_step, moment, *arguments) == -signal.SIGKILL
     assert in_fork(killed_at_its_first_step, "before", *arguments) == 0  # nothing is left to be done
     told = quick.read_text().splitlines()
-    assert told == ["train linear 0", "score linear 0", "train linear 1", "score linear 1", f"bench linear {TASK}"]
+    trained = ["train linear 0", "score linear 0", "train linear 1", "score linear 1"]
+    assert told == [*trained, f"ladder {TASK}", f"bench linear {TASK}"]
     assert rows(board, "linear")[0].seeds == [0, 1]
 
 
@@ -271,7 +292,20 @@ def test_no_child_of_a_season_sees_the_secret(emubench, board, place, monkeypatc
 
     monkeypatch.setattr(subprocess, "Popen", Told)
     monkeypatch.setattr(season_grid, "tidy", lambda grid: None)
-    arguments = (NAME, "persistence", "--board", board, "--place", place, "--seeds", "1", "--workers", "2")
+    arguments = (
+        NAME,
+        "persistence",
+        "--board",
+        board,
+        "--place",
+        place,
+        "--seeds",
+        "1",
+        "--workers",
+        "2",
+        "--ladder",
+        "1",
+    )
     done = emubench("season", "verify", *arguments)
     assert done.status == 0, done.err
     secret_file = board.parent / "outside" / "secret.txt"
@@ -288,7 +322,7 @@ def test_twenty_kills_of_a_real_season_at_random_moments(board, place):
     """The command and its children are killed twenty times; then it ends, and no finished step was done again."""
     program = "from emubench.cli.main import main; main()"
     command = [sys.executable, "-c", program, "season", "verify", NAME, "linear", "persistence"]
-    command += ["--board", str(board), "--place", str(place), "--seeds", "2"]
+    command += ["--board", str(board), "--place", str(place), "--seeds", "2", "--ladder", "1"]
     moments, killed, done = random.Random(0), 0, dict[Path, float]()
     while True:
         process = subprocess.Popen(command, start_new_session=True)

@@ -248,7 +248,7 @@ def test_a_season_from_its_opening_to_verification_by_anyone(
     folder = making.from_runs("mine", folders.find_runs([two_tasks]), tmp_path / "entries", STATED)
     assert emubench("season", "new", "2026a", "--board", board, *TASKS).status == 0
     secret = secret_file.read_text().strip()
-    arguments = ("submit", "verify", folder, "--season", "2026a", "--board", board, "--seeds", "1")
+    arguments = ("submit", "verify", folder, "--season", "2026a", "--board", board, "--seeds", "1", "--ladder", "2")
     before = contents(folder)
     first = emubench(*arguments)
     assert first.status == 0, first.err
@@ -262,7 +262,8 @@ def test_a_season_from_its_opening_to_verification_by_anyone(
     public = entry_files.read(folder, SCORES)[TASK, 0]
     for row in stored["rows"]:
         assert row["low_99"] <= row["low"] <= row["value"] <= row["high"] <= row["high_99"]
-        assert row["lyapunov_times_per_second"] > 0
+        assert row["lyapunov_times_per_second"] == row["speed"]["lyapunov_times_per_second"]["median"] > 0
+        assert row["speed"]["speedup"]["scheme"]
     assert stored["rows"][0]["claimed"] == pytest.approx(np.mean(public.cases["valid_prediction_time"]))
     for place in (*board.rglob("*"), *folder.rglob("*")):
         assert not place.is_file() or secret not in place.read_text(errors="replace"), place

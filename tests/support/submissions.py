@@ -13,6 +13,7 @@ import pytest
 
 from emubench.data import reference, tasks
 from emubench.files.entry_files import SCORES
+from emubench.files.timing import JudgedSpeed, Quantiles, Speedup
 from emubench.leaderboard.submission import checks, entries, making, season, verified_rows
 from emubench.leaderboard.submission.verified_rows import SeedScores, Verified, VerifiedRow
 from emubench.runs import folders, jobs, stages
@@ -115,6 +116,15 @@ def verified_row(
     row: dict[str, Any] = {"claimed": 0.5, "reason": "", "made_from": "0" * 64, "by_seed": found}
     row |= {"lyapunov_times_per_second": 1e4, "train_seconds": 1.0}
     return VerifiedRow(**(verified_rows.scores("", tasks.get(task, size), found) | row | changed))
+
+
+def judged_speed(speed: float, gain: float | None = 2.0, *, ranked: bool = True, **changed: Any) -> JudgedSpeed:
+    """What a judge may have found of an emulator's speed: with a fifth up and down, unless ``changed``."""
+    ends: dict[str, Any] = {"value": gain, "low": gain and 0.8 * gain, "high": gain and 1.2 * gain}
+    gained = Speedup(**ends, scheme="rk4, 2 steps per sample", ranked=ranked, break_even=None)
+    known: dict[str, Any] = {"device": "cpu", "processor": "a processor", "threads": 1, "batch": 64}
+    rate = Quantiles(median=speed, low=0.8 * speed, high=1.2 * speed)
+    return JudgedSpeed(**(known | {"lyapunov_times_per_second": rate, "speedup": gained} | changed))
 
 
 def verified(entry: str, rows: list[VerifiedRow], name: str = "2026a", **changed: Any) -> Verified:

@@ -1,8 +1,9 @@
 """A season as steps of the engine :mod:`emubench.runs.grid`: sealed data once per task, entries × tasks × seeds.
 
-Four kinds: ``seal`` makes a task's sealed data, ``retrain`` and ``judge`` train one seed of an entry and score it, and
-``bench`` times its first seed. Only ``seal`` needs the secret, so it is done by the process that was given it, before
-any worker is handed a step; workers see the sealed files. ``bench`` is done last, one by one, with no worker beside it.
+Five kinds: ``seal`` makes a task's sealed data, ``retrain`` and ``judge`` train one seed of an entry and score it,
+``ladder`` times the solvers of a task, and ``bench`` an entry's first seed beside them. Only ``seal`` needs the secret,
+so it is done by the process that was given it, before any worker is handed a step; workers see the sealed files.
+``ladder`` and ``bench`` are done last, task by task and one by one, with no worker beside them.
 What a step makes lies below the season's place, which nobody else can read, at once and whole; so a command that was
 killed goes on.
 """
@@ -13,22 +14,23 @@ import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from emubench import __version__
 from emubench.core.errors import EmubenchError
-from emubench.data import dataset, generation, layout, tasks
+from emubench.data import generation, layout, tasks
 from emubench.data.tasks import Task
-from emubench.evaluation import forecast, scoring
+from emubench.evaluation.throughput import ladder
 from emubench.files import schema, store
 from emubench.files.schema import Model
+from emubench.files.timing import JudgedSpeed, Rung
 from emubench.leaderboard.statistics import bounded
-from emubench.leaderboard.submission import checks, entries, judge, season, verified_rows
+from emubench.leaderboard.submission import checks, entries, judge, season, speeds, verified_rows
 from emubench.leaderboard.submission.entries import Contents
 from emubench.leaderboard.submission.verified_rows import SeedScores, VerifiedRow
 from emubench.runs import folders, jobs, scored
@@ -49,12 +51,13 @@ class Found(Model):
     scores: SeedScores
     train_seconds: Annotated[float, Field(ge=0, le=1e10)]
     reason: Annotated[str, Field(max_length=1000)]
+    counted_share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class Speed(Model):
-    """What timing has found."""
+class Ladder(Model):
+    """The solvers of a task, as they were timed."""
 
-    lyapunov_times_per_second: Annotated[float, Field(ge=0, le=1e15)]
+    rungs: Annotated[list[Rung], Field(max_length=200)]
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class SeasonGrid:
     place: Path
     entrants: tuple[Entrant, ...]
     limits: Limits
+    ladder_seconds: float = speeds.LADDER_SECONDS
+    """For the solvers of a task; 0: no ladder, and no speed-up."""
 
     @property
     def data(self) -> Path:
@@ -102,6 +107,12 @@ class SeasonGrid:
         """Every entry on each of its tasks."""
         yield from ((entrant, task) for entrant in self.entrants for task in entrant.tasks)
 
+    def ladder(self, task: str) -> Step:
+        """The step that times the solvers of a task."""
+        known: dict[str, Any] = {"task": task, "size": self.opened.size, "commitment": self.opened.commitment}
+        known |= {"seconds": self.ladder_seconds, "threads": self.limits.threads, "device": self.limits.device}
+        return steps.describe("ladder", f"ladder {task}", **known)
+
     def steps_of(self, entrant: Entrant, task: str) -> tuple[list[Step], list[Step], Step]:
         """The steps that retrain and judge an entry's seeds on one task, and that which times it."""
         retrain, score = list[Step](), list[Step]()
@@ -114,24 +125,27 @@ class SeasonGrid:
             retrain.append(steps.describe("retrain", f"train {label}", taken, **known))
             score.append(steps.describe("judge", f"score {label}", taken, **known))
         first = entered | {"job": found[0].values(), "hash8": found[0].hash8()}
+        first |= {"judged": score[0].name, "ladder": self.ladder(task).name}
         return retrain, score, steps.describe("bench", f"bench {entrant.name} {task}", **first)
 
     def plan(self) -> Plan:
         """All steps, those that seal first and those that time last."""
         needs: dict[Step, tuple[Step, ...]] = {}
-        sealed, last, made = dict[str, Step](), dict[Step, tuple[Step, ...]](), list[jobs.Job]()
+        sealed, timed, made = dict[str, Step](), dict[str, dict[Step, tuple[Step, ...]]](), list[jobs.Job]()
         for name in dict.fromkeys(task for _, task in self.cells()):
             known: dict[str, Any] = {"task": name, "size": self.opened.size, "commitment": self.opened.commitment}
             known |= {"board": str(self.board.absolute()), "season": self.name}
             sealed[name] = steps.describe("seal", f"seal {name}", **known)
             needs[sealed[name]] = ()
+            timed[name] = {self.ladder(name): (sealed[name],)}
         for entrant, task in self.cells():
             retrain, score, bench = self.steps_of(entrant, task)
             made += self.jobs(entrant, task)
             for one, two in zip(retrain, score, strict=True):
                 needs |= {one: (sealed[task],), two: (one,)}
-            last[bench] = tuple(score)
-        needs |= last
+            timed[task][bench] = (*score, self.ladder(task))
+        for last in timed.values():
+            needs |= last
         grid = Grid(
             tasks=list(sealed) or list(self.opened.tasks),
             baselines=sorted({job.baseline for job in made}) or ["none"],
@@ -147,10 +161,11 @@ class SeasonGrid:
         if not all(_is_found(step, self.data, self.place) for step in (*score, bench)):
             return None
         found = [_read(Found, step, self.place) for step in score]
-        by_seed = [one.scores for one in found]
+        by_seed, speed = [one.scores for one in found], _read(JudgedSpeed, bench, self.place)
         return VerifiedRow(
             **verified_rows.scores(entrant.name, self.task(task), by_seed),
-            lyapunov_times_per_second=_read(Speed, bench, self.place).lyapunov_times_per_second,
+            lyapunov_times_per_second=speed.lyapunov_times_per_second.median,
+            speed=speed,
             train_seconds=float(np.mean([one.train_seconds for one in found])),
             claimed=verified_rows.claimed(entrant.contents, task, self.opened.size),
             made_from=verified_rows.made_from(entrant.contents, self.opened, task, by_seed),
@@ -240,7 +255,9 @@ def execute(
     tell()
     phase({"seal"}, executors.in_process())
     phase({"retrain", "judge"}, place)
-    for step in _part(plan, {"bench"}, grid).steps:
+    for step in _part(plan, {"ladder", "bench"}, grid).steps:
+        if not all(steps.is_done(need, grid.data, grid.place) for need in plan.needs[step]):
+            continue
         one = Plan(plan.grid, (step,), {step: ()}, ())
         with executors.in_process() as alone:
             runner.execute(one, alone, grid.data, grid.place, grid.limits.threads, watch, debug, run)
@@ -316,19 +333,29 @@ def _judge(step: Step, data: Path, out: Path) -> None:
     steady, survived = (one.row(name, 0.0) for name in ("skill_stability", "surviving_fraction"))
     ends = bounded("skill_stability", *(steady or (None, None, None)))
     scores = SeedScores(seed=job.seed, cases=one.cases.tolist(), **ends, surviving_fraction=survived and survived[0])
-    content = Found(scores=scores, train_seconds=one.card.train_seconds, reason=found.reason)
+    share = found.result.timing.get("counted_share", 1.0)
+    content = Found(scores=scores, train_seconds=one.card.train_seconds, reason=found.reason, counted_share=share)
     store.write_text(_found(step, out), content.model_dump_json())
 
 
+def _ladder(step: Step, data: Path, out: Path) -> None:
+    seconds, device = step.values["seconds"], torch.device(step.values["device"])
+    rungs = ladder.measure(_task(step), data, seconds, device=device) if seconds > 0 else []
+    store.write_text(_found(step, out), Ladder(rungs=rungs).model_dump_json())
+
+
 def _bench(step: Step, data: Path, out: Path) -> None:
-    task, seed = _task(step), steps.job_of(step).seed
-    asked = judged.Processes(partial(judged.JudgedEmulator.of_run, _run(step, out), _limits(step)))
-    contexts, counted = dataset.load(task, data).context("test"), 0.0
-    for cases in forecast.chunks(len(contexts)):
-        made = forecast.forecast_chunk(asked, task, "test", contexts[cases], cases.start, seed)
-        counted += made.shape[1] * forecast.counted_share(made, task)
-    speed = scoring.rate(task, asked.seconds, min(1.0, counted / task.n_test))
-    store.write_text(_found(step, out), Speed(lyapunov_times_per_second=speed).model_dump_json())
+    found = schema.read_json(Found, _beside(step, "judged", out), verified_rows.MAX_BYTES)
+    rungs = schema.read_json(Ladder, _beside(step, "ladder", out), verified_rows.MAX_BYTES).rungs
+    seed, cases = steps.job_of(step).seed, np.array(found.scores.cases)
+    judged_before = (cases, found.counted_share, found.train_seconds)
+    asked = speeds.Asked(_run(step, out), _task(step), data, seed, _limits(step), *judged_before)
+    store.write_text(_found(step, out), speeds.measure(asked, rungs).model_dump_json())
+
+
+def _beside(step: Step, name: str, out: Path) -> Path:
+    """What another step has found, which ``step`` names."""
+    return out / "found" / f"{step.values[name]}.json"
 
 
 def _is_found(step: Step, data: Path, out: Path) -> bool:
@@ -343,5 +370,10 @@ steps.KINDS |= {
         _retrain,
     ),
     "judge": Kind(_is_found, lambda step, data, out: (*_files(step, data), _run(step, out) / "card.json"), _judge),
-    "bench": Kind(_is_found, lambda step, data, out: (*_files(step, data), _run(step, out) / "card.json"), _bench),
+    "ladder": Kind(_is_found, lambda step, data, out: _files(step, data), _ladder),
+    "bench": Kind(
+        _is_found,
+        lambda step, data, out: (*(_beside(step, name, out) for name in ("judged", "ladder")), *_files(step, data)),
+        _bench,
+    ),
 }

@@ -16,9 +16,11 @@ from pydantic import Field
 
 from emubench.core.errors import EmubenchError, unknown
 from emubench.data import reference, tasks
+from emubench.evaluation.throughput.ladder import RANKED_SKILL
 from emubench.files import schema
 from emubench.files.entry_files import MAX_SEEDS, MAX_TASKS
 from emubench.files.schema import Model, Name, Number
+from emubench.files.timing import JudgedSpeed
 from emubench.leaderboard import estimates, ranking
 from emubench.leaderboard.statistics import bounded
 from emubench.leaderboard.submission import checks, entries, season
@@ -77,6 +79,8 @@ class VerifiedRow(Model):
     made_from: Digest
     """Of the entry's settings and claims, of the season and of ``by_seed``: see :func:`made_from`."""
     by_seed: Annotated[list[SeedScores], Field(min_length=1, max_length=MAX_SEEDS)]
+    speed: JudgedSpeed | None = None
+    """Of the first seed, beside the solvers of its task; ``None`` in rows from before it was measured."""
 
     @property
     def seeds(self) -> list[int]:
@@ -176,6 +180,7 @@ def unsound(where: str, entry: str, row: VerifiedRow, size: str) -> Iterator[str
                 return
     if len(set(row.seeds)) != len(row.seeds):
         yield f"{where}: seeds: one stands twice"
+    yield from _unsound_speed(where, row)
     wanted = scores(entry, tasks.get(row.task, size), row.by_seed)
     for key, value in wanted.items():
         stated, width = getattr(row, key), 0.0
@@ -186,6 +191,25 @@ def unsound(where: str, entry: str, row: VerifiedRow, size: str) -> Iterator[str
             width = wanted["high_99"] - wanted["low_99"]
         if not _same(stated, value, REDONE * width):
             yield f"{where}: {key}: {stated!r} where {value!r} follows from the cases"
+
+
+def _unsound_speed(where: str, row: VerifiedRow) -> Iterator[str]:
+    """One line for everything that a row can't say of its speed."""
+    if row.speed is None:
+        return
+    rate, gained, scale = row.speed.lyapunov_times_per_second, row.speed.speedup, reference.scale(row.task)
+    if rate.median != row.lyapunov_times_per_second:
+        yield f"{where}: speed: {rate.median!r} where lyapunov_times_per_second is {row.lyapunov_times_per_second!r}"
+    ends: list[tuple[float | None, ...]] = [(rate.low, rate.median, rate.high)]
+    if gained is not None:
+        ends.append((gained.low, gained.value, gained.high))
+        right = scale.usable and bool(scale.skill(np.mean(row.by_seed[0].cases)) >= RANKED_SKILL)
+        if gained.ranked != right:
+            yield f"{where}: speed: ranked is {gained.ranked}, where {right} follows from the first seed's cases"
+    for found in ends:
+        rising = [end for end in found if end is not None]
+        if len(rising) not in (0, 3) or not _rise(rising):
+            yield f"{where}: speed: {found} where three rising numbers belong"
 
 
 def _rise(values: list[float]) -> bool:

@@ -19,8 +19,9 @@ from emubench import __version__
 from emubench.core import hardware
 from emubench.core.errors import EmubenchError
 from emubench.files import store
+from emubench.files.timing import JudgedSpeed
 from emubench.leaderboard.statistics import ENDS, Z_DIFFERENT, Z_SHOWN
-from emubench.leaderboard.submission import checks, entries, judge, season, season_grid, verified_rows
+from emubench.leaderboard.submission import checks, entries, judge, season, season_grid, speeds, verified_rows
 from emubench.leaderboard.submission.season_grid import Entrant, SeasonGrid
 from emubench.leaderboard.submission.verified_rows import Verified, VerifiedRow
 from emubench.runs.grid import executors, runner
@@ -56,7 +57,21 @@ def lines_of(row: VerifiedRow) -> list[str]:
     if row.claim_is_outside:
         interval = f"the judge's 99 % interval [{row.low_99:.4g}, {row.high_99:.4g}]"
         lines.append(f"  NOTE: {row.claimed:.4g} is claimed on the public contexts, outside {interval}")
+    if row.speed is not None:
+        lines += [f"  {line}" for line in speed_lines(row.speed)]
     return lines + ([f"  NOTE: the emulator {row.reason}"] if row.reason else [])
+
+
+def speed_lines(speed: JudgedSpeed) -> list[str]:
+    """What people have to see of a speed, a line each."""
+    if speed.refused:
+        return [f"NOTE: no speed: {speed.refused}"]
+    told = f"{speed.lyapunov_times_per_second.median:.3g} Lyapunov times per second on {speed.where}"
+    if (gained := speed.speedup) is None:
+        return [told]
+    if gained.value is None:
+        return [f"{told}, {gained.scheme}"]
+    return [f"{told}, {gained.value:.3g} [{gained.low:.3g}, {gained.high:.3g}] times a solver as accurate"]
 
 
 def verify(
@@ -68,6 +83,7 @@ def verify(
     limits: Limits = Limits(),
     again: bool = False,
     watch: season_grid.Watch = lambda run: None,
+    ladder_seconds: float = speeds.LADDER_SECONDS,
 ) -> Finding:
     """Retrain, score and time an entry of the standard division on the sealed data of a season, in this process."""
     opened = season_grid.current(board, name)
@@ -77,7 +93,7 @@ def verify(
     store.sweep(usual)  # sealed data of a verification that was killed; others can't read them
     begins, _, ends = store.temporary_name(usual).name.rpartition("-")
     with tempfile.TemporaryDirectory(prefix=f"{begins}-", suffix=f"-{ends}") as place:
-        grid = SeasonGrid(board, name, opened, Path(place), (entrant,), limits)
+        grid = SeasonGrid(board, name, opened, Path(place), (entrant,), limits, ladder_seconds)
         ended = season_grid.execute(grid, executors.in_process(), watch)
         for outcome in ended.failed.values():
             raise EmubenchError(f"{folder}: {outcome.error}")
@@ -145,7 +161,14 @@ class Judged:
 
 
 def _whole_grid(
-    board: Path, name: str, names: Sequence[str], n_seeds: int, only: Sequence[str], limits: Limits, place: Path
+    board: Path,
+    name: str,
+    names: Sequence[str],
+    n_seeds: int,
+    only: Sequence[str],
+    limits: Limits,
+    place: Path,
+    ladder_seconds: float = speeds.LADDER_SECONDS,
 ) -> tuple[SeasonGrid, list[str]]:
     """All that is to be judged of a season, and a line for each entry that is not: by default of all standard ones."""
     opened, found, faults = season_grid.current(board, name), list[Entrant](), list[str]()
@@ -157,7 +180,7 @@ def _whole_grid(
             found.append(season_grid.entrant(folder, name, opened, n_seeds, only))
         except EmubenchError as error:
             faults.append(str(error))
-    return SeasonGrid(board, name, opened, place, tuple(found), limits), faults
+    return SeasonGrid(board, name, opened, place, tuple(found), limits, ladder_seconds), faults
 
 
 def look(
@@ -168,10 +191,11 @@ def look(
     only: Sequence[str] = (),
     limits: Limits = Limits(),
     place: Path | None = None,
+    ladder_seconds: float = speeds.LADDER_SECONDS,
 ) -> Judged:
     """How far a season is, from its folders alone."""
     where = season_grid.place_of(name, season_grid.current(board, name), place, make=False)
-    grid, faults = _whole_grid(board, name, names, n_seeds, only, limits, where)
+    grid, faults = _whole_grid(board, name, names, n_seeds, only, limits, where, ladder_seconds)
     return _judged(grid, faults)
 
 
@@ -192,13 +216,14 @@ def verify_season(
     place: Path | None = None,
     workers: executors.Context | None = None,
     watch: season_grid.Watch = lambda run: None,
+    ladder_seconds: float = speeds.LADDER_SECONDS,
 ) -> Judged:
     """Judge all of a season of which no row is kept; each is kept as soon as it is whole, so the same call goes on.
 
     Once no row is missing the sealed data and all else that was made on the way are removed.
     """
     where = season_grid.place_of(name, season_grid.current(board, name), place)
-    grid, faults = _whole_grid(board, name, names, n_seeds, only, limits, where)
+    grid, faults = _whole_grid(board, name, names, n_seeds, only, limits, where, ladder_seconds)
     season.seed_of(board, name)  # a secret that is none is told before anything is made
 
     def keep(entrant: Entrant, row: VerifiedRow) -> None:
@@ -273,8 +298,11 @@ def _moved(where: str, old: VerifiedRow, new: VerifiedRow, size: str) -> Iterato
     factor. What follows from the scores of the seeds is not compared, and all else is the same.
     """
     yield from checks.differing(where, {key: (getattr(old, key), getattr(new, key)) for key in ("claimed", "reason")})
-    for name in ("lyapunov_times_per_second", "train_seconds"):
-        one, two = getattr(old, name), getattr(new, name)
+    times = {name: (getattr(old, name), getattr(new, name)) for name in ("lyapunov_times_per_second", "train_seconds")}
+    one, two = (row.speed and row.speed.speedup and row.speed.speedup.value for row in (old, new))
+    if one is not None and two is not None:  # whether a setting as accurate is reached is the machine's affair
+        times["speedup_at_equal_accuracy"] = one, two
+    for name, (one, two) in times.items():
         if one > MAX_TIMES * two or two > MAX_TIMES * one:
             yield f"{where}: {name}: {one!r} is published, {two!r} was found"
     if old.seeds != new.seeds:

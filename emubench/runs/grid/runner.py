@@ -29,7 +29,7 @@ STAGES = {
     "retrain": "train",
     "score": "score",
     "judge": "score",
-    "bench": "bench",
+    **dict.fromkeys(("ladder", "bench"), "bench"),
 }
 STATES = ("done", "running", "waiting", "failed", "not run")
 
