@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -136,6 +138,16 @@ def test_settings_on_exact_starts_are_as_accurate_and_as_fast_as_their_steps(dat
     limit = found["rk4", 50].limit
     assert limit is not None
     assert limit.flops_per_second < limit.flops_ceiling
+
+
+def test_a_setting_for_which_there_is_no_time_is_scored_on_sixteen_cases(data):
+    once = Cases.load(tasks.get("lorenz63-clean", "tiny"), data)
+    repeated = {name: torch.cat([getattr(once, name)] * 5) for name in ("contexts", "truth", "start")}
+    cases = dataclasses.replace(once, **repeated)
+    for seconds, n in ((0.0, 16), (1e3, 80)):
+        found = ladder.rung(cases, Setting("euler", 1), 4, seconds)
+        assert found is not None
+        assert len(found.cases) == n
 
 
 def test_a_ladder_begins_at_the_cheap_end_and_ends_when_time_is_up(data):

@@ -30,8 +30,8 @@ from emubench.metrics._headline import headline
 CPU = torch.device("cpu")
 BUDGET = 60.0
 """Seconds for the ladder of a task."""
-CASES = 64
-"""Cases on which every setting is scored at least."""
+CASES, FEWEST, LATE = 64, 16, 4.0
+"""Cases on which every setting is scored at least; so few where these take ``LATE`` times its share of the time."""
 REPETITIONS = 5
 SMALLEST = 8
 """Members of a filter, at least."""
@@ -78,8 +78,9 @@ def _calls(cases: Cases, emulator: Emulator, batch: int, seconds: float, scores:
             found = headline(cases.task).cases(kept, cases.truth[new], cases.start[new]).numpy()
             scores[new.numpy()] = np.where(np.isfinite(found), found, headline(cases.task).worst)
             known += len(new)
-        late = time.perf_counter() - begun > seconds
-        if (late and known >= min(n, CASES)) or (known == n and len(spent) >= REPETITIONS):
+        late = time.perf_counter() - begun
+        enough = min(n, CASES if late <= LATE * seconds else FEWEST)
+        if (late > seconds and known >= enough) or (known == n and len(spent) >= REPETITIONS):
             break
     members = cases.task.n_members("test")
     return scenario_of(cases.task, batch, members, spent, spent, 0)
