@@ -25,6 +25,7 @@ from emubench.runs import folders, stages
 from emubench.runs.scored import comparable
 
 SPEEDUP, OVER_ALL = "/solver", "over all"
+RANK_OF_STABILITY, RANK_OF_SPEEDUP = "rank (s)", "rank (/)"
 
 
 def compare(runs: list[Path], plot_dir: Path | None = None, json: bool = False) -> list[str]:
@@ -137,8 +138,17 @@ def summary(frame: pd.DataFrame, track: str, without: Collection[str] = ()) -> T
         )
         lines += [f"missing: {name} of {', '.join(entries)}" for name, entries in missing.items() if entries]
     lines += [f"{kind} (geometric mean over systems)" for kind in speeds(rows)]
+    lines.append(f"{RANK_OF_STABILITY}: by stability over all {len(owners)} systems")
+    compared = bool(rows["speedup_at_equal_accuracy"].notna().any())
+    if compared:
+        lines.append(f"{SPEEDUP}: geometric mean of the speed-ups over the fastest solver as accurate, of n tasks;")
+        lines.append(
+            f"{RANK_OF_SPEEDUP} is by it, with a skill of 0.25 and more, where all tasks have one, on each device apart"
+        )
     lines.append("train: seconds for all tasks; params: the most on a task")
-    asked = {name: cell for name, cell in OF_TRACK.items() if name != OVER_ALL or any(missing.values())}
+    hidden = {name for name, shown in {OVER_ALL: any(missing.values()), SPEEDUP: compared}.items() if not shown}
+    hidden |= set() if any(rows["speedup_rank_low"].notna()) else {RANK_OF_SPEEDUP}
+    asked = {name: cell for name, cell in OF_TRACK.items() if name not in hidden}
     cells = {name: cell for name, cell in asked.items() if name not in without}
     dropped = [name for name in asked if name in without]
     table = _table(f"{track} track: {ranked}", "\n".join(lines), list(cells), dropped, rows["entry"])
@@ -233,6 +243,11 @@ def _speedup(row: dict[str, Any]) -> str:
     return text if pd.isna(value) or row["speedup_ranked"] else f"({text})"
 
 
+def _speedup_of_track(row: dict[str, Any]) -> str:
+    text = _speedup(row)
+    return text if text == UNKNOWN else f"{text} n={row['speedup_tasks']}"
+
+
 JUSTIFY: dict[str, Any] = {"task": "left", "entry": "left", "knowledge": "left", "front": "center"}
 """Columns that do not stand at the right."""
 OF_TRACK: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -241,6 +256,9 @@ OF_TRACK: dict[str, Callable[[dict[str, Any]], str]] = {
     "accuracy": lambda row: _interval(row, "common_accuracy", fixed),
     "stability": lambda row: _interval(row, "common_stability", fixed),
     OVER_ALL: lambda row: fixed(row["skill_accuracy"]),
+    RANK_OF_STABILITY: lambda row: rank(row, "stability_rank"),
+    SPEEDUP: _speedup_of_track,
+    RANK_OF_SPEEDUP: lambda row: rank(row, "speedup_rank"),
     "speed": lambda row: si(row["lyapunov_times_per_second"]),
     "front": _front,
     "seeds": lambda row: str(row["seeds"]),
@@ -249,7 +267,7 @@ OF_TRACK: dict[str, Callable[[dict[str, Any]], str]] = {
     "knowledge": lambda row: row["knowledge"],
 }
 _OF_MAKING, _OF_RUNS = ("knowledge", "params", "train", "seeds"), ("lost", "dead", "skill", "front", SPEEDUP, "speed")
-DISPENSABLE = (*_OF_MAKING, *_OF_RUNS, "missing", "stability", "rank")
+DISPENSABLE = (*_OF_MAKING, RANK_OF_STABILITY, *_OF_RUNS, "missing", "stability", "rank")
 """Columns that a narrow terminal does without, from the first on."""
 OF_TASK: dict[str, Callable[[dict[str, Any]], str]] = {
     "rank": rank,

@@ -47,6 +47,8 @@ COLUMNS = (
     | _columns("float64", "surviving_fraction", "dead_fraction", "lyapunov_times_per_second", ends=ENDS)
     | _columns("str", "speed_of", "speed_on")
     | _columns("float64", "speedup_at_equal_accuracy", ends=ENDS)
+    | _columns("str", "speedup_on")
+    | _columns("Int64", "speedup_tasks", "speedup_rank_low", "speedup_rank_high")
     | _columns("boolean", "speedup_ranked", "pareto_front")
     | _columns("float64", "train_seconds")
     | _columns("Int64", "n_parameters")
@@ -212,7 +214,11 @@ def frame_of(rows: list[Row], columns: dict[str, str]) -> pd.DataFrame:
 
 
 def _placed(
-    rows: list[Row], found: Sequence[Estimate], stability: Sequence[Estimate | None], known: bool = True
+    rows: list[Row],
+    found: Sequence[Estimate],
+    stability: Sequence[Estimate | None],
+    known: bool = True,
+    n_tasks: int = 1,
 ) -> list[Row]:
     """The rows of one task or track with ranks and Pareto front, the best first; no skill may be ``known``."""
     if not rows:
@@ -223,6 +229,7 @@ def _placed(
         row["pareto_front"] = bool(on_front) if known else None
     if rows[0]["track"] in (*RANKED_TRACKS, CUSTOM):
         set_ranks(rows, "stability_rank", stability)
+        statistics.set_speedup_ranks(rows, n_tasks)
         if known:
             set_ranks(rows, "rank", found)
     order = sorted(range(len(rows)), key=lambda i: (-accuracy[i], rows[i]["entry"]))
@@ -285,12 +292,14 @@ def _speed(runs: Sequence[ScoredRun]) -> Row:
 
 
 def _speedup(runs: Sequence[ScoredRun]) -> Row:
-    """Mean of the speed-up at equal accuracy over the seeds of which ``emubench bench`` has measured it."""
-    found = [run.speedup for run in runs if run.speedup is not None]
-    if not found or any(one.value is None for one in found):
+    """Mean of the speed-up at equal accuracy over the seeds of which one device has measured it."""
+    places = {run.speedup_on for run in runs if run.speedup is not None}
+    gained = [run.speedup for run in runs if run.speedup is not None]
+    if len(places) != 1 or any(one.value is None for one in gained):
         return {}
-    ends = np.array([(one.value, one.low, one.high) for one in found], dtype=np.float64)
-    return bounded("speedup_at_equal_accuracy", *ends.mean(0)) | {"speedup_ranked": all(one.ranked for one in found)}
+    ends = np.array([(one.value, one.low, one.high) for one in gained], dtype=np.float64)
+    known = {"speedup_ranked": all(one.ranked for one in gained), "speedup_on": places.pop(), "speedup_tasks": 1}
+    return bounded("speedup_at_equal_accuracy", *ends.mean(0)) | known
 
 
 def names_of_track(track: str) -> list[str]:
@@ -331,7 +340,7 @@ def _track_rows(
             stable = statistics.mean_stability([one for one in mine if one["task"] in common], len(common))
             row |= columns_of("common_accuracy", shared, -1.0, 1.0) | bounded("common_stability", *stable)
         rows.append(row)
-    return _placed(rows, accuracies, steadiness, any_scale)
+    return _placed(rows, accuracies, steadiness, any_scale, len(names))
 
 
 def mean_stability(cells: Sequence[Cell], n_tasks: int) -> Estimate | None:

@@ -10,12 +10,14 @@ from scipy.stats import studentized_range
 
 from emubench.core.random import stream
 from emubench.evaluation import scoring
+from emubench.evaluation.throughput.ladder import RANKED_SKILL
 
 MISSING = -1.0
 """Skill of a task that an entry misses."""
 Z_SHOWN, Z_DIFFERENT = 1.959964, 2.575829
 """Quantiles of the normal distribution: of the 95 % intervals shown, and the 99 % of what counts as different."""
 N_RESAMPLES = 10_000
+SPEEDUP = "speedup_at_equal_accuracy"
 ENDS = ("", "_low", "_high")
 """What follows the name of a score in the columns of its value and of its interval's ends."""
 Row = dict[str, Any]
@@ -40,6 +42,38 @@ def set_ranks(rows: Sequence[Row], name: str, intervals: Iterable[Any]) -> None:
         row |= {f"{name}_low": low, f"{name}_high": high}
 
 
+def _speedups(rows: Sequence[Row]) -> Row:
+    """The geometric mean of the speed-ups that are known, with its ends', if one device measured them all."""
+    known = [row for row in rows if row.get(SPEEDUP) is not None and np.isfinite(row[SPEEDUP])]
+    if len({row["speedup_on"] for row in known}) != 1:
+        return {}
+    found = np.array([ends(row, SPEEDUP) for row in known], dtype=np.float64)
+    means = np.exp(np.log(found.clip(1e-300)).mean(0)).tolist()
+    return bounded(SPEEDUP, *means) | {"speedup_on": known[0]["speedup_on"], "speedup_tasks": len(known)}
+
+
+def set_speedup_ranks(rows: Sequence[Row], n_tasks: int = 1) -> None:
+    """Fill in the ranks by speed-up, of each device apart, of entries whose skill counts on all ``n_tasks``.
+
+    Of two entries one is better where its interval lies above the other's.
+
+    >>> rows = [{"skill_accuracy": 0.5, "speedup_on": "cpu", "speedup_tasks": 1} for _ in "ab"]
+    >>> rows[0] |= bounded(SPEEDUP, 2.0, 1.9, 2.1)
+    >>> rows[1] |= bounded(SPEEDUP, 1.0, 0.9, 1.1)
+    >>> set_speedup_ranks(rows)
+    >>> [(row["speedup_rank_low"], row["speedup_rank_high"]) for row in rows]
+    [(1, 1), (2, 2)]
+    """
+    for row in rows:
+        if row.get("task") is None and row.get(SPEEDUP) is not None:
+            row["speedup_ranked"] = bool(row.get("skill_accuracy", np.nan) >= RANKED_SKILL)
+    counted = [row for row in rows if row.get("speedup_ranked") and row.get("speedup_tasks") == n_tasks]
+    for device in dict.fromkeys(row["speedup_on"] for row in counted):
+        here = [row for row in counted if row["speedup_on"] == device]
+        _, low, high = np.array([ends(row, SPEEDUP) for row in here], dtype=np.float64).T
+        set_ranks(here, "speedup_rank", rank_intervals(low[None, :] > high[:, None]).tolist())
+
+
 def together(rows: Sequence[Row], n_tasks: int, same: Sequence[str]) -> Row:
     """One row of an entry's rows on the ``n_tasks`` of a track: stability is averaged, the columns ``same`` kept.
 
@@ -58,6 +92,7 @@ def together(rows: Sequence[Row], n_tasks: int, same: Sequence[str]) -> Row:
             "train_seconds": sum(row["train_seconds"] for row in rows),
         }
         | bounded("skill_stability", *mean_stability(rows, n_tasks))
+        | _speedups(rows)
     )
 
 

@@ -75,6 +75,12 @@ class ScoredRun:
         bench = self.timing.benches.get("eager") if self.timing else None
         return bench.speedups.get(RANKED) if bench else self.claimed_speedup
 
+    @property
+    def speedup_on(self) -> str:
+        """Where that was measured, as far as it is known."""
+        bench = self.timing.benches.get("eager") if self.timing else None
+        return f"{bench.hardware.device} ({bench.hardware.name})" if bench else self.device
+
     @cached_property
     def cases(self) -> np.ndarray:
         """Headline score of every case; one that is not finite is a failure and counts as the worst there is."""

@@ -28,6 +28,7 @@ from tests.support.submissions import (
     TASK,
     edit_entry,
     edit_json,
+    judged_speed,
     open_season,
     publish,
     seed_scores,
@@ -125,6 +126,41 @@ def test_times_of_different_machines_are_not_compared():
         timed("a", 0.9, 10.0, "x"), timed("b", 0.5, 100.0, "x"), timed("c", 0.4, 50.0, "x"), timed("d", 0.95, 1e9, "y")
     )
     assert [found[name, TASK]["pareto_front"] for name in "abcd"] == [True, True, False, None]
+
+
+def fast(entry, skill, gain, where="a processor", names=(TASK,)) -> Verified:
+    rows = []
+    for name in names:
+        speed = judged_speed(1e4, gain, ranked=skill >= 0.25, processor=where)
+        rows.append(verified_row(name, skill=skill, half=0.05, speed=speed))
+    return verified(entry, rows)
+
+
+def test_speed_ups_rank_by_their_intervals_where_skill_is_left():
+    found = table(fast("a", 0.9, 1.0), fast("b", 0.5, 1.2), fast("c", 0.4, 9.0), fast("d", 0.1, 99.0))
+    for task in (TASK, None):
+        assert [found[name, task]["speedup_rank_low"] for name in "abcd"] == [2, 2, 1, None]
+        assert [found[name, task]["speedup_rank_high"] for name in "abcd"] == [3, 3, 1, None]
+        assert [found[name, task]["speedup_ranked"] for name in "abcd"] == [True, True, True, False]
+        assert found["d", task]["speedup_at_equal_accuracy"] == pytest.approx(99.0)
+
+
+def test_speed_ups_of_two_devices_are_never_compared():
+    found = table(fast("a", 0.9, 1.0), fast("b", 0.5, 9.0), fast("c", 0.5, 99.0, "another"))
+    assert [found[name, TASK]["speedup_rank_low"] for name in "abc"] == [2, 1, 1]
+    assert found["c", TASK]["speedup_on"] == "cpu: another, 1 thread(s)"
+
+
+def test_a_track_s_speed_up_is_the_geometric_mean_and_ranks_where_no_task_lacks_one():
+    names = (TASK, "lorenz96-noisy")
+    whole = fast("a", 0.9, 1.0, names=names)
+    first, second = fast("b", 0.9, 4.0, names=names).rows
+    half = verified("b", [first, second.model_copy(update={"speed": None})])
+    one, two = (row.model_copy(update={"speed": judged_speed(1e4, gain)}) for row, gain in ((first, 4), (second, 9)))
+    found = table(whole, half, verified("c", [one, two]), names=names)
+    assert [found[name, None]["speedup_at_equal_accuracy"] for name in "abc"] == pytest.approx([1.0, 4.0, 6.0])
+    assert [found[name, None]["speedup_tasks"] for name in "abc"] == [2, 1, 2]
+    assert [found[name, None]["speedup_rank_low"] for name in "abc"] == [2, None, 1]
 
 
 # --- who carries a rank -----------------------------------------------------------------------------------------------

@@ -18,7 +18,10 @@ from emubench.leaderboard.submission.verified_rows import Verified
 from emubench.runs import scored
 
 DIVISIONS = ("standard", "open")
-RANKS = ("rank_low", "rank_high", "stability_rank_low", "stability_rank_high", "pareto_front")
+RANKS = (
+    *(f"{name}_{end}" for name in ("rank", "stability_rank", "speedup_rank") for end in ("low", "high")),
+    "pareto_front",
+)
 """Columns that rows have only if a judge found them."""
 
 

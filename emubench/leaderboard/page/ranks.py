@@ -13,6 +13,7 @@ import pandas as pd
 
 from emubench.data import reference, tasks
 from emubench.data.tasks import RANKED_TRACKS, TRACKS
+from emubench.evaluation.throughput.ladder import RANKED_SKILL
 from emubench.leaderboard import estimates, ranking, statistics
 from emubench.leaderboard.estimates import Estimate
 from emubench.leaderboard.ranking import columns_of
@@ -22,7 +23,7 @@ from emubench.leaderboard.submission.entries import SEEDS_OF_A_METHOD
 from emubench.leaderboard.submission.season import Season
 from emubench.leaderboard.submission.verified_rows import Verified, VerifiedRow
 
-LEFT_OUT = ("common", "dead_fraction", "speed", "n_parameters")
+LEFT_OUT = ("common", "dead_fraction", "speed_", "n_parameters")
 """Columns of :func:`emubench.leaderboard.ranking.table`, by how they begin, that a judge does not publish."""
 COLUMNS = {"season": "str", "judge": "str"} | {
     name: kind for name, kind in ranking.COLUMNS.items() if not name.startswith(LEFT_OUT)
@@ -60,7 +61,8 @@ def table(season: str, opened: Season, found: Sequence[Verified], knowledge: Map
                 whole.append(_of_track(mine, cells, len(names)))
         for group in (whole, *([one for one in single if one.row["task"] == name] for name in names)):
             if track in RANKED_TRACKS:
-                _place([one for one in group if one.row["seeds"] >= SEEDS_OF_A_METHOD])
+                n_tasks = len(names) if group is whole else 1
+                _place([one for one in group if one.row["seeds"] >= SEEDS_OF_A_METHOD], n_tasks)
             shown = [one.row for one in group]
             rows += sorted(shown, key=lambda row: (-_known(row["skill_accuracy"]), row["entry"]))
     return ranking.frame_of([{"season": season} | row for row in rows], COLUMNS)
@@ -84,7 +86,17 @@ def _of_task(track: str, verified: Verified, row: VerifiedRow, cell: ranking.Cel
         "scale": "frozen",
     } | statistics.bounded("skill_accuracy", row.skill, row.skill_low, row.skill_high)
     accuracy = cell.estimate(scale.skill) if scale.usable else None
-    return Placed(row.model_dump(include=set(COLUMNS) - {"seeds"}) | made, accuracy, cell.stability)
+    known = row.model_dump(include=set(COLUMNS) - {"seeds"})
+    return Placed(known | made | _speedup(row), accuracy, cell.stability)
+
+
+def _speedup(row: VerifiedRow) -> Row:
+    """The speed-up that a judge measured, if one is known; it is ranked by the skill of all seeds."""
+    if row.speed is None or (gained := row.speed.speedup) is None or gained.value is None:
+        return {}
+    known = {"speedup_on": row.speed.where, "speedup_tasks": 1}
+    known["speedup_ranked"] = row.skill is not None and row.skill >= RANKED_SKILL
+    return known | statistics.bounded(statistics.SPEEDUP, gained.value, gained.low, gained.high)
 
 
 def _of_track(mine: Sequence[Placed], cells: Sequence[ranking.Cell], n_tasks: int) -> Placed:
@@ -98,14 +110,15 @@ def _of_track(mine: Sequence[Placed], cells: Sequence[ranking.Cell], n_tasks: in
     return Placed(row | columns_of("skill_accuracy", accuracy, -1.0, 1.0), accuracy, stability)
 
 
-def _place(group: Sequence[Placed]) -> None:
-    """Fill in the ranks by accuracy and by stability, and the Pareto front of accuracy and speed.
+def _place(group: Sequence[Placed], n_tasks: int) -> None:
+    """Fill in the ranks by accuracy, stability and speed-up, and the Pareto front of accuracy and speed.
 
     The front is that of the machine which judged the most rows: times are never compared across machines.
     """
     rows = [one.row for one in group]
     ranking.set_ranks(rows, "rank", [one.accuracy for one in group])
     ranking.set_ranks(rows, "stability_rank", [one.stability for one in group])
+    statistics.set_speedup_ranks(rows, n_tasks)
     if machine := most_common(row["judge"] for row in rows):
         timed = [row for row in rows if row["judge"] == machine]
         keys = ("skill_accuracy", "lyapunov_times_per_second")
