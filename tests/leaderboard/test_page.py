@@ -38,6 +38,7 @@ def test_every_entry_has_its_rows_and_a_page(board_pages):
     assert {name for name in board_pages if name.endswith(".html")} == {
         "index.html",
         "methods.html",
+        *(f"{track}.html" for track in ("partial", "scarce", "clean")),
         *(f"entries/{name}.html" for name in ("hostile", "linear", "persistence")),
     }
     index = Page(board_pages["index.html"])
@@ -45,7 +46,8 @@ def test_every_entry_has_its_rows_and_a_page(board_pages):
         links = [a for a in index.all("a") if a["href"] == f"entries/{name}.html"]
         assert len(links) >= 2  # all systems together, and lorenz63
     for part in (
-        "a checkpoint, not a method",
+        "Every entry on every task skill, verified in season 2026a",
+        "How to submit",
         "verified in season 2026a",
         "Standard division Self-reported on the public contexts, not ranked",
         "Open division Self-reported on the public contexts, not ranked",
@@ -186,7 +188,9 @@ def test_build_writes_the_site_and_the_tables(emubench, small_board, board_pages
     assert (board / "README.md").read_bytes() == (small_board / "README.md").read_bytes()  # that of size standard
     readme = building.with_tables((board / "README.md").read_text(), read(board, "tiny"))
     assert "Verified on the sealed data of season 2026a:" in readme
-    assert "| 1 | 1 | `linear` | 0.50 [0.40, 0.60] | 0.60 [0.50, 0.70] | 0 | 3 | structure |" in readme
+    assert (
+        "| 1 | 1 | skill under 0.25, or a task without | `linear` | 0.50 [0.40, 0.60] | 0.60 [0.50, 0.70] |" in readme
+    )
     assert re.search(r"\n\| `linear` \| -?\d", readme), readme
     assert "hostile" not in readme
     before = contents(tmp_path)
@@ -224,8 +228,7 @@ def test_one_bad_item_leaves_the_other_entries_on_the_board(emubench, refused, s
 
 
 def test_the_published_tables_are_those_of_the_published_entries():
-    readme = (ROOT / "leaderboard" / "README.md").read_text()
-    assert building.with_tables(readme, read(ROOT / "leaderboard")) == readme
+    assert building.beside(ROOT / "leaderboard", read(ROOT / "leaderboard")) == {}
 
 
 def test_two_quantities_under_one_name_are_not_two_sizes_on_a_page(emubench, refused, small_board, tmp_path):
@@ -324,7 +327,7 @@ def test_figures_of_a_ring_and_of_an_ensemble_are_drawn(submitted_runs, tmp_path
     assert any(caption.startswith("heights after growth for 128 from flat") for caption in drawn)
     ranks = next(text for caption, text in drawn.items() if caption.startswith("ranks of the truth"))
     assert [f"lead {lead}<" in ranks for lead in (1, 2, 4, 8)] == [True, False, True, True]
-    assert sum(bool(p.image) for p in made) == 2
+    assert sum(bool(p.image) for p in made) == 3  # and their difference
     members = {name: [[1.0] * 256] * 2 for name in ("mean", "spread")}
     made = entry_page._pictures([run], None, figures.model_copy(update=members))
     shown = [p.caption.split(":")[0] for p in made if p.image]
@@ -360,6 +363,21 @@ def test_round_off_does_not_stretch_a_logarithmic_axis():
     text = charts.curves("t", "x", "y", [("a", [0, 1, 2, 3], [1.0, 1e-8, 1e-16, 1e-300])], log=True)
     heights = [float(p.split(",")[1]) for p in re.findall(r'points="([^"]+)"', text)[0].split()]
     assert heights == [24, 99, 174, 174]
+
+
+@pytest.mark.parametrize("n", [1, 3, 12])
+def test_names_in_a_wide_plot_cover_neither_each_other_nor_a_point(n):
+    marks = [charts.Mark(f"entry-{i}", (1e3 + i, 900.0, 2e3), (0.5 - 1e-3 * i, 0.4, 0.6), i == 0) for i in range(n)]
+    text = charts.plane("t", "x", "y", marks)
+    names = [tuple(map(float, at)) for at in re.findall(r'class="name" x="([\d.]+)" y="([\d.]+)"', text)]
+    points = [tuple(map(float, at)) for at in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', text)]
+    assert (len(names), len(points), text.count('class="front"')) == (n, n, 1)
+    assert text.count('class="whisker"') == 2 * n
+    wide = charts.LETTER * len("entry-0")
+    for i, (x, y) in enumerate(names):
+        assert all(abs(y - v) >= charts.LINE - 0.1 or abs(x - u) >= wide for u, v in names[i + 1 :])
+        assert not any(x < u < x + wide and abs(y - 4 - v) < 6 for u, v in points)
+    assert charts.plane("t", "x", "y", [charts.Mark("a", (0.0, None, None), (1.0, None, None), True)]) == ""
 
 
 @pytest.mark.parametrize("n", [1, 3, 40])

@@ -58,7 +58,7 @@ def test_tables_are_filtered(page, site):
     page.goto(f"file://{site}/index.html")
     everything = shown(page)
     assert {"linear", "persistence", "hostile"} <= set(everything)
-    page.select_option("[data-filter=track]", "noisy")
+    assert page.locator("nav[aria-label=Tracks] a[aria-current]").inner_text() == "noisy"
     page.select_option("[data-filter=division]", "open")
     rows = page.locator("tr[data-division]").all()
     visible = [row for row in rows if row.is_visible()]
@@ -77,8 +77,9 @@ def test_tables_are_filtered(page, site):
 
 def test_tables_are_sorted_by_mouse_and_by_keyboard(page, site):
     page.goto(f"file://{site}/index.html")
-    page.select_option("[data-filter=track]", "noisy")
-    page.select_option("[data-filter=system]", "lorenz63")
+    page.locator("a[data-tab=lorenz63]").press("Enter")
+    assert page.url.endswith("index.html#lorenz63")
+    assert page.locator("nav[aria-label=Systems] a[aria-current]").inner_text() == "lorenz63"
     table = page.get_by_role("region", name="noisy, standard division: lorenz63").locator("table")
 
     def names() -> list[str]:

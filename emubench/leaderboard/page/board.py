@@ -52,7 +52,8 @@ class Shown:
     @property
     def marks(self) -> list[tuple[str, str]]:
         """The badges that say more than the heading of its table does."""
-        return [(kind, text) for kind, text in self.badges if kind in ("verified", "checkpoint", "exposed")]
+        kinds = ("verified", "checkpoint", "exposed")
+        return [(kind, kind if kind == "checkpoint" else text) for kind, text in self.badges if kind in kinds]
 
     @property
     def is_model(self) -> bool:

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,16 +18,27 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from emubench import __version__, systems
+from emubench import __version__
 from emubench.core.errors import EmubenchError, clean
 from emubench.files import store
 from emubench.leaderboard import ranking
-from emubench.leaderboard.page import ranks
+from emubench.leaderboard.page import charts, ranks
 from emubench.leaderboard.page.board import Board, read
 from emubench.leaderboard.page.entry_page import entry_context
-from emubench.leaderboard.page.tracks import ALL, CLAIMED, NOBODY, ORDER, PUBLIC, SEALED, text_tables, track_context
+from emubench.leaderboard.page.tracks import (
+    CLAIMED,
+    NOBODY,
+    ORDER,
+    PUBLIC,
+    SEALED,
+    first_tables,
+    matrix,
+    text_tables,
+    track_context,
+)
 
 OURS = "emubench leaderboard</title>"
+PICTURE = "skill_over_speed.svg"
 BEGIN, END = "<!-- tables: written by `emubench leaderboard build` -->", "<!-- end of tables -->"
 
 
@@ -51,12 +63,23 @@ def build(board: Path, out: Path, size: str = "standard") -> tuple[list[Path], t
     content = read(board, size)
     pages = render(content)
     _write(pages, out)
-    readme = board / "README.md"
-    if size == "standard" and readme.exists():
-        before = readme.read_text(encoding="utf-8")
-        if (text := with_tables(before, content)) != before:
-            store.write_text(readme, text)
+    if size == "standard":
+        for path, text in beside(board, content).items():
+            store.write_text(path, text)
     return [out / name for name in pages], content.faults
+
+
+def beside(board: Path, content: Board) -> dict[Path, str]:
+    """What is made of the same data in a checkout: the board's README.md, and that above it with its picture."""
+    found = {}
+    for readme, tables in ((board / "README.md", text_tables), (board.parent / "README.md", first_tables)):
+        before = readme.read_text(encoding="utf-8") if readme.exists() else ""
+        if BEGIN in before:
+            found[readme] = with_tables(before, content, tables)
+    chart = track_context(content, ORDER[0])["pareto"]["chart"]
+    if board.parent / "README.md" in found and chart:
+        found[board / PICTURE] = charts.alone(chart)
+    return {path: text for path, text in found.items() if not path.exists() or path.read_text("utf-8") != text}
 
 
 def _write(pages: dict[str, str], out: Path) -> None:
@@ -89,16 +112,23 @@ def render(board: Board) -> dict[str, str]:
 
     files = downloads(board)
     index = {
-        "tracks": [track_context(board, track) for track in ORDER],
+        "tabs": {track: _track_page(track) for track in ORDER},
         "filters": _filters(board),
         "texts": {"nobody": NOBODY, "sealed": SEALED, "claimed": CLAIMED, "public": PUBLIC},
         "downloads": [name.removeprefix("data/") for name in files],
+        "matrix": matrix(board),
     }
-    pages = {"index.html": page("index.html", **index), "methods.html": page("methods.html")}
+    pages = {_track_page(track): page("track.html", track=track_context(board, track), **index) for track in ORDER}
+    pages["methods.html"] = page("methods.html")
     for one in board.shown:
         context = entry_context(board, one)
         pages[f"entries/{one.entry.name}.html"] = page("entry.html", root="../", one=one, **context)
     return pages | files
+
+
+def _track_page(track: str) -> str:
+    """The first track's page is that of the site."""
+    return "index.html" if track == ORDER[0] else f"{track}.html"
 
 
 def _policy(style: str, script: str) -> str:
@@ -128,19 +158,17 @@ def _filters(board: Board) -> dict[str, list[str]]:
     entries = [one.entry for one in board.shown]
     judges = {v.judge for one in board.shown for v in one.verified}
     return {
-        "track": list(ORDER),
-        "system": [ALL, *systems.names()],
-        "division": sorted({entry.division for entry in entries}),
         "knowledge": sorted({entry.knowledge for entry in entries}),
+        "division": sorted({entry.division for entry in entries}),
         "device": sorted({clean(name) for name in {entry.hardware for entry in entries} | judges}),
     }
 
 
-def with_tables(readme: str, board: Board) -> str:
+def with_tables(readme: str, board: Board, tables: Callable[[Board], str] = text_tables) -> str:
     """``readme`` with today's tables between its two marks."""
     before, begun, rest = readme.partition(BEGIN)
     _, ended, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{text_tables(board)}\n\n{END}{after}" if begun and ended else readme
+    return f"{before}{BEGIN}\n\n{tables(board)}\n\n{END}{after}" if begun and ended else readme
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:

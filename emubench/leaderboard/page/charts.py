@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360.0, 210.0, 50.0, 36.0, 24.0
+WIDE, TALL = 1000.0, 460.0
+"""Of a chart that is as wide as the page."""
 LINE, LETTER = 12.0, 6.2
 """Height of a line of text, and about the width of a letter."""
 MAX_NAME = 24
@@ -74,6 +76,7 @@ class Frame:
     log_y: bool = False
     right: float = WIDTH - 14
     height: float = HEIGHT
+    width: float = WIDTH
 
     @property
     def base(self) -> float:
@@ -103,9 +106,9 @@ class Frame:
 
     def svg(self, title: str, parts: list[str]) -> Markup:
         """The picture, named for those who can't see it."""
-        box = f"0 0 {_n(WIDTH)} {_n(self.height)}"
-        said = escape(title)
-        return Markup(f'<svg class="chart" viewBox="{box}" role="img" aria-label="{said}">{"".join(parts)}</svg>')
+        box = f"0 0 {_n(self.width)} {_n(self.height)}"
+        said, kind = escape(title), "chart" if self.width == WIDTH else "chart wide"
+        return Markup(f'<svg class="{kind}" viewBox="{box}" role="img" aria-label="{said}">{"".join(parts)}</svg>')
 
 
 def _label(value: float, logarithmic: bool) -> str:
@@ -172,6 +175,87 @@ def scatter(title: str, xlabel: str, ylabel: str, points: Sequence[tuple[str, fl
             parts.append(f'<text class="name" x="{_n(right + 7)}" y="{_n(at + 4)}">{escape(shown)}</text>')
             at += LINE
     return frame.svg(title, parts)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of :func:`plane` with the ends of its intervals, which may be unknown."""
+
+    name: str
+    x: tuple[float, float | None, float | None]
+    y: tuple[float, float | None, float | None]
+    on_front: bool
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it has a place on a logarithmic axis."""
+        return 0 < self.x[0] < MAX_NUMBER and abs(self.y[0]) < MAX_NUMBER
+
+
+def plane(title: str, xlabel: str, ylabel: str, marks: Sequence[Mark]) -> Markup:
+    """Named points with intervals over a logarithmic x axis, as wide as the page; no name covers another or a point."""
+    known = sorted((mark for mark in marks if mark.drawn), key=lambda mark: (-mark.y[0], mark.name))
+    if not known:
+        return Markup("")
+    ys = [end for mark in known for end in mark.y if end is not None]
+    decades = [math.log10(mark.x[0]) for mark in known]
+    span_x, span_y = (min(decades) - 0.3, max(decades) + 0.3), (min(ys) - 0.05, max(ys) + 0.05)
+    frame = Frame(span_x, span_y, log_x=True, right=WIDE - 14, height=TALL, width=WIDE)
+    at = [frame.place(decade, mark.y[0]) for decade, mark in zip(decades, known, strict=True)]
+    taken, parts = [(a - 6, b - 6, a + 6, b + 6) for a, b in at], frame.axes(xlabel, ylabel)
+    for mark, (a, _) in zip(known, at, strict=True):
+        low, high = (frame.place(0, mark.y[0] if end is None else end)[1] for end in mark.y[1:])
+        taken.append((a - 1, high, a + 1, low))
+    for mark, (a, b) in zip(known, at, strict=True):
+        parts += _whiskers(frame, mark, a, b)
+        parts.append(f'<circle class="{"front" if mark.on_front else "point"}" cx="{_n(a)}" cy="{_n(b)}" r="5"/>')
+        parts += _named(mark.name if len(mark.name) <= MAX_NAME else f"{mark.name[: MAX_NAME - 1]}…", a, b, taken)
+    return frame.svg(title, parts)
+
+
+STYLE = (
+    "text{font:12px system-ui,sans-serif;fill:#5d636b}.name{fill:#1b1b1b}.tick,.label{text-anchor:middle}"
+    ".ytick{text-anchor:end}.axis,.leader,.whisker{fill:none;stroke:#c9ccd1}.whisker{stroke:#1f5fa8;opacity:.55}"
+    ".point{fill:#fff;stroke:#1f5fa8}.front{fill:#1f5fa8}@media(prefers-color-scheme:dark)"
+    "{text,.name{fill:#e8e8e8}.point{fill:#15171a;stroke:#7db7f5}.front{fill:#7db7f5}.whisker{stroke:#7db7f5}}"
+)
+
+
+def alone(chart: Markup) -> str:
+    """A chart as a file of its own, which brings its colours."""
+    return chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
+        "><", Markup(f"><style>{STYLE}</style><"), 1
+    ) + "\n"  # fmt: skip
+
+
+def _whiskers(frame: Frame, mark: Mark, a: float, b: float) -> list[str]:
+    """Its intervals as lines."""
+    parts, (_, left, right), (_, low, high) = [], mark.x, mark.y
+    if low is not None and high is not None:
+        first, last = (_n(frame.place(0, end)[1]) for end in (low, high))
+        parts.append(f'<path class="whisker" d="M{_n(a)} {first}V{last}"/>')
+    if left is not None and right is not None and 0 < left <= right < MAX_NUMBER:
+        first, last = (_n(frame.place(math.log10(end), 0)[0]) for end in (left, right))
+        parts.append(f'<path class="whisker" d="M{first} {_n(b)}H{last}"/>')
+    return parts
+
+
+def _named(name: str, a: float, b: float, taken: list[tuple[float, float, float, float]]) -> list[str]:
+    """The name at the nearest free place around a point, with a line where that is not beside it."""
+    wide = LETTER * len(name) + 4
+    for far in (9, 22, 38, 56, 76):
+        for across, up in ((1, 0), (-1, 0), (1, -1), (1, 1), (-1, -1), (-1, 1)):
+            x = a + across * (9 if up else far) - (wide if across < 0 else 0)
+            y = b + up * far
+            box = (x, y - LINE / 2, x + wide, y + LINE / 2)
+            inside = box[0] > LEFT and box[2] < WIDE and box[1] > TOP - 8 and box[3] < TALL - BOTTOM
+            apart = all(box[2] < t[0] or t[2] < box[0] or box[3] < t[1] or t[3] < box[1] for t in taken)
+            if inside and apart:
+                taken.append(box)
+                end = x + (wide if across < 0 else 0)
+                line = [] if far == 9 else [f'<path class="leader" d="M{_n(a)} {_n(b)}L{_n(end)} {_n(y)}"/>']
+                return [*line, f'<text class="name" x="{_n(x + 2)}" y="{_n(y + 4)}">{escape(name)}</text>']
+    return []
 
 
 def _finite(x: Sequence[float], y: Sequence[float], log: bool) -> tuple[np.ndarray, np.ndarray]:

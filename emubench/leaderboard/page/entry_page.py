@@ -1,11 +1,14 @@
 """The page of one entry: its card, its charts per task, and what a judge found of it."""
 
 import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
+from emubench import baselines
 from emubench.data import tasks
 from emubench.evaluation.figures import context_of, stands_still
 from emubench.files.run_files import Comparison, Figures
@@ -18,6 +21,8 @@ from emubench.leaderboard.statistics import ends
 from emubench.metrics._headline import headline
 from emubench.runs import scored
 
+BESIDE = ("oracle", "persistence", "linear")
+"""Entries whose scores over lead time stand beside each other's: the perfect model, and what makes the floor."""
 CURVES = ("rms_error", "crps", "surviving_fraction", "anomaly_correlation")
 MAX_SETTINGS = 2000
 """Characters of a task's settings that are shown."""
@@ -36,8 +41,21 @@ def entry_context(board: Board, one: Shown) -> dict[str, Any]:
     claimed = ranking.records(board.self_reported[one.entry.division])
     rows = {r["task"]: r for r in claimed if r["entry"] == one.entry.name and r["task"]}
     figures = {task: found for (task, _), found in reversed(one.contents.figures().items())}  # of the first seed
-    shown = [_task_context(one, rows[name], figures.get(name)) for name in tasks.in_order(set(rows))]
-    return {"tasks": shown, "judged": _judged(board, one)}
+    others = {name: _runs_of(board, name) for name in BESIDE if name != one.entry.name}
+    shown = [_task_context(one, rows[name], figures.get(name), others) for name in tasks.in_order(set(rows))]
+    return {"tasks": shown, "judged": _judged(board, one), "about": _about(one)}
+
+
+def _runs_of(board: Board, name: str) -> tuple[scored.ScoredRun, ...]:
+    """The runs of an entry, if the board has it."""
+    return next((shown.runs for shown in board.shown if shown.entry.name == name), ())
+
+
+def _about(one: Shown) -> str:
+    """What its method says of itself, in one paragraph; nothing where there is none of that name."""
+    if not one.is_model or one.entry.method not in baselines.names():
+        return ""
+    return " ".join((baselines.get(one.entry.method).__doc__ or "").split("\n\n")[0].split())
 
 
 def _judged(board: Board, one: Shown) -> list[dict[str, str]]:
@@ -51,6 +69,7 @@ def _judged(board: Board, one: Shown) -> list[dict[str, str]]:
             "score": f"{r['metric']} {score_text(*ends(r, 'value'))}",
             "skill": score_text(*ends(r, "skill_accuracy")),
             "stability": score_text(*ends(r, "skill_stability")),
+            "speed-up": (gained := speedup(one, r)).text or gained.why,
             "seeds": str(r["seeds"]),
             "notes": notes(one, r) or "none",
         }
@@ -59,7 +78,12 @@ def _judged(board: Board, one: Shown) -> list[dict[str, str]]:
     ]
 
 
-def _task_context(one: Shown, row: dict[str, Any], figures: Figures | None) -> dict[str, Any]:
+def _task_context(
+    one: Shown,
+    row: dict[str, Any],
+    figures: Figures | None,
+    others: Mapping[str, Sequence[scored.ScoredRun]],
+) -> dict[str, Any]:
     name = row["task"]
     runs = one.runs_of(name)
     unit = runs[0].task.system.lead_time_unit
@@ -79,7 +103,8 @@ def _task_context(one: Shown, row: dict[str, Any], figures: Figures | None) -> d
         "headline": headline,
         "seeds": [run.card.seed for run in runs],
         "rows": [(r, score_text(r.value, r.low, r.high)) for r in runs[0].scores.rows if r.lead_time is None],
-        "pictures": _pictures(runs, timing, figures),
+        "training": formats.si(row["train_seconds"], " s"),
+        "pictures": _pictures(runs, timing, figures, others),
         "solvers": [
             (solver.name, formats.significant(solver.accuracy), formats.si(solver.lyapunov_times_per_second))
             for solver in sorted(timing.solvers if timing else [], key=lambda s: -s.lyapunov_times_per_second)
@@ -91,9 +116,14 @@ def _task_context(one: Shown, row: dict[str, Any], figures: Figures | None) -> d
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _pictures(runs: list[scored.ScoredRun], timing: EntryTiming | None, figures: Figures | None) -> list[Picture]:
-    """Scores over lead time, this entry among solvers, a forecast, the climate and the law: what there is of these."""
-    made = [_over_lead_time(runs, metric) for metric in CURVES]
+def _pictures(
+    runs: list[scored.ScoredRun],
+    timing: EntryTiming | None,
+    figures: Figures | None,
+    others: Mapping[str, Sequence[scored.ScoredRun]] = MappingProxyType({}),
+) -> list[Picture]:
+    """Scores over lead time beside those of ``others``, this entry among solvers, a forecast, climate and law."""
+    made = [_over_lead_time(runs, metric, others) for metric in CURVES]
     if timing and timing.solvers:
         made.append(_ladder(runs[0], timing))
     if figures:
@@ -101,17 +131,23 @@ def _pictures(runs: list[scored.ScoredRun], timing: EntryTiming | None, figures:
     return [picture for picture in made if picture.chart or picture.image]
 
 
-def _over_lead_time(runs: list[scored.ScoredRun], metric: str) -> Picture:
-    series = []
-    for run in runs:
-        found = [(r.lead_time, r.value) for r in run.scores.rows if r.metric == metric and r.lead_time is not None]
-        lead, values = np.array(found, dtype=np.float64).reshape(-1, 2).T  # a null becomes NaN
-        series.append((f"seed {run.card.seed}", lead, values))
+def _over_lead_time(
+    runs: list[scored.ScoredRun], metric: str, others: Mapping[str, Sequence[scored.ScoredRun]] = MappingProxyType({})
+) -> Picture:
+    series = [_curve(f"seed {run.card.seed}", run, metric) for run in runs]
     name, unit = metric.replace("_", " "), runs[0].task.system.lead_time_unit
     caption = f"{name} over lead time"
-    if metric == "surviving_fraction" and all(len(values) and values.min() == 1 for _, _, values in series):
+    if metric == "surviving_fraction" and all(set(values) == {1.0} for _, _, values in series):
         return Picture(caption, Markup(f"<p>No long run is lost within {series[0][1][-1]:g} {unit}s.</p>"))
+    for other, of_other in others.items():
+        series += [_curve(other, run, metric) for run in of_other if run.task.name == runs[0].task.name][:1]
     return Picture(caption, charts.curves(f"{runs[0].task.name}: {caption}", f"lead time ({unit})", name, series))
+
+
+def _curve(name: str, run: scored.ScoredRun, metric: str) -> charts.Series:
+    found = [(r.lead_time, r.value) for r in run.scores.rows if r.metric == metric and r.lead_time is not None]
+    lead, values = np.array(found, dtype=np.float64).reshape(-1, 2).T  # a null becomes NaN
+    return name, lead.tolist(), values.tolist()
 
 
 def _ladder(run: scored.ScoredRun, timing: EntryTiming) -> Picture:
@@ -135,6 +171,8 @@ def _forecast(run: scored.ScoredRun, figures: Figures) -> list[Picture]:
         seen = context_of(figures, run.task)
         if run.task.system.growing:  # it grows, and is scored from its spatial mean on
             fields = {kind: field - field.mean(1, keepdims=True) for kind, field in fields.items()}
+        if not figures.mean:
+            fields["forecast − truth, on the same scale"] = fields[member] - fields["truth"] + fields["truth"].mean()
         if figures.spread:
             fields["spread of the members"] = np.asarray(figures.spread)
         middle, scale = fields["truth"].mean(), 2 * fields["truth"].std()

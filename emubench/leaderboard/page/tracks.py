@@ -6,10 +6,12 @@ Every cell that holds nothing says why.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from emubench.core.errors import clean
+from emubench.data import tasks
 from emubench.data.tasks import RANKED_TRACKS, TRACKS
 from emubench.leaderboard import formats, ranking
 from emubench.leaderboard.page import charts
@@ -31,9 +33,11 @@ PUBLIC = (
 )
 ORDER = (*RANKED_TRACKS, *(track for track in TRACKS if track not in RANKED_TRACKS))
 """Tracks as they are shown."""
-_VERIFIED = ("rank", "accuracy", "stability rank", "stability", "speed", "front", "seeds", "knowledge", "notes")
-_OF_TASK = ("accuracy", "stability", "speed", "speed-up", "parameters", "seeds", "knowledge")
-_OF_TRACK = ("accuracy", "stability", "speed", "missing tasks", "parameters", "seeds", "knowledge")
+_SHARED = ("speed-up", "speed", "training", "knowledge")
+_OF_SPEED = ("speed-up rank", *_SHARED)
+_VERIFIED = ("rank", "accuracy", "stability rank", "stability", *_OF_SPEED, "front", "seeds", "notes")
+_OF_TASK = ("accuracy", "stability", *_SHARED, "parameters", "seeds")
+_OF_TRACK = ("accuracy", "stability", *_SHARED, "missing tasks", "parameters", "seeds")
 """Titles of the columns of verified rows, and of self-reported ones on a task and on a track."""
 
 
@@ -57,7 +61,33 @@ def track_context(board: Board, track: str) -> dict[str, Any]:
         "ranked": track in RANKED_TRACKS,
         **dict(zip(("seasons", "divisions"), groups, strict=True)),
         "pareto": _pareto(board, track),
+        "systems": [ALL, *(name.removesuffix(f"-{track}") for name in ranking.names_of_track(track))],
     }
+
+
+def matrix(board: Board) -> dict[str, Any]:
+    """Entries × tasks: the skill that the latest judge found, or else what is claimed; as text and in 7 tones."""
+    season, frame = next(iter(board.verified.items()), ("", board.self_reported["standard"]))
+    known = {(r["entry"], r["task"]): r["skill_accuracy"] for r in ranking.records(frame) if r["task"]}
+    names = [name for track in ORDER for name in tasks.in_order({task for _, task in known if task.endswith(track)})]
+    means = {entry: np.mean([known.get((entry, name)) or -1.0 for name in names]) for entry, _ in known}
+    lines = []
+    for entry in sorted(means, key=lambda entry: (-means[entry], entry)):
+        skills = [known.get((entry, name)) for name in names]
+        lines.append((entry, [_tone(skill) for skill in skills]))
+    source = f"verified in season {season}" if season else "self-reported, for development"
+    return {"tasks": names, "lines": lines, "source": source}
+
+
+def _tone(skill: float | None) -> tuple[str, str]:
+    """A cell of the matrix: its class and its text.
+
+    >>> _tone(0.5), _tone(None), _tone(-3.0)
+    (('tone4', '0.50'), ('none', '–'), ('tone0', '-3.00'))
+    """
+    if skill is None:
+        return "none", formats.UNKNOWN
+    return f"tone{min(max(int(1 + 6 * skill), 0), 6)}", formats.fixed(skill)
 
 
 def _tables(board: Board, frame: pd.DataFrame, track: str) -> list[dict[str, Any]]:
@@ -132,12 +162,26 @@ def _front(record: Row) -> Cell:
 
 def speedup(one: Shown, record: Row) -> Cell:
     """Speed-up at equal accuracy; in brackets where too little skill is left for it to count."""
-    value = record["speedup_at_equal_accuracy"]
+    value, low, high = ends(record, "speedup_at_equal_accuracy")
     if value is None:
+        if "judge" in record or record["task"] is None:
+            return Cell("", why="no solver as accurate, or not timed")
         found = [run.speedup for run in one.runs_of(record["task"])]
         return Cell("", why="no solver as accurate" if any(found) else "no bench in the entry")
-    shown = f"{formats.significant(value)}×"
-    return Cell(shown if record["speedup_ranked"] else f"({shown})", value)
+    shown = f"{_ratio(value)}×"
+    shown = shown if record["speedup_ranked"] else f"({shown})"
+    if record["task"] is None:
+        return Cell(f"{shown} on {record['speedup_tasks']} task(s)", value)
+    return Cell(shown if low is None else f"{shown} [{_ratio(low)}, {_ratio(high)}]", value)
+
+
+def _ratio(value: float) -> str:
+    """A speed-up: two decimals, and more of small ones.
+
+    >>> _ratio(2.5), _ratio(0.00123)
+    ('2.50', '0.0012')
+    """
+    return formats.significant(value) if value >= 0.1 else f"{value:.2g}"
 
 
 def notes(one: Shown, record: Row) -> str:
@@ -160,6 +204,12 @@ CELLS: dict[str, Callable[[Shown, Row], Cell]] = {
     "rank": lambda one, r: rank(r, "rank"),
     "stability rank": lambda one, r: rank(r, "stability_rank"),
     "stability": lambda one, r: _score(r, "skill_stability"),
+    "speed-up rank": lambda one, r: (
+        Cell(formats.rank(r, "speedup_rank"), r["speedup_rank_low"])
+        if r["speedup_rank_low"] is not None
+        else Cell("", why="skill under 0.25, or a task without")
+    ),
+    "training": lambda one, r: Cell(formats.si(r["train_seconds"], " s"), r["train_seconds"]),
     "speed": lambda one, r: _speed(r),
     "speed-up": lambda one, r: speedup(one, r),
     "front": lambda one, r: _front(r),
@@ -197,14 +247,19 @@ def _pareto(board: Board, track: str) -> dict[str, Any]:
     machine = {r["entry"]: r.get("judge") or board.get(r["entry"]).entry.hardware for r in records}
     known = [r for r in records if None not in (r["lyapunov_times_per_second"], r["skill_accuracy"])]
     chosen = most_common(machine[r["entry"]] for r in known)
-    points = [
-        (r["entry"], r["lyapunov_times_per_second"], r["skill_accuracy"], bool(r.get("pareto_front")))
+    marks = [
+        charts.Mark(
+            r["entry"],
+            ends(r, "lyapunov_times_per_second"),
+            ends(r, "skill_accuracy"),
+            bool(r.get("pareto_front")),
+        )
         for r in known
         if machine[r["entry"]] == chosen
     ]
     title = f"{track} track: mean skill over Lyapunov times per second, {source}"
-    chart = charts.scatter(title, "Lyapunov times per second", "mean skill", points)
-    return {"chart": chart, "machine": clean(chosen), "source": source, "front": any(point[3] for point in points)}
+    chart = charts.plane(title, "Lyapunov times per second", "mean skill", marks)
+    return {"chart": chart, "machine": clean(chosen), "source": source, "front": any(m.on_front for m in marks)}
 
 
 # --- the tables as text -----------------------------------------------------------------------------------------------
@@ -218,22 +273,41 @@ def text_tables(board: Board) -> str:
     for track in ORDER:
         parts.append(f"### {track}" + ("" if track in RANKED_TRACKS else " (shown only, never ranked)"))
         for name, frame in board.verified.items():
-            parts += _text_table(frame, track, f"{SEALED} {name}")
-        parts += _text_table(board.self_reported["standard"], track, CLAIMED)
+            parts += _text_table(board, frame, track, f"{SEALED} {name}")
+        parts += _text_table(board, board.self_reported["standard"], track, CLAIMED)
     return "\n\n".join(parts)
 
 
-def _text_table(frame: pd.DataFrame, track: str, title: str) -> list[str]:
+def first_tables(board: Board) -> str:
+    """The ranked tables of the newest season in Markdown; while nobody is ranked, a line and what is self-reported."""
+    if not board.shown:
+        return "There are no entries yet."
+    if board.ranks_nobody:
+        said = NOBODY.replace("emubench submit verify", "`emubench submit verify`")
+        title = f"The {ORDER[0]} track, {CLAIMED.lower()}"
+        return "\n\n".join([said, *_text_table(board, board.self_reported["standard"], ORDER[0], title)])
+    name, frame = next(iter(board.verified.items()))
+    parts = [
+        part
+        for track in RANKED_TRACKS
+        for part in _text_table(board, frame, track, f"The {track} track, season {name}")
+    ]
+    return "\n\n".join(parts)
+
+
+def _text_table(board: Board, frame: pd.DataFrame, track: str, title: str) -> list[str]:
     records = ranking.records(ranking.rows_of_whole_track(frame, track))
     if not records:
         return []
-    ranks = ["rank", "stability_rank"] if "rank_low" in frame else []
-    titles = [*ranks, "entry", "accuracy", "stability", "missing", "seeds", "knowledge"]
+    ranks = ["rank", "stability rank", "speed-up rank"] if "rank_low" in frame else []
+    titles = [*ranks, "entry", "accuracy", "stability", "speed-up", "missing", "seeds", "knowledge"]
     columns = [title.replace("_", " ") for title in titles]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for r in records:
         scores = [_score(r, key) for key in ("skill_accuracy", "skill_stability")]
-        cells = [*(rank(r, name) for name in ranks), Cell(f"`{r['entry']}`"), *scores]
+        one = board.get(r["entry"])
+        scores.append(speedup(one, r))
+        cells = [*(CELLS[name](one, r) for name in ranks), Cell(f"`{r['entry']}`"), *scores]
         rest = (r["missing_tasks"], r["seeds"], r["knowledge"])
         lines.append("| " + " | ".join([*(c.text or c.why for c in cells), *map(str, rest)]) + " |")
     return [f"{title}:", "\n".join(lines)]
