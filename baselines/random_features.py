@@ -27,6 +27,7 @@ from torch import Tensor
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.learning.models.growth_map import BOUND, USED, GrowthMap, RingFeatures
+from emubench.learning.models.operators import tanh_
 from emubench.learning.models.ridge_map import Features, MapConfig, RidgeMap, least_of_map
 from emubench.learning.rings import neighbourhoods
 from emubench.learning.training.descent import Log
@@ -110,12 +111,12 @@ class RandomFeatures(Features):
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... F"]:
         """Features of the last axis."""
-        return torch.cat([torch.ones_like(x[..., :1]), x, torch.tanh(x @ self.inner + self.offset)], dim=-1)
+        return torch.cat([torch.ones_like(x[..., :1]), x, tanh_(x @ self.inner + self.offset)], dim=-1)
 
     def combine(self, x: Float[Tensor, "R I"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "R K"]:
         """The features times ``weight``, without joining them first."""
         first, linear, rest = weight.tensor_split([1, 1 + x.shape[1]])
-        return first + x @ linear + torch.addmm(self.offset, x, self.inner).tanh_() @ rest
+        return first + x @ linear + tanh_(torch.addmm(self.offset, x, self.inner)) @ rest
 
 
 class SlopeFeatures(RingFeatures):

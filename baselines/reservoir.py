@@ -34,6 +34,7 @@ from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
 from emubench.learning.least_squares import local_cubic, solve_factor, triangular_factor
 from emubench.learning.models.growth_map import BOUND
+from emubench.learning.models.operators import tanh_
 from emubench.learning.models.ridge_map import Window, take_scales
 from emubench.learning.rings import coloured, gaussian_fill, interpolate_ring, on_ring, pair_spectrum
 from emubench.learning.training.descent import Best, Log
@@ -199,7 +200,10 @@ class Reservoir(nn.Module):
     def listen(self, nodes: Float[Tensor, "P S"], x: Float[Tensor, "P I"]) -> Float[Tensor, "P S"]:
         """The nodes one sample later."""
         x = BOUND * torch.tanh(x / BOUND) if self.growing else x
-        return torch.tanh(torch.addmm(self.offset, x, self.inner).add_(nodes.roll(1, -1), alpha=self.config.memory))
+        drive = torch.addmm(self.offset, x, self.inner)
+        drive[:, 1:].add_(nodes[:, :-1], alpha=self.config.memory)
+        drive[:, :1].add_(nodes[:, -1:], alpha=self.config.memory)
+        return tanh_(drive)
 
     def advance(self, nodes: Float[Tensor, "P S"], values: Float[Tensor, "B N"]) -> tuple[Tensor, Tensor]:
         """Nodes and expected values one sample later, kept within the band and the bounds of the data."""

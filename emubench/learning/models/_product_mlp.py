@@ -112,14 +112,19 @@ def _polynomial(c, u):
 
 
 @jit
+def sigmoid(x):
+    """1/(1 + e^−x); NaN stays NaN."""
+    x = F32(LIMIT) if x > F32(LIMIT) else x
+    x = F32(-LIMIT) if x < F32(-LIMIT) else x
+    u = x * x
+    return F32(0.5) + x * _polynomial(NUMERATOR, u) / _polynomial(DENOMINATOR, u)
+
+
+@jit
 def _silu(z, s, a):
-    """The sigmoid of ``z`` into ``s``, their product into ``a``; NaN stays NaN."""
+    """The sigmoid of ``z`` into ``s``, their product into ``a``."""
     for j in range(len(z)):
-        x = z[j]
-        x = F32(LIMIT) if x > F32(LIMIT) else x
-        x = F32(-LIMIT) if x < F32(-LIMIT) else x
-        u = x * x
-        s[j] = F32(0.5) + x * _polynomial(NUMERATOR, u) / _polynomial(DENOMINATOR, u)
+        s[j] = sigmoid(z[j])
         a[j] = z[j] * s[j]
 
 

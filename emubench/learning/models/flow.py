@@ -97,6 +97,7 @@ class LearnedFlow(nn.Module):
             raise EmubenchError(f"assimilated: true on {task.name}, where an encoder gives the start: false belongs")
         self.n_state = n_state
         self.field = self.new_field(config)
+        self.at_once = (256 if isinstance(self.field, RingField) else 16) if ring else 4096
         encoder = WindowEncoder(config.window, n, config.width, ring, min(config.radius, 8), growing, config.latent)
         self.encoder: nn.Module | None = encoder if task.observation.noise else None
         self.filter = Filter(config.members, config.inflation, config.localisation) if config.assimilated else None
@@ -188,8 +189,8 @@ class LearnedFlow(nn.Module):
         return ensemble.mean(0, keepdim=True)
 
     def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
-        """One sample interval; for kpz with a fresh innovation. A few rings at a time stay in the cache."""
-        lanes = in_parts(state.flatten(0, 1), 16 if self.ring else 4096)
+        """One sample interval; for kpz with a fresh innovation. Some states at a time stay in the cache."""
+        lanes = in_parts(state.flatten(0, 1), self.at_once)
         state = torch.cat([self.advance(lane) for lane in lanes]).view(state.shape)
         if self.growing:
             white = sent(torch.randn(state.shape, generator=generator), state.device)

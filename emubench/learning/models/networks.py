@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
+from emubench.learning.models.operators import WIDTHS, Weights, by_kernel, ring_rates
 from emubench.learning.rings import interpolate_ring, neighbourhoods
 
 
@@ -29,6 +30,10 @@ class GatedMlp(nn.Module):
         gated = nn.functional.silu(self.gate(x)) * self.value(x)
         return self.out(nn.functional.silu(self.hidden(gated)))
 
+    def weights(self) -> Weights:
+        """All, as :func:`~emubench.learning.models.operators.ring_rates` takes them."""
+        return _layers(self)
+
 
 class ProductMlp(nn.Module):
     """``W₃ silu(W₂ p) + W₄ p + W₅ x`` of the products ``p = W₁x ⊙ V₁x``: what is quadratic needs no hidden layer.
@@ -49,6 +54,16 @@ class ProductMlp(nn.Module):
         products = self.gate(x) * self.value(x)
         return self.out(nn.functional.silu(self.hidden(products))) + self.products(products) + self.linear(x)
 
+    def weights(self) -> Weights:
+        """All, as :func:`~emubench.learning.models.operators.ring_rates` takes them."""
+        return _layers(self)._replace(products=self.products.weight, linear=self.linear.weight)
+
+
+def _layers(network: GatedMlp | ProductMlp) -> Weights:
+    n = network
+    pairs = ((layer.weight, layer.bias) for layer in (n.gate, n.value, n.hidden, n.out))
+    return Weights(*(tensor for pair in pairs for tensor in pair), *[n.out.weight.new_zeros(0, 0)] * 3)
+
 
 class RingField(nn.Module):
     """A local, translation-equivariant field on a ring of any length: one network for every neighbourhood.
@@ -58,12 +73,16 @@ class RingField(nn.Module):
 
     def __init__(self, radius: int, width: int, kind: Callable[[int, int, int], nn.Module] = GatedMlp) -> None:
         super().__init__()
-        self.radius = radius
+        self.radius, self.width = radius, width
         self.network = kind(2 * radius + 1, 1, width)
 
     def forward(self, u: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
-        """Tendency at every site."""
-        return self.network(neighbourhoods(u, self.radius))[..., 0]
+        """Tendency at every site; of forecasts on a CPU by one operator."""
+        network = self.network
+        known = isinstance(network, GatedMlp | ProductMlp | QuadraticMlp)
+        if known and self.width % WIDTHS == 0 and by_kernel(u, torch.float32):
+            return ring_rates(u, network.weights())
+        return network(neighbourhoods(u, self.radius))[..., 0]
 
 
 class GrowthField(nn.Module):
@@ -155,3 +174,7 @@ class QuadraticMlp(nn.Module):
         form = x.new_zeros(n, n, self.weight.shape[1]).index_put((self.pairs[0], self.pairs[1]), pairs).movedim(-1, 1)
         quadratic = ((x @ form.reshape(n, -1)).unflatten(-1, form.shape[1:]) * x[..., None, :]).sum(-1)
         return constant[0] + x @ linear + quadratic + self.network(x)
+
+    def weights(self) -> Weights:
+        """All, as :func:`~emubench.learning.models.operators.ring_rates` takes them."""
+        return self.network.weights()._replace(quadratic=self.weight)
