@@ -21,7 +21,7 @@ Expected skill (clean noisy partial scarce; 0 the floor, 1 the oracle): kpz 1.08
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, islice
 
 import torch
 from jaxtyping import Float
@@ -100,12 +100,20 @@ class Monomials(Features):
     """x → the products ``terms`` of its values: the constant, the values, then the rest."""
 
     unbiased = True
+    halves: Tensor
+    """Places of what each term is made of: its first factors, and the last, as many as half the degree."""
 
     def __init__(self, terms: list[Term]) -> None:
         super().__init__()
-        self.terms, self.size = terms, len(terms)
-        place: dict[Term, int] = {(): 0}
-        for degree in range(1, 1 + max(map(len, terms))):
+        self.terms, self.size, self.degree = terms, len(terms), max(map(len, terms))
+        half = self.degree // 2
+        place: dict[Term, int] = {term: i for i, term in enumerate(terms)}
+        self.n_last = sum(len(t) <= half for t in terms)
+        split = [max(0, len(t) - half) for t in terms]
+        halves = [[place[t[:i]], place[t[i:]]] for t, i in zip(terms, split, strict=True)]
+        self.register_buffer("halves", torch.tensor(halves).T, persistent=False)
+        place = {(): 0}
+        for degree in range(1, 1 + self.degree):
             chosen = [t for t in terms if len(t) == degree]
             made_of = torch.tensor([[place[t[:-1]] for t in chosen], [t[-1] for t in chosen]])
             self.register_buffer(f"factors_{degree}", made_of, persistent=False)
@@ -120,18 +128,18 @@ class Monomials(Features):
         x = x.T.contiguous()
         block = torch.ones_like(x[:1])
         yield block
-        for degree in range(1, 1 + max(map(len, self.terms))):
+        for degree in range(1, 1 + self.degree):
             shorter, last = self.get_buffer(f"factors_{degree}")
             block = block[shorter] * x[last]
             yield block
 
     def combine(self, x: Float[Tensor, "R I"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "R K"]:
-        """The features times ``weight``; no degree is held longer than needed."""
-        total, first = x.new_zeros(weight.shape[1], len(x)), 0
-        for block in self.by_degree(x):
-            total += weight[first : first + len(block)].T @ block
-            first += len(block)
-        return total.T
+        """The features times ``weight``, as a bilinear form of the terms of half the degree: others are not made."""
+        first = torch.cat(list(islice(self.by_degree(x), 1 + self.degree - self.degree // 2)))
+        form = weight.new_zeros(weight.shape[1], len(first), self.n_last)
+        form[:, *self.halves] = weight.T
+        rest = (form.flatten(0, 1) @ first[: self.n_last]).view(-1, *first.shape)
+        return (first * rest).sum(1).T
 
     def moments(self, x: Float[Tensor, "R I"], y: Float[Tensor, "R K"], variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of f fᵀ and f yᵀ at the noise-free inputs: a product of two monomials is one of twice the degree."""
