@@ -124,15 +124,15 @@ class Window(nn.Module):
         self.register_buffer("scale", torch.ones(self.size, dtype=torch.float64))
 
     def values(self, fields: Float[Tensor, "B C N"]) -> Float[Tensor, "P V"]:
-        """The values themselves."""
+        """The values themselves; in memory all places of one value are side by side."""
         if not self.ring:
             return fields.flatten(1)
-        return neighbourhoods(fields, self.radius).movedim(1, 2).flatten(2).flatten(0, 1)
+        return neighbourhoods(fields, self.radius).permute(1, 3, 0, 2).reshape(self.n_values, -1).T
 
     def forward(self, fields: Float[Tensor, "B C N"]) -> Float[Tensor, "P I"]:
         """The inputs of every place."""
         values = self.values(fields)
-        return values @ self.basis / self.scale if len(self.basis) else values
+        return ((self.basis / self.scale).T @ values.T).T if len(self.basis) else values
 
     def set_basis(self, fields: Float[Tensor, "B C N"], noise: float) -> None:
         """Principal directions of the values; their deviations are those without the noise."""
