@@ -5,7 +5,12 @@ matrices leave much of some processors unused, and every activation would be a p
 strip see the same instructions: the rate at a site depends neither on the batch nor on its place in it.
 """
 
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
 from emubench.dynamics.kernels._simd import SINGLES, jit, load, store
 from emubench.learning.models._product_mlp import ROWS, sigmoid
@@ -14,6 +19,18 @@ STRIP = 2 * SINGLES
 """Sites taken together."""
 LANES = 64
 """Rings whose states lie side by side in the cache, at most."""
+
+
+_intrinsic: Any = intrinsic
+
+
+@_intrinsic
+def _at(typingctx, address):
+    """The singles that begin at an address."""
+    kind = types.CPointer(types.float32)
+    return kind(types.int64), lambda context, builder, sig, args: builder.inttoptr(
+        args[0], context.get_value_type(sig.return_type)
+    )
 
 
 @jit
@@ -95,10 +112,17 @@ def _side_by_side(rings, radius, columns):
 
 
 @jit
-def rates(weights, rings, out):
-    """The rates at all sites of ``rings`` "B N" into ``out``; ``weights`` in the order of ``operators.Weights``."""
-    gate, gate_bias, value, value_bias, hidden, hidden_bias, last, last_bias, products, linear, quadratic = weights
-    n, (width, n_in) = rings.shape[1], gate.shape
+def rates(addresses, width, n_in, rings, out):
+    """The rates at all sites of ``rings`` "B N" into ``out``, by the weights at the ``addresses`` (0: there are none).
+
+    They come in the order of ``operators.Weights``. As arrays they would take longer to hand over than one ring does.
+    """
+    gate, gate_bias = carray(_at(addresses[0]), (width, n_in)), carray(_at(addresses[1]), width)
+    value, value_bias = carray(_at(addresses[2]), (width, n_in)), carray(_at(addresses[3]), width)
+    hidden, hidden_bias = carray(_at(addresses[4]), (width, width)), carray(_at(addresses[5]), width)
+    last, last_bias = carray(_at(addresses[6]), width), carray(_at(addresses[7]), 1)
+    products, linear = carray(_at(addresses[8]), width), carray(_at(addresses[9]), n_in)
+    quadratic, n = carray(_at(addresses[10]), 1 + n_in + n_in * (n_in + 1) // 2), rings.shape[1]
     x, g = np.empty((n_in, STRIP), np.float32), np.empty((width, STRIP), np.float32)
     p, z = np.empty_like(g), np.empty_like(g)
     columns = np.zeros((n + n_in - 1) * LANES + STRIP, np.float32)
@@ -112,20 +136,20 @@ def rates(weights, rings, out):
                 for r in range(STRIP):
                     x[j, r] = columns[j * lanes + c + r]
             _layer(gate, gate_bias, x, g)
-            if not len(products):
+            if not addresses[8]:
                 _silu(g.ravel())
             _layer(value, value_bias, x, p)
             _multiply(g.ravel(), p.ravel())
             _layer(hidden, hidden_bias, p, z)
             _silu(z.ravel())
-            s, t = load(z, 0) * last[0, 0] + last_bias[0], load(z, 1) * last[0, 0] + last_bias[0]
-            s, t = _add_product(last[0, 1:], z[1:], s, t)
-            if len(products):
-                s, t = _add_product(products[0], p, s, t)
-            if len(linear):
-                s, t = _add_product(linear[0], x, s, t)
-            if len(quadratic):
-                s, t = _add_quadratic(quadratic[:, 0], n_in, x, s, t)
+            s, t = load(z, 0) * last[0] + last_bias[0], load(z, 1) * last[0] + last_bias[0]
+            s, t = _add_product(last[1:], z[1:], s, t)
+            if addresses[8]:
+                s, t = _add_product(products, p, s, t)
+            if addresses[9]:
+                s, t = _add_product(linear, x, s, t)
+            if addresses[10]:
+                s, t = _add_quadratic(quadratic, n_in, x, s, t)
             _store(found, c // STRIP, s, t)
         for b in range(lanes):
             for i in range(n):

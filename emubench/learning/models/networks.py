@@ -32,7 +32,7 @@ class GatedMlp(nn.Module):
 
     def weights(self) -> Weights:
         """All, as :func:`~emubench.learning.models.operators.ring_rates` takes them."""
-        return _layers(self)
+        return _weights(self)
 
 
 class ProductMlp(nn.Module):
@@ -56,13 +56,14 @@ class ProductMlp(nn.Module):
 
     def weights(self) -> Weights:
         """All, as :func:`~emubench.learning.models.operators.ring_rates` takes them."""
-        return _layers(self)._replace(products=self.products.weight, linear=self.linear.weight)
+        return _weights(self)
 
 
-def _layers(network: GatedMlp | ProductMlp) -> Weights:
-    n = network
-    pairs = ((layer.weight, layer.bias) for layer in (n.gate, n.value, n.hidden, n.out))
-    return Weights(*(tensor for pair in pairs for tensor in pair), *[n.out.weight.new_zeros(0, 0)] * 3)
+def _weights(network: nn.Module) -> Weights:
+    """All of the layers in their order; as attributes they would take as long to look up as a ring takes."""
+    layers = [layer._parameters for layer in network._modules.values() if layer is not None]
+    whole = [layer[name] for layer in layers[:4] for name in ("weight", "bias")]
+    return Weights(*whole, *[layer["weight"] for layer in layers[4:]])  # type: ignore[arg-type]
 
 
 class RingField(nn.Module):

@@ -7,6 +7,7 @@ no gradient: training goes through torch's own operators.
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 from emubench.learning.models import _ring_kernel, _tanh_kernel
 
 _library = torch.library.Library("emubench", "DEF")
-_library.define("ring_rates(Tensor u, Tensor[] weights) -> Tensor")
+_library.define("ring_rates(Tensor u, Tensor?[] weights) -> Tensor")
 _library.define("tanh_(Tensor(a!) x) -> ()")
 
 
@@ -33,8 +34,7 @@ def by_kernel(values: Tensor, dtype: torch.dtype) -> bool:
 class Weights(NamedTuple):
     """Those of the rate W₃ silu(W₂ p + b) + c + W₄ p + W₅ x + a quadratic polynomial of x, the values around a site.
 
-    p are the products (G x + g) ⊙ (V x + v); the first factor goes through silu where there is no W₄. Of the last three
-    those that are empty are left out.
+    p are the products (G x + g) ⊙ (V x + v); the first factor goes through silu where there is no W₄.
     """
 
     gate: Tensor
@@ -45,9 +45,9 @@ class Weights(NamedTuple):
     hidden_bias: Tensor
     last: Tensor
     last_bias: Tensor
-    products: Tensor
-    linear: Tensor
-    quadratic: Tensor
+    products: Tensor | None = None
+    linear: Tensor | None = None
+    quadratic: Tensor | None = None
     """Coefficients of 1, the xᵢ and the xᵢ xⱼ, i ≤ j."""
 
 
@@ -61,22 +61,24 @@ def ring_rates(u: Float[Tensor, "... N"], weights: Weights) -> Float[Tensor, "..
 
 
 @torch.library.impl(_library, "ring_rates", "CPU")
-def _ring_rates(u: Tensor, weights: list[Tensor]) -> Tensor:
+def _ring_rates(u: Tensor, weights: list[Tensor | None]) -> Tensor:
     rings = u.reshape(-1, u.shape[-1]).contiguous()
     out = torch.empty_like(rings)
-    _ring_kernel.rates(tuple([w.detach().numpy() for w in weights]), rings.numpy(), out.numpy())
+    kept = [w if w is None or (w.dtype == u.dtype and w.is_contiguous()) else w.to(u).contiguous() for w in weights]
+    addresses = np.array([0 if w is None else w.data_ptr() for w in kept])
+    _ring_kernel.rates(addresses, *cast(Tensor, kept[0]).shape, rings.numpy(), out.numpy())
     return out.view(u.shape)
 
 
 @torch.library.register_fake("emubench::ring_rates", lib=_library)
-def _shape_of_rates(u: Tensor, weights: list[Tensor]) -> Tensor:
+def _shape_of_rates(u: Tensor, weights: list[Tensor | None]) -> Tensor:
     return u.new_empty(u.shape)
 
 
 @register_flop_formula(torch.ops.emubench.ring_rates)
-def _products(u: Sequence[int], weights: list[Sequence[int]], *_: Any, **__: Any) -> int:
+def _products(u: Sequence[int], weights: list[Sequence[int] | None], *_: Any, **__: Any) -> int:
     """Two operations per weight and site; biases take the place of the first additions."""
-    return 2 * torch.Size(u).numel() * sum(torch.Size(w).numel() for w in weights if len(w) == 2)
+    return 2 * torch.Size(u).numel() * sum(torch.Size(w).numel() for w in weights if w and len(w) == 2)
 
 
 def tanh_(x: Tensor) -> Tensor:
