@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
+from emubench.core.hardware import in_parts
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4, rk4
@@ -203,9 +204,14 @@ class WeakSindy(nn.Module):
         self.register_buffer("high", torch.zeros(n_state, dtype=torch.float64))
 
     def flow(self) -> Callable[[Tensor], Tensor]:
-        """One sample interval, kept within the bounds of the data."""
+        """One sample interval, kept within the bounds of the data; some states at a time stay in the cache."""
         advance = self.library.flow(self.coefficients, self.config.substeps)
-        return lambda state: torch.nan_to_num(advance(state)).clamp(self.low, self.high)
+
+        def bounded(state: Float[Tensor, "... D"]) -> Tensor:
+            parts = in_parts(state.reshape(-1, self.n), 256)
+            return torch.cat([torch.nan_to_num(advance(p)).clamp(self.low, self.high) for p in parts]).view(state.shape)
+
+        return bounded
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
         """Integrate from the analysis mean."""
