@@ -130,7 +130,7 @@ class Monomials(Features):
         yield block
         for degree in range(1, 1 + self.degree):
             shorter, last = self.get_buffer(f"factors_{degree}")
-            block = block[shorter] * x[last]
+            block = block.index_select(0, shorter) * x.index_select(0, last)  # copies whole rows
             yield block
 
     def combine(self, x: Float[Tensor, "R I"], weight: Float[Tensor, "F K"]) -> Float[Tensor, "R K"]:

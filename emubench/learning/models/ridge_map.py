@@ -31,7 +31,7 @@ from emubench.learning.training.validation import SHORTEST, forecast_error
 
 SPLIT = 4096
 """Rows regressed on at a time."""
-CACHED = 512
+CACHED = 1024
 """Places forecast at a time: their features stay in the cache."""
 
 
