@@ -197,15 +197,16 @@ class Reservoir(nn.Module):
         """What each reservoir sees: values, or of a growing height the slopes to the right of the sites around."""
         return self.window((values.roll(-1, -1) - values if self.growing else values)[:, None])
 
-    def listen(self, nodes: Float[Tensor, "P S"], x: Float[Tensor, "P I"]) -> Float[Tensor, "P S"]:
+    def listen(self, nodes: Float[Tensor, "... S"], x: Float[Tensor, "P I"]) -> Float[Tensor, "P S"]:
         """The nodes one sample later."""
         x = BOUND * torch.tanh(x / BOUND) if self.growing else x
         drive = torch.addmm(self.offset, x, self.inner)
-        drive[:, 1:].add_(nodes[:, :-1], alpha=self.config.memory)
-        drive[:, :1].add_(nodes[:, -1:], alpha=self.config.memory)
+        before = drive.view(nodes.shape)
+        before[..., 1:].add_(nodes[..., :-1], alpha=self.config.memory)
+        before[..., :1].add_(nodes[..., -1:], alpha=self.config.memory)
         return tanh_(drive)
 
-    def advance(self, nodes: Float[Tensor, "P S"], values: Float[Tensor, "B N"]) -> tuple[Tensor, Tensor]:
+    def advance(self, nodes: Float[Tensor, "... S"], values: Float[Tensor, "B N"]) -> tuple[Tensor, Tensor]:
         """Nodes and expected values one sample later, kept within the band and the bounds of the data."""
         x, size = self.inputs(values), self.window.size
         nodes = self.listen(nodes, x)
@@ -233,7 +234,7 @@ class Reservoir(nn.Module):
         new = torch.empty_like(state)
         parts = (in_parts(states, 8) for states in (state.flatten(0, 1), new.view(-1, state.shape[-1])))
         for part, target in zip(*parts, strict=True):
-            nodes, values = self.advance(part[:, : -self.n].reshape(-1, self.config.size), part[:, -self.n :])
+            nodes, values = self.advance(part[:, : -self.n].unflatten(1, (self.places, -1)), part[:, -self.n :])
             target[:, : -self.n], target[:, -self.n :] = nodes.view(len(part), -1), values
         if self.growing:
             new[..., -self.n :] += coloured(self.spectrum, (*state.shape[:2], self.n), generator)
