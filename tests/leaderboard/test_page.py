@@ -11,6 +11,7 @@ import re
 import shutil
 import threading
 import urllib.request
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -445,3 +446,11 @@ def test_a_benched_run_shows_its_speed_up_and_the_solvers_beside_it(submitted_ru
     assert "Hardware a processor, 1 thread(s)" in page.text
     for solver in kept.solvers:
         assert solver.name in page.text
+
+
+def test_the_picture_of_the_readme_is_an_image_that_names_every_entry():
+    place = ROOT / "leaderboard"
+    root = ElementTree.fromstring((place / building.PICTURE).read_text(encoding="utf-8"))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    names = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {folder.name for folder in (place / "entries").iterdir()} <= names

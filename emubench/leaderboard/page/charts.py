@@ -222,10 +222,14 @@ STYLE = (
 
 
 def alone(chart: Markup) -> str:
-    """A chart as a file of its own, which brings its colours."""
-    return chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
-        "><", Markup(f"><style>{STYLE}</style><"), 1
-    ) + "\n"  # fmt: skip
+    """A chart as a file of its own, which brings its colours.
+
+    >>> alone(Markup('<svg class="chart"><text>a &lt; b</text></svg>'))[:62]
+    '<svg xmlns="http://www.w3.org/2000/svg" class="chart"><style>t'
+    """
+    text = str(chart)  # whose own replace would escape what it is given
+    text = text.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return text.replace("><", f"><style>{STYLE}</style><", 1) + "\n"
 
 
 def _whiskers(frame: Frame, mark: Mark, a: float, b: float) -> list[str]:
