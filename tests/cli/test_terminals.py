@@ -43,7 +43,9 @@ def test_terminals_of_any_width_show_whole_figures(frame, width, terminal):
         assert "100%" in text
         assert "left out" not in text
     if terminal and width == 80:
-        assert "left out, as this terminal is narrow: train, params, knowledge;" in " ".join(text.split())
+        assert "left out, as this terminal is narrow: rank (s), seeds, train, params, knowledge;" in " ".join(
+            text.split()
+        )
 
 
 def test_terminals_show_whole_names_of_scores(monkeypatch, capsys):

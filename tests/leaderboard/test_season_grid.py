@@ -190,7 +190,9 @@ def test_on_a_gpu_trainings_and_judgements_take_one_and_say_so(board, place, mon
         plan = season_grid.SeasonGrid(board, NAME, opened, place, (entrant,), limits).plan()
         kinds[device] = {step.kind: step for step in plan.steps}
     taken = {kind: step.resources for kind, step in kinds["cuda:0"].items()}
-    assert taken == {"seal": (), "retrain": (("GPU", 1.0),), "judge": (("GPU", 1.0),), "bench": ()}
+    gpu = (("GPU", 1.0),)
+    assert taken == {"seal": (), "retrain": gpu, "judge": gpu, "ladder": (), "bench": ()}
+    assert kinds["cuda:0"]["ladder"].values["device"] == "cuda:0"
     assert kinds["cuda:0"]["retrain"].values["limits"]["device"] == "cuda:0"
     assert steps.job_of(kinds["cuda:0"]["retrain"]).device == "cuda:0"
     assert "device" not in kinds["cpu"]["retrain"].values["limits"]

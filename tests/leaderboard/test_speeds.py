@@ -72,7 +72,7 @@ def test_a_speed_from_the_cage_is_over_the_fastest_setting_that_is_as_accurate(a
 
 
 def test_the_ladder_of_a_task_is_kept_as_it_was_timed(data, tmp_path):
-    step = steps.describe("ladder", "ladder", task=TASK, size="tiny", seconds=0.5, threads=1)
+    step = steps.describe("ladder", "ladder", task=TASK, size="tiny", seconds=0.5, threads=1, device="cpu")
     assert season_grid.run(step, data, tmp_path).error == ""
     kept = season_grid._read(season_grid.Ladder, step, tmp_path).rungs
     cases = scoring.Cases.load(tasks.get(TASK, "tiny"), data)

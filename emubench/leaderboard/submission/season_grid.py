@@ -256,13 +256,21 @@ def execute(
     phase({"seal"}, executors.in_process())
     phase({"retrain", "judge"}, place)
     for step in _part(plan, {"ladder", "bench"}, grid).steps:
-        if not all(steps.is_done(need, grid.data, grid.place) for need in plan.needs[step]):
+        if not _of_use(step, plan, grid):
             continue
         one = Plan(plan.grid, (step,), {step: ()}, ())
         with executors.in_process() as alone:
             runner.execute(one, alone, grid.data, grid.place, grid.limits.threads, watch, debug, run)
         tell()
     return runner.look(plan, grid.data, grid.place)
+
+
+def _of_use(step: Step, plan: Plan, grid: SeasonGrid) -> bool:
+    """Whether all that a step needs is done; of a ladder, whether an entry can be timed beside it."""
+    waiting = [plan.needs[step]]
+    if step.kind == "ladder":
+        waiting = [set(needs) - {step} for needs in plan.needs.values() if step in needs]
+    return any(all(steps.is_done(need, grid.data, grid.place) for need in needs) for needs in waiting)
 
 
 def _part(plan: Plan, kinds: Collection[str], grid: SeasonGrid) -> Plan:
