@@ -145,7 +145,7 @@ def _ended(scores: dict[str, Any]) -> bool:
 
 
 def _panels(heading: str) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(14, 9.5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(15, 10.5), dpi=110, layout="constrained")
     axes = list(figure.subplots(2, 2).flat)
     figure.suptitle(heading, x=0.01, ha="left")
     sns.despine(figure)

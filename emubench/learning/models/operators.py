@@ -4,7 +4,8 @@
 no gradient: training goes through torch's own operators.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -21,14 +22,34 @@ _library.define("ring_rates(Tensor u, Tensor?[] weights) -> Tensor")
 _library.define("tanh_(Tensor(a!) x) -> ()")
 
 
+_kernels = True
+"""Whether kernels may be used at all."""
+
+
 def by_kernel(values: Tensor, dtype: torch.dtype) -> bool:
     """Whether a kernel may do what torch's operators do with ``values``: of ``dtype`` on a CPU, without gradients."""
-    if torch.is_grad_enabled() or values.device.type != "cpu" or values.dtype != dtype:
+    if not _kernels or torch.is_grad_enabled() or values.device.type != "cpu" or values.dtype != dtype:
         return False
     if torch.is_autocast_enabled("cpu"):
         return False
     # forward derivatives and torch.func.vmap go through torch's own operators, too
     return torch.compiler.is_compiling() or not is_functorch_wrapped_tensor(values)
+
+
+@contextlib.contextmanager
+def torch_alone() -> Iterator[None]:
+    """Within it no kernel is used: what is computed is what another device computes, up to the order of its sums.
+
+    >>> with torch_alone(), torch.no_grad():
+    ...     by_kernel(torch.zeros(1), torch.float32)
+    False
+    """
+    global _kernels
+    before, _kernels = _kernels, False
+    try:
+        yield
+    finally:
+        _kernels = before
 
 
 class Weights(NamedTuple):
