@@ -19,15 +19,16 @@ kuramoto_sivashinsky 0.10 0.29 0.31 0.08; lorenz63 0.16 0.56 0.60 0.23; lorenz96
 training. Intervals: ``baselines/expected.toml``.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emubench.core.errors import EmubenchError
 from emubench.core.hardware import sent
 from emubench.data.dataset import Observations
 from emubench.data.observation import observed_symmetry
@@ -96,19 +97,21 @@ class Analogue(nn.Module):
         self.ring, self.growing, self.in_law = on_ring(task), task.system.growing, task.system.scored_in_law
         self.config, self.longest = config, max(config.windows)
         rows = min(config.trajectories, task.train.trajectories)
-        length = task.train.length - 2 * config.half_width
+        length = max(1, task.train.length - 2 * config.half_width)
         self.hold = max(1, min(config.hold, (length - self.longest) // 2))
         kind = torch.float32 if self.ring else torch.float64
         self.register_buffer("library", torch.zeros(rows, length, *task.shape, dtype=kind))
-        for name, shape in (("mean", task.shape), ("std", task.shape)):
-            self.register_buffer(name, torch.ones(shape, dtype=torch.float64))
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.ones(task.shape, dtype=torch.float64))
         self.register_buffer("lags", torch.ones(self.longest, dtype=kind))
         self.register_buffer("ranks", torch.ones(max(config.neighbours), dtype=kind))
         modes = (self.hold, task.shape[-1] // 2 + 1) if self.ring and self.in_law else (0, 0)
         self.register_buffer("memory", torch.zeros(modes, dtype=kind))
-        observation, system = task.observation, task.system
-        acts = [act for name, act in system.symmetries().items() if not name.startswith(LOOKED_THROUGH)]
-        self.acts = [observed_symmetry(act, observation, system) for act in acts]
+        self.acts = []
+        for name, act in task.system.symmetries().items():
+            with contextlib.suppress(EmubenchError):  # one that mixes what is never observed shows nothing of the rest
+                if not name.startswith(LOOKED_THROUGH):
+                    self.acts.append(observed_symmetry(act, task.observation, task.system))
 
     def images(self) -> Iterator[Float[Tensor, "R T N"]]:
         """The library as it is, and under every symmetry but translation."""
@@ -175,12 +178,14 @@ class Analogue(nn.Module):
             follow = follow.gather(-1, (sites % follow.shape[-1])[:, :, None].expand_as(follow))
         return follow, weights / weights.sum(1, keepdim=True)
 
-    def copied(self, query: Float[Tensor, "B W N"], members: int, generator: torch.Generator, *how: Any) -> Tensor:
-        """The next samples ``"M B H N"``: the weighted mean of analogues, or each member's own as growth."""
+    def copied(
+        self, query: Float[Tensor, "B W N"], thin: int, ranks: Tensor, members: int, generator: torch.Generator
+    ) -> Tensor:
+        """The next samples ``"M B H N"``: the weighted mean of analogues; where scored in law each member's own."""
         level = torch.zeros_like(query[:, -1])
         if self.growing:
             level = query[:, -1].nanmean(-1, keepdim=True).expand_as(level)
-        follow, weights = self.nearest(query - level[:, None], *how)
+        follow, weights = self.nearest(query - level[:, None], thin, ranks)
         if not self.in_law:
             return (weights[..., None, None] * follow[:, :, 1:]).sum(1)[None]
         drawn = sent(torch.rand(members, len(query), 1, generator=generator), query.device)
@@ -198,11 +203,11 @@ class Analogue(nn.Module):
         last = torch.nn.functional.pad(context[:, -self.longest :], missing, value=torch.nan)
         query = ((last - self.mean) / self.std).to(self.library)
         members, again = n_members if self.in_law else 1, None if self.in_law else 1
-        run = self.copied(query, members, generator, 1, self.ranks)
+        run = self.copied(query, 1, self.ranks, members, generator)
         past = torch.cat([query.expand(members, *query.shape), run], dim=2)
         while past.shape[2] - self.longest < n_steps:
             ends = past[:, :, -self.longest :].flatten(0, 1)
-            new = self.copied(ends, 1, generator, self.config.thin, self.ranks[:again])[0]
+            new = self.copied(ends, self.config.thin, self.ranks[:again], 1, generator)[0]
             past = torch.cat([past, new.view(members, -1, *new.shape[1:])], dim=2)
         return past[:, :, self.longest : self.longest + n_steps] * self.std + self.mean
 

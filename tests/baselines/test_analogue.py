@@ -86,6 +86,14 @@ def test_what_a_member_lacked_fades_as_the_correlation_of_its_modes():
     assert torch.allclose(found[1], ((pairs[:, 0].conj() * pairs[:, 1]).real.sum(-1) / norms).clamp(0, 1), atol=1e-5)
 
 
+def test_a_symmetry_that_mixes_what_is_never_observed_is_left_out(monkeypatch):
+    task = get("lorenz63-partial", "tiny")
+    mixing = {"turn": lambda u: u.roll(1, -1), **task.system.symmetries()}
+    monkeypatch.setattr(type(task.system), "symmetries", lambda system: mixing)
+    (act,) = analogue.build(task, analogue.Config()).acts
+    assert act(torch.tensor([2.0])).tolist() == [-2.0]
+
+
 def test_a_periodic_context_is_continued_exactly():
     t = torch.arange(164, dtype=torch.float64)
     series = torch.stack([torch.sin(2 * math.pi * t / 20), torch.cos(2 * math.pi * t / 20), t % 5], -1)[None]
