@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
-from emubench.core.hardware import in_parts
+from emubench.core.hardware import by_parts
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.dynamics.schemes import etdrk4, rk4
@@ -205,13 +205,8 @@ class WeakSindy(nn.Module):
 
     def flow(self) -> Callable[[Tensor], Tensor]:
         """One sample interval, kept within the bounds of the data; some states at a time stay in the cache."""
-        advance = self.library.flow(self.coefficients, self.config.substeps)
-
-        def bounded(state: Float[Tensor, "... D"]) -> Tensor:
-            parts = in_parts(state.reshape(-1, self.n), 256)
-            return torch.cat([torch.nan_to_num(advance(p)).clamp(self.low, self.high) for p in parts]).view(state.shape)
-
-        return bounded
+        step, low, high = self.library.flow(self.coefficients, self.config.substeps), self.low, self.high
+        return lambda state: by_parts(lambda part: torch.nan_to_num(step(part)).clamp(low, high), state, 256)
 
     def forecast(self, context: Tensor, n_steps: int, n_members: int, generator: torch.Generator) -> Tensor:
         """Integrate from the analysis mean."""

@@ -76,6 +76,16 @@ def in_parts(states: Tensor, size: int) -> Sequence[Tensor]:
     return states.split(size) if states.device.type == "cpu" else (states,)
 
 
+def by_parts(advance: Callable[[Tensor], Tensor], states: Tensor, size: int) -> Tensor:
+    """``advance`` of states ``"... N"``, ``size`` at a time (:func:`in_parts`), in their shape.
+
+    >>> by_parts(lambda part: part + len(part), torch.zeros(1, 3, 1), 2).flatten().tolist()
+    [2.0, 2.0, 1.0]
+    """
+    flat = states.reshape(-1, states.shape[-1])
+    return torch.cat([advance(part) for part in in_parts(flat, size)]).view(states.shape)
+
+
 def surely(flag: Tensor) -> bool:
     """Whether a flag is known to be true; without waiting a device other than the CPU never says so."""
     return flag.device.type == "cpu" and bool(flag)

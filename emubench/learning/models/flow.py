@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emubench.core.errors import EmubenchError
-from emubench.core.hardware import in_parts, sent
+from emubench.core.hardware import by_parts, sent
 from emubench.data.dataset import Observations, windows
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
@@ -190,8 +190,7 @@ class LearnedFlow(nn.Module):
 
     def step(self, state: Tensor, generator: torch.Generator) -> Tensor:
         """One sample interval; for kpz with a fresh innovation. Some states at a time stay in the cache."""
-        lanes = in_parts(state.flatten(0, 1), self.at_once)
-        state = torch.cat([self.advance(lane) for lane in lanes]).view(state.shape)
+        state = by_parts(self.advance, state, self.at_once)
         if self.growing:
             white = sent(torch.randn(state.shape, generator=generator), state.device)
             state = state + torch.fft.irfft(self.innovation * torch.fft.rfft(white), n=self.n)

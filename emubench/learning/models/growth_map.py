@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emubench.core.hardware import in_parts
+from emubench.core.hardware import by_parts
 from emubench.data.dataset import Observations
 from emubench.data.tasks import Task
 from emubench.emulator import step_forecast
@@ -76,7 +76,7 @@ class GrowthMap(nn.Module):
 
     def mean(self, h: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
         """Expected heights one sample later; a few rings at a time, to stay in the cache."""
-        return torch.cat([part + self.increment(part) for part in in_parts(h.reshape(-1, self.n), 32)]).view(h.shape)
+        return by_parts(lambda part: part + self.increment(part), h, 32)
 
     def increment(self, h: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
         """The inputs times the weights."""
